@@ -1,0 +1,285 @@
+//! Final bodies in memory, and the walls that purges put between departures and stores.
+//!
+//! Only what [`crate::step::judge`] found final comes in here. Nothing that departed before a purge
+//! is stored after it, and an older departure never overwrites a newer one's store.
+
+mod entry;
+mod memory;
+mod walls;
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+pub use entry::{Entry, etag_of};
+pub use memory::Found;
+pub use walls::Departure;
+
+use crate::config;
+use crate::step::{Key, NotStored, Scope};
+use memory::Memory;
+use walls::Walls;
+
+/// One face over the tiers.
+#[derive(Debug)]
+pub struct Cache {
+    memory: Memory,
+    walls: Arc<Walls>,
+    config: config::Cache,
+}
+
+impl Cache {
+    /// An empty cache of `config.max_bytes`.
+    pub fn new(config: &config::Cache) -> Self {
+        Self {
+            memory: Memory::new(config.max_bytes),
+            walls: Arc::default(),
+            config: config.clone(),
+        }
+    }
+
+    /// The stored body, unless its time is over.
+    pub fn look_up(&self, key: &Key, now: Instant) -> Option<Found> {
+        self.memory.find(key, now)
+    }
+
+    /// To be called when a fetch is handed to the client; it stands for that moment.
+    pub fn depart(&self) -> Departure {
+        Walls::depart(&self.walls)
+    }
+
+    /// Stores what a fetch that left with `departure` brought, for the configured time from `now`.
+    ///
+    /// # Errors
+    /// [`NotStored::Purged`] behind a wall, [`NotStored::Superseded`] behind a newer store,
+    /// [`NotStored::TooLarge`] above the entry limit.
+    pub fn store(
+        &self,
+        departure: &Departure,
+        key: &Key,
+        entry: Entry,
+        now: Instant,
+    ) -> Result<(), NotStored> {
+        if entry.body().len() as u64 > self.config.max_entry_bytes {
+            return Err(NotStored::TooLarge);
+        }
+        let entry = entry.kept(departure.number(), now, self.config.ttl);
+        self.walls
+            .pass(departure, &key.step, || self.memory.put(key, entry))
+    }
+
+    /// Removes all variants of a step because a fetch that left with `departure` found it live or
+    /// gone. What departed later stays, and may still be stored. Returns whether one was there.
+    pub fn withdraw(&self, departure: &Departure, key: &Key) -> bool {
+        let scope = Scope::Step(key.step.clone());
+        self.walls.raise_at(departure.number(), scope, || {
+            self.memory.remove_older(&key.step, departure.number())
+        })
+    }
+
+    /// Removes what `scope` covers, and keeps every fetch that is under way from storing it again.
+    /// Returns the number of bodies removed. Walks all entries.
+    pub fn purge(&self, scope: &Scope) -> usize {
+        self.walls.raise(scope.clone());
+        self.memory.remove_covered(scope)
+    }
+
+    /// Steps of which a body is stored.
+    pub fn entries(&self) -> u64 {
+        self.memory.entries()
+    }
+
+    /// Their bytes: bodies, keys and overhead.
+    pub fn bytes(&self) -> u64 {
+        self.memory.bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::step::Partition;
+
+    const MIB: u64 = 1 << 20;
+
+    fn cache(max_bytes: u64) -> Cache {
+        Cache::new(&config::Cache {
+            max_bytes,
+            max_entry_bytes: MIB,
+            ttl: Duration::from_secs(100),
+            honor_no_store: true,
+        })
+    }
+
+    fn key(thread: &str, variant: &str) -> Key {
+        Key::new(
+            Partition::of(["p"]),
+            "run-step",
+            &[thread, "r", "s"],
+            variant,
+        )
+    }
+
+    fn entry(body: &str) -> Entry {
+        Entry::new(body.as_bytes(), None)
+    }
+
+    fn body(cache: &Cache, key: &Key) -> Option<String> {
+        let found = cache.look_up(key, Instant::now())?;
+        Some(String::from_utf8(found.entry().body().to_vec()).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_stored_is_found_until_its_time_is_over() {
+        let cache = cache(MIB);
+        let key = key("t", "");
+        let departure = cache.depart();
+        cache
+            .store(&departure, &key, entry("one"), Instant::now())
+            .unwrap();
+        assert_eq!(body(&cache, &key).as_deref(), Some("one"));
+        tokio::time::advance(Duration::from_secs(99)).await;
+        let found = cache.look_up(&key, Instant::now()).unwrap();
+        assert_eq!(found.entry().age(Instant::now()), Duration::from_secs(99));
+        assert_eq!(found.entry().rest(Instant::now()), Duration::from_secs(1));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(body(&cache, &key), None);
+    }
+
+    #[tokio::test]
+    async fn variants_stand_beside_each_other_and_fall_together() {
+        let cache = cache(MIB);
+        let first = cache.depart();
+        for variant in ["", "include%5B%5D=x"] {
+            cache
+                .store(&first, &key("t", variant), entry(variant), Instant::now())
+                .unwrap();
+        }
+        assert_eq!(body(&cache, &key("t", "")).as_deref(), Some(""));
+        assert_eq!(
+            body(&cache, &key("t", "include%5B%5D=x")).as_deref(),
+            Some("include%5B%5D=x")
+        );
+        let second = cache.depart();
+        assert!(cache.withdraw(&second, &key("t", "")));
+        assert_eq!(body(&cache, &key("t", "include%5B%5D=x")), None);
+        assert!(!cache.withdraw(&second, &key("t", "")));
+    }
+
+    #[tokio::test]
+    async fn variants_of_one_step_are_bounded() {
+        let cache = cache(MIB);
+        for n in 0..50 {
+            let departure = cache.depart();
+            cache
+                .store(
+                    &departure,
+                    &key("t", &n.to_string()),
+                    entry("x"),
+                    Instant::now(),
+                )
+                .unwrap();
+        }
+        let kept = |n: usize| body(&cache, &key("t", &n.to_string())).is_some();
+        assert_eq!(
+            (0..50).filter(|n| kept(*n)).collect::<Vec<_>>(),
+            (42..50).collect::<Vec<_>>()
+        );
+    }
+
+    #[tokio::test]
+    async fn nothing_that_departed_before_a_purge_is_stored_after_it() {
+        let cache = cache(MIB);
+        let before = cache.depart();
+        cache
+            .store(&before, &key("t", ""), entry("old"), Instant::now())
+            .unwrap();
+        cache
+            .store(&before, &key("u", ""), entry("other"), Instant::now())
+            .unwrap();
+        assert_eq!(cache.purge(&Scope::below("run-step", &["t"])), 1);
+        assert_eq!(body(&cache, &key("t", "")), None);
+        assert_eq!(body(&cache, &key("u", "")).as_deref(), Some("other"));
+        let stored = cache.store(&before, &key("t", ""), entry("old"), Instant::now());
+        assert_eq!(stored, Err(NotStored::Purged));
+        cache
+            .store(&before, &key("u", ""), entry("other"), Instant::now())
+            .unwrap();
+        let after = cache.depart();
+        drop(before);
+        cache
+            .store(&after, &key("t", ""), entry("new"), Instant::now())
+            .unwrap();
+        assert_eq!(body(&cache, &key("t", "")).as_deref(), Some("new"));
+    }
+
+    #[tokio::test]
+    async fn an_older_departure_never_overwrites_a_newer_ones_store() {
+        let cache = cache(MIB);
+        let (older, newer) = (cache.depart(), cache.depart());
+        cache
+            .store(&newer, &key("t", ""), entry("new"), Instant::now())
+            .unwrap();
+        let late = cache.store(&older, &key("t", ""), entry("old"), Instant::now());
+        assert_eq!(late, Err(NotStored::Superseded));
+        assert!(
+            !cache.withdraw(&older, &key("t", "")),
+            "an old flight knows nothing newer"
+        );
+        assert_eq!(body(&cache, &key("t", "")).as_deref(), Some("new"));
+    }
+
+    #[tokio::test]
+    async fn an_older_departure_does_not_bring_back_what_a_newer_one_withdrew() {
+        let cache = cache(MIB);
+        let (older, newer, newest) = (cache.depart(), cache.depart(), cache.depart());
+        cache.withdraw(&newer, &key("t", ""));
+        let late = cache.store(&older, &key("t", ""), entry("old"), Instant::now());
+        assert_eq!(late, Err(NotStored::Purged));
+        cache
+            .store(&newest, &key("t", ""), entry("new"), Instant::now())
+            .unwrap();
+        assert_eq!(body(&cache, &key("t", "")).as_deref(), Some("new"));
+    }
+
+    #[tokio::test]
+    async fn walls_are_forgotten_when_nothing_is_in_the_air() {
+        let cache = cache(MIB);
+        let departure = cache.depart();
+        for n in 0..100 {
+            cache.purge(&Scope::below("run-step", &[&n.to_string()]));
+        }
+        assert_eq!(cache.walls.standing(), 100);
+        drop(departure);
+        assert_eq!(cache.walls.standing(), 0);
+        cache.purge(&Scope::All);
+        assert_eq!(cache.walls.standing(), 0);
+    }
+
+    #[tokio::test]
+    async fn newcomers_get_in_when_it_is_full() {
+        let cache = cache(64 * 1024);
+        let large = "x".repeat(4096);
+        for n in 0..200 {
+            let departure = cache.depart();
+            let key = key(&format!("t{n}"), "");
+            cache
+                .store(&departure, &key, entry(&large), Instant::now())
+                .unwrap();
+            assert!(body(&cache, &key).is_some(), "the newest is there");
+            assert!(cache.bytes() <= 64 * 1024, "{}", cache.bytes());
+        }
+        assert!(cache.entries() >= 10, "{}", cache.entries());
+    }
+
+    #[tokio::test]
+    async fn a_body_above_the_limit_is_refused() {
+        let cache = cache(8 * MIB);
+        let departure = cache.depart();
+        let large = "x".repeat(1 + usize::try_from(MIB).unwrap());
+        let stored = cache.store(&departure, &key("t", ""), entry(&large), Instant::now());
+        assert_eq!(stored, Err(NotStored::TooLarge));
+    }
+}

@@ -1,0 +1,120 @@
+//! Departures and walls: what keeps a purged body from coming back.
+//!
+//! Every fetch takes a number when it departs. A purge stands as a wall between the numbers before
+//! and after it for as long as something that departed before it is in the air; a store must pass
+//! every wall that covers its step. Deciding and storing happen under one lock, so that a purge
+//! comes either before the decision or after the store.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::step::{NotStored, Scope, StepKey};
+
+#[derive(Debug, Default)]
+pub(super) struct Walls {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    last: u64,
+    in_the_air: BTreeSet<u64>,
+    /// What departed before the number does not pass.
+    walls: Vec<(u64, Scope)>,
+}
+
+/// The moment at which a fetch was handed to the client. Dropped when it has landed.
+pub struct Departure {
+    number: u64,
+    walls: Arc<Walls>,
+}
+
+impl fmt::Debug for Departure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Departure({})", self.number)
+    }
+}
+
+impl Departure {
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+impl Drop for Departure {
+    fn drop(&mut self) {
+        let mut state = self.walls.lock();
+        state.in_the_air.remove(&self.number);
+        state.forget();
+    }
+}
+
+impl Walls {
+    pub(super) fn depart(this: &Arc<Self>) -> Departure {
+        let mut state = this.lock();
+        state.last += 1;
+        let number = state.last;
+        state.in_the_air.insert(number);
+        Departure {
+            number,
+            walls: Arc::clone(this),
+        }
+    }
+
+    /// Runs `store` if no wall stands between the departure and now.
+    pub(super) fn pass(
+        &self,
+        departure: &Departure,
+        step: &StepKey,
+        store: impl FnOnce() -> Result<(), NotStored>,
+    ) -> Result<(), NotStored> {
+        let state = self.lock();
+        let stopped = state
+            .walls
+            .iter()
+            .any(|(number, scope)| departure.number < *number && scope.covers(step));
+        if stopped {
+            Err(NotStored::Purged)
+        } else {
+            store()
+        }
+    }
+
+    /// A wall before everything that departs from now on.
+    pub(super) fn raise(&self, scope: Scope) {
+        let mut state = self.lock();
+        state.last += 1;
+        let number = state.last;
+        state.walls.push((number, scope));
+        state.forget();
+    }
+
+    /// A wall before departure `number` itself, and what must be removed with it.
+    pub(super) fn raise_at<T>(&self, number: u64, scope: Scope, remove: impl FnOnce() -> T) -> T {
+        let mut state = self.lock();
+        state.walls.push((number, scope));
+        state.forget();
+        remove()
+    }
+
+    #[cfg(test)]
+    pub(super) fn standing(&self) -> usize {
+        self.lock().walls.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that runs under the lock leaves the state half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Drops the walls that nothing in the air could still run into.
+    fn forget(&mut self) {
+        match self.in_the_air.first() {
+            None => self.walls.clear(),
+            Some(oldest) => self.walls.retain(|(number, _)| oldest < number),
+        }
+    }
+}

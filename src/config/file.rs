@@ -1,0 +1,171 @@
+//! The file as written, read into the configuration as meant: section by section, with what flags
+//! and environment say laid over it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use toml::de::DeTable;
+use tracing_subscriber::EnvFilter;
+
+use super::consistency::{self, Placed};
+use super::overrides::Overrides;
+use super::problems::{Notes, Problems};
+use super::reader::Table;
+use super::reference::References;
+use super::secret::{LONGEST_FILE, read_bounded};
+use super::value::{DAY, TICK, boolean, duration, parse_word, size, word};
+use super::{Access, Cache, Config, Log, LogFormat, Sources};
+use super::{client, rules, server, upstream};
+
+pub(super) const LOG_FORMATS: [(&str, LogFormat); 2] =
+    [("text", LogFormat::Text), ("json", LogFormat::Json)];
+pub(super) const ACCESS: [(&str, Access); 3] = [
+    ("upstream", Access::Upstream),
+    ("all", Access::All),
+    ("off", Access::Off),
+];
+
+impl Config {
+    /// Reads, merges and validates everything.
+    ///
+    /// # Errors
+    /// All problems at once, each with its place.
+    pub fn load(sources: &Sources<'_>) -> Result<Self, Problems> {
+        load(sources).1
+    }
+
+    /// The same for a file that contains `text`; `sources.file` is only its name.
+    ///
+    /// # Errors
+    /// All problems at once, each with its place.
+    pub fn parse(text: &str, sources: &Sources<'_>) -> Result<Self, Problems> {
+        build(text, None, sources).1
+    }
+
+    /// Where the admin listener of a gateway with this configuration is. What is wrong elsewhere (a
+    /// secret that only the gateway's own environment has) does not matter to whoever asks.
+    pub fn admin_address(sources: &Sources<'_>) -> SocketAddr {
+        load(sources).0
+    }
+}
+
+type Built = (SocketAddr, Result<Config, Problems>);
+
+fn load(sources: &Sources<'_>) -> Built {
+    let Some(path) = &sources.file else {
+        return build("", None, sources);
+    };
+    match read_bounded(path, LONGEST_FILE) {
+        // Somebody is just writing it: the defaults would be a surprise.
+        Ok(text) if text.trim().is_empty() => {
+            let failure = "is empty; for the defaults name no file";
+            build("", Some(failure.to_owned()), sources)
+        }
+        Ok(text) => build(&text, None, sources),
+        Err(error) => build("", Some(format!("cannot be read: {error}")), sources),
+    }
+}
+
+fn build(text: &str, failure: Option<String>, sources: &Sources<'_>) -> Built {
+    let path = sources
+        .file
+        .as_deref()
+        .unwrap_or(Path::new("configuration"));
+    let mut notes = Notes::new(path, text);
+    if let Some(failure) = failure {
+        notes.unreadable(failure);
+    }
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in errors {
+        notes.broken(error.span().map_or(0, |span| span.start), error.message());
+    }
+    let config = read(document.into_inner(), &notes, sources);
+    let admin = config.admin.listen;
+    (admin, notes.finish().map_or(Ok(config), Err))
+}
+
+/// Reads every section; what cannot be read is noted and keeps its default.
+pub(super) fn read<'n>(
+    document: DeTable<'n>,
+    notes: &'n Notes<'n>,
+    sources: &Sources<'_>,
+) -> Config {
+    let references = References::new(sources.file.as_deref(), sources.env);
+    let overrides = Overrides {
+        notes,
+        sources,
+        references: &references,
+    };
+    let mut root = Table::root(notes, document);
+    let (server, listen) = server::read(root.table("server"), &overrides);
+    let (admin, admin_place) = server::admin(root.table("admin"), &overrides);
+    let (upstream, forwarded) = upstream::read(root.table("upstream"), &overrides);
+    let cache = cache(root.table("cache"));
+    let log = log(root.table("log"), &overrides);
+    let clients = client::read(root.tables("client"), &references);
+    let rules = rules::read(root.tables("rule"), notes);
+    root.finish();
+    let config = Config {
+        server,
+        admin,
+        upstream,
+        cache,
+        log,
+        clients: clients.list,
+        rules,
+    };
+    let placed = Placed {
+        listen,
+        admin: admin_place,
+        forwarded,
+        has_clients: clients.written,
+    };
+    consistency::check(&config, &placed, notes);
+    config
+}
+
+fn cache(mut table: Table<'_>) -> Cache {
+    let d = Cache::default();
+    let cache = Cache {
+        max_bytes: table.take_or("max_bytes", d.max_bytes, size(1..=1024 * bytesize::GIB)),
+        // The memory tier counts an entry's weight in 32 bits; 3 GiB leave room for its overhead.
+        max_entry_bytes: table.take_or(
+            "max_entry_bytes",
+            d.max_entry_bytes,
+            size(1..=3 * bytesize::GIB),
+        ),
+        ttl: table.take_or("ttl", d.ttl, duration(TICK..=365 * DAY)),
+        honor_no_store: table.take_or("honor_no_store", d.honor_no_store, boolean),
+    };
+    table.refuse("redis");
+    table.finish();
+    cache
+}
+
+fn log(mut table: Table<'_>, overrides: &Overrides<'_>) -> Log {
+    let d = Log::default();
+    let written = table.take_or("format", d.format, word(&LOG_FORMATS));
+    let log = Log {
+        format: overrides.sources.flags.log_format.unwrap_or_else(|| {
+            let parse = |text: &str| parse_word(text, &LOG_FORMATS);
+            overrides
+                .value(("--log-format", None), "STEPGATE_LOG_FORMAT", parse)
+                .map_or(written, |(format, _)| format)
+        }),
+        access: table.take_or("access", d.access, word(&ACCESS)),
+        filter: overrides
+            .value(("", None), "STEPGATE_LOG", parse_filter)
+            .map_or(d.filter, |(filter, _)| filter),
+    };
+    table.finish();
+    log
+}
+
+fn parse_filter(text: &str) -> Result<String, String> {
+    match EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!(
+            "{error}; write a level or a filter like \"info,stepgate=debug\""
+        )),
+    }
+}

@@ -1,0 +1,94 @@
+//! The sections `[server]` and `[admin]`.
+
+use std::time::Duration;
+
+use super::address::{parse_address, parse_host, parse_tcp};
+use super::consistency::LAST_WORDS;
+use super::overrides::Overrides;
+use super::problems::Place;
+use super::reader::{Item, Table};
+use super::value::{DAY, TICK, boolean, count, duration, list};
+use super::{Address, Admin, Server};
+
+/// Reads `[server]`; with a place for each address, for what is judged about them later.
+pub(super) fn read(mut table: Table<'_>, overrides: &Overrides<'_>) -> (Server, Vec<Place>) {
+    let d = Server::default();
+    let key = table.name_of("listen");
+    let written = table.take_or("listen", Vec::new(), listen);
+    let said = overrides.listen();
+    let mut listen = if said.is_empty() { written } else { said };
+    if listen.is_empty() {
+        listen = d
+            .listen
+            .into_iter()
+            .map(|address| (address, Place::name(&key)))
+            .collect();
+    }
+    let (listen, places) = listen.into_iter().unzip();
+    table.take_or("forward", (), forward);
+    let server = Server {
+        listen,
+        hosts: table.take_or("hosts", d.hosts, |item| {
+            list("a list of host names", |host| {
+                host.parse("a host name", parse_host)
+            })(item)
+        }),
+        open: table.take_or("open", d.open, boolean),
+        max_connections: table.take_or("max_connections", d.max_connections, count),
+        max_waiters: table.take_or("max_waiters", d.max_waiters, count),
+        header_timeout: table.take_or("header_timeout", d.header_timeout, duration(TICK..=DAY)),
+        idle_timeout: table.take_or("idle_timeout", d.idle_timeout, duration(TICK..=DAY)),
+        drain_timeout: table.take_or("drain_timeout", d.drain_timeout, duration(LAST_WORDS..=DAY)),
+        lame_duck: table.take_or("lame_duck", d.lame_duck, duration(Duration::ZERO..=DAY)),
+    };
+    table.refuse("tls");
+    table.finish();
+    (server, places)
+}
+
+fn listen(item: Item<'_>) -> Option<Vec<(Address, Place)>> {
+    const WHAT: &str = "an address like \"127.0.0.1:8180\", or a list of them";
+    let one = |item: Item<'_>| Some((item.parse(WHAT, parse_address)?, item.place()));
+    if item.value().is_str() {
+        return one(item).map(|address| vec![address]);
+    }
+    if item
+        .value()
+        .as_array()
+        .is_some_and(|array| array.is_empty())
+    {
+        return item.refuse("is empty; name at least one address to listen on");
+    }
+    list(WHAT, one)(item)
+}
+
+fn forward(item: Item<'_>) -> Option<()> {
+    item.parse("\"rules\"", |text| match text {
+        "rules" => Ok(()),
+        "all" => Err("\"all\" is not supported by this version; write \"rules\"".to_owned()),
+        other => Err(format!("{other:?} is not known here; write \"rules\"")),
+    })
+}
+
+/// Reads `[admin]`; with the place of its address.
+pub(super) fn admin(mut table: Table<'_>, overrides: &Overrides<'_>) -> (Admin, Place) {
+    let d = Admin::default();
+    let key = Place::Name(table.name_of("listen"));
+    let written = table.take_or("listen", (d.listen, key), |item| {
+        Some((
+            item.parse("an address like \"127.0.0.1:8181\"", parse_tcp)?,
+            item.place(),
+        ))
+    });
+    let flag = ("--admin", overrides.sources.flags.admin.as_ref());
+    let (listen, place) = overrides
+        .value(flag, "STEPGATE_ADMIN", parse_tcp)
+        .unwrap_or(written);
+    let token = table.take("token");
+    let admin = Admin {
+        listen,
+        token: token.and_then(|item| overrides.references.token(item)),
+    };
+    table.finish();
+    (admin, place)
+}

@@ -1,0 +1,209 @@
+//! Clients, rules, unknown keys, and what must hold between keys.
+
+use super::{parse, refused};
+
+#[test]
+fn clients_are_told_apart_by_name_and_by_token() {
+    let client = |name: &str, token: &str| {
+        format!("[[client]]\nname = {name:?}\ntoken = {{ env = {token:?} }}\n")
+    };
+    let two = |a: (&str, &str), b: (&str, &str)| client(a.0, a.1) + &client(b.0, b.1);
+    assert!(parse(&two(("a", "TOKEN_A"), ("b", "TOKEN_B"))).is_ok());
+    refused(&[
+        (
+            &two(("a", "TOKEN_A"), ("a", "TOKEN_B")),
+            "f.toml:5:8: client.name: ",
+            "is the name of another client",
+        ),
+        (
+            &two(("a", "TOKEN_A"), ("b", "TOKEN_A_AGAIN")),
+            "f.toml:6:9: client.token: ",
+            "env:TOKEN_A_AGAIN is a token of client \"a\", too",
+        ),
+        (
+            &client("a b", "TOKEN_A"),
+            "f.toml:2:8: client.name: ",
+            "is not a client name",
+        ),
+        (
+            &client("", "TOKEN_A"),
+            "f.toml:2:8: client.name: ",
+            "is not a client name",
+        ),
+        (
+            &client("a", "SPACED"),
+            "f.toml:3:9: client.token: ",
+            "env:SPACED contains a space",
+        ),
+        (
+            "[[client]]\nname = \"a\"",
+            "f.toml:1:1: client: ",
+            "the key `token` is missing",
+        ),
+        (
+            "[[client]]\nname = \"a\"\ntoken = []",
+            "f.toml:3:9: client.token: ",
+            "name at least one token",
+        ),
+    ]);
+}
+
+#[test]
+fn rules_are_refused_where_they_are_wrong() {
+    let rule = |name: &str, path: &str, list: &str, identity: &str, terminal: &str| {
+        format!(
+            "[[rule]]\nname = {name:?}\npath = {path:?}\nlist = {list:?}\nobject = \"o\"\n\
+             identity = {{ {identity} }}\nterminal = {terminal}\n"
+        )
+    };
+    let done = "[\"completed\"]";
+    let good = rule("r", "/r/{id}", "/r", "id = \"id\"", done);
+    assert_eq!(parse(&good).unwrap().rules.len(), 2);
+    let steps = "/threads/{a}/runs/{b}/steps/{c}";
+    let ids = "x = \"a\", y = \"b\", z = \"c\"";
+    refused(&[
+        (
+            &rule("R", "/r/{id}", "/r", "id = \"id\"", done),
+            "f.toml:2:8: rule.name: ",
+            "is not a rule name",
+        ),
+        (
+            &rule("r", "r/{id}", "/r", "id = \"id\"", done),
+            "f.toml:3:8: rule.path: ",
+            "is not a path template",
+        ),
+        (
+            &rule("r", "/r/{id}", "/r/", "id = \"id\"", done),
+            "f.toml:4:8: rule.list: ",
+            "is not a path template",
+        ),
+        (
+            &rule("r", "/r", "/rs", "id = \"id\"", done),
+            "f.toml:3:8: rule.path: ",
+            "no parameter",
+        ),
+        (
+            &rule("r", "/r/{id}", "/r", "id = \"x\"", done),
+            "f.toml:6:12: rule.identity: ",
+            "not a parameter of the path",
+        ),
+        (
+            &rule("r", "/r/{id}", "/r", "status = \"id\"", done),
+            "f.toml:6:12: rule.identity: ",
+            "cannot be part of identity",
+        ),
+        (
+            &rule("r", "/r/{id}", "/r", "id = \"id\"", "[]"),
+            "f.toml:7:12: rule.terminal: ",
+            "`terminal` is empty",
+        ),
+        (
+            &rule("r", "/r/{id}", "/{x}/all", "id = \"id\"", done),
+            "f.toml:4:8: rule.list: ",
+            "overlaps the rule's own path",
+        ),
+        (
+            &(good.clone() + &good),
+            "f.toml:10:8: rule.path: ",
+            "is the name of another rule",
+        ),
+        (
+            &rule("r", steps, "/r", ids, done),
+            "f.toml:3:8: rule.path: ",
+            "\"run-step\" and \"r\" overlap",
+        ),
+        (
+            "[[rule]]\nname = \"r\"\npath = \"/r/{id}\"\nobject = \"o\"\nidentity = { id = \"id\" }",
+            "f.toml:1:1: rule: ",
+            "the key `terminal` is missing",
+        ),
+    ]);
+    let replaced = parse(&rule("run-step", "/s/{id}", "/s", "id = \"id\"", done)).unwrap();
+    assert_eq!(replaced.rules.len(), 1);
+    assert_eq!(replaced.rules[0].object(), "o");
+}
+
+#[test]
+fn what_does_not_fit_together_is_told_where_it_is_written() {
+    refused(&[
+        (
+            "[cache]\nmax_bytes = \"1KiB\"",
+            "f.toml:2:13: cache.max_bytes: ",
+            "cache.max_entry_bytes (1MiB) is more than cache.max_bytes (1KiB)",
+        ),
+        (
+            "[server]\nlame_duck = \"30s\"",
+            "f.toml:2:13: server.lame_duck: ",
+            "is a part of server.drain_timeout (30s)",
+        ),
+        (
+            "[upstream]\ntimeout = \"50ms\"",
+            "f.toml:2:11: upstream.timeout: ",
+            "upstream.coalesce_window (100ms) is longer",
+        ),
+    ]);
+}
+
+#[test]
+fn what_a_later_version_has_is_refused_and_not_ignored() {
+    let words = "is not supported by this version";
+    refused(&[
+        (
+            "[server]\nforward = \"all\"",
+            "f.toml:2:11: server.forward: ",
+            words,
+        ),
+        (
+            "[server.tls]\ncert = \"c\"",
+            "f.toml:1:1: server.tls: ",
+            words,
+        ),
+        (
+            "[cache.redis]\nurl = \"redis://h\"",
+            "f.toml:1:1: cache.redis: ",
+            words,
+        ),
+    ]);
+    assert!(parse("[server]\nforward = \"rules\"").is_ok());
+}
+
+#[test]
+fn an_unknown_key_names_the_nearest_known_one() {
+    refused(&[
+        (
+            "[upstream]\nQueue-Timeout = \"1s\"",
+            "f.toml:2:1: upstream: ",
+            "did you mean \"queue_timeout\"?",
+        ),
+        (
+            "[upstream]\nbaseurl = \"1s\"",
+            "f.toml:2:1: upstream: ",
+            "did you mean \"base_url\"?",
+        ),
+        (
+            "[cache]\ntll = \"1s\"",
+            "f.toml:2:1: cache: ",
+            "did you mean \"ttl\"?",
+        ),
+        (
+            "[upstream]\n timout = \"1s\"",
+            "f.toml:2:2: upstream: ",
+            "unknown key \"timout\"; did you mean \"timeout\"?",
+        ),
+        (
+            "[sever]\nopen = true",
+            "f.toml:1:2: ",
+            "unknown key \"sever\"; did you mean \"server\"?",
+        ),
+        (
+            "[cache]\ncolour = 1",
+            "f.toml:2:1: cache: ",
+            "known here: max_bytes, max_entry_bytes, ttl, honor_no_store, redis",
+        ),
+        (
+            "[[rule]]\nname = \"r\"\npath = \"/r/{i}\"\nobject = \"o\"\nidentity = { i = \"i\" }\nterminal = [\"d\"]\nterminals = 1",
+            "f.toml:7:1: rule: ",
+            "did you mean \"terminal\"?",
+        ),
+    ]);
+}

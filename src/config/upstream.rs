@@ -1,0 +1,96 @@
+//! The section `[upstream]`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+use super::Upstream;
+use super::address::parse_base_url;
+use super::header::{Overlay, is_credential, parse_forwarded};
+use super::overrides::Overrides;
+use super::problems::Place;
+use super::reader::{Item, Table};
+use super::reference::{NO_LITERAL, References};
+use super::secret::{LONGEST_FILE, read_bounded};
+use super::value::{DAY, TICK, count, duration, list};
+
+/// Reads `[upstream]`; with a place for each forwarded header.
+pub(super) fn read(mut table: Table<'_>, overrides: &Overrides<'_>) -> (Upstream, Vec<Place>) {
+    let d = Upstream::default();
+    let references = overrides.references;
+    let flag = ("--upstream", overrides.sources.flags.upstream.as_ref());
+    let written = table.take_or("base_url", d.base_url, |item| {
+        item.parse("a URL like \"https://api.portkey.ai/v1\"", parse_base_url)
+    });
+    let base_url = overrides
+        .value(flag, "STEPGATE_UPSTREAM", parse_base_url)
+        .map_or(written, |(url, _)| url);
+    let forwarded = table.take_or("forward_headers", Vec::new(), |item| {
+        let one =
+            |item: Item<'_>| Some((item.parse("a header name", parse_forwarded)?, item.place()));
+        list("a list of header names", one)(item)
+    });
+    let (forward_headers, places) = forwarded.into_iter().unzip();
+    let headers = Overlay::read(table.table("headers"), references);
+    let upstream = Upstream {
+        base_url,
+        connect_timeout: table.take_or("connect_timeout", d.connect_timeout, duration(TICK..=DAY)),
+        timeout: table.take_or("timeout", d.timeout, duration(TICK..=DAY)),
+        stream_idle_timeout: table.take_or(
+            "stream_idle_timeout",
+            d.stream_idle_timeout,
+            duration(TICK..=DAY),
+        ),
+        max_in_flight: table.take_or("max_in_flight", d.max_in_flight, count),
+        queue_timeout: table.take_or(
+            "queue_timeout",
+            d.queue_timeout,
+            duration(Duration::ZERO..=DAY),
+        ),
+        coalesce_window: table.take_or(
+            "coalesce_window",
+            d.coalesce_window,
+            duration(Duration::ZERO..=DAY),
+        ),
+        max_hold: table.take_or("max_hold", d.max_hold, duration(Duration::ZERO..=DAY)),
+        forward_headers,
+        ca_file: table
+            .take("ca_file")
+            .and_then(|item| roots(&item, references)),
+        headers: headers.over_built_in(overrides.notes, references),
+        query: query(table.table("query")),
+    };
+    table.finish();
+    (upstream, places)
+}
+
+/// A file of roots, known to hold at least one.
+fn roots(item: &Item<'_>, references: &References<'_>) -> Option<PathBuf> {
+    let path = references.path(item)?;
+    let text = match read_bounded(&path, LONGEST_FILE) {
+        Ok(text) => text,
+        Err(error) => return item.refuse(format!("{} cannot be read: {error}", path.display())),
+    };
+    let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+    match roots {
+        Ok(roots) if !roots.is_empty() => Some(path),
+        Ok(_) => item.refuse(format!("{} contains no PEM certificate", path.display())),
+        Err(error) => item.refuse(format!("{} is not PEM: {error}", path.display())),
+    }
+}
+
+fn query(table: Table<'_>) -> Vec<(String, String)> {
+    let mut query = Vec::new();
+    for (name, place, item) in table.entries() {
+        if is_credential(&name.to_ascii_lowercase()) {
+            item.notes()
+                .note(&place, format!("{NO_LITERAL}; a query cannot carry one"));
+        } else if let Some(value) = item.text("a string") {
+            query.push((name, value.to_owned()));
+        }
+    }
+    query.sort();
+    query
+}

@@ -1,0 +1,64 @@
+//! What happened to a request, in one word: metric label and log field.
+
+use crate::step::NotStored;
+
+/// How a request was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// From memory.
+    Hit,
+    /// By a fetch of its own.
+    Fetched,
+    /// Not at all: the request itself was at fault.
+    Refused,
+    /// Not at all: the upstream or the gateway was at fault.
+    Failed,
+}
+
+impl Outcome {
+    /// Every outcome, in the order of [`Outcome::index`].
+    pub const ALL: [Self; 4] = [Self::Hit, Self::Fetched, Self::Refused, Self::Failed];
+
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Fetched => "fetched",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Its place in [`Outcome::ALL`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// Where a fetch comes from, in the words of RFC 9211 section 2.2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Forward {
+    /// Nothing was stored.
+    UriMiss,
+    /// The request wanted a fresh answer.
+    Request,
+}
+
+impl Forward {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::UriMiss => "uri-miss",
+            Self::Request => "request",
+        }
+    }
+}
+
+/// What one request's log line and metrics say of it; filled in on its way.
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    pub(crate) rule: Option<usize>,
+    pub(crate) client: Option<String>,
+    pub(crate) hit: bool,
+    pub(crate) not_stored: Option<NotStored>,
+    pub(crate) fetch: Option<std::time::Duration>,
+}

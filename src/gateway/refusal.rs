@@ -1,0 +1,169 @@
+//! Every answer that is the gateway's own: the one place where an error becomes HTTP.
+
+use hyper::StatusCode;
+use hyper::header::{ALLOW, CACHE_CONTROL, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use serde_json::json;
+
+use super::answer::{Answer, json_answer};
+use super::outcome::Outcome;
+use crate::upstream::FetchError;
+
+/// Why a request got no answer from upstream or memory.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// A path that could mean something else than it says.
+    InvalidPath(&'static str),
+    /// A request that breaks HTTP's rules.
+    InvalidRequest(&'static str),
+    /// No token, an unknown one, or two of different clients.
+    Unauthorized,
+    /// A web page, or a name that is not ours, on an open listener.
+    ForbiddenOrigin(&'static str),
+    /// A path that no rule names.
+    RouteNotFound,
+    /// Another method than GET and HEAD.
+    MethodNotAllowed,
+    /// `only-if-cached`, and it is not.
+    NotCached,
+    /// More fetches than `upstream.max_in_flight`.
+    Overloaded,
+    /// The gateway is about to exit.
+    Draining,
+    /// The fetch failed.
+    Fetch(FetchError),
+}
+
+impl From<FetchError> for Refusal {
+    fn from(error: FetchError) -> Self {
+        Self::Fetch(error)
+    }
+}
+
+impl Refusal {
+    /// The stable code that callers can rely on.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::InvalidPath(_) => "invalid_path",
+            Self::InvalidRequest(_) => "invalid_request",
+            Self::Unauthorized => "unauthorized",
+            Self::ForbiddenOrigin(_) => "forbidden_origin",
+            Self::RouteNotFound => "route_not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::NotCached => "not_cached",
+            Self::Overloaded => "overloaded",
+            Self::Draining => "draining",
+            Self::Fetch(error) => match error {
+                FetchError::Connect(_) | FetchError::Tls(_) | FetchError::Lost(_) => {
+                    "upstream_unreachable"
+                }
+                FetchError::Malformed(_)
+                | FetchError::Truncated(_)
+                | FetchError::Switched
+                | FetchError::EchoedSecret => "upstream_invalid",
+                FetchError::ConnectTimeout | FetchError::Deadline => "upstream_timeout",
+            },
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::InvalidPath(_) | Self::InvalidRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::ForbiddenOrigin(_) => StatusCode::FORBIDDEN,
+            Self::RouteNotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NotCached => StatusCode::GATEWAY_TIMEOUT,
+            Self::Overloaded | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Fetch(FetchError::ConnectTimeout | FetchError::Deadline) => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
+            Self::Fetch(_) => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::InvalidPath(why) | Self::InvalidRequest(why) | Self::ForbiddenOrigin(why) => {
+                (*why).to_owned()
+            }
+            Self::Unauthorized => "No client of this gateway has this token; present one as \
+                                   `Authorization: Bearer` or as `x-portkey-api-key`."
+                .to_owned(),
+            Self::RouteNotFound => "No rule of this gateway names this path, and it forwards \
+                                    nothing else (server.forward = \"rules\"); add a [[rule]] for \
+                                    it, or ask the upstream directly."
+                .to_owned(),
+            Self::MethodNotAllowed => "This gateway answers GET and HEAD on this path.".to_owned(),
+            Self::NotCached => "Not stored, and `only-if-cached` forbids a fetch.".to_owned(),
+            Self::Overloaded => {
+                "Too many fetches are under way (upstream.max_in_flight).".to_owned()
+            }
+            Self::Draining => "This gateway is shutting down.".to_owned(),
+            // The variant says what happened; the source may hold what the caller must not see.
+            Self::Fetch(error) => format!("The upstream did not answer: {error}."),
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::InvalidPath(_)
+            | Self::InvalidRequest(_)
+            | Self::RouteNotFound
+            | Self::MethodNotAllowed => "invalid_request_error",
+            Self::Unauthorized => "authentication_error",
+            Self::ForbiddenOrigin(_) => "permission_error",
+            Self::NotCached => "cache_error",
+            Self::Overloaded | Self::Draining => "overloaded_error",
+            Self::Fetch(_) => "upstream_error",
+        }
+    }
+
+    pub(crate) fn outcome(&self) -> Outcome {
+        match self {
+            Self::InvalidPath(_)
+            | Self::InvalidRequest(_)
+            | Self::Unauthorized
+            | Self::ForbiddenOrigin(_)
+            | Self::RouteNotFound
+            | Self::MethodNotAllowed
+            | Self::NotCached => Outcome::Refused,
+            Self::Overloaded | Self::Draining | Self::Fetch(_) => Outcome::Failed,
+        }
+    }
+
+    /// The answer, in the form that the SDKs parse.
+    pub(crate) fn answer(&self) -> Answer {
+        let error = json!({
+            "error": {
+                "message": self.message(),
+                "type": self.kind(),
+                "param": null,
+                "code": self.code(),
+            }
+        });
+        let mut answer = json_answer(self.status(), &error);
+        let headers = answer.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        match self {
+            Self::Unauthorized => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                headers.insert("x-should-retry", HeaderValue::from_static("false"));
+            }
+            Self::MethodNotAllowed => {
+                headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            }
+            Self::NotCached => {
+                headers.insert("x-should-retry", HeaderValue::from_static("false"));
+            }
+            Self::Overloaded | Self::Draining => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            Self::InvalidPath(_)
+            | Self::InvalidRequest(_)
+            | Self::ForbiddenOrigin(_)
+            | Self::RouteNotFound
+            | Self::Fetch(_) => {}
+        }
+        answer
+    }
+}

@@ -1,0 +1,145 @@
+//! What one configuration means to a request: who may ask, what is injected, where it goes.
+//!
+//! A request sees one setup from start to end.
+
+use std::time::Duration;
+
+use hyper::header::HeaderMap;
+use subtle::ConstantTimeEq;
+
+use super::refusal::Refusal;
+use crate::config::{self, Config, Secret, Value};
+use crate::fetch::Berths;
+use crate::step::{Partition, Rule};
+use crate::upstream::{Injection, Redactor, SetupError, Upstream, presented_tokens};
+
+/// A non-2xx body of up to this size is searched for injected secrets, however small an entry may be.
+const SEARCHED: usize = 64 * 1024;
+
+/// Whose request it is: what it is sent with, and with whom it may share.
+#[derive(Debug)]
+pub(super) struct Account {
+    /// The client's name; none on an open listener.
+    pub(super) name: Option<String>,
+    tokens: Vec<Secret>,
+    pub(super) injection: Injection,
+    pub(super) partition: Partition,
+}
+
+/// Built once for a configuration, immutable.
+#[derive(Debug)]
+pub(super) struct Setup {
+    pub(super) rules: Vec<Rule>,
+    /// Of an open listener: the one account of everybody. Else one a client.
+    accounts: Vec<Account>,
+    open: bool,
+    hosts: Vec<String>,
+    pub(super) upstream: Upstream,
+    pub(super) upstream_query: Vec<(String, String)>,
+    pub(super) forward_headers: Vec<hyper::header::HeaderName>,
+    pub(super) berths: Berths,
+    pub(super) redactor: Redactor,
+    /// From a request's arrival to the end of its answer.
+    pub(super) timeout: Duration,
+    pub(super) honor_no_store: bool,
+    /// Bytes of a body that a fetch may hold.
+    pub(super) held: usize,
+    /// Bytes of a body that may be stored.
+    pub(super) stored: usize,
+}
+
+impl Setup {
+    pub(super) fn new(config: &Config) -> Result<Self, SetupError> {
+        let upstream = &config.upstream;
+        let account = |client: Option<&config::Client>| Account {
+            name: client.map(|client| client.name.clone()),
+            tokens: client.map_or_else(Vec::new, |client| client.tokens.clone()),
+            injection: Injection::new(config.headers_for(client), &upstream.forward_headers),
+            partition: partition(config, client),
+        };
+        let accounts = if config.clients.is_empty() {
+            vec![account(None)]
+        } else {
+            config
+                .clients
+                .iter()
+                .map(|client| account(Some(client)))
+                .collect()
+        };
+        let injected = upstream
+            .headers
+            .iter()
+            .chain(config.clients.iter().flat_map(|client| &client.headers))
+            .filter_map(|header| match &header.value {
+                Value::Secret(secret) => Some(secret.expose()),
+                Value::Literal(_) => None,
+            });
+        let stored = usize::try_from(config.cache.max_entry_bytes).unwrap_or(usize::MAX);
+        Ok(Self {
+            rules: config.rules.clone(),
+            accounts,
+            open: config.clients.is_empty(),
+            hosts: config.server.hosts.clone(),
+            upstream: Upstream::new(upstream)?,
+            upstream_query: upstream.query.clone(),
+            forward_headers: upstream.forward_headers.clone(),
+            berths: Berths::new(upstream.max_in_flight, upstream.queue_timeout),
+            redactor: Redactor::new(injected),
+            timeout: upstream.timeout,
+            honor_no_store: config.cache.honor_no_store,
+            held: stored.max(SEARCHED),
+            stored,
+        })
+    }
+
+    /// The Host names that it answers to beside loopback, if it is open to everybody.
+    pub(super) fn open_to(&self) -> Option<&[String]> {
+        self.open.then_some(self.hosts.as_slice())
+    }
+
+    /// The account of whoever presents a known token. Every token is compared with every known one,
+    /// in constant time. Two tokens may be presented (the Portkey SDKs send both headers, one of
+    /// them with a dummy); if both are known they must be the same client's.
+    pub(super) fn authorise(&self, headers: &HeaderMap) -> Result<&Account, Refusal> {
+        if self.open {
+            return self.accounts.first().ok_or(Refusal::Unauthorized);
+        }
+        let mut found: Option<&Account> = None;
+        for token in presented_tokens(headers) {
+            for account in &self.accounts {
+                let matches = account
+                    .tokens
+                    .iter()
+                    .fold(subtle::Choice::from(0), |any, known| {
+                        any | known.expose().as_bytes().ct_eq(token)
+                    });
+                if bool::from(matches) {
+                    if found.is_some_and(|other| !std::ptr::eq(other, account)) {
+                        return Err(Refusal::Unauthorized);
+                    }
+                    found = Some(account);
+                }
+            }
+        }
+        found.ok_or(Refusal::Unauthorized)
+    }
+}
+
+/// Bodies and fetches are shared only where all of this is the same. A secret counts by its source:
+/// rotating it keeps the cache warm.
+fn partition(config: &Config, client: Option<&config::Client>) -> Partition {
+    let own = client.filter(|c| !c.headers.is_empty() || !c.without.is_empty());
+    let mut parts = vec![
+        own.map_or_else(String::new, |client| client.name.clone()),
+        config.upstream.base_url.to_string(),
+        format!("{:?}", config.upstream.query),
+    ];
+    for header in config.headers_for(client) {
+        parts.push(header.name.to_string());
+        parts.push(match &header.value {
+            Value::Literal(value) => format!("={}", String::from_utf8_lossy(value.as_bytes())),
+            Value::Secret(secret) => format!("<{}", secret.source()),
+        });
+    }
+    Partition::of(parts.iter().map(String::as_str))
+}

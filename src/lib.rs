@@ -1,0 +1,91 @@
+//! stepgate: a caching sidecar for run-step polling.
+//!
+//! Services poll `GET /v1/threads/{thread_id}/runs/{run_id}/steps/{step_id}` until the step ends,
+//! and again afterwards. stepgate injects the credentials, fetches every live step afresh, and
+//! answers from memory once a step is final.
+//!
+//! # The way of a request
+//! Data flows one way, down this list; an answer comes back the same way. Imports point down it,
+//! too (`tests/it/house.rs` holds them to it).
+//!
+//! | room | what it owns |
+//! |---|---|
+//! | `main.rs` | the command line: serve, check, demo, health; exit codes |
+//! | [`demo`] | the sandbox upstream, the pollers, the live view |
+//! | this file | builds a gateway from a configuration and starts it |
+//! | [`serve`] | the edge: listeners, connection limits, drain, the admin listener |
+//! | [`gateway`] | the pipeline: admit, authorise, look up, fly, judge, store, answer |
+//! | [`upstream`] | the client: connections, TLS, deadlines, what may pass up and down |
+//! | [`fetch`] | when a fetch may depart |
+//! | [`cache`] | final bodies, and the walls that purges put up |
+//! | [`config`] | the file as written, the configuration as meant, secrets |
+//! | [`step`] | pure: rules and paths, what a body says, the verdict, the key |
+//!
+//! # Bounds
+//! Memory: `cache.max_bytes` for what is stored, `upstream.max_in_flight` ×
+//! `cache.max_entry_bytes` for what is under way, and some kilobytes a connection. A larger body
+//! passes through without being held.
+
+pub mod cache;
+pub mod config;
+pub mod demo;
+pub mod fetch;
+pub mod gateway;
+pub mod serve;
+pub mod step;
+pub mod upstream;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use config::{Address, Config};
+use gateway::Gateway;
+use serve::Edge;
+
+/// Why a gateway did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The upstream cannot be used as configured.
+    #[error(transparent)]
+    Setup(#[from] upstream::SetupError),
+    /// A listener cannot be opened.
+    #[error(transparent)]
+    Bind(#[from] serve::BindError),
+}
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct Server {
+    edge: Edge,
+}
+
+impl Server {
+    /// Builds a gateway and opens its listeners. Runs on the current tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left open then.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let gateway = Arc::new(Gateway::new(&config)?);
+        Ok(Self {
+            edge: Edge::open(&config, &gateway)?,
+        })
+    }
+
+    /// Where it listens for data; a port 0 is resolved.
+    pub fn data(&self) -> &[Address] {
+        self.edge.data()
+    }
+
+    /// Where the admin listener listens.
+    pub fn admin(&self) -> SocketAddr {
+        self.edge.admin()
+    }
+
+    /// Ends it gracefully, within `server.drain_timeout`. Returns whether every accepted request
+    /// was answered.
+    pub async fn drain(self) -> bool {
+        self.edge.drain().await
+    }
+}

@@ -1,0 +1,181 @@
+//! The admin listener: is it alive, is it ready, what did it do, forget this.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode};
+use serde_json::json;
+use subtle::ConstantTimeEq;
+
+use super::connection::Respond;
+use super::drain::{Phase, Watch};
+use crate::config::{Admin, Secret};
+use crate::gateway::{Answer, Door, Gateway, admit};
+use crate::step::path::is_id;
+use crate::upstream::{Body, presented_tokens};
+
+/// Enough for probes, scrapes and people; a crowd here must not cost the data listener descriptors.
+pub(super) const MAX_CONNECTIONS: usize = 64;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the admin listener answers from.
+#[derive(Debug)]
+pub(super) struct Desk {
+    gateway: Arc<Gateway>,
+    watch: Watch,
+    token: Option<Secret>,
+    loopback: bool,
+}
+
+impl Desk {
+    pub(super) fn new(admin: &Admin, gateway: Arc<Gateway>, watch: Watch) -> Self {
+        Self {
+            gateway,
+            watch,
+            token: admin.token.clone(),
+            loopback: admin.listen.ip().to_canonical().is_loopback(),
+        }
+    }
+
+    /// Whether the request may see `/status` and purge.
+    fn trusts(&self, head: &Parts) -> bool {
+        self.token.as_ref().is_none_or(|token| {
+            presented_tokens(&head.headers)
+                .any(|presented| bool::from(token.expose().as_bytes().ct_eq(presented)))
+        })
+    }
+
+    fn answer(&self, head: &Parts) -> Answer {
+        // Beyond loopback the names are many, and the token guards what matters.
+        let hosts: Option<&[String]> = self.loopback.then_some(&[]);
+        if let Err(refusal) = admit(head, Door::Tcp, hosts) {
+            return refusal.answer();
+        }
+        let read = matches!(head.method, Method::GET | Method::HEAD);
+        let purge = head.method == Method::DELETE;
+        match head.uri.path() {
+            "/live" if read => text(StatusCode::OK, TEXT, "live\n".to_owned()),
+            "/ready" if read => self.ready(),
+            "/metrics" if read => text(StatusCode::OK, OPEN_METRICS, self.gateway.metrics()),
+            "/status" if read && self.trusts(head) => self.status(),
+            "/" if read => text(StatusCode::OK, TEXT, CONTENTS.to_owned()),
+            path if purge && path.starts_with("/cache/") && self.trusts(head) => {
+                self.purge(&path["/cache/".len()..])
+            }
+            "/status" if read => unauthorized(),
+            path if purge && path.starts_with("/cache/") => unauthorized(),
+            path if path.starts_with("/cache/") => not_allowed("DELETE"),
+            "/live" | "/ready" | "/metrics" | "/status" | "/" => not_allowed("GET, HEAD"),
+            _ => text(StatusCode::NOT_FOUND, TEXT, CONTENTS.to_owned()),
+        }
+    }
+
+    /// Secrets are loaded before anything listens, so serving is ready.
+    fn ready(&self) -> Answer {
+        let phase = self.watch.phase();
+        if phase == Phase::Serving {
+            text(StatusCode::OK, TEXT, "ready\n".to_owned())
+        } else {
+            text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                TEXT,
+                format!("{}\n", phase.as_str()),
+            )
+        }
+    }
+
+    fn status(&self) -> Answer {
+        let mut status = self.gateway.status();
+        status["phase"] = self.watch.phase().as_str().into();
+        json_text(StatusCode::OK, &status)
+    }
+
+    /// `RULE[/ID…]`
+    fn purge(&self, below: &str) -> Answer {
+        let mut parts = below.split('/');
+        let rule = parts.next().unwrap_or_default();
+        let ids: Vec<&str> = parts.collect();
+        if let Some(id) = ids.iter().find(|id| !is_id(id)) {
+            let error = format!("`{id}` is not an id; write /cache/RULE or /cache/RULE/ID[/ID…]");
+            return json_text(StatusCode::BAD_REQUEST, &json!({ "error": error }));
+        }
+        match self.gateway.purge(rule, &ids) {
+            Some(purged) => json_text(StatusCode::OK, &json!({ "purged": purged })),
+            None => {
+                let error = format!("there is no rule `{rule}`");
+                json_text(StatusCode::NOT_FOUND, &json!({ "error": error }))
+            }
+        }
+    }
+}
+
+const CONTENTS: &str = "stepgate admin\n\n\
+    GET /live                       the process answers\n\
+    GET /ready                      it takes requests (503 while draining)\n\
+    GET /metrics                    OpenMetrics\n\
+    GET /status                     figures as JSON\n\
+    DELETE /cache/RULE[/ID...]      forget what lies below these leading path ids\n";
+
+impl Respond for Arc<Desk> {
+    async fn respond(&self, request: Request<Incoming>) -> Answer {
+        let (head, _) = request.into_parts();
+        let bodiless = head.method == Method::HEAD;
+        let desk = Self::clone(self);
+        // A purge walks all entries, a scrape settles the cache's books: not on a worker.
+        let answer = tokio::task::spawn_blocking(move || desk.answer(&head)).await;
+        let mut answer = answer.unwrap_or_else(|_| {
+            text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                TEXT,
+                "internal error\n".to_owned(),
+            )
+        });
+        if bodiless {
+            *answer.body_mut() = Body::Empty;
+        }
+        answer
+    }
+}
+
+pub(super) fn service(desk: Arc<Desk>) -> impl Respond {
+    desk
+}
+
+fn text(status: StatusCode, content_type: &'static str, text: String) -> Answer {
+    let mut answer = Response::new(Body::Full(Bytes::from(text)));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+fn json_text(status: StatusCode, value: &serde_json::Value) -> Answer {
+    text(status, "application/json", value.to_string())
+}
+
+fn unauthorized() -> Answer {
+    let error = "present admin.token as `Authorization: Bearer`";
+    let mut answer = json_text(StatusCode::UNAUTHORIZED, &json!({ "error": error }));
+    answer
+        .headers_mut()
+        .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    answer
+}
+
+fn not_allowed(methods: &'static str) -> Answer {
+    let mut answer = text(
+        StatusCode::METHOD_NOT_ALLOWED,
+        TEXT,
+        format!("allowed: {methods}\n"),
+    );
+    answer
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(methods));
+    answer
+}

@@ -1,0 +1,205 @@
+//! Accepts connections, TCP and unix, up to a limit.
+
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use super::drain::{Phase, Watch};
+use crate::config::Address;
+
+/// After an error that the next accept would meet again (no descriptors left), long enough not to
+/// spin and short enough to recover well within a second.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// An open listener. A unix socket's file is removed with it.
+#[derive(Debug)]
+pub(super) struct Listener {
+    address: Address,
+    socket: Socket,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// An accepted connection.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Listener {
+    pub(super) fn bind(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Tcp(address) => {
+                let socket = std::net::TcpListener::bind(address)?;
+                socket.set_nonblocking(true)?;
+                let socket = TcpListener::from_std(socket)?;
+                Ok(Self {
+                    address: Address::Tcp(socket.local_addr()?),
+                    socket: Socket::Tcp(socket),
+                })
+            }
+            Address::Unix(path) => {
+                remove_stale(path)?;
+                let socket = UnixListener::bind(path)?;
+                Ok(Self {
+                    address: address.clone(),
+                    socket: Socket::Unix(socket),
+                })
+            }
+        }
+    }
+
+    pub(super) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Runs `serve` for every connection until the drain begins. Above the limit of `slots`
+    /// newcomers wait in the kernel's queue.
+    pub(super) async fn accept<F>(
+        self,
+        slots: Arc<Semaphore>,
+        watch: Watch,
+        tasks: TaskTracker,
+        serve: impl Fn(Stream) -> F,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let accept = async {
+            loop {
+                let slot = Arc::clone(&slots)
+                    .acquire_owned()
+                    .await
+                    .expect("the semaphore is never closed");
+                let stream = self.next().await;
+                let connection = serve(stream);
+                tasks.spawn(async move {
+                    connection.await;
+                    drop(slot);
+                });
+            }
+        };
+        tokio::select! {
+            () = watch.reached(Phase::Draining) => {}
+            () = accept => {}
+        }
+    }
+
+    /// The next connection; no error ends a listener.
+    async fn next(&self) -> Stream {
+        loop {
+            let accepted = match &self.socket {
+                Socket::Tcp(socket) => socket.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
+                Socket::Unix(socket) => socket
+                    .accept()
+                    .await
+                    .map(|(stream, _)| Stream::Unix(stream)),
+            };
+            match accepted {
+                Ok(stream) => {
+                    if let Stream::Tcp(stream) = &stream {
+                        // Fails only on a socket that is gone already, which reading will tell.
+                        let _ = stream.set_nodelay(true);
+                    }
+                    return stream;
+                }
+                // The peer left before we came: the next one is waiting.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+                    ) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection; trying again");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Address::Unix(path) = &self.address {
+            // Best effort: the next start removes a stale one itself.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Removes a socket that nobody listens on any more; leaves anything else for bind to refuse.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let is_socket = path
+        .symlink_metadata()
+        .is_ok_and(|meta| meta.file_type().is_socket());
+    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
+        std::fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Neither kind of socket buffers.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

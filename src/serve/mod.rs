@@ -1,0 +1,180 @@
+//! The edge: listeners, connections and their limits, drain, the admin listener.
+//!
+//! Everything that waits here waits with a limit, and everything that runs here runs on the tracker
+//! that drain waits for.
+
+mod admin;
+mod connection;
+mod drain;
+mod health;
+mod listener;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use thiserror::Error;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+pub use drain::Phase;
+pub use health::{HealthError, check_ready};
+
+use crate::config::{Address, Config};
+use crate::gateway::{Counted, Door, Gateway};
+use connection::Limits;
+use drain::Drain;
+use listener::Listener;
+
+/// A listener could not be opened.
+#[derive(Debug, Error)]
+#[error("cannot listen on {address}")]
+pub struct BindError {
+    /// Where.
+    pub address: String,
+    /// Why not.
+    pub source: io::Error,
+}
+
+/// A gateway at work: its listeners and their connections.
+#[derive(Debug)]
+pub struct Edge {
+    data: Vec<Address>,
+    admin: SocketAddr,
+    drain: Drain,
+    connections: TaskTracker,
+    admin_tasks: TaskTracker,
+    drain_timeout: std::time::Duration,
+    lame_duck: std::time::Duration,
+}
+
+impl Edge {
+    /// Opens every listener and starts to accept.
+    ///
+    /// # Errors
+    /// [`BindError`] for the first listener that cannot be opened; none is left open then.
+    pub fn open(config: &Config, gateway: &Arc<Gateway>) -> Result<Self, BindError> {
+        let failed = |address: &dyn std::fmt::Display| {
+            let address = address.to_string();
+            move |source| BindError { address, source }
+        };
+        let server = &config.server;
+        let mut listeners = Vec::new();
+        for address in &server.listen {
+            listeners.push(Listener::bind(address).map_err(failed(address))?);
+        }
+        let admin_listener = Listener::bind(&Address::Tcp(config.admin.listen))
+            .map_err(failed(&config.admin.listen))?;
+        let Address::Tcp(admin) = admin_listener.address().clone() else {
+            unreachable!("a TCP address was bound");
+        };
+
+        let (drain, watch) = drain::channel();
+        let connections = TaskTracker::new();
+        let admin_tasks = TaskTracker::new();
+        let limits = Limits {
+            header: server.header_timeout,
+            idle: server.idle_timeout,
+        };
+        // One limit for all data listeners together; the admin listener has its own small one.
+        let slots = Arc::new(Semaphore::new(
+            server.max_connections.min(Semaphore::MAX_PERMITS),
+        ));
+        let mut data = Vec::new();
+        for listener in listeners {
+            let address = listener.address().clone();
+            tracing::info!(on = %"data", %address, "listening");
+            let door = match &address {
+                Address::Tcp(_) => Door::Tcp,
+                Address::Unix(_) => Door::Unix,
+            };
+            data.push(address);
+            let (gateway, watch) = (Arc::clone(gateway), watch.clone());
+            connections.spawn(listener.accept(
+                Arc::clone(&slots),
+                watch.clone(),
+                connections.clone(),
+                move |stream| {
+                    let open = Counted::new(&gateway.gauges().connections);
+                    let (gateway, watch) = (Arc::clone(&gateway), watch.clone());
+                    async move {
+                        let service = connection::data(gateway, door, watch.clone());
+                        connection::serve(stream, service, limits, watch).await;
+                        drop(open);
+                    }
+                },
+            ));
+        }
+        tracing::info!(on = %"admin", address = %admin, "listening");
+        let desk = Arc::new(admin::Desk::new(
+            &config.admin,
+            Arc::clone(gateway),
+            drain.watch(),
+        ));
+        // It goes on through the drain, so that `/ready` can say so and a last scrape succeed.
+        let until_the_end = drain.end();
+        admin_tasks.spawn(admin_listener.accept(
+            Arc::new(Semaphore::new(admin::MAX_CONNECTIONS)),
+            until_the_end.clone(),
+            admin_tasks.clone(),
+            move |stream| {
+                let service = admin::service(Arc::clone(&desk));
+                connection::serve(stream, service, limits, until_the_end.clone())
+            },
+        ));
+        Ok(Self {
+            data,
+            admin,
+            drain,
+            connections,
+            admin_tasks,
+            drain_timeout: server.drain_timeout,
+            lame_duck: server.lame_duck,
+        })
+    }
+
+    /// Where the data listeners listen; a port 0 is resolved.
+    pub fn data(&self) -> &[Address] {
+        &self.data
+    }
+
+    /// Where the admin listener listens.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Not ready from now on; after the lame-duck time no new connections; every accepted request
+    /// is answered, with 503 `draining` if it still flies one second before the end. Returns by
+    /// `server.drain_timeout`, whether everything was answered by then.
+    pub async fn drain(self) -> bool {
+        let end = Instant::now() + self.drain_timeout;
+        self.drain.enter(Phase::LameDuck);
+        tracing::info!(phase = Phase::LameDuck.as_str(), "draining");
+        tokio::time::sleep(self.lame_duck.min(self.drain_timeout)).await;
+
+        self.drain.enter(Phase::Draining);
+        tracing::info!(phase = Phase::Draining.as_str(), "draining");
+        self.connections.close();
+        let last_second = end.checked_sub(drain::LAST_SECOND).unwrap_or(end);
+        let mut done = tokio::time::timeout_at(last_second, self.connections.wait())
+            .await
+            .is_ok();
+        if !done {
+            self.drain.enter(Phase::Closing);
+            tracing::warn!(
+                phase = Phase::Closing.as_str(),
+                connections = self.connections.len(),
+                "draining: what still flies is answered with 503"
+            );
+            done = tokio::time::timeout_at(end, self.connections.wait())
+                .await
+                .is_ok();
+        }
+        self.drain.finish();
+        self.admin_tasks.close();
+        // Its connections were told to end; a slow reader of /metrics does not hold us up.
+        let _ = tokio::time::timeout(drain::ADMIN_GRACE, self.admin_tasks.wait()).await;
+        done
+    }
+}

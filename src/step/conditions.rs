@@ -1,0 +1,189 @@
+//! What a caller asks of the cache: `Cache-Control`, `Pragma`, `If-None-Match`.
+
+use hyper::header::{CACHE_CONTROL, HeaderMap, HeaderName, IF_NONE_MATCH, PRAGMA};
+
+/// A request's cache directives (RFC 9111 section 5.2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Conditions {
+    /// `no-cache`: only an answer that departs after this request will do.
+    pub no_cache: bool,
+    /// `no-store`: keep nothing newly for this request alone.
+    pub no_store: bool,
+    /// `only-if-cached`: no fetch.
+    pub only_if_cached: bool,
+    /// `max-age=N`: a stored answer of at most this age, in seconds, will do.
+    pub max_age: Option<u64>,
+}
+
+impl Conditions {
+    /// Reads them from a request's headers.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut conditions = Self::default();
+        if !headers.contains_key(CACHE_CONTROL) {
+            // RFC 9111 section 5.4: Pragma speaks only where Cache-Control is silent.
+            conditions.no_cache = has_directive(headers, &PRAGMA, "no-cache");
+            return conditions;
+        }
+        for (name, value) in directives(headers, &CACHE_CONTROL) {
+            match name.to_ascii_lowercase().as_str() {
+                "no-cache" => conditions.no_cache = true,
+                "no-store" => conditions.no_store = true,
+                "only-if-cached" => conditions.only_if_cached = true,
+                "max-age" => {
+                    // Unreadable means zero: a fresh answer is never a wrong one.
+                    let seconds = value
+                        .filter(|v| v.bytes().all(|b| b.is_ascii_digit()) && !v.is_empty())
+                        .map_or(0, |v| v.parse().unwrap_or(u64::MAX));
+                    let known = conditions.max_age.unwrap_or(u64::MAX);
+                    conditions.max_age = Some(known.min(seconds));
+                }
+                _ => {}
+            }
+        }
+        conditions
+    }
+
+    /// Whether a stored answer of this age, in whole seconds, will do.
+    pub fn accept_age(&self, age: u64) -> bool {
+        !self.no_cache && self.max_age.is_none_or(|limit| age <= limit)
+    }
+}
+
+/// Whether `If-None-Match` names `etag`, by weak comparison (RFC 9110 section 13.1.2).
+pub fn none_match(headers: &HeaderMap, etag: &str) -> bool {
+    headers
+        .get_all(IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.trim() == "*" || entity_tags(value).any(|tag| tag == etag))
+}
+
+/// The opaque tags of a list, quotes included, `W/` dropped. A comma may stand inside the quotes.
+fn entity_tags(mut list: &str) -> impl Iterator<Item = &str> {
+    std::iter::from_fn(move || {
+        let start = list.find('"')?;
+        let length = list[start + 1..].find('"')? + 2;
+        let tag = &list[start..start + length];
+        list = &list[start + length..];
+        Some(tag)
+    })
+}
+
+/// Whether a list of directives has this one, with or without a value.
+pub fn has_directive(headers: &HeaderMap, name: &HeaderName, directive: &str) -> bool {
+    directives(headers, name).any(|(found, _)| found.eq_ignore_ascii_case(directive))
+}
+
+fn directives<'h>(
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = (&'h str, Option<&'h str>)> {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|directive| match directive.split_once('=') {
+            Some((name, value)) => (name.trim(), Some(value.trim().trim_matches('"'))),
+            None => (directive.trim(), None),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::HeaderValue;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    #[test]
+    fn directives_are_read_in_any_spelling() {
+        let of = |value| Conditions::of(&headers(&[("cache-control", value)]));
+        let none = Conditions::default();
+        assert_eq!(
+            of("No-Cache"),
+            Conditions {
+                no_cache: true,
+                ..none
+            }
+        );
+        assert_eq!(
+            of("foo, no-store,"),
+            Conditions {
+                no_store: true,
+                ..none
+            }
+        );
+        assert_eq!(
+            of("only-if-cached"),
+            Conditions {
+                only_if_cached: true,
+                ..none
+            }
+        );
+        assert_eq!(of("max-age=5, max-age=\"3\"").max_age, Some(3));
+        assert_eq!(of("max-age=x").max_age, Some(0));
+        assert_eq!(of("max-age").max_age, Some(0));
+        assert_eq!(
+            of("max-age=99999999999999999999999").max_age,
+            Some(u64::MAX)
+        );
+        assert_eq!(of("x-no-cache"), none);
+    }
+
+    #[test]
+    fn pragma_speaks_only_alone() {
+        assert!(Conditions::of(&headers(&[("pragma", "no-cache")])).no_cache);
+        let both = headers(&[("pragma", "no-cache"), ("cache-control", "max-age=9")]);
+        assert!(!Conditions::of(&both).no_cache);
+    }
+
+    #[test]
+    fn ages_are_accepted_up_to_the_limit() {
+        let limit = |max_age| Conditions {
+            max_age,
+            ..Conditions::default()
+        };
+        assert!(limit(None).accept_age(u64::MAX));
+        assert!(limit(Some(5)).accept_age(5));
+        assert!(!limit(Some(5)).accept_age(6));
+        assert!(
+            !Conditions {
+                no_cache: true,
+                ..Conditions::default()
+            }
+            .accept_age(0)
+        );
+    }
+
+    #[test]
+    fn entity_tags_compare_weakly() {
+        for value in [
+            "\"a\"",
+            "W/\"a\"",
+            "\"x\", \"a\"",
+            "\"x,y\",W/\"a\"",
+            "*",
+            " * ",
+        ] {
+            assert!(
+                none_match(&headers(&[("if-none-match", value)]), "\"a\""),
+                "{value}"
+            );
+        }
+        for value in ["\"b\"", "a", "\"x,\"a", "\"a", "", "\"A\""] {
+            assert!(
+                !none_match(&headers(&[("if-none-match", value)]), "\"a\""),
+                "{value}"
+            );
+        }
+        let two = headers(&[("if-none-match", "\"b\""), ("if-none-match", "\"a\"")]);
+        assert!(none_match(&two, "\"a\""));
+    }
+}

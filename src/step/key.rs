@@ -1,0 +1,171 @@
+//! The key under which a body is stored: who asked where (partition), for what (rule and ids), how
+//! (canonical query and forwarded headers).
+//!
+//! It is compared in full, so two requests share a body only if they mean the same; it carries its
+//! ids in the clear, so that a purge by leading ids can find it. What leaves the process is hashed.
+
+use std::fmt;
+
+/// Ends every part of a key; neither names, ids, canonical queries nor header values contain it.
+const END: u8 = b'\n';
+
+const PARTITION: usize = 16;
+
+/// Within it bodies and fetches may be shared: a hash of everything injected and of where it goes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Partition([u8; PARTITION]);
+
+impl Partition {
+    /// Hashes its parts, in order; each is framed by its length, so that they cannot run together.
+    pub fn of<'a>(parts: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for part in parts {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        let mut hash = [0; PARTITION];
+        hasher.finalize_xof().fill(&mut hash);
+        Self(hash)
+    }
+}
+
+impl fmt::Debug for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The part of a key that all variants of one resource share.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct StepKey(Box<[u8]>);
+
+impl StepKey {
+    /// Its size in memory, in bytes, without the allocation's own overhead.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Never: it holds at least the partition.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// The key of one body.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// What is asked for, and for whom.
+    pub step: StepKey,
+    /// How it is asked for: canonical query, then forwarded headers.
+    pub variant: Box<str>,
+}
+
+impl Key {
+    /// The key of a request for the resource of `rule` with these ids.
+    pub fn new(partition: Partition, rule: &str, ids: &[&str], variant: &str) -> Self {
+        let size = PARTITION + rule.len() + 1 + ids.iter().map(|id| id.len() + 1).sum::<usize>();
+        let mut step = Vec::with_capacity(size);
+        step.extend_from_slice(&partition.0);
+        write_path(&mut step, rule, ids);
+        Self {
+            step: StepKey(step.into()),
+            variant: variant.into(),
+        }
+    }
+}
+
+fn write_path(out: &mut Vec<u8>, rule: &str, ids: &[&str]) {
+    for part in std::iter::once(&rule).chain(ids) {
+        out.extend_from_slice(part.as_bytes());
+        out.push(END);
+    }
+}
+
+/// What a purge covers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything.
+    All,
+    /// One rule's resources below these leading ids, in every partition.
+    Below(Box<[u8]>),
+    /// All variants of one resource, in its own partition.
+    Step(StepKey),
+}
+
+impl Scope {
+    /// The resources of `rule` whose path begins with `ids` (none: all of the rule's).
+    pub fn below(rule: &str, ids: &[&str]) -> Self {
+        let mut path = Vec::new();
+        write_path(&mut path, rule, ids);
+        Self::Below(path.into())
+    }
+
+    /// Whether it covers `step`.
+    pub fn covers(&self, step: &StepKey) -> bool {
+        match self {
+            Self::All => true,
+            Self::Below(path) => step.0[PARTITION..].starts_with(path),
+            Self::Step(own) => own == step,
+        }
+    }
+}
+
+impl fmt::Debug for StepKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.0[PARTITION..]).replace('\n', "/"))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}?{}", self.step, self.variant.replace('\n', "|"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_partition_frames_its_parts() {
+        assert_ne!(Partition::of(["ab", "c"]), Partition::of(["a", "bc"]));
+        assert_ne!(Partition::of(["a"]), Partition::of(["a", ""]));
+        assert_eq!(Partition::of(["a", "b"]), Partition::of(["a", "b"]));
+    }
+
+    #[test]
+    fn a_scope_covers_whole_ids_only() {
+        let partition = Partition::of(["p"]);
+        let step = |rule: &str, ids: &[&str]| Key::new(partition, rule, ids, "").step;
+        let scope = Scope::below("run-step", &["thread_1"]);
+        assert!(scope.covers(&step("run-step", &["thread_1", "r", "s"])));
+        assert!(!scope.covers(&step("run-step", &["thread_12", "r", "s"])));
+        assert!(!scope.covers(&step("run-step", &["r", "thread_1", "s"])));
+        assert!(!scope.covers(&step("response", &["thread_1"])));
+        assert!(Scope::below("run-step", &[]).covers(&step("run-step", &["t", "r", "s"])));
+        assert!(!Scope::below("run", &[]).covers(&step("run-step", &["t", "r", "s"])));
+    }
+
+    #[test]
+    fn a_step_scope_stays_in_its_partition() {
+        let key = |p: &str| Key::new(Partition::of([p]), "run-step", &["t", "r", "s"], "").step;
+        assert!(Scope::Step(key("a")).covers(&key("a")));
+        assert!(!Scope::Step(key("a")).covers(&key("b")));
+        assert!(Scope::below("run-step", &["t"]).covers(&key("b")));
+    }
+
+    proptest! {
+        #[test]
+        fn two_keys_are_equal_only_if_everything_is(
+            a in ("[ab]{1,2}", prop::collection::vec("[ab]{1,2}", 1..4), "[ab]{0,2}"),
+            b in ("[ab]{1,2}", prop::collection::vec("[ab]{1,2}", 1..4), "[ab]{0,2}"),
+        ) {
+            let key = |(rule, ids, variant): &(String, Vec<String>, String)| {
+                let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+                Key::new(Partition::of(["p"]), rule, &ids, variant)
+            };
+            prop_assert_eq!(a == b, key(&a) == key(&b));
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! What a step is and when it is final: rules and paths, what a body says, the verdict, the key.
+//!
+//! Pure: no IO, no clock, no runtime. Everything that must be judged about bytes from outside is
+//! judged here, so that it can be tested with tables and properties.
+
+pub mod conditions;
+pub mod key;
+pub mod path;
+pub mod query;
+pub mod rule;
+pub mod verdict;
+
+pub use conditions::{Conditions, none_match};
+pub use key::{Key, Partition, Scope, StepKey};
+pub use path::Route;
+pub use query::Query;
+pub use rule::{Rule, RuleError, RuleParts, Template};
+pub use verdict::{NotStored, judge};

@@ -1,0 +1,226 @@
+//! From a request's path to the rule that it asks for, or to a refusal.
+//!
+//! A path has one meaning or none. Whatever an upstream could decode, resolve or trim into a path
+//! of ours (`%73teps`, `..`, `//`, a trailing slash) is refused rather than forwarded, so that no
+//! two spellings reach the same resource and no spelling slips past the key.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+use super::rule::{API_PREFIX, Rule, Segment, Template};
+
+/// The longest id that is taken for one.
+const MAX_ID: usize = 128;
+
+/// What a path asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route<'p> {
+    /// One resource of the rule with this index.
+    Resource {
+        /// Index into the rules.
+        rule: usize,
+        /// The ids, in path order.
+        ids: Vec<&'p str>,
+    },
+    /// The list of the rule with this index.
+    List {
+        /// Index into the rules.
+        rule: usize,
+        /// The ids, in path order.
+        ids: Vec<&'p str>,
+    },
+    /// Nothing that a rule names.
+    Other,
+    /// Refused; the text says what is wrong with it.
+    Invalid(&'static str),
+}
+
+impl<'p> Route<'p> {
+    /// Reads `path`, which is everything before the `?`, as sent.
+    pub fn of(rules: &[Rule], path: &'p str) -> Self {
+        if let Some(relative) = path.strip_prefix(API_PREFIX) {
+            for (index, rule) in rules.iter().enumerate() {
+                if let Some(ids) = matches(rule.path(), relative) {
+                    return checked(ids, |ids| Self::Resource { rule: index, ids });
+                }
+                if let Some(ids) = rule.list().and_then(|list| matches(list, relative)) {
+                    return checked(ids, |ids| Self::List { rule: index, ids });
+                }
+            }
+        }
+        disguised(rules, path).map_or(Self::Other, Self::Invalid)
+    }
+}
+
+fn checked<'p>(ids: Vec<&'p str>, route: impl FnOnce(Vec<&'p str>) -> Route<'p>) -> Route<'p> {
+    if ids.iter().all(|id| is_id(id)) {
+        route(ids)
+    } else {
+        Route::Invalid("an id in the path is not 1 to 128 characters of A-Z a-z 0-9 _ -")
+    }
+}
+
+/// Whether `text` is an id: `[A-Za-z0-9_-]{1,128}`.
+pub fn is_id(text: &str) -> bool {
+    (1..=MAX_ID).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+}
+
+/// The ids, if the literals match and the number of segments does. The ids are not checked yet.
+fn matches<'p>(template: &Template, relative: &'p str) -> Option<Vec<&'p str>> {
+    let mut parts = relative.strip_prefix('/')?.split('/');
+    let mut ids = Vec::with_capacity(template.segments().len());
+    for segment in template.segments() {
+        let part = parts.next()?;
+        match segment {
+            Segment::Literal(text) if **text == *part => {}
+            Segment::Literal(_) => return None,
+            Segment::Parameter(_) => ids.push(part),
+        }
+    }
+    parts.next().is_none().then_some(ids)
+}
+
+/// Says why a path that is none of ours could yet become one behind our back.
+fn disguised(rules: &[Rule], path: &str) -> Option<&'static str> {
+    let decoded: Cow<'_, str> = percent_decode_str(path).decode_utf8_lossy();
+    let parts: Vec<&str> = decoded.split('/').skip(1).collect();
+    if parts.iter().any(|part| matches!(*part, "." | "..")) {
+        return Some("the path contains a dot segment");
+    }
+    let trimmed = parts
+        .iter()
+        .rposition(|part| !part.is_empty())
+        .map_or(0, |last| last + 1);
+    let full: Vec<&str> = parts
+        .iter()
+        .copied()
+        .filter(|part| !part.is_empty())
+        .collect();
+    let ours = |parts: &[&str]| {
+        let relative: Option<String> = parts
+            .split_first()
+            .filter(|(first, _)| ***first == API_PREFIX[1..])
+            .map(|(_, rest)| rest.iter().flat_map(|part| ["/", *part]).collect());
+        relative.is_some_and(|relative| {
+            rules.iter().any(|rule| {
+                std::iter::once(rule.path())
+                    .chain(rule.list())
+                    .any(|template| matches(template, &relative).is_some())
+            })
+        })
+    };
+    if !ours(&parts[..trimmed]) && !ours(&full) {
+        None
+    } else if path.contains('%') {
+        Some("the path contains percent-encoding; ids and names are sent plain")
+    } else if trimmed < parts.len() {
+        Some("the path ends in a slash")
+    } else {
+        Some("the path contains an empty segment")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(path: &str) -> Route<'_> {
+        // Leaks nothing: the ids borrow from `path`, not from the rules.
+        Route::of(&[Rule::run_step()], path)
+    }
+
+    #[test]
+    fn a_step_and_its_list_are_recognised() {
+        assert_eq!(
+            route("/v1/threads/t_1/runs/r-2/steps/S3"),
+            Route::Resource {
+                rule: 0,
+                ids: vec!["t_1", "r-2", "S3"]
+            }
+        );
+        assert_eq!(
+            route("/v1/threads/t/runs/r/steps"),
+            Route::List {
+                rule: 0,
+                ids: vec!["t", "r"]
+            }
+        );
+    }
+
+    #[test]
+    fn what_could_become_a_step_path_is_refused() {
+        let long = "x".repeat(129);
+        let ids = [
+            ".",
+            "..",
+            "..%2f",
+            "%252e%252e",
+            "%00",
+            "%0d%0aX:y",
+            "a;b",
+            "a\\b",
+            "",
+            &long,
+            "é",
+            "a%20b",
+            "a b",
+            "a.b",
+            "a+b",
+            "~",
+        ];
+        for id in ids {
+            for path in [
+                format!("/v1/threads/t/runs/r/steps/{id}"),
+                format!("/v1/threads/{id}/runs/r/steps/s"),
+                format!("/v1/threads/t/runs/{id}/steps/s"),
+                format!("/v1/threads/{id}/runs/r/steps"),
+            ] {
+                if path == "/v1/threads/t/runs/r/steps/" {
+                    continue; // the list with a trailing slash: below
+                }
+                assert!(matches!(route(&path), Route::Invalid(_)), "{path}");
+            }
+        }
+        for path in [
+            "/v1/threads/t/runs/r/steps/s/",
+            "/v1/threads/t/runs/r/steps/s//",
+            "/v1/threads/t/runs/r/steps/",
+            "/v1//threads/t/runs/r/steps/s",
+            "//v1/threads/t/runs/r/steps/s",
+            "/v1/threads/t/runs/r/%73teps/s",
+            "/%761/threads/t/runs/r/steps/s",
+            "/v1/threads/t/runs/r%2Fsteps/s",
+            "/v1/./threads/t/runs/r/steps/s",
+            "/v1/x/../threads/t/runs/r/steps/s",
+            "/v1/x/%2e%2E/threads/t/runs/r/steps/s",
+            "/v1/models/..",
+        ] {
+            assert!(matches!(route(path), Route::Invalid(_)), "{path}");
+        }
+    }
+
+    #[test]
+    fn other_paths_are_other() {
+        for path in [
+            "/",
+            "",
+            "*",
+            "/v1",
+            "/v1/",
+            "/v1/models",
+            "/V1/threads/t/runs/r/steps/s",
+            "/v1/Threads/t/runs/r/steps/s",
+            "/v1/threads/t/runs/r",
+            "/threads/t/runs/r/steps/s",
+            "/v1x/threads/t/runs/r/steps/s",
+            "/v1/threads/t/runs/r/steps/s/x",
+            "/metrics",
+        ] {
+            assert_eq!(route(path), Route::Other, "{path}");
+        }
+    }
+}

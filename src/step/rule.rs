@@ -1,0 +1,318 @@
+//! A rule: which resource is cacheable, and what makes one of its bodies final.
+//!
+//! Rules are data. The built-in one ([`Rule::run_step`]) is a value like any that a configuration
+//! adds; no code elsewhere knows what a run step is.
+
+use std::fmt;
+
+use thiserror::Error;
+
+/// The path prefix under which the gateway answers; templates and `base_url` are relative to it.
+pub const API_PREFIX: &str = "/v1";
+
+/// One bit each in the verdict's record of what it met.
+const MAX_IDENTITY: usize = 64;
+
+/// Why a rule cannot be used as written.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RuleError {
+    /// A template that does not start with `/`, or has an empty or dot segment.
+    #[error("`{0}` is not a path template; write one like `/threads/{{thread_id}}/runs`")]
+    Template(String),
+    /// `{…}` with an empty or unusable name, or braces inside a literal.
+    #[error(
+        "`{0}` is not a path parameter; write one like `{{step_id}}`, with letters, digits and `_`"
+    )]
+    Parameter(String),
+    /// The same parameter twice in one template.
+    #[error("the parameter `{{{0}}}` occurs twice")]
+    Repeated(String),
+    /// A rule's path without any parameter: there is nothing to tell its bodies apart by.
+    #[error("the path has no parameter; a rule needs at least one, like `{{response_id}}`")]
+    NoParameter,
+    /// `identity` names a parameter that the path does not have.
+    #[error("identity `{member}` names `{parameter}`, which is not a parameter of the path")]
+    UnknownParameter {
+        /// The body member.
+        member: String,
+        /// The parameter that it names.
+        parameter: String,
+    },
+    /// A path parameter that no body member is compared with.
+    #[error(
+        "no member in identity names the path parameter `{0}`; without it a body for another path could be stored"
+    )]
+    Unidentified(String),
+    /// No terminal status.
+    #[error("`terminal` is empty; name the statuses after which the body never changes")]
+    NoTerminal,
+    /// `status` or `object` as an identity member, or one member twice.
+    #[error("the member `{0}` cannot be part of identity: it is read for another purpose")]
+    ReservedMember(String),
+    /// More identity members than a body could reasonably be asked for.
+    #[error("identity has more than {MAX_IDENTITY} members")]
+    TooManyMembers,
+    /// A name outside `[a-z0-9-]`.
+    #[error("`{0}` is not a rule name; use lower-case letters, digits and `-`")]
+    Name(String),
+}
+
+/// One segment of a path template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Segment {
+    /// Must be equal, byte for byte.
+    Literal(Box<str>),
+    /// An id, by the parameter's name.
+    Parameter(Box<str>),
+}
+
+/// A path template such as `/threads/{thread_id}/runs`, relative to [`API_PREFIX`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct Template {
+    segments: Vec<Segment>,
+}
+
+impl Template {
+    /// Reads a template as it is written in the configuration.
+    ///
+    /// # Errors
+    /// [`RuleError::Template`], [`RuleError::Parameter`] or [`RuleError::Repeated`].
+    pub fn parse(text: &str) -> Result<Self, RuleError> {
+        let relative = text
+            .strip_prefix('/')
+            .ok_or_else(|| RuleError::Template(text.to_owned()))?;
+        let mut segments = Vec::new();
+        for part in relative.split('/') {
+            let segment = match part.strip_prefix('{').and_then(|p| p.strip_suffix('}')) {
+                Some(name) if is_word(name) => Segment::Parameter(name.into()),
+                Some(_) => return Err(RuleError::Parameter(part.to_owned())),
+                None if part.contains(['{', '}']) => {
+                    return Err(RuleError::Parameter(part.to_owned()));
+                }
+                None if !is_literal(part) => return Err(RuleError::Template(text.to_owned())),
+                None => Segment::Literal(part.into()),
+            };
+            if let Segment::Parameter(name) = &segment
+                && segments.contains(&segment)
+            {
+                return Err(RuleError::Repeated(name.to_string()));
+            }
+            segments.push(segment);
+        }
+        Ok(Self { segments })
+    }
+
+    /// The parameters' names, in path order.
+    pub fn parameters(&self) -> impl Iterator<Item = &str> {
+        self.segments.iter().filter_map(|s| match s {
+            Segment::Parameter(name) => Some(&**name),
+            Segment::Literal(_) => None,
+        })
+    }
+
+    pub(crate) fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Whether some path matches both templates, which would leave it open whose it is.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.segments.len() == other.segments.len()
+            && self
+                .segments
+                .iter()
+                .zip(&other.segments)
+                .all(|pair| match pair {
+                    (Segment::Literal(a), Segment::Literal(b)) => a == b,
+                    (Segment::Parameter(_), _) | (_, Segment::Parameter(_)) => true,
+                })
+    }
+}
+
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for segment in &self.segments {
+            match segment {
+                Segment::Literal(text) => write!(f, "/{text}")?,
+                Segment::Parameter(name) => write!(f, "/{{{name}}}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{self}`")
+    }
+}
+
+fn is_word(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// Literals are plain: nothing that a server could decode or resolve to something else.
+fn is_literal(part: &str) -> bool {
+    !part.is_empty()
+        && !matches!(part, "." | "..")
+        && part
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+}
+
+/// A cacheable resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    name: Box<str>,
+    path: Template,
+    list: Option<Template>,
+    object: Box<str>,
+    /// Body member and the index of the path parameter that it must equal.
+    identity: Vec<(Box<str>, usize)>,
+    terminal: Vec<Box<str>>,
+    query: Vec<Box<str>>,
+}
+
+/// A rule as it is written, before it is known to make sense.
+#[derive(Debug, Clone, Default)]
+pub struct RuleParts {
+    /// Its name: metric label, part of the key.
+    pub name: String,
+    /// The path template of one resource.
+    pub path: String,
+    /// The path template of the list, if it has one.
+    pub list: Option<String>,
+    /// What the body's `object` must be.
+    pub object: String,
+    /// Body member → path parameter.
+    pub identity: Vec<(String, String)>,
+    /// Statuses after which the body never changes.
+    pub terminal: Vec<String>,
+    /// Query parameters that may be part of the key.
+    pub query: Vec<String>,
+}
+
+impl Rule {
+    /// The built-in rule: a step of an Assistants run.
+    pub fn run_step() -> Self {
+        let text = |s: &str| s.to_owned();
+        Self::new(RuleParts {
+            name: text("run-step"),
+            path: text("/threads/{thread_id}/runs/{run_id}/steps/{step_id}"),
+            list: Some(text("/threads/{thread_id}/runs/{run_id}/steps")),
+            object: text("thread.run.step"),
+            identity: vec![
+                (text("id"), text("step_id")),
+                (text("run_id"), text("run_id")),
+                (text("thread_id"), text("thread_id")),
+            ],
+            terminal: ["completed", "failed", "cancelled", "expired"]
+                .map(text)
+                .to_vec(),
+            query: vec![text("include[]")],
+        })
+        .expect("the built-in rule is valid: a test builds it")
+    }
+
+    /// Builds a rule from its parts.
+    ///
+    /// # Errors
+    /// The first [`RuleError`] that applies.
+    pub fn new(parts: RuleParts) -> Result<Self, RuleError> {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if parts.name.is_empty() || !parts.name.bytes().all(plain) {
+            return Err(RuleError::Name(parts.name));
+        }
+        let path = Template::parse(&parts.path)?;
+        let list = parts.list.as_deref().map(Template::parse).transpose()?;
+        let parameters: Vec<&str> = path.parameters().collect();
+        if parameters.is_empty() {
+            return Err(RuleError::NoParameter);
+        }
+        let mut identity: Vec<(Box<str>, usize)> = Vec::new();
+        for (member, parameter) in parts.identity {
+            let reserved = matches!(member.as_str(), "status" | "object");
+            if reserved || identity.iter().any(|(known, _)| **known == *member) {
+                return Err(RuleError::ReservedMember(member));
+            }
+            match parameters.iter().position(|p| *p == parameter) {
+                Some(index) => identity.push((member.into(), index)),
+                None => return Err(RuleError::UnknownParameter { member, parameter }),
+            }
+        }
+        if identity.len() > MAX_IDENTITY {
+            return Err(RuleError::TooManyMembers);
+        }
+        let missing = (0..parameters.len()).find(|i| !identity.iter().any(|(_, j)| i == j));
+        if let Some(index) = missing {
+            return Err(RuleError::Unidentified(parameters[index].to_owned()));
+        }
+        if parts.terminal.is_empty() {
+            return Err(RuleError::NoTerminal);
+        }
+        let boxed = |texts: Vec<String>| texts.into_iter().map(String::into_boxed_str).collect();
+        Ok(Self {
+            name: parts.name.into(),
+            object: parts.object.into(),
+            identity,
+            terminal: boxed(parts.terminal),
+            query: boxed(parts.query),
+            path,
+            list,
+        })
+    }
+
+    /// Its name: metric label, part of the key.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The path template of one resource.
+    pub fn path(&self) -> &Template {
+        &self.path
+    }
+
+    /// The path template of the list, if it has one.
+    pub fn list(&self) -> Option<&Template> {
+        self.list.as_ref()
+    }
+
+    /// What the body's `object` must be.
+    pub fn object(&self) -> &str {
+        &self.object
+    }
+
+    /// Body members with the index of the path parameter that each must equal.
+    pub fn identity(&self) -> impl ExactSizeIterator<Item = (&str, usize)> {
+        self.identity
+            .iter()
+            .map(|(member, index)| (&**member, *index))
+    }
+
+    /// Whether a body with this status never changes again.
+    pub fn is_terminal(&self, status: &str) -> bool {
+        self.terminal.iter().any(|t| **t == *status)
+    }
+
+    /// The terminal statuses.
+    pub fn terminal(&self) -> impl Iterator<Item = &str> {
+        self.terminal.iter().map(|t| &**t)
+    }
+
+    /// The query parameters that may be part of the key.
+    pub fn query(&self) -> impl Iterator<Item = &str> {
+        self.query.iter().map(|q| &**q)
+    }
+
+    /// Whether some path could belong to both rules.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let templates = |rule: &Self| -> Vec<Template> {
+            std::iter::once(rule.path.clone())
+                .chain(rule.list.clone())
+                .collect()
+        };
+        let theirs = templates(other);
+        templates(self)
+            .iter()
+            .any(|mine| theirs.iter().any(|t| mine.overlaps(t)))
+    }
+}

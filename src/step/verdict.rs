@@ -1,0 +1,531 @@
+//! The verdict: may this answer be stored?
+//!
+//! Promise 1 lives here. Whatever is not provably final is not stored; every refusal has a name,
+//! which is what the caller, the log and the metrics see.
+
+use std::fmt;
+
+use hyper::StatusCode;
+use hyper::header::{AGE, CACHE_CONTROL, CONTENT_ENCODING, HeaderMap};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::conditions::has_directive;
+use super::rule::Rule;
+
+/// Why an answer was not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NotStored {
+    /// The status in the body is not a terminal one.
+    NotFinal,
+    /// An id in the body differs from the path's, or is missing.
+    WrongId,
+    /// `object` is not the rule's.
+    WrongObject,
+    /// A member that decides occurs twice.
+    DuplicateMember,
+    /// Not UTF-8, or not one JSON object.
+    NotJson,
+    /// Larger than `cache.max_entry_bytes`.
+    TooLarge,
+    /// The upstream status is not 200.
+    BadStatus,
+    /// Encoded, although identity was asked for.
+    Encoded,
+    /// It came from a cache of the upstream's.
+    UpstreamCached,
+    /// The upstream said `Cache-Control: no-store`.
+    UpstreamNoStore,
+    /// The query has a parameter that the rule does not know.
+    UnknownQuery,
+    /// The caller said `Cache-Control: no-store`.
+    RequestNoStore,
+    /// It departed before a purge.
+    Purged,
+    /// A later departure has stored or removed this step already.
+    Superseded,
+    /// Lists are never stored.
+    List,
+}
+
+impl NotStored {
+    /// Every reason, for whoever counts them.
+    pub const ALL: [Self; 15] = [
+        Self::NotFinal,
+        Self::WrongId,
+        Self::WrongObject,
+        Self::DuplicateMember,
+        Self::NotJson,
+        Self::TooLarge,
+        Self::BadStatus,
+        Self::Encoded,
+        Self::UpstreamCached,
+        Self::UpstreamNoStore,
+        Self::UnknownQuery,
+        Self::RequestNoStore,
+        Self::Purged,
+        Self::Superseded,
+        Self::List,
+    ];
+
+    /// The word for it: metric label, log field, `detail` in `Cache-Status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotFinal => "not_final",
+            Self::WrongId => "wrong_id",
+            Self::WrongObject => "wrong_object",
+            Self::DuplicateMember => "duplicate_member",
+            Self::NotJson => "not_json",
+            Self::TooLarge => "too_large",
+            Self::BadStatus => "bad_status",
+            Self::Encoded => "encoded",
+            Self::UpstreamCached => "upstream_cached",
+            Self::UpstreamNoStore => "upstream_no_store",
+            Self::UnknownQuery => "unknown_query",
+            Self::RequestNoStore => "request_no_store",
+            Self::Purged => "purged",
+            Self::Superseded => "superseded",
+            Self::List => "list",
+        }
+    }
+}
+
+/// Judges a whole answer to a request for the resource with these ids.
+///
+/// # Errors
+/// Why it must not be stored. The head is judged before the body.
+pub fn judge(
+    rule: &Rule,
+    ids: &[&str],
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    honor_no_store: bool,
+) -> Result<(), NotStored> {
+    judge_head(status, headers, honor_no_store)?;
+    judge_body(rule, ids, body)
+}
+
+fn judge_head(
+    status: StatusCode,
+    headers: &HeaderMap,
+    honor_no_store: bool,
+) -> Result<(), NotStored> {
+    if status != StatusCode::OK {
+        return Err(NotStored::BadStatus);
+    }
+    let encoded = headers.get_all(CONTENT_ENCODING).iter().any(|value| {
+        !value
+            .as_bytes()
+            .trim_ascii()
+            .eq_ignore_ascii_case(b"identity")
+    });
+    if encoded {
+        return Err(NotStored::Encoded);
+    }
+    // RFC 9111 section 5.1: an Age above zero, or one we cannot read, is not a fresh answer's.
+    let aged = headers
+        .get_all(AGE)
+        .iter()
+        .any(|value| value.as_bytes().trim_ascii() != b"0");
+    let hit = headers
+        .get_all("x-portkey-cache-status")
+        .iter()
+        .any(|value| {
+            value
+                .as_bytes()
+                .to_ascii_uppercase()
+                .windows(3)
+                .any(|w| w == b"HIT")
+        });
+    if aged || hit {
+        return Err(NotStored::UpstreamCached);
+    }
+    if honor_no_store && has_directive(headers, &CACHE_CONTROL, "no-store") {
+        return Err(NotStored::UpstreamNoStore);
+    }
+    Ok(())
+}
+
+/// Judges a body: one JSON object, of the rule's kind, with the path's ids, in a terminal status.
+///
+/// # Errors
+/// Why it is not provably final.
+pub fn judge_body(rule: &Rule, ids: &[&str], body: &[u8]) -> Result<(), NotStored> {
+    // The whole of it: serde_json does not look at the UTF-8 of what it skips in a byte slice.
+    let text = std::str::from_utf8(body).map_err(|_| NotStored::NotJson)?;
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let found = Members { rule, ids }
+        .deserialize(&mut reader)
+        .and_then(|found| reader.end().map(|()| found))
+        .map_err(|_| NotStored::NotJson)?;
+    if found.duplicate {
+        Err(NotStored::DuplicateMember)
+    } else if found.object != Some(true) {
+        Err(NotStored::WrongObject)
+    } else if found.matching_ids != rule.identity().len() {
+        Err(NotStored::WrongId)
+    } else if found.terminal != Some(true) {
+        Err(NotStored::NotFinal)
+    } else {
+        Ok(())
+    }
+}
+
+/// What the deciding members said; everything else was skipped.
+#[derive(Default)]
+struct Found {
+    object: Option<bool>,
+    terminal: Option<bool>,
+    /// Which identity members were met, a bit each.
+    met: u64,
+    matching_ids: usize,
+    duplicate: bool,
+}
+
+struct Members<'a> {
+    rule: &'a Rule,
+    ids: &'a [&'a str],
+}
+
+/// A member's name, as far as we care.
+enum Name {
+    Object,
+    Status,
+    /// Index into the rule's identity.
+    Identity(usize),
+    Skipped,
+}
+
+impl<'de> DeserializeSeed<'de> for Members<'_> {
+    type Value = Found;
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Found, D::Error> {
+        reader.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Members<'_> {
+    type Value = Found;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found, A::Error> {
+        let mut found = Found::default();
+        while let Some(name) = map.next_key_seed(NameOf(self.rule))? {
+            match name {
+                Name::Object => {
+                    let is = map.next_value_seed(Text(|text: &str| text == self.rule.object()))?;
+                    found.duplicate |= found.object.replace(is).is_some();
+                }
+                Name::Status => {
+                    let is = map.next_value_seed(Text(|text: &str| self.rule.is_terminal(text)))?;
+                    found.duplicate |= found.terminal.replace(is).is_some();
+                }
+                Name::Identity(index) => {
+                    let expected = self
+                        .rule
+                        .identity()
+                        .nth(index)
+                        .and_then(|(_, parameter)| self.ids.get(parameter));
+                    let is = map.next_value_seed(Text(|text: &str| {
+                        expected.is_some_and(|id| *id == text)
+                    }))?;
+                    found.duplicate |= found.met & (1 << index) != 0;
+                    found.met |= 1 << index;
+                    found.matching_ids += usize::from(is);
+                }
+                Name::Skipped => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Reads a member's name, unescaped.
+struct NameOf<'a>(&'a Rule);
+
+impl<'de> DeserializeSeed<'de> for NameOf<'_> {
+    type Value = Name;
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Name, D::Error> {
+        reader.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for NameOf<'_> {
+    type Value = Name;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a member name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Name, E> {
+        Ok(match name {
+            "object" => Name::Object,
+            "status" => Name::Status,
+            other => match self.0.identity().position(|(member, _)| member == other) {
+                Some(index) => Name::Identity(index),
+                None => Name::Skipped,
+            },
+        })
+    }
+}
+
+/// Whether a value is a string that satisfies the test; any other kind of value is `false`.
+struct Text<F>(F);
+
+impl<'de, F: Fn(&str) -> bool> DeserializeSeed<'de> for Text<F> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<bool, D::Error> {
+        reader.deserialize_any(self)
+    }
+}
+
+impl<'de, F: Fn(&str) -> bool> Visitor<'de> for Text<F> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<bool, E> {
+        Ok((self.0)(text))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_unit<E>(self) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<bool, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(false)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::HeaderValue;
+    use proptest::prelude::*;
+
+    const IDS: [&str; 3] = ["thread_1", "run_1", "step_1"];
+
+    fn verdict(body: &[u8]) -> Result<(), NotStored> {
+        judge_body(&Rule::run_step(), &IDS, body)
+    }
+
+    fn step(status: &str) -> String {
+        format!(
+            r#"{{"id":"step_1","object":"thread.run.step","run_id":"run_1","thread_id":"thread_1","status":"{status}","usage":{{"status":"queued","n":-1.5e3}}}}"#
+        )
+    }
+
+    #[test]
+    fn only_terminal_statuses_are_final() {
+        for status in [
+            "completed",
+            "failed",
+            "cancelled",
+            "expired",
+            "complet\\u0065d",
+        ] {
+            assert_eq!(verdict(step(status).as_bytes()), Ok(()), "{status}");
+        }
+        for status in [
+            "in_progress",
+            "COMPLETED",
+            "completed ",
+            "",
+            "requires_action",
+            "incomplete",
+        ] {
+            assert_eq!(
+                verdict(step(status).as_bytes()),
+                Err(NotStored::NotFinal),
+                "{status}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_doubt_has_its_name() {
+        use NotStored::*;
+        let done = step("completed");
+        let with = |from: &str, to: &str| done.replacen(from, to, 1).into_bytes();
+        let cases: Vec<(Vec<u8>, NotStored)> = vec![
+            (
+                with(r#""status":"completed""#, r#""status":null"#),
+                NotFinal,
+            ),
+            (
+                with(r#""status":"completed""#, r#""status":["completed"]"#),
+                NotFinal,
+            ),
+            (
+                with(
+                    r#""status":"completed""#,
+                    r#""status":{"status":"completed"}"#,
+                ),
+                NotFinal,
+            ),
+            (with(r#""status":"completed","#, ""), NotFinal),
+            (
+                with(
+                    r#""status":"completed""#,
+                    r#""status":"completed","status":"completed""#,
+                ),
+                DuplicateMember,
+            ),
+            (
+                with(
+                    r#""status":"completed""#,
+                    r#""status":"completed","st\u0061tus":"in_progress""#,
+                ),
+                DuplicateMember,
+            ),
+            (
+                with(r#""id":"step_1""#, r#""id":"step_1","id":"step_1""#),
+                DuplicateMember,
+            ),
+            (with(r#""id":"step_1""#, r#""id":"step_2""#), WrongId),
+            (with(r#""id":"step_1""#, r#""id":"step_1 ""#), WrongId),
+            (with(r#""id":"step_1","#, ""), WrongId),
+            (with(r#""run_id":"run_1""#, r#""run_id":1"#), WrongId),
+            (
+                with(r#""thread_id":"thread_1""#, r#""thread_id":"thread_2""#),
+                WrongId,
+            ),
+            (with("thread.run.step", "thread.run"), WrongObject),
+            (with(r#""object":"thread.run.step","#, ""), WrongObject),
+            (format!("[{done}]").into_bytes(), NotJson),
+            (format!("{done}{done}").into_bytes(), NotJson),
+            (format!("{done}x").into_bytes(), NotJson),
+            (format!("\u{feff}{done}").into_bytes(), NotJson),
+            (done.as_bytes()[..done.len() - 1].to_vec(), NotJson),
+            (with("queued", "\u{1}"), NotJson),
+            (with("-1.5e3", "01"), NotJson),
+            (with("-1.5e3", "NaN"), NotJson),
+            (b"".to_vec(), NotJson),
+            (b"null".to_vec(), NotJson),
+            (vec![b'['; 100_000], NotJson),
+            (with("-1.5e3", &"[".repeat(100_000)), NotJson),
+        ];
+        for (body, expected) in cases {
+            let shown = String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
+            assert_eq!(verdict(&body), Err(expected), "{shown}");
+        }
+        let mut broken = done.into_bytes();
+        let at = broken.windows(6).position(|w| w == b"queued").unwrap();
+        broken[at] = 0xff;
+        assert_eq!(
+            verdict(&broken),
+            Err(NotJson),
+            "invalid UTF-8 in a skipped member"
+        );
+    }
+
+    #[test]
+    fn whitespace_and_depth_do_not_matter() {
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        let body = format!("\n {} \r\n", step("failed").replace("-1.5e3", &deep));
+        assert_eq!(verdict(body.as_bytes()), Ok(()));
+    }
+
+    #[test]
+    fn the_head_can_forbid_it() {
+        let body = step("completed");
+        let judged = |status: u16, headers: &[(&'static str, &'static str)], honor: bool| {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.append(*name, HeaderValue::from_static(value));
+            }
+            let status = StatusCode::from_u16(status).unwrap();
+            judge(
+                &Rule::run_step(),
+                &IDS,
+                status,
+                &map,
+                body.as_bytes(),
+                honor,
+            )
+        };
+        assert_eq!(
+            judged(200, &[("age", "0"), ("content-encoding", "identity")], true),
+            Ok(())
+        );
+        for status in [201, 206, 304, 404, 429, 500] {
+            assert_eq!(judged(status, &[], true), Err(NotStored::BadStatus));
+        }
+        for (headers, expected) in [
+            (("content-encoding", "gzip"), NotStored::Encoded),
+            (("age", "1"), NotStored::UpstreamCached),
+            (("age", "x"), NotStored::UpstreamCached),
+            (("x-portkey-cache-status", "HIT"), NotStored::UpstreamCached),
+            (
+                ("x-portkey-cache-status", "semantic hit"),
+                NotStored::UpstreamCached,
+            ),
+            (
+                ("cache-control", "private, No-Store"),
+                NotStored::UpstreamNoStore,
+            ),
+        ] {
+            assert_eq!(judged(200, &[headers], true), Err(expected), "{headers:?}");
+        }
+        assert_eq!(
+            judged(200, &[("x-portkey-cache-status", "MISS")], true),
+            Ok(())
+        );
+        assert_eq!(judged(200, &[("cache-control", "no-store")], false), Ok(()));
+    }
+
+    proptest! {
+        /// Whatever is judged final is what a full parser reads as final, too.
+        #[test]
+        fn final_implies_final_by_a_full_parse(
+            status in prop::sample::select(vec!["completed", "in_progress", "failed", "x"]),
+            cut in 0usize..400,
+            flip in prop::option::of((0usize..300, any::<u8>())),
+        ) {
+            let mut body = step(status).into_bytes();
+            body.truncate(cut.max(1));
+            if let Some((at, byte)) = flip && at < body.len() {
+                body[at] = byte;
+            }
+            if verdict(&body).is_ok() {
+                let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                prop_assert_eq!(&value["id"], "step_1");
+                prop_assert_eq!(&value["run_id"], "run_1");
+                prop_assert_eq!(&value["thread_id"], "thread_1");
+                prop_assert_eq!(&value["object"], "thread.run.step");
+                prop_assert!(Rule::run_step().is_terminal(value["status"].as_str().unwrap()));
+            }
+        }
+    }
+}

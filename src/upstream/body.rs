@@ -1,0 +1,175 @@
+//! Bodies: gathered whole, or passed through with bounded memory.
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use hyper::body::{Frame, Incoming, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::FetchError;
+use super::pool::Lease;
+
+/// The body of an answer.
+#[derive(Debug, Default)]
+pub enum Body {
+    /// Nothing; also what is left of a body once it was sent.
+    #[default]
+    Empty,
+    /// These bytes.
+    Full(Bytes),
+    /// What comes from upstream.
+    Passing(Box<Passage>),
+}
+
+/// What is left of an answer that was to be held.
+#[derive(Debug)]
+pub enum Gathered {
+    /// All of it.
+    Whole(Bytes),
+    /// Too large to hold: its first bytes are in front, the rest is yet to come.
+    Larger(Box<Passage>),
+}
+
+/// A body on its way through. Once it has ended, its connection goes back to the pool; dropped
+/// earlier, its connection is closed.
+pub struct Passage {
+    /// Read already, not yet passed on.
+    front: VecDeque<Bytes>,
+    incoming: Incoming,
+    lease: Option<Lease>,
+    deadline: Instant,
+    /// Set when it is first polled as a body: a gathered one never needs it.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl fmt::Debug for Passage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Passage").finish_non_exhaustive()
+    }
+}
+
+impl Passage {
+    pub(super) fn new(incoming: Incoming, lease: Lease, deadline: Instant) -> Self {
+        Self {
+            front: VecDeque::new(),
+            incoming,
+            lease: Some(lease),
+            deadline,
+            timer: None,
+        }
+    }
+
+    /// Reads up to `limit` bytes. Whoever calls it sets the time limit.
+    pub(super) async fn gather(mut self, limit: usize) -> Result<Gathered, FetchError> {
+        let announced = hyper::body::Body::size_hint(&self.incoming).lower();
+        if announced > limit as u64 {
+            return Ok(Gathered::Larger(Box::new(self)));
+        }
+        let mut size = 0;
+        while let Some(data) = std::future::poll_fn(|cx| self.poll_incoming(cx)).await {
+            let data = data.map_err(FetchError::Truncated)?;
+            size += data.len();
+            self.front.push_back(data);
+            if size > limit {
+                return Ok(Gathered::Larger(Box::new(self)));
+            }
+        }
+        if self.front.len() == 1 {
+            return Ok(Gathered::Whole(self.front.pop_front().unwrap_or_default()));
+        }
+        let mut whole = BytesMut::with_capacity(size);
+        self.front
+            .iter()
+            .for_each(|part| whole.extend_from_slice(part));
+        Ok(Gathered::Whole(whole.freeze()))
+    }
+
+    /// The first bytes of the body, as far as they were read.
+    pub fn front(&self) -> impl Iterator<Item = &Bytes> {
+        self.front.iter()
+    }
+
+    /// The next data; trailers are dropped, since nothing above could vouch for them.
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Bytes>>> {
+        loop {
+            match ready!(hyper::body::Body::poll_frame(
+                Pin::new(&mut self.incoming),
+                cx
+            )) {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Poll::Ready(Some(Ok(data)));
+                    }
+                }
+                Some(Err(error)) => {
+                    self.lease = None;
+                    return Poll::Ready(Some(Err(error)));
+                }
+                None => {
+                    if let Some(lease) = self.lease.take() {
+                        lease.give_back();
+                    }
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Self::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Self::Passing(passage) => {
+                if let Some(data) = passage.front.pop_front() {
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                let deadline = passage.deadline;
+                let timer = passage
+                    .timer
+                    .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+                if timer.as_mut().poll(cx).is_ready() {
+                    passage.lease = None;
+                    return Poll::Ready(Some(Err(Box::new(FetchError::Deadline))));
+                }
+                let data = ready!(passage.poll_incoming(cx));
+                Poll::Ready(data.map(|data| match data {
+                    Ok(data) => Ok(Frame::data(data)),
+                    Err(error) => Err(FetchError::Truncated(error).into()),
+                }))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(bytes) => bytes.is_empty(),
+            Self::Passing(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            // The upstream's own Content-Length stands in the headers.
+            Self::Passing(_) => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Opens connections: TCP with happy eyeballs, TLS with ALPN.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::Uri;
+use hyper_util::client::legacy::connect::HttpConnector;
+use rustls::RootCertStore;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tower_service::Service;
+
+use super::{FetchError, SetupError};
+use crate::config;
+
+pub(super) struct Connector {
+    tcp: HttpConnector,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    target: Uri,
+    timeout: Duration,
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Connector({})", self.target)
+    }
+}
+
+impl Connector {
+    pub(super) fn new(config: &config::Upstream) -> Result<Self, SetupError> {
+        let base = &config.base_url;
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        // Each address gets its share of this; the whole is limited by `timeout` below.
+        tcp.set_connect_timeout(Some(config.connect_timeout));
+        let tls = if base.https { Some(tls(config)?) } else { None };
+        // With the port, also where it is the default: this names a socket, not a resource.
+        let host = if base.host.contains(':') {
+            format!("[{}]", base.host)
+        } else {
+            base.host.clone()
+        };
+        Ok(Self {
+            tcp,
+            tls,
+            target: format!("http://{host}:{}/", base.port)
+                .parse()
+                .expect("a validated base_url has a plain host"),
+            timeout: config.connect_timeout,
+        })
+    }
+
+    pub(super) fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// `upstream.connect_timeout`, for everything that opening takes.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    pub(super) async fn connect(&self) -> Result<Link, FetchError> {
+        let tcp = self
+            .tcp
+            .clone()
+            .call(self.target.clone())
+            .await
+            .map_err(|error| FetchError::Connect(error.into()))?
+            .into_inner();
+        let stream = match &self.tls {
+            None => Stream::Plain(tcp),
+            Some((connector, name)) => {
+                let stream = connector
+                    .connect(name.clone(), tcp)
+                    .await
+                    .map_err(FetchError::Tls)?;
+                Stream::Tls(Box::new(stream))
+            }
+        };
+        Ok(Link {
+            stream,
+            heard: Arc::default(),
+        })
+    }
+}
+
+fn tls(config: &config::Upstream) -> Result<(TlsConnector, ServerName<'static>), SetupError> {
+    let mut roots = RootCertStore::empty();
+    // What of the system's store cannot be read or parsed is left out; what is left must do.
+    let system = rustls_native_certs::load_native_certs();
+    for error in &system.errors {
+        tracing::warn!(%error, "a system root certificate cannot be used");
+    }
+    roots.add_parsable_certificates(system.certs);
+    if let Some(path) = &config.ca_file {
+        let failed = |source| SetupError::CaFile {
+            path: path.display().to_string(),
+            source,
+        };
+        let certs: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(path)
+            .and_then(Iterator::collect)
+            .map_err(failed)?;
+        if roots.add_parsable_certificates(certs).0 == 0 {
+            return Err(failed(rustls_pki_types::pem::Error::NoItemsFound));
+        }
+    }
+    if roots.is_empty() {
+        return Err(SetupError::NoRoots);
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring supports TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    client.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let host = config.base_url.host.clone();
+    let name = ServerName::try_from(host.clone()).map_err(|_| SetupError::HostName(host))?;
+    Ok((TlsConnector::from(Arc::new(client)), name))
+}
+
+/// An open connection that remembers whether anything was received since it was last asked.
+pub(super) struct Link {
+    stream: Stream,
+    heard: Arc<Heard>,
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Whether bytes came in: before the first one, a request can be repeated safely.
+#[derive(Debug, Default)]
+pub(super) struct Heard(AtomicBool);
+
+impl Heard {
+    pub(super) fn reset(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) fn anything(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Link {
+    pub(super) fn heard(&self) -> Arc<Heard> {
+        Arc::clone(&self.heard)
+    }
+
+    /// Whether ALPN chose HTTP/2.
+    pub(super) fn is_http2(&self) -> bool {
+        match &self.stream {
+            Stream::Plain(_) => false,
+            Stream::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        }
+    }
+
+    fn stream(&mut self) -> Pin<&mut (dyn ReadWrite + 'static)> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream),
+            Stream::Tls(stream) => Pin::new(&mut **stream),
+        }
+    }
+}
+
+trait ReadWrite: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> ReadWrite for T {}
+
+impl AsyncRead for Link {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(self.stream().poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            self.heard.0.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Link {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.stream().poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.stream().poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Stream::Plain(stream) => stream.is_write_vectored(),
+            Stream::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_shutdown(cx)
+    }
+}

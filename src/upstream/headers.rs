@@ -1,0 +1,242 @@
+//! Header hygiene: the one place that strips, and the one that injects.
+//!
+//! Upwards nothing passes but a short list; downwards everything passes but a short list. What
+//! `Connection` names is dropped before anything else is decided, so that nobody can name an
+//! injected header away.
+
+use hyper::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, HeaderMap, HeaderName, HeaderValue,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    USER_AGENT,
+};
+
+use super::secrecy::Redactor;
+use crate::config::{Header, Value};
+
+/// What a caller may say to the upstream: who it is and which trace this belongs to.
+pub const PASSED_UP: [HeaderName; 5] = [
+    USER_AGENT,
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("x-portkey-trace-id"),
+];
+
+/// Hop by hop (RFC 9110 section 7.6.1, and the non-standard ones seen in the wild), and what would
+/// hand one caller's session to another.
+const NOT_PASSED_DOWN: [HeaderName; 11] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    SET_COOKIE,
+    HeaderName::from_static("set-cookie2"),
+];
+
+/// The headers that a fetch is sent with, but for the caller's few.
+#[derive(Debug, Clone)]
+pub struct Injection {
+    base: HeaderMap,
+    passed_up: Vec<HeaderName>,
+}
+
+impl Injection {
+    /// Injects `headers`, and lets `forward` pass beside [`PASSED_UP`].
+    pub fn new<'h>(headers: impl IntoIterator<Item = &'h Header>, forward: &[HeaderName]) -> Self {
+        let mut base = HeaderMap::new();
+        // Identity: a body that we cannot read can be neither judged nor replayed to everybody.
+        base.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        base.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        for header in headers {
+            base.insert(header.name.clone(), value_of(&header.value));
+        }
+        let passed_up = PASSED_UP
+            .iter()
+            .chain(forward)
+            .filter(|name| !base.contains_key(*name))
+            .cloned()
+            .collect();
+        Self { base, passed_up }
+    }
+
+    /// The headers of a fetch for a caller that sent `caller`.
+    pub fn upward(&self, caller: &HeaderMap) -> HeaderMap {
+        let mut headers = self.base.clone();
+        for name in &self.passed_up {
+            if caller.contains_key(name) && !is_nominated(caller, name) {
+                for value in caller.get_all(name) {
+                    headers.append(name.clone(), value.clone());
+                }
+            }
+        }
+        headers
+    }
+}
+
+fn value_of(value: &Value) -> HeaderValue {
+    match value {
+        Value::Literal(value) => value.clone(),
+        Value::Secret(secret) => {
+            let mut value = HeaderValue::from_str(secret.expose())
+                .expect("validated: a secret that becomes a header has no control characters");
+            // Kept out of HPACK's table and of every Debug.
+            value.set_sensitive(true);
+            value
+        }
+    }
+}
+
+/// Removes from an upstream's answer what belongs to its connection, to another caller, or to us.
+pub fn clean_answer(headers: &mut HeaderMap, redactor: &Redactor) {
+    let nominated: Vec<HeaderName> = nominated(headers)
+        .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
+        .collect();
+    for name in nominated.iter().chain(&NOT_PASSED_DOWN) {
+        headers.remove(name);
+    }
+    let echoes: Vec<HeaderName> = headers
+        .iter()
+        .filter(|(_, value)| redactor.finds_in(value.as_bytes()))
+        .map(|(name, _)| name.clone())
+        .collect();
+    for name in &echoes {
+        tracing::warn!(header = %name, "dropped a response header that echoes an injected secret");
+        headers.remove(name);
+    }
+}
+
+fn nominated(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+}
+
+fn is_nominated(headers: &HeaderMap, name: &HeaderName) -> bool {
+    nominated(headers).any(|found| found.eq_ignore_ascii_case(name.as_str()))
+}
+
+/// The token of `Authorization: Bearer …` or of `x-portkey-api-key`: both, where both are there.
+pub(crate) fn presented_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let bearer = headers.get_all(AUTHORIZATION).iter().filter_map(|value| {
+        let (scheme, token) = value.as_bytes().split_at_checked(7)?;
+        scheme
+            .eq_ignore_ascii_case(b"bearer ")
+            .then(|| token.trim_ascii())
+    });
+    let keys = headers.get_all("x-portkey-api-key").iter();
+    bearer.chain(keys.map(|value| value.as_bytes().trim_ascii()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Secret, Source};
+
+    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
+            .collect()
+    }
+
+    fn injection(forward: &[HeaderName]) -> Injection {
+        let secret = Secret::new(Source::Env("K".into()), "injected").unwrap();
+        let header = Header {
+            name: HeaderName::from_static("x-portkey-api-key"),
+            value: Value::Secret(secret),
+        };
+        Injection::new([&header], forward)
+    }
+
+    #[test]
+    fn nothing_of_a_caller_passes_up_but_the_list() {
+        let caller = map(&[
+            ("authorization", "Bearer mine"),
+            ("x-portkey-api-key", "mine"),
+            ("x-portkey-custom-host", "http://evil"),
+            ("cookie", "a=b"),
+            ("accept", "text/html"),
+            ("accept-encoding", "gzip"),
+            ("range", "bytes=0-1"),
+            ("if-none-match", "\"x\""),
+            ("forwarded", "host=evil"),
+            ("x-forwarded-host", "evil"),
+            ("keep-alive", "timeout=5"),
+            ("content-type", "application/json"),
+            ("user-agent", "sdk/1"),
+            ("traceparent", "00-1-2-03"),
+            ("x-request-id", "mine"),
+        ]);
+        let up = injection(&[]).upward(&caller);
+        let mut names: Vec<_> = up
+            .iter()
+            .map(|(n, v)| (n.as_str(), v.to_str().unwrap()))
+            .collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            [
+                ("accept", "application/json"),
+                ("accept-encoding", "identity"),
+                ("traceparent", "00-1-2-03"),
+                ("user-agent", "sdk/1"),
+                ("x-portkey-api-key", "injected"),
+                ("x-request-id", "mine"),
+            ]
+        );
+        assert!(up["x-portkey-api-key"].is_sensitive());
+    }
+
+    #[test]
+    fn connection_names_away_the_callers_headers_and_never_ours() {
+        let caller = map(&[
+            ("connection", "close, X-Portkey-Api-Key,user-agent , accept"),
+            ("user-agent", "sdk/1"),
+        ]);
+        let up = injection(&[]).upward(&caller);
+        assert_eq!(up["x-portkey-api-key"], "injected");
+        assert!(up.contains_key("accept") && !up.contains_key("user-agent"));
+    }
+
+    #[test]
+    fn forwarded_headers_pass_beside_the_list() {
+        let up =
+            injection(&[HeaderName::from_static("x-tenant")]).upward(&map(&[("x-tenant", "a")]));
+        assert_eq!(up["x-tenant"], "a");
+    }
+
+    #[test]
+    fn an_answer_keeps_what_is_its_own() {
+        let mut headers = map(&[
+            ("connection", "close, x-hop"),
+            ("x-hop", "1"),
+            ("keep-alive", "timeout=5"),
+            ("transfer-encoding", "chunked"),
+            ("set-cookie", "a=b"),
+            ("upgrade", "h2c"),
+            ("location", "https://x/?key=canary-secret-1"),
+            ("retry-after", "3"),
+            ("x-request-id", "req_1"),
+        ]);
+        clean_answer(&mut headers, &Redactor::new(["canary-secret-1"]));
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["retry-after", "x-request-id"]);
+    }
+
+    #[test]
+    fn tokens_come_as_bearer_or_as_portkeys_key() {
+        let headers = map(&[("authorization", "bearer  a "), ("x-portkey-api-key", "b")]);
+        assert_eq!(presented_tokens(&headers).collect::<Vec<_>>(), [b"a", b"b"]);
+        let basic = map(&[("authorization", "Basic x"), ("cookie", "a")]);
+        assert_eq!(presented_tokens(&basic).count(), 0);
+    }
+}

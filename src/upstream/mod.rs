@@ -1,0 +1,250 @@
+//! The client side: one upstream, its connections, what goes up and what may come down.
+//!
+//! Every fetch has a deadline that covers everything, down to the last byte of the body. Nothing is
+//! retried but a request without a body that a reused connection lost before the first byte of an
+//! answer; no redirect is followed.
+
+mod body;
+mod connect;
+mod headers;
+mod pool;
+mod secrecy;
+
+use std::error::Error;
+use std::io;
+
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::header::{HOST, HeaderMap, HeaderValue};
+use hyper::{Request, StatusCode, Version};
+use thiserror::Error;
+use tokio::time::{Instant, timeout_at};
+
+pub use body::{Body, Gathered, Passage};
+pub(crate) use headers::presented_tokens;
+pub use headers::{Injection, PASSED_UP, clean_answer};
+pub use secrecy::Redactor;
+
+use crate::config::{self, BaseUrl};
+use crate::step::query::encode_pair;
+use connect::Connector;
+use pool::{Connection, Pool};
+
+/// Why an upstream cannot be used at all.
+#[derive(Debug, Error)]
+pub enum SetupError {
+    /// `upstream.ca_file` cannot be read or holds no certificate.
+    #[error("upstream.ca_file: {path}: {source}")]
+    CaFile {
+        /// The file.
+        path: String,
+        /// What the PEM reader says.
+        source: rustls_pki_types::pem::Error,
+    },
+    /// Neither the system nor `upstream.ca_file` has a root certificate.
+    #[error("no root certificates: install ca-certificates, or set upstream.ca_file")]
+    NoRoots,
+    /// The host is no name that a certificate could be for.
+    #[error("upstream.base_url: `{0}` is not a host name that TLS can verify")]
+    HostName(String),
+}
+
+/// Why a fetch brought no answer.
+#[derive(Debug, Error)]
+pub enum FetchError {
+    /// Name resolution or TCP.
+    #[error("could not connect")]
+    Connect(#[source] Box<dyn Error + Send + Sync>),
+    /// The TLS handshake; nothing of the request was sent.
+    #[error("TLS handshake failed")]
+    Tls(#[source] io::Error),
+    /// `upstream.connect_timeout` passed.
+    #[error("connecting took longer than upstream.connect_timeout")]
+    ConnectTimeout,
+    /// The connection was lost before an answer began.
+    #[error("connection lost before an answer")]
+    Lost(#[source] hyper::Error),
+    /// What came is not HTTP, or is cut off in the head.
+    #[error("malformed answer")]
+    Malformed(#[source] hyper::Error),
+    /// The body broke off.
+    #[error("truncated body")]
+    Truncated(#[source] hyper::Error),
+    /// 101 without being asked.
+    #[error("unrequested protocol switch")]
+    Switched,
+    /// The answer holds an injected secret.
+    #[error("answer echoes an injected secret")]
+    EchoedSecret,
+    /// `upstream.timeout` passed.
+    #[error("deadline passed")]
+    Deadline,
+}
+
+/// What a fetch asks for.
+#[derive(Debug)]
+pub struct Call<'a> {
+    /// The path below [`crate::step::rule::API_PREFIX`], from its slash.
+    pub path: &'a str,
+    /// The query without its `?`, ours not yet added.
+    pub query: &'a str,
+    /// The caller's headers; the few that may go up are taken from them.
+    pub caller: &'a HeaderMap,
+    /// What is injected.
+    pub injection: &'a Injection,
+    /// When it must be over.
+    pub deadline: Instant,
+}
+
+/// What a fetch brought: the head as it came, and the body as far as it may be held.
+#[derive(Debug)]
+pub struct Landed {
+    /// The upstream's status.
+    pub status: StatusCode,
+    /// The upstream's headers, not yet cleaned.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Gathered,
+}
+
+/// The upstream: where it is, and the connections to it.
+#[derive(Debug)]
+pub struct Upstream {
+    pool: Pool,
+    base: BaseUrl,
+    /// `host:port` as the Host header and the `:authority` have it.
+    authority: HeaderValue,
+    added_query: String,
+}
+
+impl Upstream {
+    /// Prepares TLS and an empty pool. Connects to nothing.
+    ///
+    /// # Errors
+    /// [`SetupError`]; reads the system's roots and `ca_file` for an `https` upstream.
+    pub fn new(config: &config::Upstream) -> Result<Self, SetupError> {
+        let base = config.base_url.clone();
+        let added: Vec<String> = config
+            .query
+            .iter()
+            .map(|(n, v)| encode_pair(n, v))
+            .collect();
+        Ok(Self {
+            pool: Pool::new(Connector::new(config)?),
+            authority: HeaderValue::try_from(base.authority())
+                .expect("a validated base_url has a plain host"),
+            added_query: added.join("&"),
+            base,
+        })
+    }
+
+    /// Fetches, and holds a body of up to `limit` bytes; a larger one is handed over half read.
+    ///
+    /// # Errors
+    /// [`FetchError`], by `call.deadline` at the latest.
+    pub async fn fetch(&self, call: &Call<'_>, limit: usize) -> Result<Landed, FetchError> {
+        timeout_at(call.deadline, self.fetch_undisturbed(call, limit))
+            .await
+            .unwrap_or(Err(FetchError::Deadline))
+    }
+
+    async fn fetch_undisturbed(&self, call: &Call<'_>, limit: usize) -> Result<Landed, FetchError> {
+        let (response, connection) = self.send(call).await?;
+        let (head, incoming) = response.into_parts();
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(FetchError::Switched);
+        }
+        let passage = Passage::new(incoming, self.pool.lease(connection), call.deadline);
+        let body = passage.gather(limit).await?;
+        Ok(Landed {
+            status: head.status,
+            headers: head.headers,
+            body,
+        })
+    }
+
+    /// Sends on a pooled connection, else on a new one; and on a new one again if a pooled one was
+    /// lost before any byte of an answer: the upstream may have closed it as we took it.
+    async fn send(
+        &self,
+        call: &Call<'_>,
+    ) -> Result<(hyper::Response<hyper::body::Incoming>, Connection), FetchError> {
+        let mut lost = None;
+        if let Some(mut connection) = self.pool.take().await {
+            match connection
+                .send(self.request(call, connection.version()))
+                .await
+            {
+                Ok(response) => return Ok((response, connection)),
+                Err(error) if connection.has_answered() => return Err(failed(error)),
+                Err(error) => {
+                    tracing::debug!(%error, "a pooled connection was lost: once more on a new one");
+                    lost = connection.generation();
+                }
+            }
+        }
+        let mut connection = self.pool.open(lost).await?;
+        match connection
+            .send(self.request(call, connection.version()))
+            .await
+        {
+            Ok(response) => Ok((response, connection)),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn request(&self, call: &Call<'_>, version: Version) -> Request<Empty<Bytes>> {
+        let mut target = String::with_capacity(160);
+        if version == Version::HTTP_2 {
+            target.push_str(if self.base.https {
+                "https://"
+            } else {
+                "http://"
+            });
+            target.push_str(&self.base.authority());
+        }
+        target.push_str(&self.base.path);
+        target.push_str(call.path);
+        let mut separator = '?';
+        for query in [call.query, &self.added_query] {
+            if !query.is_empty() {
+                target.push(separator);
+                target.push_str(query);
+                separator = '&';
+            }
+        }
+        let mut request = Request::new(Empty::new());
+        *request.uri_mut() = target
+            .try_into()
+            .expect("a matched path and an escaped or received query make a valid target");
+        *request.headers_mut() = call.injection.upward(call.caller);
+        if version != Version::HTTP_2 {
+            request.headers_mut().insert(HOST, self.authority.clone());
+        }
+        request
+    }
+}
+
+fn failed(error: hyper::Error) -> FetchError {
+    // hyper tells what it could not read from what it could not get.
+    if error.is_parse() {
+        FetchError::Malformed(error)
+    } else {
+        FetchError::Lost(error)
+    }
+}
+
+impl BaseUrl {
+    /// `host` or `host:port`, an IPv6 address in brackets, the scheme's default port left out.
+    pub fn authority(&self) -> String {
+        let host = if self.host.contains(':') {
+            format!("[{}]", self.host)
+        } else {
+            self.host.clone()
+        };
+        match (self.https, self.port) {
+            (true, 443) | (false, 80) => host,
+            (_, port) => format!("{host}:{port}"),
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! The connections to the one upstream: idle HTTP/1.1 ones, newest first, or one shared HTTP/2.
+//!
+//! Our own, on hyper's connection API, because the retry needs to know what a general client hides:
+//! whether a connection was used before, and whether it has said anything since. A pool for a
+//! single address is small.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper::{Request, Response, Version};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::time::{Instant, timeout};
+use tokio_util::task::TaskTracker;
+
+use super::FetchError;
+use super::connect::{Connector, Heard, Link};
+
+/// Below the idle limits that are usual at load balancers (60 s and more), so that we rather than
+/// they close, and a connection is seldom lost on reuse.
+const IDLE: Duration = Duration::from_secs(50);
+
+/// An HTTP/2 connection that died silently is found out after a ping and this.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+
+type RequestBody = Empty<Bytes>;
+
+#[derive(Debug)]
+pub(super) struct Pool {
+    connector: Connector,
+    state: Arc<Mutex<State>>,
+    /// Held while a connection is opened that others may be able to share.
+    opening: tokio::sync::Mutex<()>,
+    /// The last handshake chose HTTP/1.1: no use in waiting for others to open.
+    http1_only: AtomicBool,
+    drivers: TaskTracker,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    idle: Vec<Idle>,
+    shared: Option<(u64, http2::SendRequest<RequestBody>)>,
+    generations: u64,
+}
+
+#[derive(Debug)]
+struct Idle {
+    sender: http1::SendRequest<RequestBody>,
+    heard: Arc<Heard>,
+    since: Instant,
+}
+
+/// A connection that a request can be sent on.
+#[derive(Debug)]
+pub(super) enum Connection {
+    /// HTTP/1.1, ours until the body has ended.
+    Exclusive {
+        sender: http1::SendRequest<RequestBody>,
+        heard: Arc<Heard>,
+    },
+    /// HTTP/2, one stream of many.
+    Shared {
+        sender: http2::SendRequest<RequestBody>,
+        generation: u64,
+    },
+}
+
+impl Connection {
+    pub(super) fn version(&self) -> Version {
+        match self {
+            Self::Exclusive { .. } => Version::HTTP_11,
+            Self::Shared { .. } => Version::HTTP_2,
+        }
+    }
+
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> hyper::Result<Response<Incoming>> {
+        match self {
+            Self::Exclusive { sender, heard } => {
+                heard.reset();
+                sender.send_request(request).await
+            }
+            Self::Shared { sender, .. } => sender.send_request(request).await,
+        }
+    }
+
+    /// Whether the failed request may have been answered in part. A failed HTTP/2 stream has no
+    /// head, and so no byte of an answer.
+    pub(super) fn has_answered(&self) -> bool {
+        match self {
+            Self::Exclusive { heard, .. } => heard.anything(),
+            Self::Shared { .. } => false,
+        }
+    }
+
+    pub(super) fn generation(&self) -> Option<u64> {
+        match self {
+            Self::Exclusive { .. } => None,
+            Self::Shared { generation, .. } => Some(*generation),
+        }
+    }
+}
+
+/// The right to give a connection back once its body has ended.
+#[derive(Debug)]
+pub(super) struct Lease {
+    connection: Connection,
+    state: Arc<Mutex<State>>,
+}
+
+impl Lease {
+    pub(super) fn give_back(self) {
+        match self.connection {
+            Connection::Exclusive { sender, heard } if !sender.is_closed() => {
+                let now = Instant::now();
+                let mut state = lock(&self.state);
+                // The oldest are in front.
+                let stale = state
+                    .idle
+                    .iter()
+                    .take_while(|idle| now - idle.since > IDLE)
+                    .count();
+                state.idle.drain(..stale);
+                state.idle.push(Idle {
+                    sender,
+                    heard,
+                    since: now,
+                });
+            }
+            Connection::Exclusive { .. } | Connection::Shared { .. } => {}
+        }
+    }
+}
+
+impl Pool {
+    pub(super) fn new(connector: Connector) -> Self {
+        Self {
+            connector,
+            state: Arc::default(),
+            opening: tokio::sync::Mutex::default(),
+            http1_only: AtomicBool::new(false),
+            drivers: TaskTracker::new(),
+        }
+    }
+
+    pub(super) fn lease(&self, connection: Connection) -> Lease {
+        Lease {
+            connection,
+            state: Arc::clone(&self.state),
+        }
+    }
+
+    /// A connection that was used before, if one is there and seems alive.
+    pub(super) async fn take(&self) -> Option<Connection> {
+        loop {
+            if let Some(shared) = self.shared(None) {
+                return Some(shared);
+            }
+            let idle = lock(&self.state).idle.pop()?;
+            if idle.since.elapsed() > IDLE {
+                continue;
+            }
+            let mut sender = idle.sender;
+            // Its last body has ended; the connection's task may still have to notice.
+            if sender.ready().await.is_ok() {
+                return Some(Connection::Exclusive {
+                    sender,
+                    heard: idle.heard,
+                });
+            }
+        }
+    }
+
+    /// The shared connection, unless it is closed or of the generation that was `lost`.
+    fn shared(&self, lost: Option<u64>) -> Option<Connection> {
+        let state = lock(&self.state);
+        let (generation, sender) = state.shared.as_ref()?;
+        let usable = !sender.is_closed() && Some(*generation) != lost;
+        usable.then(|| Connection::Shared {
+            sender: sender.clone(),
+            generation: *generation,
+        })
+    }
+
+    /// A new connection; or one that somebody else opened meanwhile, if it can be shared and is not
+    /// of the generation that was `lost`. Takes at most `upstream.connect_timeout`.
+    pub(super) async fn open(&self, lost: Option<u64>) -> Result<Connection, FetchError> {
+        timeout(self.connector.timeout(), async {
+            // Several requests at once must not open a connection each where one would do.
+            let may_share = self.connector.is_tls() && !self.http1_only.load(Ordering::Relaxed);
+            let _opening = if may_share {
+                Some(self.opening.lock().await)
+            } else {
+                None
+            };
+            if let Some(shared) = self.shared(lost) {
+                return Ok(shared);
+            }
+            let link = self.connector.connect().await?;
+            self.http1_only.store(!link.is_http2(), Ordering::Relaxed);
+            if link.is_http2() {
+                self.http2(link).await
+            } else {
+                self.http1(link).await
+            }
+        })
+        .await
+        .unwrap_or(Err(FetchError::ConnectTimeout))
+    }
+
+    async fn http1(&self, link: Link) -> Result<Connection, FetchError> {
+        let heard = link.heard();
+        let (sender, driver) = http1::Builder::new()
+            .handshake(TokioIo::new(link))
+            .await
+            .map_err(FetchError::Lost)?;
+        self.drive(driver);
+        Ok(Connection::Exclusive { sender, heard })
+    }
+
+    async fn http2(&self, link: Link) -> Result<Connection, FetchError> {
+        let (sender, driver) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .handshake(TokioIo::new(link))
+            .await
+            .map_err(FetchError::Lost)?;
+        self.drive(driver);
+        let mut state = lock(&self.state);
+        state.generations += 1;
+        let generation = state.generations;
+        state.shared = Some((generation, sender.clone()));
+        Ok(Connection::Shared { sender, generation })
+    }
+
+    fn drive(&self, driver: impl Future<Output = hyper::Result<()>> + Send + 'static) {
+        self.drivers.spawn(async move {
+            // Whoever waits for an answer on it learns of the error, too.
+            if let Err(error) = driver.await {
+                tracing::debug!(%error, "upstream connection ended");
+            }
+        });
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    // Nothing that runs under the lock can panic half way.
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}

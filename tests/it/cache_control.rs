@@ -1,0 +1,163 @@
+//! What a caller may ask of the cache: `Cache-Control` and `Pragma`.
+
+use crate::support::{Act, Gateway, Origin, STEP, body, respond, until};
+
+const NO_CACHE: [(&str, &str); 1] = [("Cache-Control", "no-cache")];
+const VARIANT: &str = "/v1/threads/thread_1/runs/run_1/steps/step_1?include[]=a";
+
+async fn stored(origin: &Origin, toml: &str) -> Gateway {
+    let gateway = Gateway::start(origin, toml).await;
+    for path in [STEP, VARIANT] {
+        assert!(gateway.get(path).await.is_stored());
+    }
+    gateway
+}
+
+#[tokio::test]
+async fn no_cache_is_a_fetch_and_a_final_body_replaces_what_is_stored() {
+    let origin = Origin::start().await;
+    let gateway = stored(&origin, "").await;
+    origin.next(vec![Act::Step("failed")]);
+    let answer = gateway.get_with(STEP, &NO_CACHE).await;
+    assert_eq!(answer.body, body("failed"));
+    let expected = "stepgate; fwd=request; fwd-status=200; stored";
+    assert_eq!(answer.cache_status(), expected);
+    let hit = gateway.get(STEP).await;
+    assert_eq!((hit.is_hit(), hit.body), (true, body("failed")));
+}
+
+#[tokio::test]
+async fn after_no_cache_a_step_that_is_live_or_gone_is_stored_no_more_in_any_variant() {
+    for (answer, detail) in [
+        (respond("200 OK", &[], body("in_progress")), "not_final"),
+        (respond("404 Not Found", &[], "{}"), "bad_status"),
+        (respond("410 Gone", &[], "{}"), "bad_status"),
+    ] {
+        let origin = Origin::start().await;
+        let gateway = stored(&origin, "").await;
+        origin.next(vec![Act::Send(answer)]);
+        let answer = gateway.get_with(STEP, &NO_CACHE).await;
+        let status = answer.cache_status();
+        assert!(
+            status.starts_with("stepgate; fwd=request; fwd-status="),
+            "{status}"
+        );
+        assert!(status.contains(&format!("detail={detail}")), "{status}");
+        for path in [STEP, VARIANT] {
+            assert!(!gateway.get(path).await.is_hit(), "{status}: {path}");
+        }
+        assert_eq!(origin.count(), 5, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn after_no_cache_other_failures_change_nothing() {
+    for script in [
+        vec![Act::Send(respond("500 Oh", &[], body("failed")))],
+        vec![Act::Send(respond("429 Slow", &[], "{}"))],
+        vec![Act::Send(respond("401 No", &[], "{}"))],
+        vec![Act::Send(respond("302 Found", &[("location", "/x")], ""))],
+        vec![Act::Send(b"nonsense\r\n\r\n".to_vec()), Act::Close],
+        vec![Act::Close],
+        vec![Act::Hold],
+    ] {
+        let origin = Origin::start().await;
+        let toml = "[upstream]\ntimeout = \"500ms\"\nmax_hold = \"0s\"\n";
+        let gateway = stored(&origin, toml).await;
+        // A reused connection that fails at once is tried again: that must fail, too.
+        origin.always(script.clone());
+        let answer = gateway.get_with(STEP, &NO_CACHE).await;
+        assert_ne!(answer.status, 200, "{script:?}");
+        for path in [STEP, VARIANT] {
+            let hit = gateway.get(path).await;
+            assert_eq!(
+                (hit.is_hit(), hit.body),
+                (true, body("completed")),
+                "{script:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn pragma_counts_only_where_there_is_no_cache_control() {
+    let origin = Origin::start().await;
+    let gateway = stored(&origin, "").await;
+    let pragma = ("Pragma", "no-cache");
+    let alone = gateway.get_with(STEP, &[pragma]).await;
+    assert!(alone.cache_status().contains("fwd=request"));
+    let both = [pragma, ("Cache-Control", "max-age=3600")];
+    assert!(gateway.get_with(STEP, &both).await.is_hit());
+    assert_eq!(origin.count(), 3);
+}
+
+#[tokio::test]
+async fn max_age_is_a_fetch_where_the_stored_body_is_older() {
+    let origin = Origin::start().await;
+    let gateway = stored(&origin, "").await;
+    let aged = || async { gateway.get(STEP).await.header("age") != Some("0") };
+    until("an age above 0", aged).await;
+    let young_enough = [("Cache-Control", "max-age=3600")];
+    assert!(gateway.get_with(STEP, &young_enough).await.is_hit());
+    let too_old = [("Cache-Control", "max-age=0")];
+    let answer = gateway.get_with(STEP, &too_old).await;
+    let expected = "stepgate; fwd=request; fwd-status=200; stored";
+    assert_eq!(answer.cache_status(), expected);
+}
+
+#[tokio::test]
+async fn no_store_is_served_or_fetched_and_nothing_is_newly_stored() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let no_store = [("Cache-Control", "no-store")];
+    for fetches in 1..=2 {
+        let answer = gateway.get_with(STEP, &no_store).await;
+        assert_eq!((answer.status, answer.is_stored()), (200, false));
+        assert_eq!(origin.count(), fetches);
+    }
+    assert!(gateway.get(STEP).await.is_stored());
+    assert!(gateway.get_with(STEP, &no_store).await.is_hit());
+    assert!(gateway.get(STEP).await.is_hit());
+}
+
+#[tokio::test]
+async fn only_if_cached_never_fetches() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let only = [("Cache-Control", "only-if-cached")];
+    let answer = gateway.get_with(STEP, &only).await;
+    assert_eq!(answer.status, 504);
+    assert_eq!(answer.code().as_deref(), Some("not_cached"));
+    assert_eq!(answer.header("x-should-retry"), Some("false"));
+    assert_eq!(origin.count(), 0);
+    gateway.get(STEP).await;
+    assert!(gateway.get_with(STEP, &only).await.is_hit());
+    assert_eq!(origin.count(), 1);
+}
+
+#[tokio::test]
+async fn directives_are_read_in_any_case_among_others_and_over_several_lines() {
+    let origin = Origin::start().await;
+    let gateway = stored(&origin, "").await;
+    for headers in [
+        &[("cache-control", "No-Cache")][..],
+        &[("cache-control", "max-age=3600 , no-cache,no-transform")],
+        &[
+            ("cache-control", "max-age=3600"),
+            ("cache-control", "no-cache"),
+        ],
+    ] {
+        let answer = gateway.get_with(STEP, headers).await;
+        assert!(answer.cache_status().contains("fwd=request"), "{headers:?}");
+    }
+    for headers in [
+        &[("cache-control", "no-cache-please")][..],
+        &[("cache-control", "x=\"a, no-cache\"")],
+        &[("cache-control", "")],
+    ] {
+        assert!(
+            gateway.get_with(STEP, headers).await.is_hit(),
+            "{headers:?}"
+        );
+    }
+}

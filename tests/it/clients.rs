@@ -1,0 +1,164 @@
+//! Who may ask, and that nobody gets another client's body or fetch (catalogue 20).
+
+use crate::support::gateway::{
+    BILLING_KEY, BILLING_TOKEN, SUPPORT_KEY, SUPPORT_TOKEN, TWO_CLIENTS,
+};
+use crate::support::{Act, Gate, Gateway, Origin, STEP};
+
+fn bearer(token: &str) -> String {
+    format!("Bearer {token}")
+}
+
+#[tokio::test]
+async fn without_a_known_token_nothing_is_answered_and_nothing_sent() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, TWO_CLIENTS).await;
+    let basic = format!("Basic {BILLING_TOKEN}");
+    let longer = bearer(&format!("{BILLING_TOKEN}x"));
+    let shorter = bearer(&BILLING_TOKEN[..BILLING_TOKEN.len() - 1]);
+    for headers in [
+        &[][..],
+        &[("Authorization", "Bearer dummy")],
+        &[("Authorization", "Bearer ")],
+        &[("Authorization", "")],
+        &[("Authorization", BILLING_TOKEN)],
+        &[("Authorization", &basic)],
+        &[("Authorization", &longer)],
+        &[("Authorization", &shorter)],
+        &[("x-portkey-api-key", "")],
+        &[
+            ("x-portkey-api-key", "dummy"),
+            ("Authorization", "Bearer dummy"),
+        ],
+        &[("Cookie", BILLING_TOKEN)],
+    ] {
+        let answer = gateway.get_with(STEP, headers).await;
+        assert_eq!(answer.status, 401, "{headers:?}");
+        assert_eq!(
+            answer.code().as_deref(),
+            Some("unauthorized"),
+            "{headers:?}"
+        );
+        assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+        assert_eq!(answer.header("x-should-retry"), Some("false"));
+        assert!(!answer.everything().contains("canary"), "{headers:?}");
+    }
+    assert_eq!(origin.count(), 0);
+}
+
+#[tokio::test]
+async fn a_stored_step_is_no_exception() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, TWO_CLIENTS).await;
+    let token = bearer(BILLING_TOKEN);
+    gateway.get_with(STEP, &[("Authorization", &token)]).await;
+    assert_eq!(gateway.get(STEP).await.status, 401);
+}
+
+#[tokio::test]
+async fn a_token_is_taken_from_either_header() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, TWO_CLIENTS).await;
+    let token = bearer(BILLING_TOKEN);
+    let lower = format!("bearer {BILLING_TOKEN}");
+    for headers in [
+        &[("Authorization", token.as_str())][..],
+        &[("Authorization", &lower)],
+        &[("x-portkey-api-key", BILLING_TOKEN)],
+        // The Portkey SDKs send an Authorization of their own beside their key, a dummy often.
+        &[
+            ("x-portkey-api-key", BILLING_TOKEN),
+            ("Authorization", "Bearer dummy"),
+        ],
+        &[("x-portkey-api-key", "dummy"), ("Authorization", &token)],
+        &[
+            ("x-portkey-api-key", BILLING_TOKEN),
+            ("Authorization", &token),
+        ],
+        // Behind a token, names are nobody's way in.
+        &[("Authorization", &token), ("Host", "stepgate.internal")],
+    ] {
+        let answer = gateway.get_with(STEP, headers).await;
+        assert_eq!(answer.status, 200, "{headers:?}");
+    }
+    assert!(!origin.last().text().contains(BILLING_TOKEN));
+}
+
+#[tokio::test]
+async fn two_clients_tokens_in_one_request_are_refused() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, TWO_CLIENTS).await;
+    let token = bearer(BILLING_TOKEN);
+    let headers = [
+        ("Authorization", token.as_str()),
+        ("x-portkey-api-key", SUPPORT_TOKEN),
+    ];
+    let answer = gateway.get_with(STEP, &headers).await;
+    assert_eq!(answer.status, 401);
+    assert_eq!(answer.code().as_deref(), Some("unauthorized"));
+    assert_eq!(origin.count(), 0);
+}
+
+#[tokio::test]
+async fn any_token_of_a_client_lets_it_in() {
+    let origin = Origin::start().await;
+    let toml = "[[client]]\nname = \"both\"\n\
+                token = [{ env = \"BILLING_TOKEN\" }, { env = \"SUPPORT_TOKEN\" }]\n";
+    let gateway = Gateway::start(&origin, toml).await;
+    for token in [BILLING_TOKEN, SUPPORT_TOKEN] {
+        let token = bearer(token);
+        let answer = gateway.get_with(STEP, &[("Authorization", &token)]).await;
+        assert_eq!(answer.status, 200);
+    }
+    assert_eq!(origin.count(), 1, "it is one client, with one partition");
+}
+
+#[tokio::test]
+async fn catalogue_20_clients_with_different_headers_never_share_a_body() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, TWO_CLIENTS).await;
+    for (token, key, status) in [
+        (BILLING_TOKEN, BILLING_KEY, "completed"),
+        (SUPPORT_TOKEN, SUPPORT_KEY, "failed"),
+    ] {
+        let token = bearer(token);
+        let headers = [("Authorization", token.as_str())];
+        origin.status(status);
+        let fetched = gateway.get_with(STEP, &headers).await;
+        assert!(fetched.is_stored(), "{key}: {}", fetched.cache_status());
+        assert_eq!(origin.last().all("x-portkey-virtual-key"), [key]);
+    }
+    for (token, status) in [(BILLING_TOKEN, "completed"), (SUPPORT_TOKEN, "failed")] {
+        let token = bearer(token);
+        let hit = gateway.get_with(STEP, &[("Authorization", &token)]).await;
+        assert_eq!(hit.json()["status"], status);
+    }
+    assert_eq!(origin.count(), 2);
+}
+
+#[tokio::test]
+async fn catalogue_20_clients_with_different_headers_never_share_a_fetch() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, TWO_CLIENTS).await;
+    let gate = Gate::closed();
+    origin.always(vec![Act::Wait(gate.clone()), Act::Default]);
+    let billing = [("x-portkey-api-key", BILLING_TOKEN)];
+    let support = [("x-portkey-api-key", SUPPORT_TOKEN)];
+    let both_in_the_air = async {
+        origin.arrived(2).await;
+        gate.open();
+    };
+    let (one, two, ()) = tokio::join!(
+        gateway.get_with(STEP, &billing),
+        gateway.get_with(STEP, &support),
+        both_in_the_air
+    );
+    assert_eq!((one.status, two.status), (200, 200));
+    let requests = origin.requests();
+    let mut keys: Vec<_> = requests
+        .iter()
+        .flat_map(|r| r.all("x-portkey-virtual-key"))
+        .collect();
+    keys.sort_unstable();
+    assert_eq!(keys, [BILLING_KEY, SUPPORT_KEY]);
+}

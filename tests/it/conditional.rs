@@ -1,0 +1,176 @@
+//! `HEAD`, entity tags and `If-None-Match`, from memory and from a fetch.
+
+use crate::support::h2::H2;
+use crate::support::raw::head;
+use crate::support::{Act, Answer, Gateway, Origin, STEP, body, respond};
+
+fn etag(answer: &Answer) -> String {
+    answer.header("etag").expect("an entity tag").to_owned()
+}
+
+#[tokio::test]
+async fn head_is_a_get_without_the_body() {
+    for status in ["completed", "in_progress"] {
+        let origin = Origin::start().await;
+        origin.status(status);
+        let gateway = Gateway::start(&origin, "").await;
+        let mut raw = gateway.connect().await;
+        for _fetch_then_perhaps_hit in 0..2 {
+            raw.send(head("HEAD", STEP, "127.0.0.1", &[])).await;
+            let without = raw.answer_to("HEAD").await;
+            raw.send(head("GET", STEP, "127.0.0.1", &[])).await;
+            let with = raw.answer().await;
+            assert_eq!(
+                with.body,
+                body(status),
+                "a body after HEAD would be read as this"
+            );
+            let length = with.body.len().to_string();
+            assert_eq!(without.status, 200);
+            assert_eq!(without.header("content-length"), Some(length.as_str()));
+            assert_eq!(etag(&without), etag(&with));
+            assert_eq!(without.header("content-type"), with.header("content-type"));
+        }
+        assert!(
+            origin
+                .requests()
+                .iter()
+                .all(|r| r.line().starts_with("GET "))
+        );
+    }
+}
+
+#[tokio::test]
+async fn head_stores_what_it_fetched() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let fetched = gateway.ask("HEAD", STEP, &[]).await;
+    assert!(fetched.is_stored());
+    let hit = gateway.get(STEP).await;
+    assert_eq!((hit.is_hit(), hit.body), (true, body("completed")));
+    assert!(gateway.ask("HEAD", STEP, &[]).await.is_hit());
+}
+
+#[tokio::test]
+async fn head_over_http_2_has_the_length_and_no_body() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let mut h2 = H2::connect(gateway.address()).await;
+    for _fetch_then_hit in 0..2 {
+        let answer = h2.send(gateway.request("HEAD", STEP)).await;
+        let length = body("completed").len().to_string();
+        assert_eq!(answer.headers()["content-length"], length);
+        assert!(answer.body().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_known_entity_tag_is_answered_304_stored_or_fresh() {
+    for (status, fetches) in [("completed", 1), ("in_progress", 9)] {
+        let origin = Origin::start().await;
+        origin.status(status);
+        let gateway = Gateway::start(&origin, "").await;
+        let tag = etag(&gateway.get(STEP).await);
+        for (method, value) in [
+            ("GET", tag.clone()),
+            ("GET", format!("W/{tag}")),
+            ("GET", format!("\"other\", {tag}")),
+            ("GET", format!("\"a,b\",W/\"x\" , W/{tag}")),
+            ("GET", "*".to_owned()),
+            ("HEAD", tag.clone()),
+            ("HEAD", "*".to_owned()),
+        ] {
+            let headers = [("If-None-Match", value.as_str())];
+            let answer = gateway.ask(method, STEP, &headers).await;
+            assert_eq!(answer.status, 304, "{status}: {value}");
+            assert_eq!(etag(&answer), tag, "{status}: {value}");
+            assert!(!answer.cache_status().is_empty());
+        }
+        let two_lines = [
+            ("If-None-Match", "\"other\""),
+            ("If-None-Match", tag.as_str()),
+        ];
+        assert_eq!(
+            gateway.get_with(STEP, &two_lines).await.status,
+            304,
+            "{status}"
+        );
+        assert_eq!(origin.count(), fetches, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_304_ends_with_its_head() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let mut raw = gateway.connect().await;
+    for _fetch_then_hit in 0..2 {
+        raw.send(head("GET", STEP, "127.0.0.1", &[("If-None-Match", "*")]))
+            .await;
+        assert_eq!(raw.answer().await.status, 304);
+    }
+    raw.send(head("GET", STEP, "127.0.0.1", &[])).await;
+    assert_eq!(raw.answer().await.body, body("completed"));
+}
+
+#[tokio::test]
+async fn an_unknown_entity_tag_is_answered_with_the_body() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let tag = etag(&gateway.get(STEP).await);
+    let unquoted = tag.trim_matches('"').to_owned();
+    for value in ["\"other\"", &unquoted, "", "\"*\"", "W/\"other\", \"more\""] {
+        let answer = gateway.get_with(STEP, &[("If-None-Match", value)]).await;
+        assert_eq!(
+            (answer.status, answer.body),
+            (200, body("completed")),
+            "{value}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn only_a_200_is_answered_304() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    for status in ["404 Not Found", "500 Oh", "302 Found"] {
+        origin.next(vec![Act::Send(respond(status, &[], "{}"))]);
+        let answer = gateway.get_with(STEP, &[("If-None-Match", "*")]).await;
+        assert_eq!(answer.status.to_string(), status[..3]);
+    }
+}
+
+#[tokio::test]
+async fn a_304_to_a_final_step_has_stored_it() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    gateway.get_with(STEP, &[("If-None-Match", "*")]).await;
+    let hit = gateway.get(STEP).await;
+    assert_eq!((hit.is_hit(), hit.body), (true, body("completed")));
+}
+
+#[tokio::test]
+async fn an_entity_tag_is_of_the_bytes_alone() {
+    let origin = Origin::start().await;
+    origin.status("in_progress");
+    let one = Gateway::start(&origin, "").await;
+    let two = Gateway::start(&origin, "[upstream.query]\nv = \"2\"\n").await;
+    let live = etag(&one.get(STEP).await);
+    assert_eq!(
+        etag(&two.get(STEP).await),
+        live,
+        "the same bytes on another gateway"
+    );
+    origin.next(vec![Act::Send(respond(
+        "200 OK",
+        &[("etag", "\"theirs\""), ("x-a", "b")],
+        body("in_progress"),
+    ))]);
+    assert_eq!(
+        etag(&one.get(STEP).await),
+        live,
+        "the same bytes with other headers"
+    );
+    origin.status("completed");
+    assert_ne!(etag(&one.get(STEP).await), live, "other bytes");
+}

@@ -1,0 +1,78 @@
+//! Files: the configuration's own and those that it names.
+
+use std::fs;
+
+use stepgate::config::{Flags, Source};
+
+use super::{KEYS, load, told};
+
+#[test]
+fn a_file_that_is_empty_or_gone_or_no_text_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, content, words) in [
+        (
+            "empty.toml",
+            Some(&b" \n"[..]),
+            "is empty; for the defaults name no file",
+        ),
+        ("gone.toml", None, "cannot be read: No such file"),
+        (
+            "latin1.toml",
+            Some(&b"a = \"\xe4\""[..]),
+            "cannot be read: ",
+        ),
+    ] {
+        let path = folder.path().join(name);
+        if let Some(content) = content {
+            fs::write(&path, content).unwrap();
+        }
+        let told = load(Some(path.clone()), Flags::default(), &[])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            told.starts_with(&format!("{}: {words}", path.display())),
+            "{told}"
+        );
+        assert_eq!(told.lines().count(), 1, "{told}");
+    }
+}
+
+#[test]
+fn a_secret_file_is_found_beside_the_configuration_and_stripped() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f.toml");
+    fs::write(folder.path().join("token"), "\n canary-token \r\n").unwrap();
+    fs::write(
+        &path,
+        "[admin]\nlisten = \"0.0.0.0:1\"\ntoken = { file = \"token\" }",
+    )
+    .unwrap();
+    let token = load(Some(path), Flags::default(), KEYS)
+        .unwrap()
+        .admin
+        .token
+        .unwrap();
+    assert_eq!(token.expose(), "canary-token");
+    let full = folder.path().canonicalize().unwrap().join("token");
+    let Source::File(named) = token.source() else {
+        panic!("{:?}", token.source());
+    };
+    assert_eq!(named.canonicalize().unwrap(), full);
+}
+
+#[test]
+fn a_file_of_roots_must_hold_some() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f.toml");
+    fs::write(&path, "[upstream]\nca_file = \"ca.pem\"").unwrap();
+    let load = || load(Some(path.clone()), Flags::default(), KEYS);
+    assert!(told(load())[0].contains("ca.pem cannot be read"));
+    fs::write(folder.path().join("ca.pem"), "nothing").unwrap();
+    assert!(told(load())[0].contains("contains no PEM certificate"));
+    let made = rcgen::generate_simple_self_signed(["h".to_owned()]).unwrap();
+    fs::write(folder.path().join("ca.pem"), made.cert.pem()).unwrap();
+    assert_eq!(
+        load().unwrap().upstream.ca_file,
+        Some(folder.path().join("ca.pem"))
+    );
+}

@@ -1,0 +1,222 @@
+//! Listeners, connections and their limits, overload and drain (catalogue 42, 43).
+
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::support::h2::H2;
+use crate::support::raw::head;
+use crate::support::{Act, Gate, Gateway, Origin, Raw, STEP, body, step};
+
+const IMPATIENT: &str = "[server]\nheader_timeout = \"300ms\"\n";
+
+/// Closed once the time is up, not before and not much after.
+async fn assert_closed_after_300ms(raw: &mut Raw, since: Instant, what: &str) {
+    raw.rest().await;
+    let took = since.elapsed();
+    assert!(took >= Duration::from_millis(250), "{what}: {took:?}");
+    assert!(took < Duration::from_secs(3), "{what}: {took:?}");
+}
+
+#[tokio::test]
+async fn catalogue_42_half_a_head_is_closed_at_the_header_timeout() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, IMPATIENT).await;
+    for half in ["G", "GET /v1", "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-A: "] {
+        let since = Instant::now();
+        let mut raw = gateway.connect().await;
+        raw.send(half).await;
+        assert_closed_after_300ms(&mut raw, since, half).await;
+    }
+    assert_eq!(origin.count(), 0);
+}
+
+#[tokio::test]
+async fn catalogue_42_half_of_a_later_head_is_closed_at_the_header_timeout() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, IMPATIENT).await;
+    let mut raw = gateway.connect().await;
+    raw.send(head("GET", STEP, "127.0.0.1", &[])).await;
+    raw.answer().await;
+    let since = Instant::now();
+    raw.send("GET /v1/thr").await;
+    assert_closed_after_300ms(&mut raw, since, "a later head").await;
+}
+
+#[tokio::test]
+async fn catalogue_42_a_dripped_head_gains_no_time() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, IMPATIENT).await;
+    let since = Instant::now();
+    let mut raw = gateway.connect().await;
+    let pace = Duration::from_millis(50);
+    let drip = async {
+        for byte in head("GET", STEP, "127.0.0.1", &[]).bytes() {
+            raw.send([byte]).await;
+            tokio::time::sleep(pace).await;
+            if since.elapsed() > Duration::from_secs(1) {
+                break;
+            }
+        }
+    };
+    drip.await;
+    raw.rest().await;
+    assert_eq!(origin.count(), 0);
+}
+
+#[tokio::test]
+async fn catalogue_43_a_connection_that_never_speaks_is_closed_at_the_header_timeout() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, IMPATIENT).await;
+    let since = Instant::now();
+    let mut raw = gateway.connect().await;
+    assert_closed_after_300ms(&mut raw, since, "silence").await;
+}
+
+#[tokio::test]
+async fn catalogue_43_half_an_http_2_preface_is_closed_at_the_header_timeout() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, IMPATIENT).await;
+    for half in ["P", "PRI * HTTP/2.0\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n"] {
+        let since = Instant::now();
+        let mut raw = gateway.connect().await;
+        raw.send(half).await;
+        assert_closed_after_300ms(&mut raw, since, half).await;
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_outlives_the_header_timeout_and_ends_at_the_idle_timeout() {
+    let origin = Origin::start().await;
+    let toml = "[server]\nheader_timeout = \"150ms\"\nidle_timeout = \"900ms\"\n";
+    let gateway = Gateway::start(&origin, toml).await;
+    let mut raw = gateway.connect().await;
+    for _ in 0..2 {
+        raw.send(head("GET", STEP, "127.0.0.1", &[])).await;
+        assert_eq!(raw.answer().await.status, 200);
+        // Not to wait for something: this silence is what is tested.
+        tokio::time::sleep(Duration::from_millis(450)).await;
+    }
+    raw.rest().await;
+}
+
+#[tokio::test]
+async fn a_slow_fetch_is_not_an_idle_connection() {
+    let origin = Origin::start().await;
+    let toml = "[server]\nheader_timeout = \"100ms\"\nidle_timeout = \"100ms\"\n";
+    let gateway = Gateway::start(&origin, toml).await;
+    let slow = Act::Drip(
+        b"HTTP/1.1 103 E\r\n\r\n".to_vec(),
+        Duration::from_millis(25),
+    );
+    origin.next(vec![slow, Act::Default]);
+    assert_eq!(gateway.get(STEP).await.status, 200);
+}
+
+#[tokio::test]
+async fn several_requests_on_one_connection_are_answered_in_order() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let mut raw = gateway.connect().await;
+    let requests: String = ["a", "b", "c", "a"]
+        .map(|id| head("GET", &step(id), "127.0.0.1", &[]))
+        .concat();
+    raw.send(requests).await;
+    for id in ["a", "b", "c", "a"] {
+        assert_eq!(raw.answer().await.json()["id"], id);
+    }
+    assert_eq!(origin.count(), 3);
+}
+
+#[tokio::test]
+async fn http_2_with_prior_knowledge_is_spoken() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let mut h2 = H2::connect(gateway.address()).await;
+    for expected in ["stored", "hit"] {
+        let answer = h2.send(gateway.request("GET", STEP)).await;
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.body(), &body("completed"));
+        let cache_status = answer.headers()["cache-status"].to_str().unwrap();
+        assert!(cache_status.contains(expected), "{cache_status}");
+    }
+    let refused = h2.send(gateway.request("POST", STEP)).await;
+    assert_eq!(refused.status(), 405);
+    let foreign = hyper::Request::get(format!("http://evil.example{STEP}"));
+    assert_eq!(h2.send(foreign).await.status(), 403);
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_served() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start_unix(&origin).await;
+    let mut raw = Raw::connect_unix(&gateway.socket()).await;
+    raw.send(head("GET", STEP, "localhost", &[])).await;
+    assert_eq!(raw.answer().await.body, body("completed"));
+}
+
+#[tokio::test]
+async fn beyond_max_in_flight_a_fetch_waits_no_longer_than_the_queue_timeout() {
+    let origin = Origin::start().await;
+    let toml = "[upstream]\nmax_in_flight = 1\nqueue_timeout = \"50ms\"\n";
+    let gateway = Gateway::start(&origin, toml).await;
+    assert!(gateway.get(&step("stored")).await.is_stored());
+    let gate = Gate::closed();
+    origin.next(vec![Act::Wait(gate.clone()), Act::Default]);
+    let meanwhile = async {
+        origin.arrived(2).await;
+        let refused = gateway.get(&step("other")).await;
+        let hit = gateway.get(&step("stored")).await;
+        gate.open();
+        (refused, hit)
+    };
+    let (held, (refused, hit)) = tokio::join!(gateway.get(STEP), meanwhile);
+    assert_eq!(refused.status, 503);
+    assert_eq!(refused.code().as_deref(), Some("overloaded"));
+    let retry_after: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!(retry_after >= 1);
+    assert!(hit.is_hit(), "memory needs no place in flight");
+    assert_eq!((held.status, origin.count()), (200, 2));
+    assert_eq!(gateway.get(&step("other")).await.status, 200);
+}
+
+#[tokio::test]
+async fn within_the_queue_timeout_a_fetch_gets_the_place_that_becomes_free() {
+    let origin = Origin::start().await;
+    let toml = "[upstream]\nmax_in_flight = 1\nqueue_timeout = \"9s\"\n";
+    let gateway = Gateway::start(&origin, toml).await;
+    let gate = Gate::closed();
+    origin.next(vec![Act::Wait(gate.clone()), Act::Default]);
+    let other = step("other");
+    let release = async {
+        origin.arrived(1).await;
+        gate.open();
+    };
+    let (one, two, ()) = tokio::join!(gateway.get(STEP), gateway.get(&other), release);
+    assert_eq!((one.status, two.status), (200, 200));
+}
+
+#[tokio::test]
+async fn a_drain_answers_what_was_accepted_and_then_nobody_listens() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let address = gateway.address();
+    let gate = Gate::closed();
+    origin.next(vec![Act::Wait(gate.clone()), Act::Default]);
+    let mut raw = gateway.connect().await;
+    let mut idle = gateway.connect().await;
+    raw.send(head("GET", STEP, "127.0.0.1", &[])).await;
+    origin.arrived(1).await;
+    let answered = async {
+        // An idle connection is closed by the drain; then it has begun.
+        idle.rest().await;
+        gate.open();
+        let answer = raw.answer().await;
+        raw.rest().await;
+        answer
+    };
+    let (answer, ()) = tokio::join!(answered, gateway.drain());
+    assert_eq!((answer.status, answer.body), (200, body("completed")));
+    assert!(TcpStream::connect(address).await.is_err());
+}

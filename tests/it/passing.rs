@@ -1,0 +1,275 @@
+//! What passes through, what does not, and how the gateway's own errors look.
+
+use crate::support::{Act, Gateway, LIST, Origin, STEP, body, respond, step};
+
+#[tokio::test]
+async fn a_list_is_fetched_every_time_with_its_whole_query() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    for (fetches, query) in ["", "", "?limit=2&order=asc", "?limit=2&order=asc"]
+        .into_iter()
+        .enumerate()
+    {
+        let target = format!("{LIST}{query}");
+        let answer = gateway.get(&target).await;
+        assert_eq!(answer.json()["object"], "list");
+        assert!(answer.cache_status().contains("fwd="), "{target}");
+        assert!(!answer.is_hit() && !answer.is_stored(), "{target}");
+        assert_eq!(origin.count(), fetches + 1);
+        assert_eq!(origin.last().target(), target);
+    }
+}
+
+#[tokio::test]
+async fn a_list_is_never_stored_whatever_it_says() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    origin.always(vec![Act::Send(respond("200 OK", &[], body("completed")))]);
+    for _ in 0..2 {
+        assert_eq!(gateway.get(LIST).await.body, body("completed"));
+    }
+    assert_eq!(origin.count(), 2);
+}
+
+#[tokio::test]
+async fn another_path_is_404_and_the_answer_says_how_to_forward_it() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    for path in [
+        "/",
+        "/v1",
+        "/v1/models",
+        "/v1/threads/thread_1",
+        "/v1/threads/t/runs/r",
+        "/x",
+    ] {
+        for method in ["GET", "POST", "DELETE"] {
+            let answer = gateway.ask(method, path, &[]).await;
+            assert_eq!(answer.status, 404, "{method} {path}");
+            assert_eq!(answer.code().as_deref(), Some("route_not_found"), "{path}");
+            assert!(answer.text().contains("forward"), "{}", answer.text());
+        }
+    }
+    assert_eq!(origin.count(), 0);
+}
+
+#[tokio::test]
+async fn the_gateways_errors_are_what_the_sdks_parse() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    origin.always(vec![Act::Send(b"nonsense\r\n\r\n".to_vec()), Act::Close]);
+    for (method, path, headers) in [
+        ("GET", "/v1/nowhere", &[][..]),
+        ("POST", STEP, &[]),
+        ("GET", "/v1/threads/thread_1/runs/run_1/steps/%20", &[]),
+        ("GET", STEP, &[("Cache-Control", "only-if-cached")]),
+        ("GET", STEP, &[("Host", "evil.example")]),
+        ("GET", STEP, &[]),
+    ] {
+        let answer = gateway.ask(method, path, headers).await;
+        assert!(answer.status >= 400);
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        let json = answer.json();
+        let error = json["error"].as_object().expect("an error");
+        let mut members: Vec<&str> = error.keys().map(String::as_str).collect();
+        members.sort_unstable();
+        assert_eq!(members, ["code", "message", "param", "type"], "{path}");
+        assert!(!error["message"].as_str().expect("a message").is_empty());
+        assert!(error["type"].is_string(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn error_bodies_of_the_upstream_reach_the_caller_untouched() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    for (status, content_type, body) in [
+        (
+            "404 Not Found",
+            "application/json",
+            r#"{"message":"Not Found","ok":false}"#,
+        ),
+        (
+            "412 Budget",
+            "application/json",
+            r#"{"status":"failure","message":"budget"}"#,
+        ),
+        (
+            "408 Late",
+            "application/json",
+            r#"{"error":{"type":"timeout_error"}}"#,
+        ),
+        ("502 Bad Gateway", "text/html", "<html>\r\n502\r\n</html>"),
+        ("500 Oh", "text/plain; charset=latin1", "\u{1}odd"),
+        ("503 Busy", "application/json", ""),
+    ] {
+        let headers = [("content-type", content_type)];
+        origin.next(vec![Act::Send(respond(status, &headers, body))]);
+        let answer = gateway.get(STEP).await;
+        assert_eq!(answer.status.to_string(), status[..3]);
+        assert_eq!(answer.text(), body, "{status}");
+        assert_eq!(
+            answer.header("content-type"),
+            Some(content_type),
+            "{status}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn retry_hints_and_request_ids_of_a_fetch_pass_and_a_hit_has_none() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let headers = [
+        ("retry-after", "3"),
+        ("retry-after-ms", "2500"),
+        ("x-should-retry", "false"),
+        ("openai-poll-after-ms", "900"),
+        ("x-request-id", "req_upstream"),
+    ];
+    origin.next(vec![Act::Send(respond(
+        "200 OK",
+        &headers,
+        body("in_progress"),
+    ))]);
+    origin.next(vec![Act::Send(respond(
+        "200 OK",
+        &headers,
+        body("completed"),
+    ))]);
+    for fetched in [gateway.get(STEP).await, gateway.get(STEP).await] {
+        for (name, value) in headers {
+            assert_eq!(fetched.header(name), Some(value), "{name}");
+        }
+    }
+    let hit = gateway.get(STEP).await;
+    assert!(hit.is_hit());
+    for (name, _) in headers {
+        assert_eq!(hit.header(name), None, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn cookies_and_hop_by_hop_headers_never_reach_the_caller() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let headers = [
+        ("set-cookie", "a=b"),
+        ("set-cookie2", "a=b"),
+        ("connection", "keep-alive, x-private"),
+        ("x-private", "a"),
+        ("keep-alive", "timeout=5"),
+        ("proxy-authenticate", "Basic"),
+        ("proxy-connection", "keep-alive"),
+        ("upgrade", "h2c"),
+    ];
+    for status in ["200 OK", "404 Not Found"] {
+        origin.next(vec![Act::Send(respond(
+            status,
+            &headers,
+            body("in_progress"),
+        ))]);
+        let answer = gateway.get(STEP).await;
+        for name in headers.iter().map(|(name, _)| *name) {
+            let ours = name == "connection" && !answer.everything().contains("x-private");
+            assert!(ours || answer.all(name).is_empty(), "{status}: {name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_upstreams_cache_status_is_appended_to() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let headers = [("cache-status", "edge; fwd=miss, \"inner, one\"; hit")];
+    origin.next(vec![Act::Send(respond(
+        "200 OK",
+        &headers,
+        body("completed"),
+    ))]);
+    let expected = "edge; fwd=miss, \"inner, one\"; hit, \
+                    stepgate; fwd=uri-miss; fwd-status=200; stored";
+    assert_eq!(gateway.get(STEP).await.cache_status(), expected);
+    let hit = gateway.get(STEP).await.cache_status();
+    assert!(hit.starts_with("stepgate; hit; ttl="), "{hit}");
+}
+
+#[tokio::test]
+async fn configured_query_goes_up_in_the_place_of_a_callers_own() {
+    let origin = Origin::start().await;
+    let toml = "[upstream.query]\napi-version = \"2024-05-01&x\"\n";
+    let gateway = Gateway::start(&origin, toml).await;
+    for query in [
+        "",
+        "?api-version=other",
+        "?api%2Dversion=other",
+        "?include[]=a",
+    ] {
+        gateway
+            .get(&format!("{}{query}", step(&format!("s{}", query.len()))))
+            .await;
+        let target = origin.last().target();
+        assert!(target.contains("api-version=2024-05-01%26x"), "{target}");
+        assert!(!target.contains("other"), "{target}");
+        assert_eq!(
+            target.contains("include"),
+            query.contains("include"),
+            "{target}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_path_goes_below_the_base_urls_own() {
+    let origin = Origin::start().await;
+    for (base, expected) in [("/openai", "/openai/threads"), ("", "/threads")] {
+        let url = format!("http://{}{base}", origin.address);
+        let gateway = Gateway::start_at(&url, "").await;
+        gateway.get(STEP).await;
+        let rest = "/thread_1/runs/run_1/steps/step_1";
+        assert_eq!(origin.last().target(), format!("{expected}{rest}"));
+    }
+}
+
+#[tokio::test]
+async fn configured_request_headers_go_up_and_are_part_of_the_key() {
+    let origin = Origin::start().await;
+    let toml = "[upstream]\nforward_headers = [\"x-tenant\"]\n";
+    let gateway = Gateway::start(&origin, toml).await;
+    for tenant in ["a", "b"] {
+        let headers = [("X-Tenant", tenant)];
+        assert!(gateway.get_with(STEP, &headers).await.is_stored());
+        assert_eq!(origin.last().all("x-tenant"), [tenant]);
+        assert!(gateway.get_with(STEP, &headers).await.is_hit());
+    }
+    assert!(gateway.get(STEP).await.is_stored());
+    assert_eq!(origin.count(), 3);
+}
+
+#[tokio::test]
+async fn a_rule_in_the_file_makes_another_resource_cacheable() {
+    let origin = Origin::start().await;
+    let toml = r#"
+        [[rule]]
+        name = "response"
+        path = "/responses/{response_id}"
+        object = "response"
+        identity = { id = "response_id" }
+        terminal = ["completed", "failed", "cancelled", "incomplete"]
+    "#;
+    let gateway = Gateway::start(&origin, toml).await;
+    for status in ["completed", "failed", "cancelled", "incomplete"] {
+        let path = format!("/v1/responses/resp_{status}");
+        origin.status("in_progress");
+        let live = gateway.get(&path).await;
+        assert!(live.cache_status().ends_with("detail=not_final"));
+        origin.status(status);
+        assert!(gateway.get(&path).await.is_stored(), "{status}");
+        assert_eq!(gateway.get(&path).await.json()["status"], status);
+    }
+    assert_eq!(origin.count(), 8);
+    // The rules do not lend each other their terminal statuses.
+    origin.status("expired");
+    assert!(!gateway.get("/v1/responses/resp_1").await.is_stored());
+    assert!(gateway.get(STEP).await.is_stored());
+}
