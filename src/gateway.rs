@@ -1,17 +1,23 @@
-//! The story of a request: who asks, for what, is it stored, else fetch, judge, store, answer.
+//! The story of a request: who asks, for what, is it stored, else ride with a fetch, and answer.
 
 mod answer;
+mod flight;
 mod guard;
 mod metrics;
 mod outcome;
 mod refusal;
 mod report;
+mod ride;
 mod setup;
+
+use std::sync::Arc;
 
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 pub use answer::Answer;
 pub use guard::Door;
@@ -20,13 +26,17 @@ pub(crate) use metrics::Counted;
 pub use outcome::Outcome;
 pub(crate) use refusal::Refusal;
 
-use crate::cache::{Cache, Departure, Entry};
+use crate::cache::Cache;
 use crate::config::{Access, Config};
-use crate::step::{Conditions, Key, NotStored, Query, Route, judge};
-use crate::upstream::{Call, FetchError, Gathered, Landed, SetupError, clean_answer};
+use crate::fetch::{Berths, Book, Holds, Patrols, Seat};
+use crate::step::rule::API_PREFIX;
+use crate::step::{Conditions, Key, Partition, Query, Route, wait_preference};
+use crate::upstream::SetupError;
 use answer::Asked;
-use metrics::{Class, Metrics};
+use flight::{Arrived, Errand, Flight, News};
+use metrics::Metrics;
 use outcome::{Forward, Record};
+use ride::Got;
 use setup::{Account, Setup};
 
 /// Everything that a request needs.
@@ -34,20 +44,44 @@ use setup::{Account, Setup};
 pub struct Gateway {
     setup: Setup,
     cache: Cache,
+    book: Book<Key, Flight>,
+    holds: Holds<Partition, Arc<Arrived>>,
+    patrols: Patrols<Key, News>,
+    /// Places for requests that are held by their wait preference.
+    waiters: Arc<Semaphore>,
+    max_waiters: usize,
+    draining: CancellationToken,
+    closing: CancellationToken,
     metrics: Metrics,
     access: Access,
     started: Instant,
     max_bytes: u64,
 }
 
-/// What a request asks the upstream for.
+/// What a request asks for.
 #[derive(Debug)]
 struct Wanted<'p> {
     rule: usize,
     ids: Vec<&'p str>,
+    is_list: bool,
     query: Query,
-    /// Lists have none: they are never stored.
-    key: Option<Key>,
+    key: Key,
+}
+
+impl Wanted<'_> {
+    /// What a fetch needs to know of it, to go its own way.
+    fn errand(self, head: &Parts, account: &Account) -> Errand {
+        Errand {
+            rule: self.rule,
+            ids: (!self.is_list).then(|| self.ids.into_iter().map(Box::from).collect()),
+            partition: account.partition,
+            key: self.key,
+            storable: self.query.is_known(),
+            path: head.uri.path()[API_PREFIX.len()..].into(),
+            query: self.query.as_str().into(),
+            headers: account.injection.upward(&head.headers),
+        }
+    }
 }
 
 impl Gateway {
@@ -56,9 +90,19 @@ impl Gateway {
     /// # Errors
     /// [`SetupError`] where the upstream's TLS cannot be prepared.
     pub fn new(config: &Config) -> Result<Self, SetupError> {
+        let upstream = &config.upstream;
+        let berths = Berths::new(upstream.max_in_flight, upstream.queue_timeout);
+        let max_waiters = config.server.max_waiters.min(Semaphore::MAX_PERMITS);
         Ok(Self {
             setup: Setup::new(config)?,
             cache: Cache::new(&config.cache),
+            book: Book::new(upstream.coalesce_window, berths),
+            holds: Holds::default(),
+            patrols: Patrols::default(),
+            waiters: Arc::new(Semaphore::new(max_waiters)),
+            max_waiters,
+            draining: CancellationToken::new(),
+            closing: CancellationToken::new(),
             metrics: Metrics::new(&config.rules),
             access: config.log.access,
             started: Instant::now(),
@@ -67,18 +111,18 @@ impl Gateway {
     }
 
     /// Answers a request. Never fails: what goes wrong becomes an answer, a metric and a log line.
-    pub async fn answer(&self, request: Request<Incoming>, door: Door) -> Answer {
+    pub async fn answer(self: &Arc<Self>, request: Request<Incoming>, door: Door) -> Answer {
         let arrived = Instant::now();
         // The body, if there is one, is nobody's: dropped unread, it ends the connection.
         let (head, _) = request.into_parts();
         let mut record = Record::default();
-        match self.respond(&head, door, arrived, &mut record).await {
-            Ok(answer) => {
-                let outcome = if record.hit {
-                    Outcome::Hit
-                } else {
-                    Outcome::Fetched
-                };
+        let response = tokio::select! {
+            biased;
+            response = self.respond(&head, door, arrived, &mut record) => response,
+            () = self.closing.cancelled() => Err(Refusal::Draining),
+        };
+        match response {
+            Ok((answer, outcome)) => {
                 self.note(&head, &record, outcome, answer.status(), arrived, None);
                 answer
             }
@@ -99,12 +143,12 @@ impl Gateway {
     }
 
     async fn respond(
-        &self,
+        self: &Arc<Self>,
         head: &Parts,
         door: Door,
         arrived: Instant,
         record: &mut Record,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<(Answer, Outcome), Refusal> {
         admit(head, door, self.setup.open_to())?;
         let account = self.setup.authorise(&head.headers)?;
         record.client.clone_from(&account.name);
@@ -118,15 +162,10 @@ impl Gateway {
         let mut forward = Forward::UriMiss;
         if conditions.no_cache {
             forward = Forward::Request;
-        } else if let Some(found) = wanted
-            .key
-            .as_ref()
-            .and_then(|key| self.cache.look_up(key, arrived))
-        {
+        } else if let Some(found) = self.cache.look_up(&wanted.key, arrived) {
             let entry = found.entry();
             if conditions.accept_age(entry.age(arrived).as_secs()) {
-                record.hit = true;
-                return Ok(answer::hit(entry, asked, arrived));
+                return Ok((answer::hit(entry, asked, arrived), Outcome::Hit));
             }
             forward = Forward::Request;
         }
@@ -134,30 +173,23 @@ impl Gateway {
             return Err(Refusal::NotCached);
         }
 
-        let (departure, mut landed) = self.fly(&wanted, account, head, arrived, record).await?;
-        let verdict = self.verdict(&wanted, &landed);
-        clean_answer(&mut landed.headers, &self.setup.redactor);
-        self.refuse_echo(&landed)?;
-        let stored = match verdict {
-            Ok(()) if conditions.no_store => Err(NotStored::RequestNoStore),
-            Ok(()) => self.store(&departure, &wanted, &landed),
-            Err(reason) => Err(reason),
+        let seat = self.seat(&wanted.key, forward, conditions, arrived);
+        let errand = wanted.errand(head, account);
+        let place = Arc::clone(&self.waiters).try_acquire_owned();
+        let wait = wait_preference(&head.headers).filter(|_| place.is_ok() && errand.ids.is_some());
+        let got = match wait {
+            Some(seconds) => self.await_end(&errand, seat, arrived, seconds).await?,
+            None => {
+                drop(place);
+                self.ride(&errand, seat).await
+            }
         };
-        if forward == Forward::Request {
-            self.withdraw(&departure, &wanted, landed.status, verdict);
+        let (mut answer, outcome) = self.tell(got, forward, asked, record)?;
+        if let Some(seconds) = wait {
+            answer::say_waited(&mut answer, seconds);
+            return Ok((answer, Outcome::Waited));
         }
-        if let Err(reason) = stored {
-            record.not_stored = Some(reason);
-            self.metrics.not_stored(reason);
-        }
-        let Landed {
-            status,
-            headers,
-            body,
-        } = landed;
-        Ok(answer::fetched(
-            status, headers, body, forward, stored, asked,
-        ))
+        Ok((answer, outcome))
     }
 
     /// Reads path and query; the key is made of what the caller sent, before anything is rewritten.
@@ -169,174 +201,123 @@ impl Gateway {
     ) -> Result<Wanted<'p>, Refusal> {
         let ours = &self.setup.upstream_query;
         let raw = head.uri.query();
-        let wanted = match Route::of(&self.setup.rules, head.uri.path()) {
+        let (rule, ids, query, is_list) = match Route::of(&self.setup.rules, head.uri.path()) {
             Route::Resource { rule, ids } => {
-                let about = &self.setup.rules[rule];
-                let query = Query::of_resource(about, raw, ours);
-                let key = query.is_known().then(|| {
-                    let variant = self.variant(&query, head);
-                    Key::new(account.partition, about.name(), &ids, &variant)
-                });
-                Wanted {
-                    rule,
-                    ids,
-                    query,
-                    key,
-                }
+                let query = Query::of_resource(&self.setup.rules[rule], raw, ours);
+                (rule, ids, query, false)
             }
-            Route::List { rule, ids } => Wanted {
-                rule,
-                ids,
-                query: Query::of_list(raw, ours),
-                key: None,
-            },
+            Route::List { rule, ids } => (rule, ids, Query::of_list(raw, ours), true),
             Route::Invalid(why) => return Err(Refusal::InvalidPath(why)),
             Route::Other if head.method == Method::CONNECT => {
                 return Err(Refusal::MethodNotAllowed);
             }
             Route::Other => return Err(Refusal::RouteNotFound),
         };
-        record.rule = Some(wanted.rule);
+        record.rule = Some(rule);
         if !matches!(head.method, Method::GET | Method::HEAD) {
             return Err(Refusal::MethodNotAllowed);
         }
-        Ok(wanted)
+        let name = self.setup.rules[rule].name();
+        let variant = self.variant(&query, head);
+        let key = if is_list {
+            Key::of_list(account.partition, name, &ids, &variant)
+        } else {
+            Key::new(account.partition, name, &ids, &variant)
+        };
+        Ok(Wanted {
+            rule,
+            ids,
+            is_list,
+            query,
+            key,
+        })
     }
 
-    /// Canonical query and forwarded headers: all that can change the body of one path.
+    /// Query and forwarded headers: all that can change the body of one path. An unknown query is
+    /// kept apart from a canonical one of the same spelling.
     fn variant(&self, query: &Query, head: &Parts) -> String {
-        let mut variant = query.as_str().to_owned();
+        let mut variant = if query.is_known() {
+            String::new()
+        } else {
+            "?".to_owned()
+        };
+        variant.push_str(query.as_str());
         for name in &self.setup.forward_headers {
             for value in head.headers.get_all(name) {
                 variant.push('\n');
                 variant.push_str(name.as_str());
                 variant.push('=');
-                variant.push_str(&String::from_utf8_lossy(value.as_bytes()));
+                // Injective, whatever the bytes.
+                variant.extend(value.as_bytes().iter().map(|byte| char::from(*byte)));
             }
         }
         variant
     }
 
-    /// Waits for a place, departs, and brings back what the upstream says.
-    async fn fly(
+    /// The terms on which a request rides: nothing from before a purge, and nothing from before
+    /// itself if it insists on a fresh answer.
+    fn seat(&self, key: &Key, forward: Forward, conditions: Conditions, arrived: Instant) -> Seat {
+        let fresh = forward == Forward::Request;
+        Seat {
+            deadline: arrived + self.setup.timeout,
+            after: if fresh {
+                self.cache.next_number()
+            } else {
+                self.cache.believable(key)
+            },
+            store: !conditions.no_store,
+            fresh,
+        }
+    }
+
+    fn tell(
         &self,
-        wanted: &Wanted<'_>,
-        account: &Account,
-        head: &Parts,
-        arrived: Instant,
+        got: Got,
+        forward: Forward,
+        asked: Asked<'_>,
         record: &mut Record,
-    ) -> Result<(Departure, Landed), Refusal> {
-        let deadline = arrived + self.setup.timeout;
-        let berth = self
-            .setup
-            .berths
-            .take(deadline)
-            .await
-            .map_err(|_| Refusal::Overloaded)?;
-        let departure = self.cache.depart();
-        let departed = Instant::now();
-        let call = Call {
-            path: &head.uri.path()[crate::step::rule::API_PREFIX.len()..],
-            query: wanted.query.as_str(),
-            caller: &head.headers,
-            injection: &account.injection,
-            deadline,
-        };
-        let landed = self.setup.upstream.fetch(&call, self.setup.held).await;
-        let took = departed.elapsed();
-        drop(berth);
-        record.fetch = Some(took);
-        let class = landed
-            .as_ref()
-            .map_or(Class::Error, |landed| Class::Status(landed.status));
-        self.metrics.fetched(wanted.rule, class, took);
-        Ok((departure, landed?))
-    }
-
-    fn verdict(&self, wanted: &Wanted<'_>, landed: &Landed) -> Result<(), NotStored> {
-        if wanted.ids.len() != self.setup.rules[wanted.rule].path().parameters().count() {
-            return Err(NotStored::List);
-        }
-        if landed.status != StatusCode::OK {
-            return Err(NotStored::BadStatus);
-        }
-        let Gathered::Whole(body) = &landed.body else {
-            return Err(NotStored::TooLarge);
-        };
-        let rule = &self.setup.rules[wanted.rule];
-        let honor = self.setup.honor_no_store;
-        judge(
-            rule,
-            &wanted.ids,
-            landed.status,
-            &landed.headers,
-            body,
-            honor,
-        )
-    }
-
-    /// An error body in which the upstream echoes an injected secret goes no further.
-    fn refuse_echo(&self, landed: &Landed) -> Result<(), Refusal> {
-        if landed.status.is_success() {
-            return Ok(());
-        }
-        let echoes = match &landed.body {
-            Gathered::Whole(body) => self.setup.redactor.finds_in(body),
-            Gathered::Larger(passage) => {
-                let front: Vec<u8> = passage.front().flatten().copied().collect();
-                self.setup.redactor.finds_in(&front)
+    ) -> Result<(Answer, Outcome), Refusal> {
+        match got {
+            Got::News {
+                news: News::Arrived(arrived),
+                joined,
+            } => {
+                record.not_stored = arrived.stored.err();
+                record.fetch = Some(arrived.took);
+                let outcome = if joined {
+                    Outcome::Joined
+                } else {
+                    Outcome::Fetched
+                };
+                Ok((answer::arrived(&arrived, forward, joined, asked), outcome))
             }
-        };
-        if echoes {
-            Err(FetchError::EchoedSecret.into())
-        } else {
-            Ok(())
+            Got::News {
+                news: News::Held(said, until),
+                ..
+            } => Ok((answer::held(&said, until, asked), Outcome::Held)),
+            Got::News {
+                news: News::Failed(error),
+                ..
+            } => Err(Refusal::Fetch(error)),
+            Got::News {
+                news: News::Overloaded,
+                ..
+            } => Err(Refusal::Overloaded),
+            Got::Larger(larger) => {
+                record.not_stored = Some(larger.stored);
+                record.fetch = Some(larger.took);
+                Ok((answer::larger(larger, forward, asked), Outcome::Fetched))
+            }
         }
     }
 
-    fn store(
-        &self,
-        departure: &Departure,
-        wanted: &Wanted<'_>,
-        landed: &Landed,
-    ) -> Result<(), NotStored> {
-        let Some(key) = &wanted.key else {
-            return Err(NotStored::UnknownQuery);
-        };
-        let Gathered::Whole(body) = &landed.body else {
-            return Err(NotStored::TooLarge);
-        };
-        if body.len() > self.setup.stored {
-            return Err(NotStored::TooLarge);
-        }
-        let content_type = landed.headers.get(hyper::header::CONTENT_TYPE).cloned();
-        self.cache.store(
-            departure,
-            key,
-            Entry::new(body, content_type),
-            Instant::now(),
-        )
+    /// From now on nobody is made to wait for a step to end.
+    pub(crate) fn begin_drain(&self) {
+        self.draining.cancel();
     }
 
-    /// A caller that insisted on a fresh answer may have found that a stored body is no longer true.
-    fn withdraw(
-        &self,
-        departure: &Departure,
-        wanted: &Wanted<'_>,
-        status: StatusCode,
-        verdict: Result<(), NotStored>,
-    ) {
-        let gone = matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
-        let live = status == StatusCode::OK && verdict.is_err();
-        let Some(key) = wanted.key.as_ref().filter(|_| gone || live) else {
-            return;
-        };
-        if self.cache.withdraw(departure, key) && verdict == Err(NotStored::NotFinal) {
-            self.metrics.regressed(wanted.rule);
-            tracing::warn!(
-                rule = self.setup.rules[wanted.rule].name(),
-                "a step that was final is live again: removed"
-            );
-        }
+    /// From now on nobody is made to wait for anything.
+    pub(crate) fn close(&self) {
+        self.closing.cancel();
     }
 }

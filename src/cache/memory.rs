@@ -133,10 +133,7 @@ impl Memory {
 
     pub(super) fn entries(&self) -> u64 {
         self.steps.run_pending_tasks();
-        self.steps
-            .iter()
-            .map(|(_, variants)| variants.len() as u64)
-            .sum()
+        self.steps.entry_count()
     }
 
     pub(super) fn bytes(&self) -> u64 {

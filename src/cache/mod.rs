@@ -48,6 +48,17 @@ impl Cache {
         Walls::depart(&self.walls)
     }
 
+    /// The lowest number whose news may be believed about `key` by whoever asks now: that of the
+    /// last purge that something in the air departed before.
+    pub fn believable(&self, key: &Key) -> u64 {
+        self.walls.before(&key.step)
+    }
+
+    /// The lowest number that a departure from now on can have.
+    pub fn next_number(&self) -> u64 {
+        self.walls.next()
+    }
+
     /// Stores what a fetch that left with `departure` brought, for the configured time from `now`.
     ///
     /// # Errors
@@ -157,6 +168,7 @@ mod tests {
                 .store(&first, &key("t", variant), entry(variant), Instant::now())
                 .unwrap();
         }
+        assert_eq!(cache.entries(), 1, "one step");
         assert_eq!(body(&cache, &key("t", "")).as_deref(), Some(""));
         assert_eq!(
             body(&cache, &key("t", "include%5B%5D=x")).as_deref(),

@@ -37,7 +37,8 @@ impl fmt::Debug for Departure {
 }
 
 impl Departure {
-    pub(super) fn number(&self) -> u64 {
+    /// Departures are numbered in their order, from 1.
+    pub fn number(&self) -> u64 {
         self.number
     }
 }
@@ -60,6 +61,17 @@ impl Walls {
             number,
             walls: Arc::clone(this),
         }
+    }
+
+    /// The highest wall before `step`; 0 where none stands.
+    pub(super) fn before(&self, step: &StepKey) -> u64 {
+        let state = self.lock();
+        let covering = state.walls.iter().filter(|(_, scope)| scope.covers(step));
+        covering.map(|(number, _)| *number).max().unwrap_or(0)
+    }
+
+    pub(super) fn next(&self) -> u64 {
+        self.lock().last + 1
     }
 
     /// Runs `store` if no wall stands between the departure and now.

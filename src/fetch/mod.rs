@@ -1,92 +1,23 @@
-//! How a fetch gets its turn. Knows no HTTP.
+//! When a fetch departs, who may ride along, and how long others wait. Knows no HTTP.
 //!
-//! At most so many fetches at once, and a short queue before them: beyond that it is better to say
-//! no quickly than to let every caller wait.
+//! Think of shuttles: nobody boards one that has left. A question is answered only by a fetch that
+//! departed after it was asked, unless what a fetch brought is final, and so true for everybody.
+//!
+//! - [`berths`]: at most so many fetches at once.
+//! - [`departures`]: one fetch for all who ask for a step at about the same time; [`book`] keeps
+//!   them, a shuttle is one of them.
+//! - [`patrol`]: one poll loop for all who wait for a step to end.
+//! - [`hold`]: after "too many requests", one silence for all.
 
-use std::sync::Arc;
-use std::time::Duration;
+pub mod berths;
+pub mod book;
+pub mod departures;
+pub mod hold;
+pub mod patrol;
+mod shuttle;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
-
-/// No place became free in time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Overloaded;
-
-/// The places that fetches depart from.
-#[derive(Debug, Clone)]
-pub struct Berths {
-    places: Arc<Semaphore>,
-    total: usize,
-    patience: Duration,
-}
-
-/// A place, held until the fetch has landed.
-#[derive(Debug)]
-pub struct Berth {
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Berths {
-    /// So many fetches at once; a further one waits for at most `patience`.
-    pub fn new(total: usize, patience: Duration) -> Self {
-        let total = total.min(Semaphore::MAX_PERMITS);
-        Self {
-            places: Arc::new(Semaphore::new(total)),
-            total,
-            patience,
-        }
-    }
-
-    /// Waits for a place, in the order of arrival, but never past `deadline`.
-    ///
-    /// # Errors
-    /// [`Overloaded`] when patience or the deadline ends first.
-    pub async fn take(&self, deadline: Instant) -> Result<Berth, Overloaded> {
-        let places = Arc::clone(&self.places);
-        let limit = deadline.min(Instant::now() + self.patience);
-        let permit = match Arc::clone(&places).try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => timeout_at(limit, places.acquire_owned())
-                .await
-                .map_err(|_| Overloaded)?
-                .expect("the semaphore is never closed"),
-        };
-        Ok(Berth { _permit: permit })
-    }
-
-    /// Fetches under way.
-    pub fn taken(&self) -> usize {
-        self.total - self.places.available_permits()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_full_house_waits_as_long_as_its_patience() {
-        let berths = Berths::new(1, Duration::from_secs(1));
-        let start = Instant::now();
-        let far = start + Duration::from_secs(60);
-        let held = berths.take(far).await.unwrap();
-        assert_eq!(berths.taken(), 1);
-        assert_eq!(berths.take(far).await.unwrap_err(), Overloaded);
-        assert_eq!(start.elapsed(), Duration::from_secs(1));
-        let near = Instant::now() + Duration::from_millis(10);
-        assert_eq!(berths.take(near).await.unwrap_err(), Overloaded);
-        assert_eq!(start.elapsed(), Duration::from_millis(1010));
-        drop(held);
-        assert!(berths.take(far).await.is_ok());
-        assert_eq!(berths.taken(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn without_patience_a_free_place_is_still_a_place() {
-        let berths = Berths::new(1, Duration::ZERO);
-        let berth = berths.take(Instant::now()).await.unwrap();
-        assert!(berths.take(Instant::now()).await.is_err());
-        drop(berth);
-    }
-}
+pub use berths::{Berth, Berths, Overloaded};
+pub use book::Book;
+pub use departures::{Fetch, Flown, Landed, Manifest, Ride, Seat};
+pub use hold::{Clearance, Holds, Probe};
+pub use patrol::{Heard, Patrols, Report};

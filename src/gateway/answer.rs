@@ -1,18 +1,20 @@
-//! Answers: from memory, from upstream, `304`, and bare JSON.
+//! Answers: from memory, from a fetch, `304`, and bare JSON.
 
 use std::fmt::Write;
 
 use bytes::Bytes;
 use hyper::header::{
     AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue,
+    RETRY_AFTER, VARY,
 };
 use hyper::{Method, Response, StatusCode};
 use tokio::time::Instant;
 
+use super::flight::{Arrived, Larger};
 use super::outcome::Forward;
-use crate::cache::{Entry, etag_of};
+use crate::cache::Entry;
 use crate::step::{NotStored, none_match};
-use crate::upstream::{Body, Gathered};
+use crate::upstream::Body;
 
 /// An answer on its way to the caller.
 pub type Answer = Response<Body>;
@@ -45,44 +47,100 @@ pub(super) fn hit(entry: &Entry, asked: Asked<'_>, now: Instant) -> Answer {
     conclude(answer, asked)
 }
 
-/// What a fetch brought, its headers cleaned.
-pub(super) fn fetched(
-    status: StatusCode,
-    mut headers: HeaderMap,
-    body: Gathered,
+/// What a fetch brought; `collapsed`: it was another request's fetch.
+pub(super) fn arrived(
+    arrived: &Arrived,
     forward: Forward,
-    stored: Result<(), NotStored>,
+    collapsed: bool,
     asked: Asked<'_>,
 ) -> Answer {
-    let body = match body {
-        Gathered::Whole(bytes) => {
-            if status == StatusCode::OK {
-                headers.insert(ETAG, etag_of(&bytes));
-            }
-            Body::Full(bytes)
-        }
-        Gathered::Larger(passage) => Body::Passing(passage),
-    };
-    headers.insert(CACHE_CONTROL, if stored.is_ok() { FINAL } else { LIVE });
+    let mut answer = Response::new(Body::Full(arrived.body.clone()));
+    *answer.status_mut() = arrived.status;
+    *answer.headers_mut() = arrived.headers.clone();
+    let headers = answer.headers_mut();
+    if let Some(etag) = &arrived.etag {
+        headers.insert(ETAG, etag.clone());
+    }
+    headers.insert(
+        CACHE_CONTROL,
+        if arrived.stored.is_ok() { FINAL } else { LIVE },
+    );
+    say_forwarded(headers, forward, arrived.status, arrived.stored, collapsed);
+    conclude(answer, asked)
+}
+
+/// What is too large to be held.
+pub(super) fn larger(larger: Larger, forward: Forward, asked: Asked<'_>) -> Answer {
+    let mut answer = Response::new(Body::Passing(larger.passage));
+    *answer.status_mut() = larger.status;
+    *answer.headers_mut() = larger.headers;
+    answer.headers_mut().insert(CACHE_CONTROL, LIVE);
+    say_forwarded(
+        answer.headers_mut(),
+        forward,
+        larger.status,
+        Err(larger.stored),
+        false,
+    );
+    finish(answer, asked.method)
+}
+
+/// What the upstream said to somebody else, with what is left of its time.
+pub(super) fn held(said: &Arrived, until: Instant, asked: Asked<'_>) -> Answer {
+    let mut answer = Response::new(Body::Full(said.body.clone()));
+    *answer.status_mut() = said.status;
+    *answer.headers_mut() = said.headers.clone();
+    let headers = answer.headers_mut();
+    for name in ["x-request-id", "retry-after-ms"] {
+        headers.remove(name);
+    }
+    // Rounded up: whoever comes back then is not too early.
+    let left = until
+        .saturating_duration_since(Instant::now())
+        .as_secs_f64()
+        .ceil();
+    headers.insert(RETRY_AFTER, header_value(&format!("{}", left.max(1.0))));
+    headers.insert(CACHE_CONTROL, LIVE);
+    headers.append(
+        CACHE_STATUS,
+        HeaderValue::from_static("stepgate; detail=held"),
+    );
+    finish(answer, asked.method)
+}
+
+/// Says that a request was held for its `wait` preference, of so many seconds (RFC 7240).
+pub(super) fn say_waited(answer: &mut Answer, seconds: u64) {
+    let applied = header_value(&format!("wait={seconds}"));
+    answer.headers_mut().insert("preference-applied", applied);
+    answer
+        .headers_mut()
+        .append(VARY, HeaderValue::from_static("Prefer"));
+}
+
+fn say_forwarded(
+    headers: &mut HeaderMap,
+    forward: Forward,
+    status: StatusCode,
+    stored: Result<(), NotStored>,
+    collapsed: bool,
+) {
     let mut said = format!(
         "stepgate; fwd={}; fwd-status={}",
         forward.as_str(),
         status.as_u16()
     );
-    let said = match stored {
-        Ok(()) => said + "; stored",
-        Err(reason) => {
-            // Writing to a String cannot fail.
-            let _ = write!(said, "; detail={}", reason.as_str());
-            said
-        }
-    };
+    if stored.is_ok() {
+        said.push_str("; stored");
+    }
+    if collapsed {
+        said.push_str("; collapsed");
+    }
+    if let Err(reason) = stored {
+        // Writing to a String cannot fail.
+        let _ = write!(said, "; detail={}", reason.as_str());
+    }
     // Behind the upstream's own members: the last one is the closest to the caller.
     headers.append(CACHE_STATUS, header_value(&said));
-    let mut answer = Response::new(body);
-    *answer.status_mut() = status;
-    *answer.headers_mut() = headers;
-    conclude(answer, asked)
 }
 
 /// A JSON text of the gateway's own.
@@ -103,9 +161,8 @@ fn conclude(mut answer: Answer, asked: Asked<'_>) -> Answer {
             .get(ETAG)
             .and_then(|etag| etag.to_str().ok())
             .is_some_and(|etag| none_match(asked.headers, etag));
-    if known && matches!(answer.body(), Body::Full(_)) {
+    if known {
         *answer.status_mut() = StatusCode::NOT_MODIFIED;
-        *answer.body_mut() = Body::Empty;
         // RFC 9110 section 15.4.5: nothing that describes the bytes that are not sent.
         for name in [CONTENT_LENGTH, CONTENT_TYPE] {
             answer.headers_mut().remove(name);

@@ -19,6 +19,8 @@ use crate::step::{NotStored, Rule};
 /// Stands for requests that no rule was found for.
 const NO_RULE: &str = "none";
 
+const OUTCOMES: usize = Outcome::ALL.len();
+
 /// From a hit in memory (tens of microseconds) to a deadline (a minute).
 const SECONDS: [f64; 16] = [
     0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
@@ -79,7 +81,7 @@ impl Class {
 #[derive(Debug)]
 struct RuleCounters {
     name: String,
-    requests: [Counter; 4],
+    requests: [Counter; OUTCOMES],
     upstream: [Counter; 6],
     polls_avoided: Counter,
     regressions: Counter,
@@ -91,7 +93,7 @@ pub(super) struct Metrics {
     registry: Registry,
     /// One a rule, then one for [`NO_RULE`].
     rules: Vec<RuleCounters>,
-    durations: [Histogram; 4],
+    durations: [Histogram; OUTCOMES],
     upstream_duration: Histogram,
     not_stored: Vec<Counter>,
     /// Read at the moment of a scrape.
@@ -105,7 +107,8 @@ pub(crate) struct Gauges {
     pub(crate) cache_bytes: Gauge,
     pub(crate) connections: Gauge,
     pub(crate) in_flight: Gauge,
-    pub(crate) secrets_loaded: Gauge<f64, AtomicU64>,
+    pub(crate) waiters: Gauge,
+    secrets_loaded: Gauge<f64, AtomicU64>,
 }
 
 impl Metrics {
@@ -176,6 +179,11 @@ impl Metrics {
         );
         registry.register("in_flight", "Fetches under way", gauges.in_flight.clone());
         registry.register(
+            "waiters",
+            "Requests held by their wait preference",
+            gauges.waiters.clone(),
+        );
+        registry.register(
             "secrets_loaded_timestamp_seconds",
             "When the secrets in use were read, in seconds since 1970",
             gauges.secrets_loaded.clone(),
@@ -185,6 +193,7 @@ impl Metrics {
         build.get_or_create(&OfVersion { version }).set(1);
         registry.register("build_info", "The version that runs", build);
 
+        gauges.secrets_loaded.set(seconds_since_1970());
         let names = rules.iter().map(Rule::name).chain([NO_RULE]);
         Self {
             rules: names
@@ -245,10 +254,10 @@ impl Metrics {
         if let Some(counters) = self.of_rule(rule) {
             counters.requests[outcome.index()].inc();
             match outcome {
-                Outcome::Hit => {
+                Outcome::Hit | Outcome::Joined | Outcome::Waited => {
                     counters.polls_avoided.inc();
                 }
-                Outcome::Fetched | Outcome::Refused | Outcome::Failed => {}
+                Outcome::Fetched | Outcome::Held | Outcome::Refused | Outcome::Failed => {}
             }
         }
         self.durations[outcome.index()].observe(took.as_secs_f64());
@@ -293,10 +302,21 @@ impl Metrics {
     }
 }
 
+/// Secrets are read right before a gateway is built.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a date for people and alerts; nothing in the gateway depends on it"
+)]
+fn seconds_since_1970() -> f64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
+}
+
 /// One rule's figures, for the status.
 pub(super) struct RuleFigures<'a> {
     pub(super) rule: &'a str,
-    pub(super) requests: [u64; 4],
+    pub(super) requests: [u64; OUTCOMES],
     pub(super) fetches: u64,
     pub(super) polls_avoided: u64,
     pub(super) regressions: u64,

@@ -9,6 +9,12 @@ pub enum Outcome {
     Hit,
     /// By a fetch of its own.
     Fetched,
+    /// By a fetch that was going anyway.
+    Joined,
+    /// After it was held for its `wait` preference.
+    Waited,
+    /// By what the upstream said to somebody else: too many requests.
+    Held,
     /// Not at all: the request itself was at fault.
     Refused,
     /// Not at all: the upstream or the gateway was at fault.
@@ -17,13 +23,24 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every outcome, in the order of [`Outcome::index`].
-    pub const ALL: [Self; 4] = [Self::Hit, Self::Fetched, Self::Refused, Self::Failed];
+    pub const ALL: [Self; 7] = [
+        Self::Hit,
+        Self::Fetched,
+        Self::Joined,
+        Self::Waited,
+        Self::Held,
+        Self::Refused,
+        Self::Failed,
+    ];
 
     /// The word.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Hit => "hit",
             Self::Fetched => "fetched",
+            Self::Joined => "joined",
+            Self::Waited => "waited",
+            Self::Held => "held",
             Self::Refused => "refused",
             Self::Failed => "failed",
         }
@@ -58,7 +75,6 @@ impl Forward {
 pub(crate) struct Record {
     pub(crate) rule: Option<usize>,
     pub(crate) client: Option<String>,
-    pub(crate) hit: bool,
     pub(crate) not_stored: Option<NotStored>,
     pub(crate) fetch: Option<std::time::Duration>,
 }

@@ -1,5 +1,7 @@
 //! Every answer that is the gateway's own: the one place where an error becomes HTTP.
 
+use std::sync::Arc;
+
 use hyper::StatusCode;
 use hyper::header::{ALLOW, CACHE_CONTROL, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::json;
@@ -30,13 +32,7 @@ pub(crate) enum Refusal {
     /// The gateway is about to exit.
     Draining,
     /// The fetch failed.
-    Fetch(FetchError),
-}
-
-impl From<FetchError> for Refusal {
-    fn from(error: FetchError) -> Self {
-        Self::Fetch(error)
-    }
+    Fetch(Arc<FetchError>),
 }
 
 impl Refusal {
@@ -52,10 +48,11 @@ impl Refusal {
             Self::NotCached => "not_cached",
             Self::Overloaded => "overloaded",
             Self::Draining => "draining",
-            Self::Fetch(error) => match error {
-                FetchError::Connect(_) | FetchError::Tls(_) | FetchError::Lost(_) => {
-                    "upstream_unreachable"
-                }
+            Self::Fetch(error) => match &**error {
+                FetchError::Connect(_)
+                | FetchError::Tls(_)
+                | FetchError::Lost(_)
+                | FetchError::Abandoned => "upstream_unreachable",
                 FetchError::Malformed(_)
                 | FetchError::Truncated(_)
                 | FetchError::Switched
@@ -74,9 +71,7 @@ impl Refusal {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotCached => StatusCode::GATEWAY_TIMEOUT,
             Self::Overloaded | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Fetch(FetchError::ConnectTimeout | FetchError::Deadline) => {
-                StatusCode::GATEWAY_TIMEOUT
-            }
+            Self::Fetch(_) if self.code() == "upstream_timeout" => StatusCode::GATEWAY_TIMEOUT,
             Self::Fetch(_) => StatusCode::BAD_GATEWAY,
         }
     }
@@ -94,12 +89,19 @@ impl Refusal {
                                     it, or ask the upstream directly."
                 .to_owned(),
             Self::MethodNotAllowed => "This gateway answers GET and HEAD on this path.".to_owned(),
-            Self::NotCached => "Not stored, and `only-if-cached` forbids a fetch.".to_owned(),
+            Self::NotCached => {
+                "Memory may not or cannot answer this, and `only-if-cached` forbids a \
+                                fetch."
+                    .to_owned()
+            }
             Self::Overloaded => {
                 "Too many fetches are under way (upstream.max_in_flight).".to_owned()
             }
             Self::Draining => "This gateway is shutting down.".to_owned(),
             // The variant says what happened; the source may hold what the caller must not see.
+            Self::Fetch(error) if self.code() == "upstream_invalid" => {
+                format!("The upstream's answer cannot be used: {error}.")
+            }
             Self::Fetch(error) => format!("The upstream did not answer: {error}."),
         }
     }

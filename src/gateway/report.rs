@@ -27,10 +27,14 @@ impl Gateway {
     ) {
         let took = arrived.elapsed();
         self.metrics.answered(record.rule, outcome, took);
-        let wanted = match (self.access, outcome) {
-            (Access::Off, _) | (Access::Upstream, Outcome::Hit) => false,
-            (Access::All, _)
-            | (Access::Upstream, Outcome::Fetched | Outcome::Refused | Outcome::Failed) => true,
+        let cost_nothing = match outcome {
+            Outcome::Hit | Outcome::Joined | Outcome::Waited | Outcome::Held => true,
+            Outcome::Fetched | Outcome::Refused | Outcome::Failed => false,
+        };
+        let wanted = match self.access {
+            Access::Off => false,
+            Access::Upstream => !cost_nothing,
+            Access::All => true,
         };
         if !wanted {
             return;
@@ -71,7 +75,7 @@ impl Gateway {
         gauges.cache_bytes.set(signed(self.cache.bytes()));
         gauges
             .in_flight
-            .set(signed(self.setup.berths.taken() as u64));
+            .set(signed(self.book.berths().taken() as u64));
         self.metrics.encode()
     }
 
@@ -103,7 +107,10 @@ impl Gateway {
                 "bytes": self.cache.bytes(),
                 "max_bytes": self.max_bytes,
             },
-            "in_flight": self.setup.berths.taken(),
+            "waiters": self.max_waiters - self.waiters.available_permits(),
+            "steps_live": self.book.steps(),
+            "holds": self.holds.len(),
+            "in_flight": self.book.berths().taken(),
             "connections": self.gauges().connections.get(),
         })
     }

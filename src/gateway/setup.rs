@@ -9,7 +9,6 @@ use subtle::ConstantTimeEq;
 
 use super::refusal::Refusal;
 use crate::config::{self, Config, Secret, Value};
-use crate::fetch::Berths;
 use crate::step::{Partition, Rule};
 use crate::upstream::{Injection, Redactor, SetupError, Upstream, presented_tokens};
 
@@ -37,15 +36,14 @@ pub(super) struct Setup {
     pub(super) upstream: Upstream,
     pub(super) upstream_query: Vec<(String, String)>,
     pub(super) forward_headers: Vec<hyper::header::HeaderName>,
-    pub(super) berths: Berths,
     pub(super) redactor: Redactor,
     /// From a request's arrival to the end of its answer.
     pub(super) timeout: Duration,
+    /// How long a 429 is held for everyone, at most; zero: never.
+    pub(super) max_hold: Duration,
     pub(super) honor_no_store: bool,
     /// Bytes of a body that a fetch may hold.
     pub(super) held: usize,
-    /// Bytes of a body that may be stored.
-    pub(super) stored: usize,
 }
 
 impl Setup {
@@ -83,12 +81,11 @@ impl Setup {
             upstream: Upstream::new(upstream)?,
             upstream_query: upstream.query.clone(),
             forward_headers: upstream.forward_headers.clone(),
-            berths: Berths::new(upstream.max_in_flight, upstream.queue_timeout),
+            max_hold: upstream.max_hold,
             redactor: Redactor::new(injected),
             timeout: upstream.timeout,
             honor_no_store: config.cache.honor_no_store,
             held: stored.max(SEARCHED),
-            stored,
         })
     }
 

@@ -23,7 +23,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::drain::{Phase, Watch};
 use super::listener::Stream;
-use crate::gateway::{Answer, Door, Gateway, Refusal};
+use crate::gateway::{Answer, Door, Gateway};
 use crate::upstream::Body;
 
 /// Large enough for a head that carries a 64 KiB target, so that hyper can say 414 rather than 431.
@@ -167,28 +167,15 @@ pub(super) trait Respond: Send + Sync + 'static {
     fn respond(&self, request: Request<Incoming>) -> impl Future<Output = Answer> + Send;
 }
 
-/// Answers by the gateway, until the last second of a drain.
+/// Answers by the gateway.
 pub(super) struct Data {
-    gateway: Arc<Gateway>,
-    door: Door,
-    watch: Watch,
-}
-
-pub(super) fn data(gateway: Arc<Gateway>, door: Door, watch: Watch) -> Data {
-    Data {
-        gateway,
-        door,
-        watch,
-    }
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) door: Door,
 }
 
 impl Respond for Data {
     async fn respond(&self, request: Request<Incoming>) -> Answer {
-        tokio::select! {
-            biased;
-            answer = self.gateway.answer(request, self.door) => answer,
-            () = self.watch.reached(Phase::Closing) => Refusal::Draining.answer(),
-        }
+        self.gateway.answer(request, self.door).await
     }
 }
 

@@ -23,7 +23,7 @@ pub use health::{HealthError, check_ready};
 
 use crate::config::{Address, Config};
 use crate::gateway::{Counted, Door, Gateway};
-use connection::Limits;
+use connection::{Data, Limits};
 use drain::Drain;
 use listener::Listener;
 
@@ -42,6 +42,7 @@ pub struct BindError {
 pub struct Edge {
     data: Vec<Address>,
     admin: SocketAddr,
+    gateway: Arc<Gateway>,
     drain: Drain,
     connections: TaskTracker,
     admin_tasks: TaskTracker,
@@ -99,14 +100,19 @@ impl Edge {
                     let open = Counted::new(&gateway.gauges().connections);
                     let (gateway, watch) = (Arc::clone(&gateway), watch.clone());
                     async move {
-                        let service = connection::data(gateway, door, watch.clone());
+                        let service = Data { gateway, door };
                         connection::serve(stream, service, limits, watch).await;
                         drop(open);
                     }
                 },
             ));
         }
-        tracing::info!(on = %"admin", address = %admin, "listening");
+        tracing::info!(
+            on = %"admin",
+            address = %admin,
+            upstream = %config.upstream.base_url,
+            "listening"
+        );
         let desk = Arc::new(admin::Desk::new(
             &config.admin,
             Arc::clone(gateway),
@@ -124,6 +130,7 @@ impl Edge {
             },
         ));
         Ok(Self {
+            gateway: Arc::clone(gateway),
             data,
             admin,
             drain,
@@ -149,11 +156,14 @@ impl Edge {
     /// `server.drain_timeout`, whether everything was answered by then.
     pub async fn drain(self) -> bool {
         let end = Instant::now() + self.drain_timeout;
-        self.drain.enter(Phase::LameDuck);
-        tracing::info!(phase = Phase::LameDuck.as_str(), "draining");
-        tokio::time::sleep(self.lame_duck.min(self.drain_timeout)).await;
+        if !self.lame_duck.is_zero() {
+            self.drain.enter(Phase::LameDuck);
+            tracing::info!(phase = Phase::LameDuck.as_str(), "draining");
+            tokio::time::sleep(self.lame_duck.min(self.drain_timeout)).await;
+        }
 
         self.drain.enter(Phase::Draining);
+        self.gateway.begin_drain();
         tracing::info!(phase = Phase::Draining.as_str(), "draining");
         self.connections.close();
         let last_second = end.checked_sub(drain::LAST_SECOND).unwrap_or(end);
@@ -162,6 +172,7 @@ impl Edge {
             .is_ok();
         if !done {
             self.drain.enter(Phase::Closing);
+            self.gateway.close();
             tracing::warn!(
                 phase = Phase::Closing.as_str(),
                 connections = self.connections.len(),

@@ -49,6 +49,43 @@ impl Conditions {
     }
 }
 
+/// The longest time that a request can ask to be held.
+const LONGEST_WAIT: u64 = 60;
+
+/// The `wait` preference (RFC 7240 section 4.3) in whole seconds, at most [`LONGEST_WAIT`]. The
+/// first one counts; one without a positive number, like any other preference, is ignored.
+pub fn wait_preference(headers: &HeaderMap) -> Option<u64> {
+    let (_, value) = headers
+        .get_all("prefer")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| split_unquoted(value, ','))
+        // Parameters of a preference follow behind semicolons.
+        .filter_map(|preference| split_unquoted(preference, ';').next())
+        .map(|preference| preference.split_once('=').unwrap_or((preference, "")))
+        .find(|(name, _)| name.trim().eq_ignore_ascii_case("wait"))?;
+    let value = value.trim();
+    let quoted = value
+        .strip_prefix('"')
+        .and_then(|value| value.strip_suffix('"'));
+    let digits = quoted.unwrap_or(value);
+    let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    // Only a number too large to be read fails here.
+    let seconds = is_number.then(|| digits.parse().unwrap_or(u64::MAX))?;
+    (seconds > 0).then_some(seconds.min(LONGEST_WAIT))
+}
+
+/// Splits where the separator stands outside of quotes.
+fn split_unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    text.split(move |c| {
+        let splits = c == separator && !quoted;
+        quoted ^= c == '"' && !escaped;
+        escaped = c == '\\' && quoted && !escaped;
+        splits
+    })
+}
+
 /// Whether `If-None-Match` names `etag`, by weak comparison (RFC 9110 section 13.1.2).
 pub fn none_match(headers: &HeaderMap, etag: &str) -> bool {
     headers
@@ -160,6 +197,36 @@ mod tests {
             }
             .accept_age(0)
         );
+    }
+
+    #[test]
+    fn the_first_wait_counts_and_nonsense_is_ignored() {
+        let wait = |value| wait_preference(&headers(&[("prefer", value)]));
+        for (value, expected) in [
+            ("wait=5", Some(5)),
+            ("Wait = 5", Some(5)),
+            ("wait=\"5\"", Some(5)),
+            ("respond-async, wait=5;x=y", Some(5)),
+            ("wait=5, wait=9", Some(5)),
+            ("foo=\"a, wait=9\", wait=5", Some(5)),
+            ("foo=\"\\\", wait=9\", wait=5", Some(5)),
+            ("wait=60", Some(60)),
+            ("wait=61", Some(60)),
+            ("wait=99999999999999999999999", Some(60)),
+            ("wait=0", None),
+            ("wait", None),
+            ("wait=", None),
+            ("wait=x", None),
+            ("wait=-1", None),
+            ("wait=1.5", None),
+            ("wait=x, wait=5", None),
+            ("await=5", None),
+            ("", None),
+        ] {
+            assert_eq!(wait(value), expected, "{value}");
+        }
+        let two = headers(&[("prefer", "return=minimal"), ("prefer", "wait=7")]);
+        assert_eq!(wait_preference(&two), Some(7));
     }
 
     #[test]

@@ -11,6 +11,9 @@ const END: u8 = b'\n';
 
 const PARTITION: usize = 16;
 
+/// Stands before the rule's name in the key of a list; no rule's name contains it.
+const LIST: &str = "list:";
+
 /// Within it bodies and fetches may be shared: a hash of everything injected and of where it goes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Partition([u8; PARTITION]);
@@ -63,9 +66,26 @@ pub struct Key {
 impl Key {
     /// The key of a request for the resource of `rule` with these ids.
     pub fn new(partition: Partition, rule: &str, ids: &[&str], variant: &str) -> Self {
+        Self::with_mark(partition, rule, "", ids, variant)
+    }
+
+    /// The key of a request for the list of `rule` below these ids. Never the key of a resource,
+    /// and covered by no purge: lists are not stored.
+    pub fn of_list(partition: Partition, rule: &str, ids: &[&str], variant: &str) -> Self {
+        Self::with_mark(partition, rule, LIST, ids, variant)
+    }
+
+    fn with_mark(
+        partition: Partition,
+        rule: &str,
+        mark: &str,
+        ids: &[&str],
+        variant: &str,
+    ) -> Self {
         let size = PARTITION + rule.len() + 1 + ids.iter().map(|id| id.len() + 1).sum::<usize>();
         let mut step = Vec::with_capacity(size);
         step.extend_from_slice(&partition.0);
+        step.extend_from_slice(mark.as_bytes());
         write_path(&mut step, rule, ids);
         Self {
             step: StepKey(step.into()),

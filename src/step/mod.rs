@@ -5,12 +5,13 @@
 
 pub mod conditions;
 pub mod key;
+pub mod pace;
 pub mod path;
 pub mod query;
 pub mod rule;
 pub mod verdict;
 
-pub use conditions::{Conditions, none_match};
+pub use conditions::{Conditions, none_match, wait_preference};
 pub use key::{Key, Partition, Scope, StepKey};
 pub use path::Route;
 pub use query::Query;

@@ -57,7 +57,7 @@ fn checked<'p>(ids: Vec<&'p str>, route: impl FnOnce(Vec<&'p str>) -> Route<'p>)
     if ids.iter().all(|id| is_id(id)) {
         route(ids)
     } else {
-        Route::Invalid("an id in the path is not 1 to 128 characters of A-Z a-z 0-9 _ -")
+        Route::Invalid("An id in the path is not 1 to 128 characters of A-Z a-z 0-9 _ -.")
     }
 }
 
@@ -89,7 +89,7 @@ fn disguised(rules: &[Rule], path: &str) -> Option<&'static str> {
     let decoded: Cow<'_, str> = percent_decode_str(path).decode_utf8_lossy();
     let parts: Vec<&str> = decoded.split('/').skip(1).collect();
     if parts.iter().any(|part| matches!(*part, "." | "..")) {
-        return Some("the path contains a dot segment");
+        return Some("The path contains a dot segment.");
     }
     let trimmed = parts
         .iter()
@@ -116,11 +116,11 @@ fn disguised(rules: &[Rule], path: &str) -> Option<&'static str> {
     if !ours(&parts[..trimmed]) && !ours(&full) {
         None
     } else if path.contains('%') {
-        Some("the path contains percent-encoding; ids and names are sent plain")
+        Some("The path contains percent-encoding; ids and names are sent plain.")
     } else if trimmed < parts.len() {
-        Some("the path ends in a slash")
+        Some("The path ends in a slash.")
     } else {
-        Some("the path contains an empty segment")
+        Some("The path contains an empty segment.")
     }
 }
 

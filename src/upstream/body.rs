@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::FetchError;
 use super::pool::Lease;
+use crate::fetch::Berth;
 
 /// The body of an answer.
 #[derive(Debug, Default)]
@@ -44,6 +45,8 @@ pub struct Passage {
     deadline: Instant,
     /// Set when it is first polled as a body: a gathered one never needs it.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Its place among the fetches under way.
+    berth: Option<Berth>,
 }
 
 impl fmt::Debug for Passage {
@@ -60,7 +63,14 @@ impl Passage {
             lease: Some(lease),
             deadline,
             timer: None,
+            berth: None,
         }
+    }
+
+    /// Keeps its place among the fetches under way until it has ended.
+    pub fn with(mut self, berth: Berth) -> Self {
+        self.berth = Some(berth);
+        self
     }
 
     /// Reads up to `limit` bytes. Whoever calls it sets the time limit.

@@ -79,6 +79,9 @@ pub enum FetchError {
     /// `upstream.timeout` passed.
     #[error("deadline passed")]
     Deadline,
+    /// Its task ended without a word.
+    #[error("the fetch was abandoned")]
+    Abandoned,
 }
 
 /// What a fetch asks for.
@@ -88,17 +91,15 @@ pub struct Call<'a> {
     pub path: &'a str,
     /// The query without its `?`, ours not yet added.
     pub query: &'a str,
-    /// The caller's headers; the few that may go up are taken from them.
-    pub caller: &'a HeaderMap,
-    /// What is injected.
-    pub injection: &'a Injection,
+    /// What goes up, but for the host: see [`Injection::upward`].
+    pub headers: &'a HeaderMap,
     /// When it must be over.
     pub deadline: Instant,
 }
 
 /// What a fetch brought: the head as it came, and the body as far as it may be held.
 #[derive(Debug)]
-pub struct Landed {
+pub struct Fetched {
     /// The upstream's status.
     pub status: StatusCode,
     /// The upstream's headers, not yet cleaned.
@@ -142,13 +143,17 @@ impl Upstream {
     ///
     /// # Errors
     /// [`FetchError`], by `call.deadline` at the latest.
-    pub async fn fetch(&self, call: &Call<'_>, limit: usize) -> Result<Landed, FetchError> {
+    pub async fn fetch(&self, call: &Call<'_>, limit: usize) -> Result<Fetched, FetchError> {
         timeout_at(call.deadline, self.fetch_undisturbed(call, limit))
             .await
             .unwrap_or(Err(FetchError::Deadline))
     }
 
-    async fn fetch_undisturbed(&self, call: &Call<'_>, limit: usize) -> Result<Landed, FetchError> {
+    async fn fetch_undisturbed(
+        &self,
+        call: &Call<'_>,
+        limit: usize,
+    ) -> Result<Fetched, FetchError> {
         let (response, connection) = self.send(call).await?;
         let (head, incoming) = response.into_parts();
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -156,7 +161,7 @@ impl Upstream {
         }
         let passage = Passage::new(incoming, self.pool.lease(connection), call.deadline);
         let body = passage.gather(limit).await?;
-        Ok(Landed {
+        Ok(Fetched {
             status: head.status,
             headers: head.headers,
             body,
@@ -217,7 +222,7 @@ impl Upstream {
         *request.uri_mut() = target
             .try_into()
             .expect("a matched path and an escaped or received query make a valid target");
-        *request.headers_mut() = call.injection.upward(call.caller);
+        *request.headers_mut() = call.headers.clone();
         if version != Version::HTTP_2 {
             request.headers_mut().insert(HOST, self.authority.clone());
         }

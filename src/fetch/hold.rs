@@ -1,0 +1,213 @@
+//! The shared hold: where an upstream said "not before then", nobody asks before then.
+//!
+//! A hold ends when its time has passed. Then one fetch goes first, as a probe; the others of its
+//! partition wait for it, so that a crowd does not run into the same refusal. A hold is never
+//! invented and never longer than the upstream said.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// The holds, by partition.
+pub struct Holds<P, S> {
+    holds: Arc<Mutex<HashMap<P, Hold<S>>>>,
+}
+
+struct Hold<S> {
+    /// What the upstream said.
+    said: S,
+    until: Instant,
+    /// Set while a probe is out: wakes those who wait for it.
+    probing: Option<Arc<Notify>>,
+}
+
+/// Whether a fetch may go.
+#[derive(Debug)]
+pub enum Clearance<P: Eq + Hash, S> {
+    /// Nothing is held.
+    Go,
+    /// The hold's time is over: this one goes first.
+    First(Probe<P, S>),
+    /// Held: what the upstream said, and until when.
+    Held(S, Instant),
+}
+
+/// The first fetch after a hold. The others go when it has landed, or is dropped.
+pub struct Probe<P: Eq + Hash, S> {
+    partition: P,
+    holds: Arc<Mutex<HashMap<P, Hold<S>>>>,
+}
+
+impl<P: Eq + Hash, S> fmt::Debug for Probe<P, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Probe")
+    }
+}
+
+impl<P, S> fmt::Debug for Holds<P, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Holds({})", lock(&self.holds).len())
+    }
+}
+
+impl<P, S> Default for Holds<P, S> {
+    fn default() -> Self {
+        Self {
+            holds: Arc::default(),
+        }
+    }
+}
+
+fn lock<P, S>(holds: &Mutex<HashMap<P, Hold<S>>>) -> MutexGuard<'_, HashMap<P, Hold<S>>> {
+    // Entries are put in and taken out whole.
+    holds.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<P: Clone + Eq + Hash, S: Clone> Holds<P, S> {
+    /// Holds the partition until then, unless it is held for longer already.
+    pub fn hold(&self, partition: P, said: S, until: Instant) {
+        let mut holds = lock(&self.holds);
+        match holds.get_mut(&partition) {
+            // A probe is out, and a flight from before it landed: the probe knows better.
+            Some(hold) if hold.until >= until => {}
+            Some(hold) => {
+                hold.said = said;
+                hold.until = until;
+                if let Some(waiting) = hold.probing.take() {
+                    waiting.notify_waiters();
+                }
+            }
+            None => {
+                holds.insert(
+                    partition,
+                    Hold {
+                        said,
+                        until,
+                        probing: None,
+                    },
+                );
+            }
+        }
+    }
+
+    /// What holds the partition right now, if anything does.
+    pub fn held(&self, partition: &P, now: Instant) -> Option<(S, Instant)> {
+        let holds = lock(&self.holds);
+        let hold = holds.get(partition)?;
+        (now < hold.until).then(|| (hold.said.clone(), hold.until))
+    }
+
+    /// Whether a fetch of this partition may go; waits only while a probe is out.
+    pub async fn clearance(&self, partition: &P) -> Clearance<P, S> {
+        loop {
+            let waiting = {
+                let mut holds = lock(&self.holds);
+                let Some(hold) = holds.get_mut(partition) else {
+                    return Clearance::Go;
+                };
+                if Instant::now() < hold.until {
+                    return Clearance::Held(hold.said.clone(), hold.until);
+                }
+                match &hold.probing {
+                    Some(waiting) => Arc::clone(waiting).notified_owned(),
+                    None => {
+                        hold.probing = Some(Arc::default());
+                        return Clearance::First(Probe {
+                            partition: partition.clone(),
+                            holds: Arc::clone(&self.holds),
+                        });
+                    }
+                }
+            };
+            waiting.await;
+        }
+    }
+
+    /// Partitions that are held or being probed.
+    pub fn len(&self) -> usize {
+        lock(&self.holds).len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<P: Eq + Hash, S> Drop for Probe<P, S> {
+    fn drop(&mut self) {
+        let mut holds = lock(&self.holds);
+        // A hold that the probe itself ran into is a new one: it is no longer being probed.
+        if let Some(hold) = holds.get_mut(&self.partition)
+            && let Some(waiting) = hold.probing.take()
+        {
+            holds.remove(&self.partition);
+            waiting.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hold_ends_on_time_and_one_goes_first() {
+        let holds: Arc<Holds<u8, &str>> = Arc::default();
+        assert!(matches!(holds.clearance(&1).await, Clearance::Go));
+        let until = Instant::now() + SECOND;
+        holds.hold(1, "busy", until);
+        assert!(matches!(holds.clearance(&1).await, Clearance::Held("busy", at) if at == until));
+        assert!(matches!(holds.clearance(&2).await, Clearance::Go));
+        tokio::time::advance(SECOND).await;
+        assert_eq!(holds.held(&1, Instant::now()), None);
+        let Clearance::First(probe) = holds.clearance(&1).await else {
+            panic!("the first goes");
+        };
+        let second = {
+            let holds = Arc::clone(&holds);
+            async move { matches!(holds.clearance(&1).await, Clearance::Go) }
+        };
+        tokio::pin!(second);
+        assert!(
+            tokio::time::timeout(SECOND, &mut second).await.is_err(),
+            "the others wait"
+        );
+        drop(probe);
+        assert!(second.await);
+        assert!(holds.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_is_refused_holds_again() {
+        let holds: Holds<u8, &str> = Holds::default();
+        holds.hold(1, "first", Instant::now() + SECOND);
+        tokio::time::advance(SECOND).await;
+        let Clearance::First(probe) = holds.clearance(&1).await else {
+            panic!("the first goes");
+        };
+        holds.hold(1, "second", Instant::now() + SECOND);
+        drop(probe);
+        assert!(matches!(
+            holds.clearance(&1).await,
+            Clearance::Held("second", _)
+        ));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_earlier_end_does_not_shorten_a_hold() {
+        let holds: Holds<u8, &str> = Holds::default();
+        let until = Instant::now() + 3 * SECOND;
+        holds.hold(1, "long", until);
+        holds.hold(1, "short", Instant::now() + SECOND);
+        assert_eq!(holds.held(&1, Instant::now()), Some(("long", until)));
+    }
+}

@@ -1,0 +1,263 @@
+//! A shuttle: who is aboard, and its life from the gate to its landing.
+//!
+//! A flight belongs to nobody: it is a task of its own, goes on when the passenger that caused it
+//! leaves, and is dropped when none is left.
+
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use super::berths::Berth;
+use super::book::Shared;
+use super::departures::{
+    ALONE, Answer, Fetch, Flown, Landed, MAX_IN_THE_AIR, Manifest, Ride, Seat,
+};
+
+/// One gathering, one flight.
+pub(super) struct Shuttle<F: Fetch> {
+    id: u64,
+    seats: Vec<(Seat, oneshot::Sender<Answer<F>>)>,
+    aboard: Arc<Aboard>,
+}
+
+/// How many still wait for a shuttle.
+#[derive(Default)]
+pub(super) struct Aboard {
+    count: AtomicUsize,
+    deserted: Notify,
+}
+
+/// A place in a shuttle, until the passenger has its answer or leaves.
+pub(super) struct Passenger<F: Fetch> {
+    pub(super) answer: oneshot::Receiver<Answer<F>>,
+    aboard: Arc<Aboard>,
+}
+
+impl<F: Fetch> Drop for Passenger<F> {
+    fn drop(&mut self) {
+        if self.aboard.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.aboard.deserted.notify_one();
+        }
+    }
+}
+
+impl<F: Fetch> Shuttle<F> {
+    pub(super) fn new(id: u64) -> Self {
+        Self {
+            id,
+            seats: Vec::new(),
+            aboard: Arc::default(),
+        }
+    }
+
+    pub(super) fn aboard(&self) -> Arc<Aboard> {
+        Arc::clone(&self.aboard)
+    }
+
+    /// Called with the book locked, like everything that changes who is aboard but leaving.
+    pub(super) fn board(&mut self, seat: Seat) -> Passenger<F> {
+        let (sender, answer) = oneshot::channel();
+        self.seats.push((seat, sender));
+        self.aboard.count.fetch_add(1, Ordering::AcqRel);
+        Passenger {
+            answer,
+            aboard: Arc::clone(&self.aboard),
+        }
+    }
+
+    fn manifest(&self) -> Option<Manifest> {
+        let waiting = || {
+            self.seats
+                .iter()
+                .filter(|(_, s)| !s.is_closed())
+                .map(|(seat, _)| seat)
+        };
+        Some(Manifest {
+            deadline: waiting().map(|seat| seat.deadline).max()?,
+            store: waiting().any(|seat| seat.store),
+            fresh: waiting().any(|seat| seat.fresh),
+        })
+    }
+
+    /// Tells those that take it from a fetch with this number. The first seat is the opener's, as
+    /// long as it is its `own` shuttle that has landed.
+    fn tell(&mut self, number: u64, news: &F::Shared, own: bool) {
+        let seats = std::mem::take(&mut self.seats);
+        for (place, (seat, sender)) in seats.into_iter().enumerate() {
+            if seat.after > number {
+                self.seats.push((seat, sender));
+            } else {
+                let news = news.clone();
+                let ride = if own && place == 0 {
+                    Ride::Opened(news)
+                } else {
+                    Ride::Joined(news)
+                };
+                // Who has left needs no answer.
+                let _ = sender.send(ride);
+            }
+        }
+    }
+}
+
+/// A shuttle's place in the book. Dropped, however its task ends, it leaves the book clean.
+pub(super) struct Place<K: Clone + Eq + Hash, F: Fetch> {
+    shared: Arc<Shared<K, F>>,
+    key: K,
+    id: u64,
+}
+
+impl<K: Clone + Eq + Hash, F: Fetch> Drop for Place<K, F> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        let Some(step) = state.steps.get_mut(&self.key) else {
+            return;
+        };
+        if step.gate.as_ref().is_some_and(|gate| gate.id == self.id) {
+            step.gate = None;
+        }
+        step.air.retain(|shuttle| shuttle.id != self.id);
+        step.landed.notify_one();
+        state.forget(&self.key, Instant::now(), self.shared.window);
+    }
+}
+
+impl<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> Place<K, F> {
+    pub(super) fn new(shared: &Arc<Shared<K, F>>, key: K, id: u64) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            key,
+            id,
+        }
+    }
+
+    /// The life of a shuttle: gather, depart, land; or end early, when nobody is left.
+    pub(super) async fn run(self, aboard: Arc<Aboard>, fetch: F) {
+        tokio::select! {
+            biased;
+            () = self.fly(fetch) => {}
+            () = self.deserted(&aboard) => {}
+        }
+    }
+
+    async fn fly(&self, mut fetch: F) {
+        self.turn().await;
+        if let Some(news) = fetch.clearance().await {
+            return self.give_up(&news);
+        }
+        let Ok(berth) = self.shared.berths.take().await else {
+            return self.give_up(&fetch.no_berth());
+        };
+        let Some(flight) = self.depart(fetch, berth) else {
+            return;
+        };
+        let (number, landed) = flight.await;
+        self.land(number, landed);
+    }
+
+    /// Waits until the window and the number of flights allow a departure. Both stay allowed until
+    /// this shuttle leaves: no other can leave before it.
+    async fn turn(&self) {
+        loop {
+            let (wait, landed) = {
+                let state = self.shared.lock();
+                let Some(step) = state.steps.get(&self.key) else {
+                    return;
+                };
+                let next = step.last_departure.map(|at| at + self.shared.window);
+                let wait = next.filter(|at| *at > Instant::now());
+                if wait.is_none() && step.air.len() < MAX_IN_THE_AIR {
+                    return;
+                }
+                (wait, Arc::clone(&step.landed))
+            };
+            match wait {
+                Some(at) => sleep_until(at).await,
+                None => landed.notified().await,
+            }
+        }
+    }
+
+    /// Closes the gate and lets go; nothing if everybody has left.
+    fn depart(
+        &self,
+        fetch: F,
+        berth: Berth,
+    ) -> Option<impl Future<Output = Flown<F>> + Send + use<K, F>> {
+        let mut state = self.shared.lock();
+        let step = state.steps.get_mut(&self.key)?;
+        let shuttle = step.gate.take_if(|gate| gate.id == self.id)?;
+        let manifest = shuttle.manifest()?;
+        step.air.push(shuttle);
+        step.last_departure = Some(Instant::now());
+        Some(fetch.depart(manifest, berth))
+    }
+
+    /// Tells everybody at the gate, and nobody else.
+    fn give_up(&self, news: &F::Shared) {
+        let mut state = self.shared.lock();
+        if let Some(step) = state.steps.get_mut(&self.key)
+            && let Some(mut gate) = step.gate.take_if(|gate| gate.id == self.id)
+        {
+            gate.tell(u64::MAX, news, true);
+        }
+    }
+
+    fn land(&self, number: u64, landed: Landed<F::Shared, F::Own>) {
+        let mut state = self.shared.lock();
+        let Some(step) = state.steps.get_mut(&self.key) else {
+            return;
+        };
+        let Some(index) = step.air.iter().position(|shuttle| shuttle.id == self.id) else {
+            return;
+        };
+        let mut shuttle = step.air.swap_remove(index);
+        match landed {
+            Landed::Live(news) => shuttle.tell(number, &news, true),
+            Landed::Final(news) => {
+                shuttle.tell(number, &news, true);
+                for other in step.air.iter_mut().chain(&mut step.gate) {
+                    other.tell(number, &news, false);
+                }
+            }
+            Landed::Own(own) => {
+                step.alone_until = Some(Instant::now() + ALONE);
+                let mut own = Some(Ride::Own(own));
+                let gate = step
+                    .gate
+                    .as_mut()
+                    .map(|gate| std::mem::take(&mut gate.seats));
+                for (_, sender) in shuttle.seats.into_iter().chain(gate.unwrap_or_default()) {
+                    // The earliest that is still there gets it.
+                    if let Err(back) = sender.send(own.take().unwrap_or(Ride::Alone))
+                        && matches!(back, Ride::Own(_))
+                    {
+                        own = Some(back);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns when nobody waits for this shuttle any more; then nobody can board it either.
+    async fn deserted(&self, aboard: &Aboard) {
+        loop {
+            aboard.deserted.notified().await;
+            if self.leave_if_empty(aboard) {
+                return;
+            }
+        }
+    }
+
+    fn leave_if_empty(&self, aboard: &Aboard) -> bool {
+        let mut state = self.shared.lock();
+        let empty = aboard.count.load(Ordering::Acquire) == 0;
+        if empty && let Some(step) = state.steps.get_mut(&self.key) {
+            step.gate.take_if(|gate| gate.id == self.id);
+        }
+        empty
+    }
+}
