@@ -34,6 +34,7 @@ pub(crate) enum Command {
     /// Validate the configuration and print the effective one, secrets redacted
     Check,
     /// Run a sandbox upstream, the gateway and pollers in one process, and watch the traffic shrink
+    /// (takes --listen and --admin; the rest of its configuration is its own)
     Demo(Demo),
     /// Ask a running gateway whether it is ready: exit 0 or 1
     Health,
@@ -42,8 +43,8 @@ pub(crate) enum Command {
 /// Each overrides its variable, which overrides the file.
 #[derive(Debug, Args)]
 pub(crate) struct Settings {
-    /// Configuration file (TOML); without one, the built-in defaults
-    #[arg(long, global = true, value_name = "FILE", env = "STEPGATE_CONFIG")]
+    /// Configuration file (TOML); without one, the built-in defaults [env: STEPGATE_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Where to listen: 127.0.0.1:8180 or unix:/path; repeatable [env: STEPGATE_LISTEN]
     #[arg(long, global = true, value_name = "ADDR")]
@@ -71,7 +72,7 @@ pub(crate) struct Demo {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) duration: Option<Duration>,
     /// How many services poll
-    #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 240, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) pollers: u16,
 }
 

@@ -4,18 +4,21 @@ mod answer;
 mod flight;
 mod guard;
 mod metrics;
+mod news;
 mod outcome;
+mod pace;
 mod refusal;
 mod report;
 mod ride;
 mod setup;
+mod wall_clock;
 
 use std::sync::Arc;
 
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
 use hyper::{Method, Request};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +28,7 @@ pub(crate) use guard::admit;
 pub(crate) use metrics::Counted;
 pub use outcome::Outcome;
 pub(crate) use refusal::Refusal;
+pub use report::PurgeError;
 
 use crate::cache::Cache;
 use crate::config::{Access, Config};
@@ -33,11 +37,16 @@ use crate::step::rule::API_PREFIX;
 use crate::step::{Conditions, Key, Partition, Query, Route, wait_preference};
 use crate::upstream::SetupError;
 use answer::Asked;
-use flight::{Arrived, Errand, Flight, News};
+use flight::Flight;
 use metrics::Metrics;
+use news::{Arrived, Errand, News};
 use outcome::{Forward, Record};
 use ride::Got;
 use setup::{Account, Setup};
+
+/// Path and query, as they go up, in bytes. Beside it a target of 64 KiB, the longest that the `http`
+/// crate takes, has room for what the configuration may add.
+const LONGEST_TARGET: usize = 32 * 1024;
 
 /// Everything that a request needs.
 #[derive(Debug)]
@@ -46,7 +55,8 @@ pub struct Gateway {
     cache: Cache,
     book: Book<Key, Flight>,
     holds: Holds<Partition, Arc<Arrived>>,
-    patrols: Patrols<Key, News>,
+    /// By step, and by whether what they bring may be stored.
+    patrols: Patrols<(Key, bool), News>,
     /// Places for requests that are held by their wait preference.
     waiters: Arc<Semaphore>,
     max_waiters: usize,
@@ -75,6 +85,7 @@ impl Wanted<'_> {
             rule: self.rule,
             ids: (!self.is_list).then(|| self.ids.into_iter().map(Box::from).collect()),
             partition: account.partition,
+            client: account.name.clone(),
             key: self.key,
             storable: self.query.is_known(),
             path: head.uri.path()[API_PREFIX.len()..].into(),
@@ -175,21 +186,25 @@ impl Gateway {
 
         let seat = self.seat(&wanted.key, forward, conditions, arrived);
         let errand = wanted.errand(head, account);
-        let place = Arc::clone(&self.waiters).try_acquire_owned();
-        let wait = wait_preference(&head.headers).filter(|_| place.is_ok() && errand.ids.is_some());
-        let got = match wait {
-            Some(seconds) => self.await_end(&errand, seat, arrived, seconds).await?,
-            None => {
-                drop(place);
-                self.ride(&errand, seat).await
-            }
+        let wait = self.wait(&errand, head);
+        let (got, waited) = match &wait {
+            Some((seconds, _)) => self.await_end(&errand, seat, arrived, *seconds).await?,
+            None => (self.ride(&errand, seat).await, false),
         };
         let (mut answer, outcome) = self.tell(got, forward, asked, record)?;
-        if let Some(seconds) = wait {
+        if let Some((seconds, _)) = wait.filter(|_| waited) {
             answer::say_waited(&mut answer, seconds);
             return Ok((answer, Outcome::Waited));
         }
         Ok((answer, outcome))
+    }
+
+    /// How many seconds a request is to be held, and its place among those that are. Where all are
+    /// taken it is answered as if it had not asked.
+    fn wait(&self, errand: &Errand, head: &Parts) -> Option<(u64, OwnedSemaphorePermit)> {
+        let seconds = wait_preference(&head.headers).filter(|_| errand.ids.is_some())?;
+        let place = Arc::clone(&self.waiters).try_acquire_owned().ok()?;
+        Some((seconds, place))
     }
 
     /// Reads path and query; the key is made of what the caller sent, before anything is rewritten.
@@ -217,8 +232,13 @@ impl Gateway {
         if !matches!(head.method, Method::GET | Method::HEAD) {
             return Err(Refusal::MethodNotAllowed);
         }
+        if head.uri.path().len() + query.as_str().len() > LONGEST_TARGET {
+            return Err(Refusal::InvalidRequest(
+                "The path and the query are too long.",
+            ));
+        }
         let name = self.setup.rules[rule].name();
-        let variant = self.variant(&query, head);
+        let variant = Self::variant(&query, head, account);
         let key = if is_list {
             Key::of_list(account.partition, name, &ids, &variant)
         } else {
@@ -233,23 +253,21 @@ impl Gateway {
         })
     }
 
-    /// Query and forwarded headers: all that can change the body of one path. An unknown query is
-    /// kept apart from a canonical one of the same spelling.
-    fn variant(&self, query: &Query, head: &Parts) -> String {
+    /// Query and forwarded headers, as they go up: all that can change the body of one path. An
+    /// unknown query is kept apart from a canonical one of the same spelling.
+    fn variant(query: &Query, head: &Parts, account: &Account) -> String {
         let mut variant = if query.is_known() {
             String::new()
         } else {
             "?".to_owned()
         };
         variant.push_str(query.as_str());
-        for name in &self.setup.forward_headers {
-            for value in head.headers.get_all(name) {
-                variant.push('\n');
-                variant.push_str(name.as_str());
-                variant.push('=');
-                // Injective, whatever the bytes.
-                variant.extend(value.as_bytes().iter().map(|byte| char::from(*byte)));
-            }
+        for (name, value) in account.injection.keyed(&head.headers) {
+            variant.push('\n');
+            variant.push_str(name.as_str());
+            variant.push('=');
+            // A character for each byte, so that no two values are spelled alike.
+            variant.extend(value.as_bytes().iter().map(|byte| char::from(*byte)));
         }
         variant
     }

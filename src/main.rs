@@ -5,11 +5,12 @@ mod logging;
 
 use std::fmt::Display;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use stepgate::config::{Config, Sources};
+use stepgate::config::{Config, Problems, Sources};
 use stepgate::{Server, StartError, demo};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -17,6 +18,8 @@ use cli::{Cli, Command, Demo, Settings};
 
 /// It could not run.
 const FAILED: u8 = 1;
+/// As clap has it.
+const BAD_USAGE: u8 = 2;
 /// EX_CONFIG of sysexits.h.
 const BAD_CONFIGURATION: u8 = 78;
 
@@ -33,7 +36,7 @@ fn main() -> ExitCode {
             return if asked {
                 ExitCode::SUCCESS
             } else {
-                ExitCode::from(2)
+                ExitCode::from(BAD_USAGE)
             };
         }
     };
@@ -48,16 +51,24 @@ fn main() -> ExitCode {
     }
 }
 
-fn sources(settings: &Settings) -> Sources<'static> {
-    Sources {
-        file: settings.config.clone(),
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn load(settings: &Settings, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
+    let named = || variable("STEPGATE_CONFIG").filter(|path| !path.is_empty());
+    Config::load(&Sources {
+        file: settings
+            .config
+            .clone()
+            .or_else(|| named().map(PathBuf::from)),
         flags: settings.flags(),
-        env: &|name| std::env::var(name).ok(),
-    }
+        env,
+    })
 }
 
 fn with_configuration(settings: &Settings, run: impl FnOnce(Config) -> ExitCode) -> ExitCode {
-    match Config::load(&sources(settings)) {
+    match load(settings, &variable) {
         Ok(config) => run(config),
         Err(problems) => bad_configuration(&problems),
     }
@@ -67,10 +78,21 @@ fn serve(config: Config) -> ExitCode {
     if let Err(error) = logging::start(&config.log) {
         return bad_configuration(&format_args!("STEPGATE_LOG: {error}"));
     }
+    // The usual soft limit of 1,024 descriptors is for programs that select(); max_connections is
+    // above it. What cannot be raised is met when accepting.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
     in_runtime(async {
-        let signals = signal(SignalKind::terminate())
-            .and_then(|terminate| Ok((terminate, signal(SignalKind::interrupt())?)));
-        let (mut terminate, mut interrupt) = match signals {
+        let signals = || -> std::io::Result<_> {
+            let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
+            Ok((
+                signal(terminate)?,
+                signal(interrupt)?,
+                signal(SignalKind::hangup())?,
+            ))
+        };
+        let (mut terminate, mut interrupt, mut hangup) = match signals() {
             Ok(signals) => signals,
             Err(error) => return failed(&format_args!("cannot listen for signals: {error}")),
         };
@@ -81,7 +103,11 @@ fn serve(config: Config) -> ExitCode {
                 return failed(&format_args!("{error}: {}", error.source));
             }
         };
-        either(&mut terminate, &mut interrupt).await;
+        tokio::select! {
+            () = either(&mut terminate, &mut interrupt) => {}
+            // By default it would end the process at once.
+            () = ignore(&mut hangup) => {}
+        }
         tokio::select! {
             whole = server.drain() => {
                 tracing::info!(whole, "stopped");
@@ -95,6 +121,12 @@ fn serve(config: Config) -> ExitCode {
     })
 }
 
+async fn ignore(hangup: &mut Signal) {
+    while hangup.recv().await.is_some() {
+        tracing::warn!("SIGHUP ignored: this version reads its configuration at the start only");
+    }
+}
+
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
     tokio::select! {
         _ = terminate.recv() => {}
@@ -102,9 +134,16 @@ async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
     }
 }
 
-/// Asks the gateway that this configuration describes; needs none of its secrets.
+/// Asks the gateway that this configuration describes. Secrets that only the gateway's own environment
+/// has do not matter here; any other mistake could mean that it asks the wrong one.
 fn health(settings: &Settings) -> ExitCode {
-    let admin = Config::admin_address(&sources(settings));
+    let env = |name: &str| {
+        variable(name).or_else(|| (!name.starts_with("STEPGATE_")).then(|| format!("not-{name}")))
+    };
+    let admin = match load(settings, &env) {
+        Ok(config) => config.admin.listen,
+        Err(problems) => return failed(&problems),
+    };
     in_runtime(async {
         match stepgate::serve::check_ready(admin).await {
             Ok(()) => ExitCode::SUCCESS,
@@ -115,6 +154,11 @@ fn health(settings: &Settings) -> ExitCode {
 
 fn run_demo(settings: &Settings, options: &Demo) -> ExitCode {
     let flags = settings.flags();
+    if settings.config.is_some() || flags.upstream.is_some() || flags.log_format.is_some() {
+        let wrong = "of these flags the demo takes --listen and --admin; the rest is its own";
+        say(std::io::stderr(), &format!("stepgate: {wrong}"));
+        return ExitCode::from(BAD_USAGE);
+    }
     let options = demo::Options {
         duration: options.duration,
         pollers: usize::from(options.pollers),

@@ -19,13 +19,14 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Copies `body`, so that the entry holds its bytes and not the read buffer around them.
-    pub fn new(body: &[u8], content_type: Option<HeaderValue>) -> Self {
+    /// Copies what it keeps: bodies and header values that hyper hands out are slices, and would keep
+    /// the whole read buffer around them.
+    pub fn new(body: &[u8], content_type: Option<&HeaderValue>) -> Self {
         let now = Instant::now();
         Self {
             etag: etag_of(body),
             body: Bytes::copy_from_slice(body),
-            content_type,
+            content_type: content_type.map(copied),
             departed: 0,
             stored_at: now,
             expires_at: now,
@@ -67,6 +68,14 @@ impl Entry {
     pub(super) fn departed(&self) -> u64 {
         self.departed
     }
+}
+
+fn copied(value: &HeaderValue) -> HeaderValue {
+    const JSON: HeaderValue = HeaderValue::from_static("application/json");
+    if value == JSON {
+        return JSON;
+    }
+    HeaderValue::from_bytes(value.as_bytes()).expect("it was a header value already")
 }
 
 /// A strong entity tag (RFC 9110 section 8.8.3): half a BLAKE3 hash of the bytes, in hexadecimal,

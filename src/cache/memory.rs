@@ -13,8 +13,8 @@ use super::entry::Entry;
 use crate::step::{Key, NotStored, Scope, StepKey};
 
 /// What a stored body costs beside its bytes and its key: moka's bookkeeping, the allocations'
-/// headers, the entry itself.
-const OVERHEAD: usize = 400;
+/// headers, the entry itself: 590 bytes, as 100,000 entries of 790 bytes showed in resident memory.
+const OVERHEAD: usize = 600;
 
 /// The variants of one step that are kept at once; a further one replaces the oldest. A caller can
 /// invent variants, the upstream's answers to them are all final bodies of one step.
@@ -78,9 +78,9 @@ impl Memory {
         (!found.entry().rest(now).is_zero()).then_some(found)
     }
 
-    /// Puts an entry beside its step's other variants. Called with the walls held: nobody else
-    /// changes the step meanwhile.
-    pub(super) fn put(&self, key: &Key, entry: Entry) -> Result<(), NotStored> {
+    /// Puts an entry beside its step's other variants, without those from before the `wall`: a purge
+    /// that walks meanwhile may have removed them. Called with the walls held.
+    pub(super) fn put(&self, key: &Key, entry: Entry, wall: u64) -> Result<(), NotStored> {
         let known = self.steps.get(&key.step);
         let known = known.as_deref().unwrap_or_default();
         let newer = |v: &&Variant| v.name == key.variant && v.entry.departed() > entry.departed();
@@ -89,7 +89,7 @@ impl Memory {
         }
         let mut variants: Vec<Variant> = known
             .iter()
-            .filter(|v| v.name != key.variant)
+            .filter(|v| v.name != key.variant && v.entry.departed() >= wall)
             .cloned()
             .collect();
         if variants.len() >= MAX_VARIANTS {
@@ -122,10 +122,13 @@ impl Memory {
         removed
     }
 
-    pub(super) fn remove_covered(&self, scope: &Scope) -> usize {
+    /// Removes what departed before `number` and is covered. Walks everything, unlocked: what is put
+    /// meanwhile is from after the wall, and at worst fetched once more.
+    pub(super) fn remove_covered(&self, scope: &Scope, number: u64) -> usize {
         self.steps
             .iter()
             .filter(|(step, _)| scope.covers(step))
+            .filter(|(_, variants)| variants.iter().any(|v| v.entry.departed() < number))
             .filter_map(|(step, _)| self.steps.remove(&*step))
             .map(|variants| variants.len())
             .sum()

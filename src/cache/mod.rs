@@ -75,24 +75,25 @@ impl Cache {
             return Err(NotStored::TooLarge);
         }
         let entry = entry.kept(departure.number(), now, self.config.ttl);
-        self.walls
-            .pass(departure, &key.step, || self.memory.put(key, entry))
+        self.walls.pass(departure, &key.step, |wall| {
+            self.memory.put(key, entry, wall)
+        })
     }
 
     /// Removes all variants of a step because a fetch that left with `departure` found it live or
     /// gone. What departed later stays, and may still be stored. Returns whether one was there.
     pub fn withdraw(&self, departure: &Departure, key: &Key) -> bool {
-        let scope = Scope::Step(key.step.clone());
-        self.walls.raise_at(departure.number(), scope, || {
-            self.memory.remove_older(&key.step, departure.number())
+        self.walls.raise_at(departure.number(), &key.step, |wall| {
+            self.memory.remove_older(&key.step, wall)
         })
     }
 
     /// Removes what `scope` covers, and keeps every fetch that is under way from storing it again.
     /// Returns the number of bodies removed. Walks all entries.
     pub fn purge(&self, scope: &Scope) -> usize {
-        self.walls.raise(scope.clone());
-        self.memory.remove_covered(scope)
+        Walls::raise(&self.walls, scope.clone(), |wall| {
+            self.memory.remove_covered(scope, wall)
+        })
     }
 
     /// Steps of which a body is stored.

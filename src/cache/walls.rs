@@ -65,49 +65,57 @@ impl Walls {
 
     /// The highest wall before `step`; 0 where none stands.
     pub(super) fn before(&self, step: &StepKey) -> u64 {
-        let state = self.lock();
-        let covering = state.walls.iter().filter(|(_, scope)| scope.covers(step));
-        covering.map(|(number, _)| *number).max().unwrap_or(0)
+        self.lock().before(step)
     }
 
     pub(super) fn next(&self) -> u64 {
         self.lock().last + 1
     }
 
-    /// Runs `store` if no wall stands between the departure and now.
+    /// Runs `store` if no wall stands between the departure and now. It is told where the last wall
+    /// is: what departed before that does not count as stored any more, even if it still is.
     pub(super) fn pass(
         &self,
         departure: &Departure,
         step: &StepKey,
-        store: impl FnOnce() -> Result<(), NotStored>,
+        store: impl FnOnce(u64) -> Result<(), NotStored>,
     ) -> Result<(), NotStored> {
         let state = self.lock();
-        let stopped = state
-            .walls
-            .iter()
-            .any(|(number, scope)| departure.number < *number && scope.covers(step));
-        if stopped {
+        let wall = state.before(step);
+        if departure.number < wall {
             Err(NotStored::Purged)
         } else {
-            store()
+            store(wall)
         }
     }
 
-    /// A wall before everything that departs from now on.
-    pub(super) fn raise(&self, scope: Scope) {
-        let mut state = self.lock();
-        state.last += 1;
-        let number = state.last;
-        state.walls.push((number, scope));
-        state.forget();
+    /// A wall before everything that departs from now on. It stands at least as long as `remove`,
+    /// which is told its number, takes to remove what is behind it.
+    pub(super) fn raise<T>(this: &Arc<Self>, scope: Scope, remove: impl FnOnce(u64) -> T) -> T {
+        // As if it were a fetch from before the wall: nothing forgets the wall meanwhile.
+        let _standing = Self::depart(this);
+        let number = {
+            let mut state = this.lock();
+            state.last += 1;
+            let number = state.last;
+            state.walls.push((number, scope));
+            number
+        };
+        remove(number)
     }
 
     /// A wall before departure `number` itself, and what must be removed with it.
-    pub(super) fn raise_at<T>(&self, number: u64, scope: Scope, remove: impl FnOnce() -> T) -> T {
+    pub(super) fn raise_at<T>(
+        &self,
+        number: u64,
+        step: &StepKey,
+        remove: impl FnOnce(u64) -> T,
+    ) -> T {
         let mut state = self.lock();
-        state.walls.push((number, scope));
+        let wall = state.before(step).max(number);
+        state.walls.push((number, Scope::Step(step.clone())));
         state.forget();
-        remove()
+        remove(wall)
     }
 
     #[cfg(test)]
@@ -122,6 +130,11 @@ impl Walls {
 }
 
 impl State {
+    fn before(&self, step: &StepKey) -> u64 {
+        let covering = self.walls.iter().filter(|(_, scope)| scope.covers(step));
+        covering.map(|(number, _)| *number).max().unwrap_or(0)
+    }
+
     /// Drops the walls that nothing in the air could still run into.
     fn forget(&mut self) {
         match self.in_the_air.first() {

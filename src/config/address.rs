@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use hyper::http::uri::Authority;
+use rustls_pki_types::ServerName;
 
 use super::{Address, BaseUrl};
 
@@ -125,6 +126,8 @@ fn parse_authority(text: &str) -> Option<(String, Option<u16>)> {
             .ok()
             .filter(|host| !host.contains(':'))?,
     };
+    // As TLS will want it: no empty label, none too long.
+    ServerName::try_from(host.as_str()).ok()?;
     Some((host, port))
 }
 

@@ -1,11 +1,13 @@
 //! What must hold between keys: each is valid alone, and together they could still be a mistake.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::address::is_loopback;
 use super::problems::{Notes, Place};
 use super::value::spell_size;
 use super::{Address, Config};
+use crate::step::query::encode_pair;
 
 /// What still flies this long before the end of a drain is told so (503 `draining`).
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -27,6 +29,7 @@ pub(super) fn check(config: &Config, placed: &Placed, notes: &Notes<'_>) {
     admin(config, placed, notes);
     forwarded(config, placed, notes);
     durations(config, notes);
+    upstream(config, notes);
     let cache = &config.cache;
     if cache.max_entry_bytes > cache.max_bytes {
         notes.absent(
@@ -116,6 +119,46 @@ fn forwarded(config: &Config, placed: &Placed, notes: &Notes<'_>) {
                 format!("{name} is injected: a caller's own never goes up"),
             );
         }
+    }
+}
+
+/// What path and added query may take of a request target, in bytes: the rest of its 64 KiB is the
+/// caller's.
+const LONGEST_ADDITION: usize = 16 * 1024;
+
+fn upstream(config: &Config, notes: &Notes<'_>) {
+    let upstream = &config.upstream;
+    let base = &upstream.base_url;
+    let place = notes.place_of("upstream.base_url");
+    let query: usize = upstream
+        .query
+        .iter()
+        .map(|(n, v)| encode_pair(n, v).len() + 1)
+        .sum();
+    if base.path.len() + query > LONGEST_ADDITION {
+        notes.absent(
+            &place,
+            "the path of base_url and upstream.query take more than 16 KiB of every request"
+                .to_owned(),
+        );
+    }
+    let itself = config.server.listen.iter().any(|address| match address {
+        Address::Tcp(address) if address.port() == base.port => {
+            let named = base
+                .host
+                .parse()
+                .map_or(base.host == "localhost", |ip: IpAddr| {
+                    ip == address.ip() || (ip.is_loopback() && address.ip().is_unspecified())
+                });
+            named && !base.https
+        }
+        Address::Tcp(_) | Address::Unix(_) => false,
+    });
+    if itself {
+        notes.absent(
+            &place,
+            format!("{base} is where this gateway itself listens; name the upstream"),
+        );
     }
 }
 

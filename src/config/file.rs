@@ -1,7 +1,6 @@
 //! The file as written, read into the configuration as meant: section by section, with what flags
 //! and environment say laid over it.
 
-use std::net::SocketAddr;
 use std::path::Path;
 
 use toml::de::DeTable;
@@ -31,7 +30,18 @@ impl Config {
     /// # Errors
     /// All problems at once, each with its place.
     pub fn load(sources: &Sources<'_>) -> Result<Self, Problems> {
-        load(sources).1
+        let Some(path) = &sources.file else {
+            return build("", None, sources);
+        };
+        match read_bounded(path, LONGEST_FILE) {
+            // Somebody is just writing it: the defaults would be a surprise.
+            Ok(text) if text.trim().is_empty() => {
+                let failure = "is empty; for the defaults name no file";
+                build("", Some(failure.to_owned()), sources)
+            }
+            Ok(text) => build(&text, None, sources),
+            Err(error) => build("", Some(format!("cannot be read: {error}")), sources),
+        }
     }
 
     /// The same for a file that contains `text`; `sources.file` is only its name.
@@ -39,34 +49,11 @@ impl Config {
     /// # Errors
     /// All problems at once, each with its place.
     pub fn parse(text: &str, sources: &Sources<'_>) -> Result<Self, Problems> {
-        build(text, None, sources).1
-    }
-
-    /// Where the admin listener of a gateway with this configuration is. What is wrong elsewhere (a
-    /// secret that only the gateway's own environment has) does not matter to whoever asks.
-    pub fn admin_address(sources: &Sources<'_>) -> SocketAddr {
-        load(sources).0
+        build(text, None, sources)
     }
 }
 
-type Built = (SocketAddr, Result<Config, Problems>);
-
-fn load(sources: &Sources<'_>) -> Built {
-    let Some(path) = &sources.file else {
-        return build("", None, sources);
-    };
-    match read_bounded(path, LONGEST_FILE) {
-        // Somebody is just writing it: the defaults would be a surprise.
-        Ok(text) if text.trim().is_empty() => {
-            let failure = "is empty; for the defaults name no file";
-            build("", Some(failure.to_owned()), sources)
-        }
-        Ok(text) => build(&text, None, sources),
-        Err(error) => build("", Some(format!("cannot be read: {error}")), sources),
-    }
-}
-
-fn build(text: &str, failure: Option<String>, sources: &Sources<'_>) -> Built {
+fn build(text: &str, failure: Option<String>, sources: &Sources<'_>) -> Result<Config, Problems> {
     let path = sources
         .file
         .as_deref()
@@ -80,8 +67,7 @@ fn build(text: &str, failure: Option<String>, sources: &Sources<'_>) -> Built {
         notes.broken(error.span().map_or(0, |span| span.start), error.message());
     }
     let config = read(document.into_inner(), &notes, sources);
-    let admin = config.admin.listen;
-    (admin, notes.finish().map_or(Ok(config), Err))
+    notes.finish().map_or(Ok(config), Err)
 }
 
 /// Reads every section; what cannot be read is noted and keeps its default.

@@ -132,7 +132,10 @@ fn one(mut table: Table<'_>) -> Option<(Rule, Place)> {
 /// The key that an error is about.
 fn key_of(error: &RuleError, parts: &RuleParts) -> &'static str {
     match error {
-        RuleError::Template(_) | RuleError::Parameter(_) | RuleError::Repeated(_) => {
+        RuleError::Template(_)
+        | RuleError::Parameter(_)
+        | RuleError::Repeated(_)
+        | RuleError::Prefixed(_) => {
             if Template::parse(&parts.path).is_err() {
                 "path"
             } else {
@@ -145,7 +148,7 @@ fn key_of(error: &RuleError, parts: &RuleParts) -> &'static str {
         | RuleError::ReservedMember(_)
         | RuleError::TooManyMembers => "identity",
         RuleError::NoTerminal => "terminal",
-        RuleError::Name(_) => "name",
+        RuleError::Name(_) | RuleError::ReservedName => "name",
     }
 }
 

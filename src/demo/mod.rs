@@ -49,11 +49,11 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Eight workers, each with a dashboard and an auditor that look at the same steps.
+    /// Eight teams.
     fn default() -> Self {
         Self {
             duration: None,
-            pollers: 24,
+            pollers: 240,
             listen: None,
             admin: None,
         }

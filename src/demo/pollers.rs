@@ -25,6 +25,10 @@ use super::dice::Dice;
 /// Steps that each poller has under way.
 const DESK: usize = 3;
 
+/// Pollers that look at the same steps: workers that wait for them, dashboards that show them,
+/// auditors that read them, a replica of each for every pod.
+const TEAM: usize = 30;
+
 /// Who polls.
 pub(super) struct Settings {
     /// The gateway's, or the sandbox's own.
@@ -35,7 +39,7 @@ pub(super) struct Settings {
     pub(super) headers: &'static [(&'static str, &'static str)],
 }
 
-/// The steps that one worker, one dashboard and one auditor look at: in each place of the desk, how
+/// The steps that a team looks at: in each place of the desk, how
 /// many there have been. Whoever is done with a step moves on to the newest, so that no service
 /// falls behind into steps long final, which would make the gateway look better than it is.
 type Desk = [AtomicU64; DESK];
@@ -57,11 +61,11 @@ impl Pollers {
         };
         let mut desk = Arc::<Desk>::default();
         for index in 0..settings.count {
-            if index.is_multiple_of(3) {
+            if index.is_multiple_of(TEAM) {
                 desk = Arc::default();
             }
             let poller = Poller {
-                team: index / 3,
+                team: index / TEAM,
                 role: Role::of(index),
                 dice: Dice::of(&["pace", &index.to_string()]),
                 desk: Arc::clone(&desk),

@@ -129,6 +129,8 @@ impl Scene {
             "After {}:\n  \
              polls answered     {}\n  \
              upstream fetches   {}\n  \
+             \u{20} with no gateway  {}\n  \
+             \u{20} ends cached only {}\n  \
              traffic cut        {} %\n  \
              hit latency        {} median, {} p99\n  \
              fetch latency      {} median, {} p99\n  \
@@ -138,6 +140,9 @@ impl Scene {
             time(self.elapsed),
             count(figures.polls),
             count(self.upstream),
+            count(figures.polls),
+            // Whoever was not answered from memory would have fetched, had fetches not been shared.
+            count(figures.polls - figures.hits),
             self.cut(),
             median(figures.hit),
             tail(figures.hit),
@@ -243,6 +248,7 @@ mod tests {
         assert!(!summary.contains('\u{1b}'));
         for part in [
             "After 20.0 s:",
+            "  with no gateway  2,000\n",
             "traffic cut        59 %",
             "steps finished     1,100 completed, 7 failed\n",
             "these 2,000 polls would have cost as many upstream fetches and about 4 min 0 s of waiting",

@@ -27,6 +27,9 @@ pub trait Fetch: Send + Sized + 'static {
     /// Waits until it may go at all; an answer in its place if it may not.
     fn clearance(&mut self) -> impl Future<Output = Option<Self::Shared>> + Send;
 
+    /// Whether it may still go, now that it has its berth; an answer in its place if not.
+    fn recalled(&self) -> Option<Self::Shared>;
+
     /// What the passengers hear when there was no berth.
     fn no_berth(self) -> Self::Shared;
 

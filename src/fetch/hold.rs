@@ -36,9 +36,12 @@ pub enum Clearance<P: Eq + Hash, S> {
     Held(S, Instant),
 }
 
-/// The first fetch after a hold. The others go when it has landed, or is dropped.
+/// The first fetch after a hold. The others go when it has landed; if it is dropped before, another
+/// goes first.
 pub struct Probe<P: Eq + Hash, S> {
     partition: P,
+    /// Tells its hold from a later one of the same partition.
+    waiting: Arc<Notify>,
     holds: Arc<Mutex<HashMap<P, Hold<S>>>>,
 }
 
@@ -115,9 +118,11 @@ impl<P: Clone + Eq + Hash, S: Clone> Holds<P, S> {
                 match &hold.probing {
                     Some(waiting) => Arc::clone(waiting).notified_owned(),
                     None => {
-                        hold.probing = Some(Arc::default());
+                        let waiting = Arc::<Notify>::default();
+                        hold.probing = Some(Arc::clone(&waiting));
                         return Clearance::First(Probe {
                             partition: partition.clone(),
+                            waiting,
                             holds: Arc::clone(&self.holds),
                         });
                     }
@@ -138,15 +143,34 @@ impl<P: Clone + Eq + Hash, S: Clone> Holds<P, S> {
     }
 }
 
+impl<P: Eq + Hash, S> Probe<P, S> {
+    /// It was answered: the others go, unless what it brought holds them again.
+    pub fn landed(self) {
+        let mut holds = lock(&self.holds);
+        if self.is_out(&holds) {
+            holds.remove(&self.partition);
+            self.waiting.notify_waiters();
+        }
+    }
+
+    /// Whether the hold that it probes is still the one that stands.
+    fn is_out(&self, holds: &HashMap<P, Hold<S>>) -> bool {
+        let probing = holds
+            .get(&self.partition)
+            .and_then(|hold| hold.probing.as_ref());
+        probing.is_some_and(|waiting| Arc::ptr_eq(waiting, &self.waiting))
+    }
+}
+
+/// It was lost on its way: another goes first.
 impl<P: Eq + Hash, S> Drop for Probe<P, S> {
     fn drop(&mut self) {
         let mut holds = lock(&self.holds);
-        // A hold that the probe itself ran into is a new one: it is no longer being probed.
-        if let Some(hold) = holds.get_mut(&self.partition)
-            && let Some(waiting) = hold.probing.take()
+        if self.is_out(&holds)
+            && let Some(hold) = holds.get_mut(&self.partition)
         {
-            holds.remove(&self.partition);
-            waiting.notify_waiters();
+            hold.probing = None;
+            self.waiting.notify_waiters();
         }
     }
 }
@@ -181,7 +205,7 @@ mod tests {
             tokio::time::timeout(SECOND, &mut second).await.is_err(),
             "the others wait"
         );
-        drop(probe);
+        probe.landed();
         assert!(second.await);
         assert!(holds.is_empty());
     }
@@ -195,11 +219,27 @@ mod tests {
             panic!("the first goes");
         };
         holds.hold(1, "second", Instant::now() + SECOND);
-        drop(probe);
+        probe.landed();
         assert!(matches!(
             holds.clearance(&1).await,
             Clearance::Held("second", _)
         ));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_lost_probe_another_goes_first() {
+        let holds: Holds<u8, &str> = Holds::default();
+        holds.hold(1, "busy", Instant::now() + SECOND);
+        tokio::time::advance(SECOND).await;
+        let first = holds.clearance(&1).await;
+        let others = async { tokio::join!(holds.clearance(&1), holds.clearance(&1)) };
+        tokio::pin!(others);
+        assert!(tokio::time::timeout(SECOND, &mut others).await.is_err());
+        drop(first);
+        assert!(
+            tokio::time::timeout(SECOND, &mut others).await.is_err(),
+            "one of two goes"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,4 +20,4 @@ pub use berths::{Berth, Berths, Overloaded};
 pub use book::Book;
 pub use departures::{Fetch, Flown, Landed, Manifest, Ride, Seat};
 pub use hold::{Clearance, Holds, Probe};
-pub use patrol::{Heard, Patrols, Report};
+pub use patrol::{Heard, Patrols, Report, Terms};

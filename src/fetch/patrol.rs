@@ -1,8 +1,8 @@
 //! Patrols: one poll loop for all who wait for a step to end.
 //!
 //! The loop polls at the pace that the last answer asked for, tells everybody what it heard, and
-//! ends with the step, or when nobody waits. Each waiter takes what is final at once; when its time
-//! is over, the latest that departed after it came.
+//! ends when nobody waits any more. Each waiter takes what is final at once; when its time is over,
+//! the latest that departed after it came.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -30,33 +30,80 @@ pub struct Report<S> {
 /// How news bears on those who wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heard {
-    /// The step has ended, or waiting will not help: tell everybody.
+    /// The step has ended: tell everybody.
     End,
+    /// Waiting will not help: tell everybody who came before it departed.
+    Over,
     /// It goes on: tell whoever's time is over.
     Body,
     /// A failure that may pass: told only if there is no body.
     Failure,
-    /// This step cannot be waited for together: everybody for himself.
+    /// Nothing that could be told. Poll on.
     Nothing,
+    /// This step cannot be waited for together: everybody for himself.
+    Apart,
 }
 
+/// News with the number of its departure.
+type Numbered<S> = Option<(u64, S)>;
+
+/// The latest news of each kind.
 #[derive(Debug, Clone)]
 struct Latest<S> {
-    end: Option<(u64, S)>,
-    body: Option<(u64, S)>,
-    failure: Option<(u64, S)>,
-    broken: bool,
+    /// Counts what was told of ends: who comes later does not believe what was told before, for it
+    /// may have been purged meanwhile.
+    tidings: u64,
+    end: Numbered<S>,
+    over: Numbered<S>,
+    body: Numbered<S>,
+    failure: Numbered<S>,
+    apart: bool,
 }
 
 impl<S> Default for Latest<S> {
     fn default() -> Self {
+        let (end, over, body, failure) = (None, None, None, None);
         Self {
-            end: None,
-            body: None,
-            failure: None,
-            broken: false,
+            tidings: 0,
+            end,
+            over,
+            body,
+            failure,
+            apart: false,
         }
     }
+}
+
+impl<S: Clone> Latest<S> {
+    fn tell(&mut self, heard: Heard, number: u64, news: S) {
+        let news = Some((number, news));
+        match heard {
+            // A later departure knows better.
+            Heard::End if self.end.as_ref().is_some_and(|(known, _)| *known > number) => {}
+            Heard::End => {
+                self.tidings += 1;
+                self.end = news;
+            }
+            Heard::Over => self.over = news,
+            Heard::Body => self.body = news,
+            Heard::Failure => self.failure = news,
+            Heard::Nothing => {}
+            Heard::Apart => self.apart = true,
+        }
+    }
+}
+
+/// A waiter's terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// An end counts if its number is at least this.
+    pub after: u64,
+    /// Anything else counts only if it departed after the waiter came: from this number on.
+    pub since: u64,
+    /// When to take the latest that there is.
+    pub until: Instant,
+    /// Where there is nothing to take by then: how long to wait for the next news.
+    pub deadline: Instant,
 }
 
 type Boards<K, S> = Mutex<HashMap<K, watch::Sender<Latest<S>>>>;
@@ -92,14 +139,12 @@ where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     S: Clone + Send + Sync + 'static,
 {
-    /// Waits for the step to end, until `until` or `leave`. An end counts if its number is at least
-    /// `after`; anything else only if it departed after the waiter came, which is from `since` on.
-    /// `None`: nothing of that kind was heard. `poll` is used only where no loop runs yet.
+    /// Waits for the step to end, on these terms, or until `leave`. `None`: nothing of that kind was
+    /// heard. `poll` is used only where no loop runs yet.
     pub async fn wait<P, Q>(
         &self,
         key: K,
-        (after, since): (u64, u64),
-        until: Instant,
+        terms: Terms,
         leave: impl Future<Output = ()>,
         poll: impl FnOnce() -> P,
     ) -> Option<S>
@@ -107,39 +152,46 @@ where
         P: FnMut() -> Q + Send + 'static,
         Q: Future<Output = Report<S>> + Send + 'static,
     {
-        let mut board = self.join(key, poll);
-        let ended = board.wait_for(|latest| {
-            latest.broken
-                || latest
-                    .end
-                    .as_ref()
-                    .is_some_and(|(number, _)| *number >= after)
-        });
-        let latest = tokio::select! {
-            ended = timeout_at(until, ended) => match ended {
-                Ok(Ok(latest)) => Some(latest.clone()),
-                // Time is over, or the loop is.
-                Ok(Err(_)) | Err(_) => None,
-            },
-            () = leave => None,
+        let (mut board, told) = self.join(key, poll);
+        let from = |news: &Numbered<S>, first: u64| {
+            news.as_ref()
+                .filter(|(number, _)| *number >= first)
+                .map(|(_, news)| news.clone())
         };
-        let latest = latest.unwrap_or_else(|| board.borrow().clone());
-        let take = |news: Option<(u64, S)>, from| {
-            news.and_then(|(number, news)| (number >= from).then_some(news))
+        let end = |latest: &Latest<S>| {
+            let end = from(&latest.end, terms.after).filter(|_| latest.tidings > told);
+            end.or_else(|| from(&latest.over, terms.since))
         };
-        take(latest.end, after)
-            .or_else(|| take(latest.body, since))
-            .or_else(|| take(latest.failure, since))
+        let best = |latest: &Latest<S>| {
+            end(latest)
+                .or_else(|| from(&latest.body, terms.since))
+                .or_else(|| from(&latest.failure, terms.since))
+        };
+        let wait = async {
+            let ended = board.wait_for(|latest| latest.apart || end(latest).is_some());
+            // An error: time is over, or the loop is. What there is by then must do.
+            let _ = timeout_at(terms.until, ended).await;
+            let any = board.wait_for(|latest| latest.apart || best(latest).is_some());
+            let _ = timeout_at(terms.deadline, any).await;
+        };
+        tokio::select! {
+            () = wait => {}
+            () = leave => {}
+        }
+        let latest = board.borrow();
+        best(&latest)
     }
 
-    fn join<P, Q>(&self, key: K, poll: impl FnOnce() -> P) -> watch::Receiver<Latest<S>>
+    /// Joins the loop, or starts one; and says how many ends were told before.
+    fn join<P, Q>(&self, key: K, poll: impl FnOnce() -> P) -> (watch::Receiver<Latest<S>>, u64)
     where
         P: FnMut() -> Q + Send + 'static,
         Q: Future<Output = Report<S>> + Send + 'static,
     {
         let mut boards = lock(&self.boards);
         if let Some(board) = boards.get(&key) {
-            return board.subscribe();
+            let told = board.borrow().tidings;
+            return (board.subscribe(), told);
         }
         let (board, seen) = watch::channel(Latest::default());
         boards.insert(key.clone(), board.clone());
@@ -150,7 +202,14 @@ where
             key,
         };
         self.tasks.spawn(round.walk(poll()));
-        seen
+        (seen, 0)
+    }
+
+    /// Tells those who wait for `key` of an end that somebody else's fetch found.
+    pub fn tell_end(&self, key: &K, number: u64, news: &S) {
+        if let Some(board) = lock(&self.boards).get(key) {
+            board.send_modify(|latest| latest.tell(Heard::End, number, news.clone()));
+        }
     }
 
     /// Loops at work.
@@ -189,25 +248,22 @@ impl<K: Eq + Hash, S: Clone> Round<K, S> {
                 report = poll() => report,
                 () = self.deserted() => return,
             };
+            if report.heard == Heard::Apart {
+                // Down before it is told: whoever comes now starts anew.
+                lock(&self.boards).remove(&self.key);
+            }
             let Report {
                 number,
                 heard,
                 news,
                 pace,
             } = report;
-            if matches!(heard, Heard::End | Heard::Nothing) {
-                // Down before it is told: whoever comes now starts anew.
-                lock(&self.boards).remove(&self.key);
-            }
-            self.board.send_modify(|latest| match heard {
-                Heard::End => latest.end = Some((number, news)),
-                Heard::Body => latest.body = Some((number, news)),
-                Heard::Failure => latest.failure = Some((number, news)),
-                Heard::Nothing => latest.broken = true,
-            });
-            if matches!(heard, Heard::End | Heard::Nothing) {
+            self.board
+                .send_modify(|latest| latest.tell(heard, number, news));
+            if heard == Heard::Apart {
                 return;
             }
+            // Who has what it waited for leaves; the others may have come too late for it.
             tokio::select! {
                 () = sleep(pace) => {}
                 () = self.deserted() => return,

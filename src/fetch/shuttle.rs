@@ -151,6 +151,9 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> Place<K, F> {
         let Ok(berth) = self.shared.berths.take().await else {
             return self.give_up(&fetch.no_berth());
         };
+        if let Some(news) = fetch.recalled() {
+            return self.give_up(&news);
+        }
         let Some(flight) = self.depart(fetch, berth) else {
             return;
         };
@@ -230,13 +233,17 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> Place<K, F> {
                     .gate
                     .as_mut()
                     .map(|gate| std::mem::take(&mut gate.seats));
-                for (_, sender) in shuttle.seats.into_iter().chain(gate.unwrap_or_default()) {
+                for (_, sender) in shuttle.seats {
                     // The earliest that is still there gets it.
                     if let Err(back) = sender.send(own.take().unwrap_or(Ride::Alone))
                         && matches!(back, Ride::Own(_))
                     {
                         own = Some(back);
                     }
+                }
+                // Not these, even if nobody took it: they came after it had left.
+                for (_, sender) in gate.unwrap_or_default() {
+                    let _ = sender.send(Ride::Alone);
                 }
             }
         }

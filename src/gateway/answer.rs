@@ -10,7 +10,7 @@ use hyper::header::{
 use hyper::{Method, Response, StatusCode};
 use tokio::time::Instant;
 
-use super::flight::{Arrived, Larger};
+use super::news::{Arrived, Larger};
 use super::outcome::Forward;
 use crate::cache::Entry;
 use crate::step::{NotStored, none_match};
@@ -71,9 +71,17 @@ pub(super) fn arrived(
 
 /// What is too large to be held.
 pub(super) fn larger(larger: Larger, forward: Forward, asked: Asked<'_>) -> Answer {
+    let length = larger.passage.length();
     let mut answer = Response::new(Body::Passing(larger.passage));
     *answer.status_mut() = larger.status;
     *answer.headers_mut() = larger.headers;
+    // What the framing says, whatever a header said.
+    answer.headers_mut().remove(CONTENT_LENGTH);
+    if let Some(length) = length {
+        answer
+            .headers_mut()
+            .insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
     answer.headers_mut().insert(CACHE_CONTROL, LIVE);
     say_forwarded(
         answer.headers_mut(),

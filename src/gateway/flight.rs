@@ -7,72 +7,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::StatusCode;
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use tokio::time::Instant;
 
-use super::Gateway;
-use super::metrics::Class;
+use super::metrics::{Class, Metrics};
+use super::news::{Arrived, Errand, Larger, News};
+use super::pace::{poll_after, retry_after};
+use super::report::{milliseconds, trace_id};
+use super::{Gateway, wall_clock};
 use crate::cache::{Departure, Entry, etag_of};
+use crate::config::Access;
 use crate::fetch::{Berth, Clearance, Fetch, Flown, Landed, Manifest, Probe};
-use crate::step::pace::{poll_after, retry_after};
-use crate::step::{Key, NotStored, Partition, judge};
-use crate::upstream::{Call, FetchError, Fetched, Gathered, Passage, clean_answer};
 
-/// What a fetch is to bring.
-#[derive(Debug, Clone)]
-pub(super) struct Errand {
-    /// Index of the rule.
-    pub(super) rule: usize,
-    /// Of one resource; none: the rule's list.
-    pub(super) ids: Option<Arc<[Box<str>]>>,
-    pub(super) partition: Partition,
-    /// With whom the fetch is shared; under what its body may be stored.
-    pub(super) key: Key,
-    /// Every query parameter is known: the body may be stored.
-    pub(super) storable: bool,
-    pub(super) path: Box<str>,
-    pub(super) query: Box<str>,
-    /// What goes up, of the caller that opened the departure.
-    pub(super) headers: HeaderMap,
-}
-
-/// An upstream's answer, whole, cleaned, judged.
-#[derive(Debug)]
-pub(super) struct Arrived {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
-    /// Of a 200.
-    pub(super) etag: Option<HeaderValue>,
-    pub(super) stored: Result<(), NotStored>,
-    /// Stored or not: it will never change.
-    pub(super) is_final: bool,
-    /// The number of its departure.
-    pub(super) number: u64,
-    pub(super) poll_after: Option<Duration>,
-    pub(super) took: Duration,
-}
-
-/// What all passengers of a flight hear.
-#[derive(Debug, Clone)]
-pub(super) enum News {
-    Arrived(Arc<Arrived>),
-    /// The upstream said so to somebody else, and until then.
-    Held(Arc<Arrived>, Instant),
-    Failed(Arc<FetchError>),
-    /// There was no berth.
-    Overloaded,
-}
-
-/// An answer too large to be held: it streams to one caller, and keeps its berth until it ends.
-#[derive(Debug)]
-pub(super) struct Larger {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) passage: Box<Passage>,
-    pub(super) stored: NotStored,
-    pub(super) took: Duration,
-}
+use crate::step::{NotStored, Partition, judge};
+use crate::upstream::{Call, FetchError, Fetched, Gathered, clean_answer};
 
 type Brought = Landed<News, Larger>;
 
@@ -110,6 +58,12 @@ impl Fetch for Flight {
         }
     }
 
+    fn recalled(&self) -> Option<News> {
+        let holds = &self.gateway.holds;
+        let held = holds.held(&self.errand.partition, Instant::now());
+        held.map(|(said, until)| News::Held(said, until))
+    }
+
     fn no_berth(self) -> News {
         News::Overloaded
     }
@@ -130,9 +84,9 @@ impl Fetch for Flight {
 }
 
 impl Flight {
-    async fn fly(self, departure: Departure, manifest: Manifest, berth: Berth) -> Brought {
+    async fn fly(mut self, departure: Departure, manifest: Manifest, berth: Berth) -> Brought {
         let gateway = &*self.gateway;
-        let departed = Instant::now();
+        let mut tally = Tally::new(&gateway.metrics, self.errand.rule);
         let call = Call {
             path: &self.errand.path,
             query: &self.errand.query,
@@ -144,18 +98,22 @@ impl Flight {
             .upstream
             .fetch(&call, gateway.setup.held)
             .await;
-        let took = departed.elapsed();
-        let class = fetched
-            .as_ref()
-            .map_or(Class::Error, |fetched| Class::Status(fetched.status));
-        gateway.metrics.fetched(self.errand.rule, class, took);
-        match fetched {
-            Ok(fetched) => self.arrive(fetched, &departure, manifest, berth, took),
+        let probe = self.probe.take();
+        let brought = match fetched {
+            Ok(fetched) => {
+                let took = tally.answered(fetched.status);
+                self.arrive(fetched, &departure, manifest, berth, took)
+            }
+            // Whoever waits for it says so.
             Err(error) => {
-                tracing::debug!(error = &error as &dyn std::error::Error, "a fetch failed");
+                tally.class = Class::Error;
                 Landed::Live(News::Failed(Arc::new(error)))
             }
+        };
+        if let Some(probe) = probe {
+            probe.landed();
         }
+        brought
     }
 
     /// Judges what came, before anything of it is dropped; then cleans, stores, and says so.
@@ -178,11 +136,15 @@ impl Flight {
         if !status.is_success() && gateway.echoes(&body) {
             return Landed::Live(News::Failed(Arc::new(FetchError::EchoedSecret)));
         }
+        if manifest.fresh {
+            self.withdraw(departure, status, verdict);
+        }
         let body = match body {
             Gathered::Whole(body) => body,
             Gathered::Larger(passage) => {
+                self.hold_larger(departure, status, &headers);
                 let stored = verdict.err().unwrap_or(NotStored::TooLarge);
-                gateway.metrics.not_stored(stored);
+                self.note(status, Err(stored), took);
                 let passage = Box::new(passage.with(berth));
                 return Landed::Own(Larger {
                     status,
@@ -194,12 +156,7 @@ impl Flight {
             }
         };
         let stored = verdict.and_then(|()| self.store(departure, manifest, &headers, &body));
-        if manifest.fresh {
-            self.withdraw(departure, status, verdict);
-        }
-        if let Err(reason) = stored {
-            gateway.metrics.not_stored(reason);
-        }
+        self.note(status, stored, took);
         let arrived = Arc::new(Arrived {
             etag: (status == StatusCode::OK).then(|| etag_of(&body)),
             poll_after: poll_after(&headers),
@@ -213,11 +170,31 @@ impl Flight {
         });
         self.hold(&arrived);
         let news = News::Arrived(arrived);
-        if verdict.is_ok() {
-            Landed::Final(news)
-        } else {
-            Landed::Live(news)
+        if verdict.is_err() {
+            return Landed::Live(news);
         }
+        gateway.tell_end(&self.errand.key, departure.number(), &news);
+        Landed::Final(news)
+    }
+
+    /// The log's line for a fetch that was answered.
+    fn note(&self, status: StatusCode, stored: Result<(), NotStored>, took: Duration) {
+        let gateway = &*self.gateway;
+        if let Err(reason) = stored {
+            gateway.metrics.not_stored(reason);
+        }
+        if gateway.access == Access::Off {
+            return;
+        }
+        tracing::info!(
+            rule = gateway.setup.rules[self.errand.rule].name(),
+            client = self.errand.client.as_deref(),
+            status = status.as_u16(),
+            not_stored = stored.err().map(NotStored::as_str),
+            ms = milliseconds(took),
+            trace_id = trace_id(&self.errand.headers),
+            "fetch",
+        );
     }
 
     fn verdict(&self, fetched: &Fetched) -> Result<(), NotStored> {
@@ -257,7 +234,7 @@ impl Flight {
         if !manifest.store {
             return Err(NotStored::RequestNoStore);
         }
-        let entry = Entry::new(body, headers.get(CONTENT_TYPE).cloned());
+        let entry = Entry::new(body, headers.get(CONTENT_TYPE));
         self.gateway
             .cache
             .store(departure, &self.errand.key, entry, Instant::now())
@@ -285,12 +262,65 @@ impl Flight {
         if arrived.status != StatusCode::TOO_MANY_REQUESTS || gateway.setup.max_hold.is_zero() {
             return;
         }
-        if let Some(wait) = retry_after(&arrived.headers) {
+        if let Some(wait) = retry_after(&arrived.headers, wall_clock::now()) {
             let until = Instant::now() + wait.min(gateway.setup.max_hold);
             gateway
                 .holds
                 .hold(self.errand.partition, Arc::clone(arrived), until);
         }
+    }
+}
+
+/// Counts a fetch when it is over, however it ends: one that everybody has left counts, too.
+struct Tally<'m> {
+    metrics: &'m Metrics,
+    rule: usize,
+    departed: Instant,
+    class: Class,
+}
+
+impl<'m> Tally<'m> {
+    fn new(metrics: &'m Metrics, rule: usize) -> Self {
+        Self {
+            metrics,
+            rule,
+            departed: Instant::now(),
+            class: Class::Dropped,
+        }
+    }
+
+    /// Returns how long it took.
+    fn answered(&mut self, status: StatusCode) -> Duration {
+        self.class = Class::Status(status);
+        self.departed.elapsed()
+    }
+}
+
+impl Drop for Tally<'_> {
+    fn drop(&mut self) {
+        self.metrics
+            .fetched(self.rule, self.class, self.departed.elapsed());
+    }
+}
+
+impl Flight {
+    /// The same for a refusal too large to be repeated to everybody: they get its head.
+    fn hold_larger(&self, departure: &Departure, status: StatusCode, headers: &HeaderMap) {
+        let mut headers = headers.clone();
+        for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LENGTH] {
+            headers.remove(name);
+        }
+        self.hold(&Arc::new(Arrived {
+            status,
+            headers,
+            body: Bytes::new(),
+            etag: None,
+            stored: Err(NotStored::BadStatus),
+            is_final: false,
+            number: departure.number(),
+            poll_after: None,
+            took: Duration::ZERO,
+        }));
     }
 }
 

@@ -14,10 +14,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::outcome::Outcome;
+use super::wall_clock;
+use crate::step::rule::NO_RULE;
 use crate::step::{NotStored, Rule};
-
-/// Stands for requests that no rule was found for.
-const NO_RULE: &str = "none";
 
 const OUTCOMES: usize = Outcome::ALL.len();
 
@@ -63,16 +62,20 @@ struct OfVersion {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
     Status(hyper::StatusCode),
+    /// It failed.
     Error,
+    /// Everybody had left, or had an answer already.
+    Dropped,
 }
 
 impl Class {
-    const ALL: [&'static str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "error"];
+    const ALL: [&'static str; 7] = ["1xx", "2xx", "3xx", "4xx", "5xx", "error", "dropped"];
 
     fn index(self) -> usize {
         match self {
             Self::Status(status) => usize::from(status.as_u16() / 100).clamp(1, 5) - 1,
             Self::Error => 5,
+            Self::Dropped => 6,
         }
     }
 }
@@ -82,7 +85,7 @@ impl Class {
 struct RuleCounters {
     name: String,
     requests: [Counter; OUTCOMES],
-    upstream: [Counter; 6],
+    upstream: [Counter; 7],
     polls_avoided: Counter,
     regressions: Counter,
 }
@@ -154,7 +157,7 @@ impl Metrics {
         );
         registry.register(
             "polls_avoided",
-            "Requests that cost no fetch",
+            "Requests that cost no fetch of their own",
             avoided.clone(),
         );
         registry.register(
@@ -193,7 +196,8 @@ impl Metrics {
         build.get_or_create(&OfVersion { version }).set(1);
         registry.register("build_info", "The version that runs", build);
 
-        gauges.secrets_loaded.set(seconds_since_1970());
+        // Secrets are read right before a gateway is built.
+        gauges.secrets_loaded.set(wall_clock::seconds_since_1970());
         let names = rules.iter().map(Rule::name).chain([NO_RULE]);
         Self {
             rules: names
@@ -300,17 +304,6 @@ impl Metrics {
             regressions: counters.regressions.get(),
         })
     }
-}
-
-/// Secrets are read right before a gateway is built.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a date for people and alerts; nothing in the gateway depends on it"
-)]
-fn seconds_since_1970() -> f64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64())
 }
 
 /// One rule's figures, for the status.

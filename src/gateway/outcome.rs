@@ -74,7 +74,7 @@ impl Forward {
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     pub(crate) rule: Option<usize>,
-    pub(crate) client: Option<String>,
+    pub(crate) client: Option<std::sync::Arc<str>>,
     pub(crate) not_stored: Option<NotStored>,
     pub(crate) fetch: Option<std::time::Duration>,
 }

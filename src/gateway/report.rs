@@ -1,11 +1,14 @@
 //! What the gateway says of itself: a log line, metrics, the status; and a purge, which an operator
 //! asks for in the same place.
 
+use std::error::Error;
+use std::fmt;
 use std::time::Duration;
 
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, StatusCode};
 use serde_json::json;
+use thiserror::Error;
 use tokio::time::Instant;
 
 use super::metrics::Gauges;
@@ -14,8 +17,20 @@ use super::{Gateway, Refusal};
 use crate::config::Access;
 use crate::step::{NotStored, Scope};
 
+/// Why nothing was purged.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PurgeError {
+    /// No rule has this name.
+    #[error("there is no rule `{0}`")]
+    NoRule(String),
+    /// More ids than the rule's path has, which are so many.
+    #[error("the paths of this rule have {0} ids; write /cache/RULE/ID[/ID…] with at most as many")]
+    TooManyIds(usize),
+}
+
 impl Gateway {
-    /// One line and the counters.
+    /// A request's line, where it is wanted, and the counters. A fetch has a line of its own, so here
+    /// `log.access = "upstream"` means what went wrong.
     pub(super) fn note(
         &self,
         head: &Parts,
@@ -27,26 +42,26 @@ impl Gateway {
     ) {
         let took = arrived.elapsed();
         self.metrics.answered(record.rule, outcome, took);
-        let cost_nothing = match outcome {
-            Outcome::Hit | Outcome::Joined | Outcome::Waited | Outcome::Held => true,
-            Outcome::Fetched | Outcome::Refused | Outcome::Failed => false,
+        let went_wrong = match outcome {
+            Outcome::Hit | Outcome::Fetched | Outcome::Joined | Outcome::Waited => false,
+            Outcome::Held | Outcome::Refused | Outcome::Failed => true,
         };
         let wanted = match self.access {
             Access::Off => false,
-            Access::Upstream => !cost_nothing,
+            Access::Upstream => went_wrong,
             Access::All => true,
         };
         if !wanted {
             return;
         }
-        let error: Option<&dyn std::error::Error> = match refusal {
-            Some(Refusal::Fetch(error)) => Some(error),
+        let error = match refusal {
+            Some(Refusal::Fetch(error)) => Some(tracing::field::display(Causes(&**error))),
             _ => None,
         };
         tracing::info!(
             outcome = outcome.as_str(),
             rule = record.rule.map(|rule| self.setup.rules[rule].name()),
-            client = record.client,
+            client = record.client.as_deref(),
             status = status.as_u16(),
             not_stored = record.not_stored.map(NotStored::as_str),
             code = refusal.map(Refusal::code),
@@ -59,12 +74,20 @@ impl Gateway {
         );
     }
 
-    /// Removes what a rule stored below these leading ids; `None`: there is no such rule.
-    pub fn purge(&self, rule: &str, ids: &[&str]) -> Option<usize> {
-        let known = self.setup.rules.iter().find(|known| known.name() == rule)?;
+    /// Removes what a rule stored below these leading ids.
+    ///
+    /// # Errors
+    /// [`PurgeError`]; nothing is removed then.
+    pub fn purge(&self, rule: &str, ids: &[&str]) -> Result<usize, PurgeError> {
+        let known = self.setup.rules.iter().find(|known| known.name() == rule);
+        let known = known.ok_or_else(|| PurgeError::NoRule(rule.to_owned()))?;
+        let most = known.path().parameters().count();
+        if ids.len() > most {
+            return Err(PurgeError::TooManyIds(most));
+        }
         let purged = self.cache.purge(&Scope::below(known.name(), ids));
         tracing::info!(rule, ids = ids.len(), purged, "purged");
-        Some(purged)
+        Ok(purged)
     }
 
     /// OpenMetrics text, for a scrape.
@@ -76,6 +99,8 @@ impl Gateway {
         gauges
             .in_flight
             .set(signed(self.book.berths().taken() as u64));
+        let waiting = self.max_waiters - self.waiters.available_permits();
+        gauges.waiters.set(signed(waiting as u64));
         self.metrics.encode()
     }
 
@@ -120,12 +145,27 @@ impl Gateway {
     }
 }
 
-fn milliseconds(took: Duration) -> f64 {
+/// An error and what caused it, on one line.
+struct Causes<'e>(&'e dyn Error);
+
+impl fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn milliseconds(took: Duration) -> f64 {
     (took.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// The trace id of a W3C `traceparent`, if it is well formed.
-fn trace_id(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn trace_id(headers: &HeaderMap) -> Option<&str> {
     let parent = headers.get("traceparent")?.to_str().ok()?;
     let id = parent.split('-').nth(1)?;
     (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())).then_some(id)

@@ -7,9 +7,11 @@ use hyper::StatusCode;
 use tokio::time::{Instant, timeout_at};
 
 use super::Gateway;
-use super::flight::{Errand, Flight, Larger, News};
+use super::flight::Flight;
+use super::news::{Errand, Larger, News};
 use super::refusal::Refusal;
-use crate::fetch::{Fetch, Heard, Landed, Report, Ride, Seat};
+use crate::fetch::{Fetch, Heard, Landed, Report, Ride, Seat, Terms};
+use crate::step::Key;
 use crate::upstream::FetchError;
 
 /// How often a patrol polls where the upstream does not say.
@@ -66,6 +68,9 @@ impl Gateway {
             let Ok(berth) = self.book.berths().take().await else {
                 return Landed::Live(flight.no_berth());
             };
+            if let Some(news) = flight.recalled() {
+                return Landed::Live(news);
+            }
             flight.depart(seat.manifest(), berth).await.1
         };
         match timeout_at(seat.deadline, fly).await {
@@ -84,7 +89,8 @@ impl Gateway {
         }
     }
 
-    /// Waits for the step to end, for `seconds` at most, with all others who wait for it.
+    /// Waits for the step to end, for `seconds` at most, with all others who wait for it. Says whether
+    /// it did: a step whose bodies are too large to share cannot be waited for.
     ///
     /// # Errors
     /// [`Refusal::Draining`] if the gateway ends before there is anything to say.
@@ -94,44 +100,63 @@ impl Gateway {
         seat: Seat,
         arrived: Instant,
         seconds: u64,
-    ) -> Result<Got, Refusal> {
-        let numbers = (seat.after, self.cache.next_number());
+    ) -> Result<(Got, bool), Refusal> {
+        let since = self.cache.next_number();
+        let mut so_far = None;
+        if seat.fresh {
+            // Its own fetch first: what it finds is to replace or remove what is stored.
+            let got = self.ride(errand, seat).await;
+            if !matches!(bearing(&got), Heard::Body | Heard::Failure) {
+                return Ok((got, true));
+            }
+            so_far = Some(got);
+        }
         let until = arrived + Duration::from_secs(seconds);
-        let draining = self.draining.cancelled();
+        let terms = Terms {
+            after: seat.after,
+            since,
+            until,
+            deadline: if so_far.is_some() {
+                until
+            } else {
+                until.max(seat.deadline)
+            },
+        };
         let poll = || {
             let (gateway, errand) = (Arc::clone(self), errand.clone());
             move || {
                 let (gateway, errand) = (Arc::clone(&gateway), errand.clone());
-                async move { gateway.report(&errand).await }
+                async move { gateway.report(&errand, seat.store).await }
             }
         };
+        let key = (errand.key.clone(), seat.store);
         let news = self
             .patrols
-            .wait(errand.key.clone(), numbers, until, draining, poll)
+            .wait(key, terms, self.draining.cancelled(), poll)
             .await;
-        match news {
-            Some(news) => Ok(Got::News { news, joined: true }),
-            None if self.draining.is_cancelled() => Err(Refusal::Draining),
-            // Too short a wait for a round of the patrol, or a step that cannot be shared.
-            None => Ok(self.ride(errand, seat).await),
+        match (news, so_far) {
+            (Some(news), _) => Ok((Got::News { news, joined: true }, true)),
+            (None, Some(got)) => Ok((got, true)),
+            (None, None) if self.draining.is_cancelled() => Err(Refusal::Draining),
+            (None, None) => Ok((self.ride(errand, seat).await, false)),
         }
     }
 
     /// One poll of a patrol.
-    async fn report(self: &Arc<Self>, errand: &Errand) -> Report<News> {
+    async fn report(self: &Arc<Self>, errand: &Errand, store: bool) -> Report<News> {
         let mark = self.cache.next_number();
         let seat = Seat {
             deadline: Instant::now() + self.setup.timeout,
             after: self.cache.believable(&errand.key),
-            store: true,
+            store,
             fresh: false,
         };
-        let (news, heard) = match self.ride(errand, seat).await {
-            Got::News { news, .. } => {
-                let heard = bearing(&news);
-                (news, heard)
-            }
-            Got::Larger(_) => (News::Overloaded, Heard::Nothing),
+        let got = self.ride(errand, seat).await;
+        let heard = bearing(&got);
+        let news = match got {
+            Got::News { news, .. } => news,
+            // Not told: see `bearing`.
+            Got::Larger(_) => News::Overloaded,
         };
         let (number, pace) = match &news {
             News::Arrived(arrived) => (arrived.number, arrived.poll_after),
@@ -145,18 +170,37 @@ impl Gateway {
             pace: jittered(pace, mark),
         }
     }
+
+    /// Tells those who wait for the step of an end that a fetch found.
+    pub(super) fn tell_end(&self, key: &Key, number: u64, news: &News) {
+        for store in [true, false] {
+            self.patrols.tell_end(&(key.clone(), store), number, news);
+        }
+    }
 }
 
 /// What a poll means for those who wait for the end.
-fn bearing(news: &News) -> Heard {
-    let News::Arrived(arrived) = news else {
-        return Heard::Failure;
+fn bearing(got: &Got) -> Heard {
+    let passing = |status: StatusCode| {
+        status.is_server_error()
+            || matches!(
+                status,
+                StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
+            )
     };
-    match arrived.status {
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Heard::Failure,
-        status if status.is_server_error() => Heard::Failure,
-        StatusCode::OK if !arrived.is_final => Heard::Body,
-        _ => Heard::End,
+    match got {
+        Got::News {
+            news: News::Arrived(arrived),
+            ..
+        } => match arrived.status {
+            status if passing(status) => Heard::Failure,
+            StatusCode::OK if arrived.is_final => Heard::End,
+            StatusCode::OK => Heard::Body,
+            _ => Heard::Over,
+        },
+        Got::News { .. } => Heard::Failure,
+        Got::Larger(larger) if passing(larger.status) => Heard::Nothing,
+        Got::Larger(_) => Heard::Apart,
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! A request sees one setup from start to end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::header::HeaderMap;
@@ -10,16 +11,13 @@ use subtle::ConstantTimeEq;
 use super::refusal::Refusal;
 use crate::config::{self, Config, Secret, Value};
 use crate::step::{Partition, Rule};
-use crate::upstream::{Injection, Redactor, SetupError, Upstream, presented_tokens};
-
-/// A non-2xx body of up to this size is searched for injected secrets, however small an entry may be.
-const SEARCHED: usize = 64 * 1024;
+use crate::upstream::{Injection, LOOKED_AT, Redactor, SetupError, Upstream, presented_tokens};
 
 /// Whose request it is: what it is sent with, and with whom it may share.
 #[derive(Debug)]
 pub(super) struct Account {
     /// The client's name; none on an open listener.
-    pub(super) name: Option<String>,
+    pub(super) name: Option<Arc<str>>,
     tokens: Vec<Secret>,
     pub(super) injection: Injection,
     pub(super) partition: Partition,
@@ -35,7 +33,6 @@ pub(super) struct Setup {
     hosts: Vec<String>,
     pub(super) upstream: Upstream,
     pub(super) upstream_query: Vec<(String, String)>,
-    pub(super) forward_headers: Vec<hyper::header::HeaderName>,
     pub(super) redactor: Redactor,
     /// From a request's arrival to the end of its answer.
     pub(super) timeout: Duration,
@@ -50,7 +47,7 @@ impl Setup {
     pub(super) fn new(config: &Config) -> Result<Self, SetupError> {
         let upstream = &config.upstream;
         let account = |client: Option<&config::Client>| Account {
-            name: client.map(|client| client.name.clone()),
+            name: client.map(|client| client.name.as_str().into()),
             tokens: client.map_or_else(Vec::new, |client| client.tokens.clone()),
             injection: Injection::new(config.headers_for(client), &upstream.forward_headers),
             partition: partition(config, client),
@@ -80,12 +77,11 @@ impl Setup {
             hosts: config.server.hosts.clone(),
             upstream: Upstream::new(upstream)?,
             upstream_query: upstream.query.clone(),
-            forward_headers: upstream.forward_headers.clone(),
             max_hold: upstream.max_hold,
             redactor: Redactor::new(injected),
             timeout: upstream.timeout,
             honor_no_store: config.cache.honor_no_store,
-            held: stored.max(SEARCHED),
+            held: stored.max(LOOKED_AT),
         })
     }
 

@@ -13,7 +13,7 @@ use subtle::ConstantTimeEq;
 use super::connection::Respond;
 use super::drain::{Phase, Watch};
 use crate::config::{Admin, Secret};
-use crate::gateway::{Answer, Door, Gateway, admit};
+use crate::gateway::{Answer, Door, Gateway, PurgeError, admit};
 use crate::step::path::is_id;
 use crate::upstream::{Body, presented_tokens};
 
@@ -105,10 +105,13 @@ impl Desk {
             return json_text(StatusCode::BAD_REQUEST, &json!({ "error": error }));
         }
         match self.gateway.purge(rule, &ids) {
-            Some(purged) => json_text(StatusCode::OK, &json!({ "purged": purged })),
-            None => {
-                let error = format!("there is no rule `{rule}`");
-                json_text(StatusCode::NOT_FOUND, &json!({ "error": error }))
+            Ok(purged) => json_text(StatusCode::OK, &json!({ "purged": purged })),
+            Err(error) => {
+                let status = match error {
+                    PurgeError::NoRule(_) => StatusCode::NOT_FOUND,
+                    PurgeError::TooManyIds(_) => StatusCode::BAD_REQUEST,
+                };
+                json_text(status, &json!({ "error": error.to_string() }))
             }
         }
     }
@@ -125,16 +128,20 @@ impl Respond for Arc<Desk> {
     async fn respond(&self, request: Request<Incoming>) -> Answer {
         let (head, _) = request.into_parts();
         let bodiless = head.method == Method::HEAD;
+        let slow = !matches!(head.uri.path(), "/live" | "/ready");
         let desk = Self::clone(self);
-        // A purge walks all entries, a scrape settles the cache's books: not on a worker.
-        let answer = tokio::task::spawn_blocking(move || desk.answer(&head)).await;
-        let mut answer = answer.unwrap_or_else(|_| {
-            text(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                TEXT,
-                "internal error\n".to_owned(),
-            )
-        });
+        let mut answer = if slow {
+            // A purge walks all entries, a scrape settles the cache's books: not on a worker.
+            tokio::task::spawn_blocking(move || desk.answer(&head))
+                .await
+                .unwrap_or_else(|_| {
+                    let status = StatusCode::INTERNAL_SERVER_ERROR;
+                    text(status, TEXT, "internal error\n".to_owned())
+                })
+        } else {
+            // A probe waits for nothing.
+            desk.answer(&head)
+        };
         if bodiless {
             *answer.body_mut() = Body::Empty;
         }

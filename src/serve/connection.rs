@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::drain::{Phase, Watch};
 use super::listener::Stream;
+use super::patience::{Busy, Limits, Patience, Waiting};
 use crate::gateway::{Answer, Door, Gateway};
 use crate::upstream::Body;
 
@@ -39,107 +40,17 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// After a graceful close was begun, how long the peer has to take part in it.
 const CLOSING: Duration = Duration::from_secs(5);
 
-/// How long a connection may keep us waiting.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    /// Accept to a whole first head; first byte to a whole later head.
-    pub(super) header: Duration,
-    /// Between requests; and for a reader that takes nothing of its answer.
-    pub(super) idle: Duration,
-}
-
-/// What the connection waits for, and until when.
-#[derive(Debug, Clone, Copy)]
-enum Waiting {
-    /// For the rest of a head.
-    Head(Instant),
-    /// For the next request, or for the peer to read what was answered.
-    Idle(Instant),
-    /// For us: this many requests are being answered.
-    Us(usize),
-}
-
-/// Shared by the bytes, the requests and the timer of one connection.
-#[derive(Debug)]
-struct Patience {
-    limits: Limits,
-    waiting: Mutex<(Waiting, Version)>,
-}
-
-impl Patience {
-    fn new(limits: Limits) -> Arc<Self> {
-        let first = Waiting::Head(Instant::now() + limits.header);
-        Arc::new(Self {
-            limits,
-            waiting: Mutex::new((first, Version::HTTP_11)),
-        })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, (Waiting, Version)> {
-        // A plain value is never left half changed.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Bytes came in. In HTTP/2 they may be a ping; there only requests count.
-    fn received(&self) {
-        let mut waiting = self.lock();
-        if let (Waiting::Idle(_), Version::HTTP_11) = *waiting {
-            waiting.0 = Waiting::Head(Instant::now() + self.limits.header);
-        }
-    }
-
-    /// The peer took bytes of an answer: it is not idle.
-    fn sent(&self) {
-        let mut waiting = self.lock();
-        if let Waiting::Idle(_) = waiting.0 {
-            waiting.0 = Waiting::Idle(Instant::now() + self.limits.idle);
-        }
-    }
-
-    fn begin(self: Arc<Self>, version: Version) -> Busy {
-        let mut waiting = self.lock();
-        let others = match waiting.0 {
-            Waiting::Us(requests) => requests,
-            Waiting::Head(_) | Waiting::Idle(_) => 0,
-        };
-        let version = if version == Version::HTTP_2 {
-            version
-        } else {
-            Version::HTTP_11
-        };
-        *waiting = (Waiting::Us(others + 1), version);
-        drop(waiting);
-        Busy(self)
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        match self.lock().0 {
-            Waiting::Head(until) | Waiting::Idle(until) => Some(until),
-            Waiting::Us(_) => None,
-        }
-    }
-}
-
-/// A request that is being answered, to the last byte that hyper takes of its body.
-#[derive(Debug)]
-struct Busy(Arc<Patience>);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        let mut waiting = self.0.lock();
-        if let Waiting::Us(requests) = waiting.0 {
-            waiting.0 = match requests.saturating_sub(1) {
-                0 => Waiting::Idle(Instant::now() + self.0.limits.idle),
-                others => Waiting::Us(others),
-            };
-        }
-    }
-}
+/// HTTP/2: the part of a body that is handed over at once. The peer's taking of the next part is how
+/// we know that it reads.
+const PART: usize = 64 * 1024;
 
 /// A body that keeps its connection busy.
 struct Sending {
     body: Body,
-    _busy: Busy,
+    busy: Busy,
+    /// HTTP/2: what is left of the last frame.
+    rest: Bytes,
+    in_parts: bool,
 }
 
 impl hyper::body::Body for Sending {
@@ -150,15 +61,38 @@ impl hyper::body::Body for Sending {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        if self.rest.is_empty() {
+            let frame = Pin::new(&mut self.body).poll_frame(cx);
+            // Asked for more: the peer has room, and what is missing is ours to bring.
+            self.busy.turn(frame.is_pending());
+            match ready!(frame) {
+                // We pass nothing but data.
+                Some(Ok(frame)) => self.rest = frame.into_data().unwrap_or_default(),
+                end => return Poll::Ready(end),
+            }
+        }
+        self.busy.progressed();
+        let length = self.rest.len();
+        let part = if self.in_parts {
+            length.min(PART)
+        } else {
+            length
+        };
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(part)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (body, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        let mut hint = SizeHint::new();
+        hint.set_lower(body.lower() + rest);
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
     }
 }
 
@@ -190,6 +124,7 @@ impl<R: Respond> Service<Request<Incoming>> for Timed<R> {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let in_parts = request.version() == Version::HTTP_2;
         let busy = Arc::clone(&self.patience).begin(request.version());
         let respond = Arc::clone(&self.respond);
         // Nothing that we answer has a body to read; what follows one that was sent in chunks is
@@ -202,7 +137,14 @@ impl<R: Respond> Service<Request<Incoming>> for Timed<R> {
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok(answer.map(|body| Sending { body, _busy: busy }))
+            let mut busy = busy;
+            busy.turn(false);
+            Ok(answer.map(|body| Sending {
+                body,
+                busy,
+                rest: Bytes::new(),
+                in_parts,
+            }))
         })
     }
 }
@@ -239,8 +181,8 @@ pub(super) async fn serve(stream: Stream, respond: impl Respond, limits: Limits,
     };
     match end {
         End::Over => {}
-        // Nobody waits for an answer, so nobody misses a goodbye.
-        End::TooSlow => tracing::debug!("connection closed: its head took too long"),
+        // Who does not speak, or does not read, misses no goodbye.
+        End::TooSlow => tracing::debug!("connection closed: its peer took too long"),
         End::Idle => {
             connection.as_mut().graceful_shutdown();
             let _ = tokio::time::timeout(CLOSING, connection).await;
@@ -257,9 +199,9 @@ pub(super) async fn serve(stream: Stream, respond: impl Respond, limits: Limits,
 enum End {
     /// It ended, well or not.
     Over,
-    /// A head took longer than the limit.
+    /// A head took longer than the limit, or an answer was not read for longer.
     TooSlow,
-    /// No request came for longer than the limit, or the answer was not read.
+    /// No request came for longer than the limit.
     Idle,
     /// The gateway is ending.
     Draining,
@@ -282,8 +224,11 @@ async fn timed<C: Future>(
             }
             ready!(timer.as_mut().poll(cx));
             if Instant::now() >= deadline {
-                let idle = matches!(patience.lock().0, Waiting::Idle(_));
-                return Poll::Ready(if idle { End::Idle } else { End::TooSlow });
+                let waiting = patience.waiting();
+                return Poll::Ready(match waiting {
+                    Waiting::Idle(_) => End::Idle,
+                    Waiting::Head(_) | Waiting::Answers { .. } => End::TooSlow,
+                });
             }
         }
         Poll::Pending
@@ -297,6 +242,17 @@ struct Watched {
     patience: Arc<Patience>,
 }
 
+impl Watched {
+    fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Ready(Ok(bytes)) => self.patience.sent(*bytes),
+            Poll::Pending => self.patience.sent(0),
+            Poll::Ready(Err(_)) => {}
+        }
+        written
+    }
+}
+
 impl AsyncRead for Watched {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -306,7 +262,7 @@ impl AsyncRead for Watched {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         if buf.filled().len() > before {
-            self.patience.received();
+            self.patience.received(&buf.filled()[before..]);
         }
         Poll::Ready(Ok(()))
     }
@@ -318,9 +274,8 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
-        self.patience.sent();
-        Poll::Ready(Ok(written))
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.note(written)
     }
 
     fn poll_write_vectored(
@@ -328,9 +283,8 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
-        self.patience.sent();
-        Poll::Ready(Ok(written))
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.note(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -80,11 +80,12 @@ impl Listener {
     {
         let accept = async {
             loop {
+                // First the connection, then its slot: an idle listener holds none back from others.
+                let stream = self.next().await;
                 let slot = Arc::clone(&slots)
                     .acquire_owned()
                     .await
                     .expect("the semaphore is never closed");
-                let stream = self.next().await;
                 let connection = serve(stream);
                 tasks.spawn(async move {
                     connection.await;

@@ -8,6 +8,7 @@ mod connection;
 mod drain;
 mod health;
 mod listener;
+mod patience;
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,9 +24,10 @@ pub use health::{HealthError, check_ready};
 
 use crate::config::{Address, Config};
 use crate::gateway::{Counted, Door, Gateway};
-use connection::{Data, Limits};
+use connection::Data;
 use drain::Drain;
 use listener::Listener;
+use patience::Limits;
 
 /// A listener could not be opened.
 #[derive(Debug, Error)]

@@ -25,17 +25,13 @@ impl Conditions {
             return conditions;
         }
         for (name, value) in directives(headers, &CACHE_CONTROL) {
-            match name.to_ascii_lowercase().as_str() {
-                "no-cache" => conditions.no_cache = true,
-                "no-store" => conditions.no_store = true,
-                "only-if-cached" => conditions.only_if_cached = true,
-                "max-age" => {
-                    // Unreadable means zero: a fresh answer is never a wrong one.
-                    let seconds = value
-                        .filter(|v| v.bytes().all(|b| b.is_ascii_digit()) && !v.is_empty())
-                        .map_or(0, |v| v.parse().unwrap_or(u64::MAX));
+            match name.to_ascii_lowercase().as_slice() {
+                b"no-cache" => conditions.no_cache = true,
+                b"no-store" => conditions.no_store = true,
+                b"only-if-cached" => conditions.only_if_cached = true,
+                b"max-age" => {
                     let known = conditions.max_age.unwrap_or(u64::MAX);
-                    conditions.max_age = Some(known.min(seconds));
+                    conditions.max_age = Some(known.min(seconds(value.unwrap_or_default())));
                 }
                 _ => {}
             }
@@ -52,7 +48,7 @@ impl Conditions {
 /// The longest time that a request can ask to be held.
 const LONGEST_WAIT: u64 = 60;
 
-/// The `wait` preference (RFC 7240 section 4.3) in whole seconds, at most [`LONGEST_WAIT`]. The
+/// The `wait` preference (RFC 7240 section 4.3) in whole seconds, at most 60. The
 /// first one counts; one without a positive number, like any other preference, is ignored.
 pub fn wait_preference(headers: &HeaderMap) -> Option<u64> {
     let (_, value) = headers
@@ -106,24 +102,46 @@ fn entity_tags(mut list: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether a list of directives has this one, with or without a value.
-pub fn has_directive(headers: &HeaderMap, name: &HeaderName, directive: &str) -> bool {
-    directives(headers, name).any(|(found, _)| found.eq_ignore_ascii_case(directive))
+/// Unreadable means zero: a fresh answer is never a wrong one.
+fn seconds(value: &[u8]) -> u64 {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return 0;
+    }
+    // Only a number too large to be read fails here.
+    std::str::from_utf8(value).map_or(0, |digits| digits.parse().unwrap_or(u64::MAX))
 }
 
+/// Whether a list of directives has this one, with or without a value.
+pub fn has_directive(headers: &HeaderMap, name: &HeaderName, directive: &str) -> bool {
+    directives(headers, name).any(|(found, _)| found.eq_ignore_ascii_case(directive.as_bytes()))
+}
+
+/// By bytes: a value that is no ASCII must not hide the directives beside it.
 fn directives<'h>(
     headers: &'h HeaderMap,
     name: &HeaderName,
-) -> impl Iterator<Item = (&'h str, Option<&'h str>)> {
+) -> impl Iterator<Item = (&'h [u8], Option<&'h [u8]>)> {
     headers
         .get_all(name)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|directive| match directive.split_once('=') {
-            Some((name, value)) => (name.trim(), Some(value.trim().trim_matches('"'))),
-            None => (directive.trim(), None),
-        })
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(
+            |directive| match directive.iter().position(|byte| *byte == b'=') {
+                Some(at) => (
+                    directive[..at].trim_ascii(),
+                    Some(unquoted(&directive[at + 1..])),
+                ),
+                None => (directive.trim_ascii(), None),
+            },
+        )
+}
+
+fn unquoted(value: &[u8]) -> &[u8] {
+    let value = value.trim_ascii();
+    let inner = value
+        .strip_prefix(b"\"")
+        .and_then(|value| value.strip_suffix(b"\""));
+    inner.unwrap_or(value)
 }
 
 #[cfg(test)]
@@ -172,6 +190,9 @@ mod tests {
             Some(u64::MAX)
         );
         assert_eq!(of("x-no-cache"), none);
+        let bytes = HeaderValue::from_bytes(b"no-cache, x=\"\xff\"").unwrap();
+        let map: HeaderMap = [(CACHE_CONTROL, bytes)].into_iter().collect();
+        assert!(Conditions::of(&map).no_cache, "whatever stands beside it");
     }
 
     #[test]

@@ -5,7 +5,6 @@
 
 pub mod conditions;
 pub mod key;
-pub mod pace;
 pub mod path;
 pub mod query;
 pub mod rule;

@@ -10,6 +10,9 @@ use thiserror::Error;
 /// The path prefix under which the gateway answers; templates and `base_url` are relative to it.
 pub const API_PREFIX: &str = "/v1";
 
+/// Where a rule's name is asked for, this stands for requests that match none.
+pub const NO_RULE: &str = "none";
+
 /// One bit each in the verdict's record of what it met.
 const MAX_IDENTITY: usize = 64;
 
@@ -52,6 +55,12 @@ pub enum RuleError {
     /// More identity members than a body could reasonably be asked for.
     #[error("identity has more than {MAX_IDENTITY} members")]
     TooManyMembers,
+    /// A template that repeats the prefix that all have.
+    #[error("`{0}` begins with {API_PREFIX}, which goes without saying; leave it out")]
+    Prefixed(String),
+    /// What stands for "no rule" in the metrics.
+    #[error("`{NO_RULE}` stands for requests that match no rule; choose another name")]
+    ReservedName,
     /// A name outside `[a-z0-9-]`.
     #[error("`{0}` is not a rule name; use lower-case letters, digits and `-`")]
     Name(String),
@@ -81,6 +90,9 @@ impl Template {
         let relative = text
             .strip_prefix('/')
             .ok_or_else(|| RuleError::Template(text.to_owned()))?;
+        if relative.split('/').next() == API_PREFIX.strip_prefix('/') {
+            return Err(RuleError::Prefixed(text.to_owned()));
+        }
         let mut segments = Vec::new();
         for part in relative.split('/') {
             let segment = match part.strip_prefix('{').and_then(|p| p.strip_suffix('}')) {
@@ -222,6 +234,9 @@ impl Rule {
         if parts.name.is_empty() || !parts.name.bytes().all(plain) {
             return Err(RuleError::Name(parts.name));
         }
+        if parts.name == NO_RULE {
+            return Err(RuleError::ReservedName);
+        }
         let path = Template::parse(&parts.path)?;
         let list = parts.list.as_deref().map(Template::parse).transpose()?;
         let parameters: Vec<&str> = path.parameters().collect();
@@ -314,5 +329,28 @@ impl Rule {
         templates(self)
             .iter()
             .any(|mine| theirs.iter().any(|t| mine.overlaps(t)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_that_cannot_be_meant_are_refused() {
+        let parts = |name: &str, path: &str| RuleParts {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            identity: vec![("id".to_owned(), "id".to_owned())],
+            terminal: vec!["done".to_owned()],
+            ..RuleParts::default()
+        };
+        assert!(Rule::new(parts("a", "/a/{id}")).is_ok());
+        let prefixed = RuleError::Prefixed("/v1/a/{id}".to_owned());
+        assert_eq!(Rule::new(parts("a", "/v1/a/{id}")), Err(prefixed));
+        assert_eq!(
+            Rule::new(parts(NO_RULE, "/a/{id}")),
+            Err(RuleError::ReservedName)
+        );
     }
 }

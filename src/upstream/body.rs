@@ -14,6 +14,9 @@ use super::FetchError;
 use super::pool::Lease;
 use crate::fetch::Berth;
 
+/// Of an error body, this much is searched for injected secrets, however large it is.
+pub const LOOKED_AT: usize = 64 * 1024;
+
 /// The body of an answer.
 #[derive(Debug, Default)]
 pub enum Body {
@@ -75,10 +78,13 @@ impl Passage {
 
     /// Reads up to `limit` bytes. Whoever calls it sets the time limit.
     pub(super) async fn gather(mut self, limit: usize) -> Result<Gathered, FetchError> {
+        // Known to be larger: no need to hold more of it than is looked at.
         let announced = hyper::body::Body::size_hint(&self.incoming).lower();
-        if announced > limit as u64 {
-            return Ok(Gathered::Larger(Box::new(self)));
-        }
+        let limit = if announced > limit as u64 {
+            limit.min(LOOKED_AT)
+        } else {
+            limit
+        };
         let mut size = 0;
         while let Some(data) = std::future::poll_fn(|cx| self.poll_incoming(cx)).await {
             let data = data.map_err(FetchError::Truncated)?;
@@ -103,6 +109,19 @@ impl Passage {
         self.front.iter()
     }
 
+    /// Its length, if the upstream's framing says so.
+    pub fn length(&self) -> Option<u64> {
+        let front: usize = self.front.iter().map(Bytes::len).sum();
+        let rest = hyper::body::Body::size_hint(&self.incoming).exact()?;
+        Some(front as u64 + rest)
+    }
+
+    fn give_back(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+    }
+
     /// The next data; trailers are dropped, since nothing above could vouch for them.
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Bytes>>> {
         loop {
@@ -112,6 +131,10 @@ impl Passage {
             )) {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
+                        // With a length, nobody asks again after the last byte.
+                        if hyper::body::Body::is_end_stream(&self.incoming) {
+                            self.give_back();
+                        }
                         return Poll::Ready(Some(Ok(data)));
                     }
                 }
@@ -120,9 +143,7 @@ impl Passage {
                     return Poll::Ready(Some(Err(error)));
                 }
                 None => {
-                    if let Some(lease) = self.lease.take() {
-                        lease.give_back();
-                    }
+                    self.give_back();
                     return Poll::Ready(None);
                 }
             }

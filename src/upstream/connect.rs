@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -86,10 +86,7 @@ impl Connector {
                 Stream::Tls(Box::new(stream))
             }
         };
-        Ok(Link {
-            stream,
-            heard: Arc::default(),
-        })
+        Ok(Link::new(stream))
     }
 }
 
@@ -132,6 +129,8 @@ fn tls(config: &config::Upstream) -> Result<(TlsConnector, ServerName<'static>),
 pub(super) struct Link {
     stream: Stream,
     heard: Arc<Heard>,
+    /// HTTP/1.1: one answer at a time, so bytes can be told to belong to it.
+    exclusive: bool,
 }
 
 enum Stream {
@@ -139,17 +138,38 @@ enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Whether bytes came in: before the first one, a request can be repeated safely.
+/// Bytes that an answer may take before its head is complete. An upstream that sends interim answers
+/// without end would otherwise keep a worker busy with reading them until the deadline.
+const MAX_BEFORE_HEAD: usize = 512 * 1024;
+
+/// What was received since a request was sent.
 #[derive(Debug, Default)]
-pub(super) struct Heard(AtomicBool);
+pub(super) struct Heard {
+    bytes: AtomicUsize,
+    /// The head of the answer has come: what follows is its body.
+    answered: AtomicBool,
+}
 
 impl Heard {
+    /// A request is about to be sent.
     pub(super) fn reset(&self) {
-        self.0.store(false, Ordering::Relaxed);
+        self.bytes.store(0, Ordering::Relaxed);
+        self.answered.store(false, Ordering::Relaxed);
     }
 
+    /// The head of the answer has come.
+    pub(super) fn head(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Before the first byte, a request can be repeated safely.
     pub(super) fn anything(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.bytes.load(Ordering::Relaxed) > 0
+    }
+
+    fn too_much(&self) -> bool {
+        !self.answered.load(Ordering::Relaxed)
+            && self.bytes.load(Ordering::Relaxed) > MAX_BEFORE_HEAD
     }
 }
 
@@ -158,12 +178,21 @@ impl Link {
         Arc::clone(&self.heard)
     }
 
+    fn new(stream: Stream) -> Self {
+        let exclusive = match &stream {
+            Stream::Plain(_) => true,
+            Stream::Tls(stream) => stream.get_ref().1.alpn_protocol() != Some(b"h2"),
+        };
+        Self {
+            stream,
+            heard: Arc::default(),
+            exclusive,
+        }
+    }
+
     /// Whether ALPN chose HTTP/2.
     pub(super) fn is_http2(&self) -> bool {
-        match &self.stream {
-            Stream::Plain(_) => false,
-            Stream::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
-        }
+        !self.exclusive
     }
 
     fn stream(&mut self) -> Pin<&mut (dyn ReadWrite + 'static)> {
@@ -183,11 +212,14 @@ impl AsyncRead for Link {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.exclusive && self.heard.too_much() {
+            // Not read any more: the deadline of the fetch ends it.
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         ready!(self.stream().poll_read(cx, buf))?;
-        if buf.filled().len() > before {
-            self.heard.0.store(true, Ordering::Relaxed);
-        }
+        let read = buf.filled().len() - before;
+        self.heard.bytes.fetch_add(read, Ordering::Relaxed);
         Poll::Ready(Ok(()))
     }
 }

@@ -5,9 +5,9 @@
 //! injected header away.
 
 use hyper::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, HeaderMap, HeaderName, HeaderValue,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-    USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName,
+    HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
 
 use super::secrecy::Redactor;
@@ -43,6 +43,8 @@ const NOT_PASSED_DOWN: [HeaderName; 11] = [
 pub struct Injection {
     base: HeaderMap,
     passed_up: Vec<HeaderName>,
+    /// Those among them that may change the answer, and so are part of the key.
+    forwarded: Vec<HeaderName>,
 }
 
 impl Injection {
@@ -55,27 +57,49 @@ impl Injection {
         for header in headers {
             base.insert(header.name.clone(), value_of(&header.value));
         }
-        let passed_up = PASSED_UP
-            .iter()
-            .chain(forward)
-            .filter(|name| !base.contains_key(*name))
-            .cloned()
-            .collect();
-        Self { base, passed_up }
+        let free = |names: &[HeaderName]| -> Vec<HeaderName> {
+            names
+                .iter()
+                .filter(|name| !base.contains_key(*name))
+                .cloned()
+                .collect()
+        };
+        let forwarded = free(forward);
+        let passed_up = [free(&PASSED_UP), forwarded.clone()].concat();
+        Self {
+            base,
+            passed_up,
+            forwarded,
+        }
     }
 
     /// The headers of a fetch for a caller that sent `caller`.
     pub fn upward(&self, caller: &HeaderMap) -> HeaderMap {
         let mut headers = self.base.clone();
-        for name in &self.passed_up {
-            if caller.contains_key(name) && !is_nominated(caller, name) {
-                for value in caller.get_all(name) {
-                    headers.append(name.clone(), value.clone());
-                }
-            }
+        for (name, value) in passing(&self.passed_up, caller) {
+            headers.append(name.clone(), value.clone());
         }
         headers
     }
+
+    /// What of it may change the answer: the same selection, so that the key is what goes up.
+    pub fn keyed<'a>(
+        &'a self,
+        caller: &'a HeaderMap,
+    ) -> impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)> {
+        passing(&self.forwarded, caller)
+    }
+}
+
+/// The caller's headers of these names, without those that `Connection` names.
+fn passing<'a>(
+    names: &'a [HeaderName],
+    caller: &'a HeaderMap,
+) -> impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)> {
+    names
+        .iter()
+        .filter(|name| caller.contains_key(*name) && !is_nominated(caller, name))
+        .flat_map(|name| caller.get_all(name).iter().map(move |value| (name, value)))
 }
 
 fn value_of(value: &Value) -> HeaderValue {
@@ -93,34 +117,42 @@ fn value_of(value: &Value) -> HeaderValue {
 
 /// Removes from an upstream's answer what belongs to its connection, to another caller, or to us.
 pub fn clean_answer(headers: &mut HeaderMap, redactor: &Redactor) {
+    // RFC 9112 section 6.3: beside a transfer coding a length says nothing.
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
     let nominated: Vec<HeaderName> = nominated(headers)
-        .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
         .collect();
     for name in nominated.iter().chain(&NOT_PASSED_DOWN) {
         headers.remove(name);
     }
     let echoes: Vec<HeaderName> = headers
         .iter()
-        .filter(|(_, value)| redactor.finds_in(value.as_bytes()))
+        .filter(|(name, value)| {
+            redactor.finds_in(value.as_bytes()) || redactor.finds_in_name(name.as_str())
+        })
         .map(|(name, _)| name.clone())
         .collect();
     for name in &echoes {
-        tracing::warn!(header = %name, "dropped a response header that echoes an injected secret");
         headers.remove(name);
+    }
+    if !echoes.is_empty() {
+        // Not which: the name itself may hold it.
+        tracing::warn!("dropped response headers that echo an injected secret");
     }
 }
 
-fn nominated(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+fn nominated(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers
         .get_all(CONNECTION)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
 }
 
 fn is_nominated(headers: &HeaderMap, name: &HeaderName) -> bool {
-    nominated(headers).any(|found| found.eq_ignore_ascii_case(name.as_str()))
+    nominated(headers).any(|found| found.eq_ignore_ascii_case(name.as_str().as_bytes()))
 }
 
 /// The token of `Authorization: Bearer …` or of `x-portkey-api-key`: both, where both are there.
@@ -214,10 +246,31 @@ mod tests {
     }
 
     #[test]
+    fn what_is_keyed_is_what_goes_up() {
+        let injection = injection(&[HeaderName::from_static("x-tenant")]);
+        for caller in [
+            map(&[("x-tenant", "a"), ("user-agent", "sdk/1")]),
+            map(&[("x-tenant", "a"), ("connection", "x-tenant")]),
+        ] {
+            let keyed: Vec<_> = injection
+                .keyed(&caller)
+                .map(|(_, value)| value.clone())
+                .collect();
+            let up = injection.upward(&caller);
+            assert_eq!(
+                keyed,
+                up.get_all("x-tenant").iter().cloned().collect::<Vec<_>>()
+            );
+        }
+    }
+
+    #[test]
     fn an_answer_keeps_what_is_its_own() {
         let mut headers = map(&[
             ("connection", "close, x-hop"),
             ("x-hop", "1"),
+            ("x-canary-secret-1", "1"),
+            ("content-length", "5"),
             ("keep-alive", "timeout=5"),
             ("transfer-encoding", "chunked"),
             ("set-cookie", "a=b"),

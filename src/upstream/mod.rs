@@ -20,7 +20,7 @@ use hyper::{Request, StatusCode, Version};
 use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 
-pub use body::{Body, Gathered, Passage};
+pub use body::{Body, Gathered, LOOKED_AT, Passage};
 pub(crate) use headers::presented_tokens;
 pub use headers::{Injection, PASSED_UP, clean_answer};
 pub use secrecy::Redactor;

@@ -4,7 +4,7 @@
 //! whether a connection was used before, and whether it has said anything since. A pool for a
 //! single address is small.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +28,9 @@ const IDLE: Duration = Duration::from_secs(50);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 
+/// Bytes of an HTTP/1.1 answer that are read ahead.
+const READ_AT_ONCE: usize = 128 * 1024;
+
 type RequestBody = Empty<Bytes>;
 
 #[derive(Debug)]
@@ -38,6 +41,8 @@ pub(super) struct Pool {
     opening: tokio::sync::Mutex<()>,
     /// The last handshake chose HTTP/1.1: no use in waiting for others to open.
     http1_only: AtomicBool,
+    /// Connections that could not be opened.
+    failures: AtomicU64,
     drivers: TaskTracker,
 }
 
@@ -85,7 +90,9 @@ impl Connection {
         match self {
             Self::Exclusive { sender, heard } => {
                 heard.reset();
-                sender.send_request(request).await
+                let response = sender.send_request(request).await?;
+                heard.head();
+                Ok(response)
             }
             Self::Shared { sender, .. } => sender.send_request(request).await,
         }
@@ -146,6 +153,7 @@ impl Pool {
             state: Arc::default(),
             opening: tokio::sync::Mutex::default(),
             http1_only: AtomicBool::new(false),
+            failures: AtomicU64::new(0),
             drivers: TaskTracker::new(),
         }
     }
@@ -190,19 +198,24 @@ impl Pool {
     }
 
     /// A new connection; or one that somebody else opened meanwhile, if it can be shared and is not
-    /// of the generation that was `lost`. Takes at most `upstream.connect_timeout`.
+    /// of the generation that was `lost`. Opening takes at most `upstream.connect_timeout`.
     pub(super) async fn open(&self, lost: Option<u64>) -> Result<Connection, FetchError> {
-        timeout(self.connector.timeout(), async {
-            // Several requests at once must not open a connection each where one would do.
-            let may_share = self.connector.is_tls() && !self.http1_only.load(Ordering::Relaxed);
-            let _opening = if may_share {
-                Some(self.opening.lock().await)
-            } else {
-                None
-            };
-            if let Some(shared) = self.shared(lost) {
-                return Ok(shared);
-            }
+        // Several requests at once must not open a connection each where one would do. Once it turns
+        // out that there is nothing to share, or that it cannot be opened, each opens its own.
+        let failures = self.failures.load(Ordering::Relaxed);
+        let may_share = || {
+            self.connector.is_tls()
+                && !self.http1_only.load(Ordering::Relaxed)
+                && self.failures.load(Ordering::Relaxed) == failures
+        };
+        let mut _opening = None;
+        if may_share() {
+            _opening = Some(self.opening.lock().await).filter(|_| may_share());
+        }
+        if let Some(shared) = self.shared(lost) {
+            return Ok(shared);
+        }
+        let opened = timeout(self.connector.timeout(), async {
             let link = self.connector.connect().await?;
             self.http1_only.store(!link.is_http2(), Ordering::Relaxed);
             if link.is_http2() {
@@ -210,14 +223,18 @@ impl Pool {
             } else {
                 self.http1(link).await
             }
-        })
-        .await
-        .unwrap_or(Err(FetchError::ConnectTimeout))
+        });
+        let opened = opened.await.unwrap_or(Err(FetchError::ConnectTimeout));
+        if opened.is_err() {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        opened
     }
 
     async fn http1(&self, link: Link) -> Result<Connection, FetchError> {
         let heard = link.heard();
         let (sender, driver) = http1::Builder::new()
+            .max_buf_size(READ_AT_ONCE)
             .handshake(TokioIo::new(link))
             .await
             .map_err(FetchError::Lost)?;

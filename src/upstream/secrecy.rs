@@ -1,64 +1,107 @@
 //! Finds injected secrets in what comes back.
 
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use std::borrow::Cow;
+
+use memchr::memmem::Finder;
+use percent_encoding::percent_decode;
 
 /// A shorter secret would be found in half of all texts; it counts only where it stands alone.
 const LONG_ENOUGH: usize = 8;
 
-/// Knows the secrets, in the spellings in which an upstream could echo them.
+/// Knows the secrets, and finds them also where they are escaped as in JSON or in a URL.
 #[derive(Clone, Default)]
 pub struct Redactor {
-    needles: Vec<memchr::memmem::Finder<'static>>,
+    secrets: Vec<Finder<'static>>,
+    /// In lower case, as header names arrive.
+    lower: Vec<Finder<'static>>,
 }
 
 impl std::fmt::Debug for Redactor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Redactor({} needles)", self.needles.len())
+        write!(f, "Redactor({} secrets)", self.secrets.len())
     }
 }
 
 impl Redactor {
     /// Learns the secrets; of `Bearer x`, also `x`.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut spellings: Vec<String> = secrets
+        let secrets: Vec<&str> = secrets
             .into_iter()
             .flat_map(|secret| [Some(secret), secret.split_once(' ').map(|(_, token)| token)])
             .flatten()
             .map(str::trim)
             .filter(|secret| !secret.is_empty())
-            .flat_map(|secret| {
-                let json = serde_json::Value::from(secret).to_string();
-                let escaped = utf8_percent_encode(secret, NON_ALPHANUMERIC).to_string();
-                [
-                    secret.to_owned(),
-                    json[1..json.len() - 1].to_owned(),
-                    escaped,
-                ]
-            })
             .collect();
-        spellings.sort_unstable();
-        spellings.dedup();
-        let needles = spellings
-            .iter()
-            .map(|text| memchr::memmem::Finder::new(text.as_bytes()).into_owned())
-            .collect();
-        Self { needles }
+        let finder = |text: &str| Finder::new(text.as_bytes()).into_owned();
+        Self {
+            secrets: secrets.iter().map(|secret| finder(secret)).collect(),
+            lower: secrets
+                .iter()
+                .map(|secret| finder(&secret.to_ascii_lowercase()))
+                .collect(),
+        }
     }
 
-    /// Whether a secret occurs in `text`.
+    /// Whether a secret occurs in `text`, plain or escaped.
     pub fn finds_in(&self, text: &[u8]) -> bool {
-        self.needles.iter().any(|needle| {
-            let length = needle.needle().len();
-            let alone = |at: usize| {
-                let word = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
-                let before = at.checked_sub(1).and_then(|i| text.get(i));
-                !word(before) && !word(text.get(at + length))
-            };
-            needle
-                .find_iter(text)
-                .any(|at| length >= LONG_ENOUGH || alone(at))
-        })
+        if self.secrets.is_empty() {
+            return false;
+        }
+        let unescaped = unescape_json(text);
+        let decoded: Cow<'_, [u8]> = percent_decode(&unescaped).into();
+        // The plain text last: mostly it is the same as the others, and they are borrowed from it.
+        occurs(&self.secrets, &decoded)
+            || (decoded != unescaped && occurs(&self.secrets, &unescaped))
+            || (unescaped != text && occurs(&self.secrets, text))
     }
+
+    /// Whether a secret occurs in a header's name.
+    pub fn finds_in_name(&self, name: &str) -> bool {
+        occurs(&self.lower, name.as_bytes())
+    }
+}
+
+fn occurs(secrets: &[Finder<'_>], text: &[u8]) -> bool {
+    secrets.iter().any(|secret| {
+        let length = secret.needle().len();
+        let alone = |at: usize| {
+            let word = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+            let before = at.checked_sub(1).and_then(|i| text.get(i));
+            !word(before) && !word(text.get(at + length))
+        };
+        secret
+            .find_iter(text)
+            .any(|at| length >= LONG_ENOUGH || alone(at))
+    })
+}
+
+/// Takes the backslashes out of a text as JSON has them. Secrets are ASCII, so of the `\u` escapes
+/// only those below 0x80 matter; the others stay as they are.
+fn unescape_json(text: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memchr(b'\\', text).is_none() {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = memchr::memchr(b'\\', rest) {
+        plain.extend_from_slice(&rest[..at]);
+        rest = &rest[at + 1..];
+        let ascii = rest
+            .strip_prefix(b"u")
+            .and_then(|code| code.get(..4))
+            .and_then(|code| std::str::from_utf8(code).ok())
+            .and_then(|code| u8::from_str_radix(code, 16).ok())
+            .filter(u8::is_ascii);
+        if let Some(byte) = ascii {
+            plain.push(byte);
+            rest = &rest[5..];
+        } else if let Some((byte, after)) = rest.split_first() {
+            plain.push(*byte);
+            rest = after;
+        }
+    }
+    plain.extend_from_slice(rest);
+    Cow::Owned(plain)
 }
 
 #[cfg(test)]
@@ -67,18 +110,33 @@ mod tests {
 
     #[test]
     fn secrets_are_found_in_every_spelling() {
-        let redactor = Redactor::new(["pk+live/\"1234\"", "Bearer tok-12345678"]);
+        let redactor = Redactor::new(["pk+live/\"12-34\"==", "Bearer tok-12345678"]);
         for text in [
-            "pk+live/\"1234\"",
-            "xpk+live/\"1234\"x",
-            r#"{"message":"bad key pk+live/\"1234\""}"#,
-            "https://x/?k=pk%2Blive%2F%221234%22&y",
+            r#"pk+live/"12-34"=="#,
+            r#"xpk+live/"12-34"==x"#,
+            r#"{"message":"bad key pk+live/\"12-34\"=="}"#,
+            r#"{"message":"bad key pk\u002Blive\/\u002212-34\u0022\u003d\u003d"}"#,
+            "https://x/?k=pk%2Blive%2F%2212-34%22%3D%3D&y",
+            "https://x/?k=pk%2blive/%2212%2D34%22==&y",
+            r"https:\/\/x\/?k=pk%2blive\/%2212-34%22==",
             "Authorization: Bearer tok-12345678",
             "token tok-12345678.",
         ] {
             assert!(redactor.finds_in(text.as_bytes()), "{text}");
         }
-        assert!(!redactor.finds_in(b"Bearer tok-1234567"));
+        assert!(redactor.finds_in_name("x-tok-12345678"));
+        for text in [
+            "Bearer tok-1234567",
+            "\\",
+            "\\u",
+            "\\u00",
+            "\\uZZZZ",
+            "%",
+            "%f",
+            "",
+        ] {
+            assert!(!redactor.finds_in(text.as_bytes()), "{text}");
+        }
         assert!(!Redactor::default().finds_in(b"anything"));
         assert!(!Redactor::new([""]).finds_in(b"anything"));
     }

@@ -4,8 +4,8 @@
 use crate::support::raw::head;
 use crate::support::{Act, Gate, Gateway, Origin, Raw, STEP, body, step};
 
-/// DESIGN section 8, without the suffix that OpenMetrics gives a counter's samples.
-const METRICS: [&str; 13] = [
+/// The documented ones, without the suffix that OpenMetrics gives a counter's samples.
+const METRICS: [&str; 14] = [
     "stepgate_requests",
     "stepgate_request_duration_seconds",
     "stepgate_upstream_requests",
@@ -17,6 +17,7 @@ const METRICS: [&str; 13] = [
     "stepgate_cache_bytes",
     "stepgate_connections",
     "stepgate_in_flight",
+    "stepgate_waiters",
     "stepgate_secrets_loaded_timestamp_seconds",
     "stepgate_build_info",
 ];
@@ -77,7 +78,8 @@ async fn metrics_count_what_happened() {
     ] {
         assert_eq!(gateway.metric(sample).await, value, "{sample}");
     }
-    assert!(gateway.metric("stepgate_cache_bytes").await > 500.0);
+    let bytes = gateway.metric("stepgate_cache_bytes").await;
+    assert!(bytes > 400.0, "less than the body: {bytes}");
     let text = gateway.admin("GET", "/metrics").await.text();
     assert!(
         !text.contains("step_1") && !text.contains("nowhere"),
@@ -235,4 +237,18 @@ async fn catalogue_51_a_slow_admin_client_does_not_touch_the_data_listener() {
     }
     assert_eq!(gateway.get(STEP).await.status, 200);
     assert_eq!(gateway.admin("GET", "/live").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_purge_that_could_never_match_is_refused() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    for (path, status) in [
+        ("/cache/run-step/t/r/s", 200),
+        ("/cache/run-step/t/r/s/more", 400),
+        ("/cache/run-step/..", 400),
+        ("/cache/no-such-rule", 404),
+    ] {
+        assert_eq!(gateway.admin("DELETE", path).await.status, status, "{path}");
+    }
 }

@@ -83,6 +83,43 @@ async fn health_asks_the_running_gateway() {
 }
 
 #[tokio::test]
+async fn health_does_not_ask_some_other_gateway_where_its_configuration_is_wrong() {
+    let origin = Origin::start().await;
+    let process = Process::start(&origin, "", "info").await;
+    let admin = process.admin.to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wrong.toml");
+    std::fs::write(&file, "[admin]\nlistn = \"127.0.0.1:1\"\n").unwrap();
+    let file = file.display().to_string();
+    for arguments in [
+        &[
+            "health",
+            "--admin",
+            &admin,
+            "--config",
+            "/no/such/file.toml",
+        ][..],
+        &["health", "--admin", &admin, "--config", &file],
+        &["health", "--admin", "nonsense"],
+    ] {
+        let (code, text) = run(arguments).await;
+        assert_eq!(code, Some(1), "{arguments:?}: {text}");
+        assert!(!text.is_empty(), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn sighup_is_survived_with_a_warning() {
+    let origin = Origin::start().await;
+    let process = Process::start(&origin, "", "info").await;
+    process.signal("HUP").await;
+    until("a warning", async || process.output().contains("SIGHUP")).await;
+    assert_eq!(process.get(STEP, &[]).await.status, 200);
+    process.terminate().await;
+    assert!(process.exit().await.0.success());
+}
+
+#[tokio::test]
 async fn catalogue_16_no_secret_is_ever_written_or_shown() {
     let origin = Origin::start().await;
     let process = Process::start(&origin, TWO_CLIENTS, "trace").await;

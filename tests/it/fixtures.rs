@@ -81,3 +81,37 @@ async fn a_gate_holds_an_answer_back() {
     let (answer, ()) = tokio::join!(asked, opened);
     assert_eq!(answer.unwrap().body, body("expired"));
 }
+
+#[tokio::test]
+async fn a_numbered_answer_is_as_old_as_its_request() {
+    let origin = Origin::start().await;
+    let gate = Gate::closed();
+    origin.always(vec![Act::Wait(gate.clone()), Act::Numbered]);
+    let first = ask(origin.address, "GET", STEP, &[]);
+    let second = async {
+        origin.arrived(1).await;
+        origin.status("failed");
+        let second = ask(origin.address, "GET", STEP, &[]);
+        let open = async {
+            origin.arrived(2).await;
+            gate.open();
+        };
+        tokio::join!(second, open).0
+    };
+    let (first, second) = tokio::join!(first, second);
+    let (first, second) = (first.unwrap(), second.unwrap());
+    assert_eq!((first.fetch(), second.fetch()), (1, 2));
+    assert_eq!(first.json()["status"], "completed");
+    assert_eq!(second.json()["status"], "failed");
+}
+
+#[tokio::test]
+async fn a_peer_that_hangs_up_on_a_hold_is_seen() {
+    let origin = Origin::start().await;
+    origin.next(vec![Act::Hold]);
+    let mut raw = Raw::connect(origin.address).await;
+    raw.send(head("GET", STEP, "origin", &[])).await;
+    origin.arrived(1).await;
+    drop(raw);
+    origin.abandoned(1).await;
+}

@@ -166,7 +166,7 @@ async fn promise_4_every_fetch_carries_each_injected_header_exactly_once() {
     let origin = Origin::start().await;
     origin.status("in_progress");
     let gateway = Gateway::start(&origin, "").await;
-    for _ in 0..3 {
+    for _ in 0..10 {
         gateway.get(STEP).await;
         for (name, value) in [
             ("x-portkey-api-key", API_KEY),

@@ -8,8 +8,8 @@ use stepgate::Server;
 use stepgate::config::{Address, Config, Flags, Sources};
 use tempfile::TempDir;
 
-use super::raw::{self, Answer, Broken, Raw};
-use super::{Origin, within};
+use super::raw::{self, Raw, head};
+use super::{Answer, Broken, Origin, until, within};
 
 pub(crate) const API_KEY: &str = "canary-api-key-7f3a91";
 pub(crate) const VIRTUAL_KEY: &str = "canary-virtual-key-c02d5e";
@@ -107,6 +107,33 @@ impl Gateway {
 
     pub(crate) async fn connect(&self) -> Raw {
         Raw::connect(self.address()).await
+    }
+
+    /// Asks and goes on: the answer is read from the connection later.
+    pub(crate) async fn question(&self, path: &str, headers: &[(&str, &str)]) -> Raw {
+        let mut raw = self.connect().await;
+        raw.send(head("GET", path, "127.0.0.1", headers)).await;
+        raw
+    }
+
+    /// Returns when what was sent before must have been read: later questions were answered.
+    pub(crate) async fn has_read_all(&self) {
+        for _ in 0..3 {
+            assert_eq!(self.get("/v1/nowhere").await.status, 404);
+        }
+    }
+
+    /// Waits until so many connections are open on the data listener.
+    pub(crate) async fn has_open(&self, connections: usize) {
+        let open = async || self.metric("stepgate_connections").await == connections as f64;
+        until("connections to come or go", open).await;
+    }
+
+    /// Requests of the built-in rule with that outcome.
+    pub(crate) async fn outcomes(&self, outcome: &str) -> f64 {
+        let labels = format!("{{rule=\"run-step\",outcome=\"{outcome}\"}}");
+        self.metric(&format!("stepgate_requests_total{labels}"))
+            .await
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {

@@ -3,20 +3,29 @@
 //! Every wait has a limit that fails the test with a word about what did not come. Tasks live in
 //! a `JoinSet` of the fixture that needs them and end with it.
 
+mod answer;
+mod bodies;
+pub(crate) mod crowd;
 pub(crate) mod gateway;
 pub(crate) mod h2;
+pub(crate) mod h2_origin;
 pub(crate) mod origin;
 pub(crate) mod process;
 pub(crate) mod raw;
+mod script;
 pub(crate) mod tls;
 
 use std::future::Future;
 use std::time::Duration;
 
+pub(crate) use answer::{Answer, Broken};
+pub(crate) use bodies::{respond, step_json};
+pub(crate) use crowd::Crowd;
 pub(crate) use gateway::Gateway;
-pub(crate) use origin::{Act, Gate, Origin, respond, step_json};
+pub(crate) use origin::Origin;
 pub(crate) use process::Process;
-pub(crate) use raw::{Answer, Raw};
+pub(crate) use raw::Raw;
+pub(crate) use script::{Act, Gate};
 
 /// Longer than anything here takes on a busy machine; reached only when something is broken.
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
@@ -35,6 +44,11 @@ pub(crate) fn step(id: &str) -> String {
 /// The body that the origin gives for [`STEP`].
 pub(crate) fn body(status: &str) -> Vec<u8> {
     step_json("thread_1", "run_1", "step_1", status)
+}
+
+/// The same as text, for comparisons that say what differs.
+pub(crate) fn text(status: &str) -> String {
+    String::from_utf8_lossy(&body(status)).into_owned()
 }
 
 /// What `future` gives, within [`LIMIT`].

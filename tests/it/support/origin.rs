@@ -6,62 +6,16 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
+use super::script::{Act, Turn, Wire, perform};
 use super::within;
-
-/// One thing that the origin does to a connection.
-#[derive(Debug, Clone)]
-pub(crate) enum Act {
-    /// The well-formed answer, with the status that is set when its turn comes.
-    Default,
-    /// The well-formed answer with this step status.
-    Step(&'static str),
-    /// These bytes.
-    Send(Vec<u8>),
-    /// These bytes, one at a time, with a pause before each.
-    Drip(Vec<u8>, Duration),
-    /// These bytes, so many times.
-    Repeat(Vec<u8>, usize),
-    /// These bytes until nobody takes them any more.
-    Flood(Vec<u8>),
-    /// Nothing until the gate is opened.
-    Wait(Gate),
-    /// Nothing until the peer hangs up.
-    Hold,
-    /// A clean end (TLS: with close_notify).
-    Close,
-    /// An end without goodbye (TLS: no close_notify).
-    Cut,
-    /// RST.
-    Reset,
-}
-
-/// What a script waits at.
-#[derive(Debug, Clone)]
-pub(crate) struct Gate(Arc<Semaphore>);
-
-impl Gate {
-    pub(crate) fn closed() -> Self {
-        Self(Arc::new(Semaphore::new(0)))
-    }
-
-    /// For those who wait and those who come.
-    pub(crate) fn open(&self) {
-        self.0.add_permits(1);
-    }
-
-    async fn pass(&self) {
-        drop(self.0.acquire().await);
-    }
-}
 
 /// A request as it came.
 #[derive(Debug, Clone)]
@@ -70,6 +24,8 @@ pub(crate) struct Request {
     pub(crate) connection: usize,
     /// Which request on it, from 0.
     pub(crate) nth: usize,
+    /// When its head was whole.
+    pub(crate) at: Instant,
     pub(crate) head: Vec<u8>,
 }
 
@@ -114,6 +70,7 @@ struct Shared {
     orders: Mutex<Orders>,
     requests: watch::Sender<Vec<Request>>,
     connections: watch::Sender<usize>,
+    abandoned: watch::Sender<usize>,
 }
 
 pub(crate) struct Origin {
@@ -141,6 +98,7 @@ impl Origin {
             }),
             requests: watch::Sender::default(),
             connections: watch::Sender::default(),
+            abandoned: watch::Sender::default(),
         });
         let mut accepts = JoinSet::new();
         accepts.spawn(accept(listener, acceptor, Arc::clone(&shared)));
@@ -158,6 +116,11 @@ impl Origin {
     /// The status of the well-formed bodies from now on; `completed` at first.
     pub(crate) fn status(&self, status: &'static str) {
         self.shared.orders.lock().unwrap().status = status;
+    }
+
+    /// Whether that status is set.
+    pub(crate) fn is(&self, status: &str) -> bool {
+        self.shared.orders.lock().unwrap().status == status
     }
 
     /// What happens to the next request that no earlier script is for.
@@ -199,6 +162,13 @@ impl Origin {
         let enough = seen.wait_for(|requests| requests.len() >= count);
         drop(within("a request at the origin", enough).await.unwrap());
     }
+
+    /// Waits until so many peers have hung up on an [`Act::Hold`].
+    pub(crate) async fn abandoned(&self, count: usize) {
+        let mut seen = self.shared.abandoned.subscribe();
+        let enough = seen.wait_for(|abandoned| *abandoned >= count);
+        drop(within("a peer to hang up", enough).await.unwrap());
+    }
 }
 
 async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, shared: Arc<Shared>) {
@@ -222,22 +192,6 @@ async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, shared: Ar
     }
 }
 
-trait Wire: AsyncRead + AsyncWrite + Unpin + Send {
-    fn tcp(&self) -> &TcpStream;
-}
-
-impl Wire for TcpStream {
-    fn tcp(&self) -> &TcpStream {
-        self
-    }
-}
-
-impl Wire for TlsStream<TcpStream> {
-    fn tcp(&self) -> &TcpStream {
-        self.get_ref().0
-    }
-}
-
 /// Serves a connection to its end; errors end it, as they would a real origin.
 async fn serve(mut io: impl Wire, connection: usize, shared: &Shared) {
     let mut nth = 0;
@@ -245,19 +199,31 @@ async fn serve(mut io: impl Wire, connection: usize, shared: &Shared) {
         let request = Request {
             connection,
             nth,
+            at: Instant::now(),
             head,
         };
         nth += 1;
-        let script = {
+        let (script, status) = {
             let mut orders = shared.orders.lock().unwrap();
             let reused = orders.reused.clone().filter(|_| request.nth > 0);
             let queued = reused.or_else(|| orders.queue.pop_front());
-            queued.or_else(|| orders.standing.clone())
+            let script = queued.or_else(|| orders.standing.clone());
+            (script, orders.status)
         };
-        let target = request.target();
-        shared.requests.send_modify(|all| all.push(request));
+        let mut turn = Turn {
+            target: request.target(),
+            number: 0,
+            status,
+        };
+        shared.requests.send_modify(|all| {
+            all.push(request);
+            turn.number = all.len();
+        });
         for act in script.unwrap_or_else(|| vec![Act::Default]) {
-            if !perform(&mut io, act, &target, shared).await {
+            let now = shared.orders.lock().unwrap().status;
+            let held = matches!(act, Act::Hold);
+            if !perform(&mut io, act, &turn, now).await {
+                shared.abandoned.send_modify(|n| *n += usize::from(held));
                 return;
             }
         }
@@ -270,115 +236,4 @@ async fn read_head(io: &mut impl Wire) -> Option<Vec<u8>> {
         head.push(io.read_u8().await.ok()?);
     }
     Some(head)
-}
-
-/// Whether the connection goes on.
-async fn perform(io: &mut impl Wire, act: Act, target: &str, shared: &Shared) -> bool {
-    match act {
-        Act::Default => {
-            let status = shared.orders.lock().unwrap().status;
-            io.write_all(&well_formed(target, status)).await.is_ok()
-        }
-        Act::Step(status) => io.write_all(&well_formed(target, status)).await.is_ok(),
-        Act::Send(bytes) => io.write_all(&bytes).await.is_ok() && io.flush().await.is_ok(),
-        Act::Drip(bytes, pause) => {
-            for byte in bytes {
-                tokio::time::sleep(pause).await;
-                if io.write_all(&[byte]).await.is_err() || io.flush().await.is_err() {
-                    return false;
-                }
-            }
-            true
-        }
-        Act::Repeat(bytes, times) => {
-            for _ in 0..times {
-                if io.write_all(&bytes).await.is_err() {
-                    return false;
-                }
-            }
-            true
-        }
-        Act::Flood(bytes) => {
-            while io.write_all(&bytes).await.is_ok() {}
-            false
-        }
-        Act::Wait(gate) => {
-            gate.pass().await;
-            true
-        }
-        Act::Hold => {
-            // Whatever else comes on this connection is nobody's request.
-            while matches!(io.read(&mut [0; 1024]).await, Ok(1..)) {}
-            false
-        }
-        Act::Close => {
-            // The peer may be gone already, which is an end as well.
-            drop(io.shutdown().await);
-            false
-        }
-        Act::Cut => false,
-        Act::Reset => {
-            io.tcp().set_zero_linger().unwrap();
-            false
-        }
-    }
-}
-
-/// What a well-behaved upstream answers for this target.
-fn well_formed(target: &str, status: &str) -> Vec<u8> {
-    let path = target.split('?').next().unwrap_or_default();
-    let segments: Vec<&str> = path.split('/').skip(1).collect();
-    let body = match *segments.as_slice() {
-        ["v1", "threads", thread, "runs", run, "steps", step] => {
-            step_json(thread, run, step, status)
-        }
-        ["v1", "responses", id] => {
-            format!(r#"{{"id": "{id}", "object": "response", "status": "{status}"}}"#).into_bytes()
-        }
-        _ => br#"{"object": "list", "data": [], "has_more": false}"#.to_vec(),
-    };
-    respond("200 OK", &[("x-request-id", "req_origin")], &body)
-}
-
-/// A whole answer; `application/json` and its length unless `headers` says otherwise.
-pub(crate) fn respond(status: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Vec<u8> {
-    let body = body.as_ref();
-    let has = |name: &str| headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
-    let mut bytes = format!("HTTP/1.1 {status}\r\n");
-    for (name, value) in headers {
-        bytes += &format!("{name}: {value}\r\n");
-    }
-    if !has("content-type") {
-        bytes += "content-type: application/json\r\n";
-    }
-    if !has("content-length") && !has("transfer-encoding") {
-        bytes += &format!("content-length: {}\r\n", body.len());
-    }
-    [bytes.as_bytes(), b"\r\n", body].concat()
-}
-
-/// A step as the wire shows it: indented by two, members that no description knows.
-pub(crate) fn step_json(thread: &str, run: &str, step: &str, status: &str) -> Vec<u8> {
-    format!(
-        r#"{{
-  "id": "{step}",
-  "object": "thread.run.step",
-  "created_at": 1699063291,
-  "run_id": "{run}",
-  "assistant_id": "asst_1",
-  "thread_id": "{thread}",
-  "type": "message_creation",
-  "status": "{status}",
-  "cancelled_at": null,
-  "expires_at": null,
-  "last_error": null,
-  "step_details": {{
-    "type": "message_creation",
-    "message_creation": {{ "message_id": "msg_1" }}
-  }},
-  "usage": {{ "prompt_tokens": 123, "prompt_token_details": {{}} }}
-}}
-"#
-    )
-    .into_bytes()
 }

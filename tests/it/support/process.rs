@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::gateway::ENVIRONMENT;
-use super::{Origin, raw, raw::Answer, within};
+use super::{Answer, Origin, raw, within};
 
 pub(crate) struct Process {
     child: Child,
@@ -47,8 +47,14 @@ impl Process {
         let mut readers = JoinSet::new();
         readers.spawn(collect(child.stdout.take().unwrap(), Arc::clone(&output)));
         readers.spawn(collect(child.stderr.take().unwrap(), Arc::clone(&output)));
-        let data = listening(&output, "on=data").await;
-        let admin = listening(&output, "on=admin").await;
+        let both = async {
+            let data = listening(&output, "on=data").await;
+            (data, listening(&output, "on=admin").await)
+        };
+        let (data, admin) = tokio::select! {
+            both = both => both,
+            status = child.wait() => panic!("{status:?} at its start: {}", output.borrow().clone()),
+        };
         Self {
             child,
             data,
@@ -73,7 +79,11 @@ impl Process {
     }
 
     pub(crate) async fn terminate(&self) {
-        let kill = format!("kill -TERM {}", self.id());
+        self.signal("TERM").await;
+    }
+
+    pub(crate) async fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.id());
         let status = Command::new("sh").args(["-c", &kill]).status().await;
         assert!(status.unwrap().success(), "{kill}");
     }

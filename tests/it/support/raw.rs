@@ -3,14 +3,15 @@
 //! It forgives nothing that a caller's parser would not: a length that is not kept, a missing
 //! last chunk and a connection that ends early are [`Broken`], never an answer.
 
-use std::fmt;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::answer::{Answer, Broken};
 use super::within;
 
 pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -20,77 +21,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 pub(crate) struct Raw {
     io: Box<dyn Io>,
     unread: Vec<u8>,
-}
-
-/// A whole answer.
-#[derive(Debug, Clone)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    /// Names in lower case, in the order in which they came.
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
-}
-
-/// The connection ended, or made no sense, before the answer was whole.
-#[derive(Debug)]
-pub(crate) struct Broken {
-    pub(crate) status: Option<u16>,
-    pub(crate) body: Vec<u8>,
-    pub(crate) why: String,
-}
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { status, body, why } = self;
-        write!(f, "{why} (status {status:?}, {} body bytes)", body.len())
-    }
-}
-
-impl Answer {
-    /// The only value of that name; it must not come twice.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        let values = self.all(name);
-        assert!(values.len() < 2, "{name} twice: {:?}", self.headers);
-        values.first().copied()
-    }
-
-    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
-        let named = self.headers.iter().filter(|(n, _)| n == name);
-        named.map(|(_, value)| value.as_str()).collect()
-    }
-
-    /// All `Cache-Status` members, also where several lines carry them.
-    pub(crate) fn cache_status(&self) -> String {
-        self.all("cache-status").join(", ")
-    }
-
-    pub(crate) fn is_hit(&self) -> bool {
-        self.cache_status().contains("stepgate; hit")
-    }
-
-    pub(crate) fn is_stored(&self) -> bool {
-        self.cache_status().contains("; stored")
-    }
-
-    pub(crate) fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body)
-            .unwrap_or_else(|e| panic!("not JSON ({e}): {:?}", self.text()))
-    }
-
-    pub(crate) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-
-    /// `error.code` of the gateway's own errors; none for a bare head.
-    pub(crate) fn code(&self) -> Option<String> {
-        let json: serde_json::Value = serde_json::from_slice(&self.body).ok()?;
-        Some(json["error"]["code"].as_str()?.to_owned())
-    }
-
-    /// Head and body as one text, for searching what must not be in it.
-    pub(crate) fn everything(&self) -> String {
-        format!("{:?}\n{}", self.headers, self.text())
-    }
 }
 
 /// One request on a connection of its own.
@@ -157,6 +87,10 @@ impl Raw {
 
     /// The next answer, interim ones skipped.
     pub(crate) async fn try_answer(&mut self, method: &str) -> Result<Answer, Broken> {
+        within("the end of an answer", self.read_answer(method)).await
+    }
+
+    async fn read_answer(&mut self, method: &str) -> Result<Answer, Broken> {
         loop {
             let mut answer = self.head().await?;
             if (100..200).contains(&answer.status) && answer.status != 101 {
@@ -267,6 +201,12 @@ impl Raw {
         })
         .await;
         std::mem::take(&mut self.unread)
+    }
+
+    /// Whether the peer closes within this time; what it says until then is for nobody.
+    pub(crate) async fn closes_within(&mut self, time: Duration) -> bool {
+        let closed = async { while self.more().await.is_ok() {} };
+        tokio::time::timeout(time, closed).await.is_ok()
     }
 
     /// Every answer until the peer closes; that it does not is a failure.

@@ -61,6 +61,11 @@ impl Authority {
 
     /// An origin for `https://127.0.0.1:…` whose certificate has this flaw.
     pub(crate) async fn origin(&self, flaw: Flaw) -> Origin {
+        Origin::start_tls(TlsAcceptor::from(Arc::new(self.server(flaw)))).await
+    }
+
+    /// What a server for `https://127.0.0.1:…` needs.
+    pub(super) fn server(&self, flaw: Flaw) -> ServerConfig {
         let name = match flaw {
             Flaw::OtherName => "other.example",
             Flaw::None | Flaw::Expired | Flaw::SelfSigned | Flaw::UnknownAuthority => "127.0.0.1",
@@ -77,13 +82,12 @@ impl Authority {
             Flaw::None | Flaw::Expired | Flaw::OtherName => params.signed_by(&key, &self.issuer),
         };
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
             .with_single_cert(vec![certificate.unwrap().der().clone()], key)
-            .unwrap();
-        Origin::start_tls(TlsAcceptor::from(Arc::new(config))).await
+            .unwrap()
     }
 }
 

@@ -1,12 +1,12 @@
 //! What an upstream says about time: when to ask again.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hyper::header::{DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 
 /// How long a refusal asks everybody to keep silent: the shorter of `retry-after-ms` and
-/// `Retry-After` (RFC 9110 section 10.2.3; a date counts from the answer's own `Date`).
-pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+/// `Retry-After` (RFC 9110 section 10.2.3; a date counts from the answer's own `Date`, or from `now`).
+pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let precise = headers.get("retry-after-ms").and_then(milliseconds);
     let standard = headers.get(RETRY_AFTER).and_then(|value| {
         let value = value.to_str().ok()?.trim();
@@ -14,8 +14,9 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
             return Some(Duration::from_secs(seconds));
         }
         let then = httpdate::parse_http_date(value).ok()?;
-        let now = httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()?;
-        then.duration_since(now).ok()
+        let date = headers.get(DATE).and_then(|date| date.to_str().ok());
+        let date = date.and_then(|date| httpdate::parse_http_date(date).ok());
+        then.duration_since(date.unwrap_or(now)).ok()
     });
     let shorter = match (precise, standard) {
         (Some(a), Some(b)) => Some(a.min(b)),
@@ -25,7 +26,7 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// When an upstream wants to be polled again.
-pub fn poll_after(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn poll_after(headers: &HeaderMap) -> Option<Duration> {
     headers.get("openai-poll-after-ms").and_then(milliseconds)
 }
 
@@ -43,7 +44,8 @@ mod tests {
         for (name, value) in pairs {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        retry_after(&headers).map(|wait| wait.as_millis())
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:38 GMT").unwrap();
+        retry_after(&headers, now).map(|wait| wait.as_millis())
     }
 
     #[test]
@@ -70,7 +72,10 @@ mod tests {
                 vec![("retry-after", "Sun, 06 Nov 1994 08:49:30 GMT"), date],
                 None,
             ),
-            (vec![("retry-after", "Sun, 06 Nov 1994 08:49:40 GMT")], None),
+            (
+                vec![("retry-after", "Sun, 06 Nov 1994 08:49:40 GMT")],
+                Some(2000),
+            ),
             (vec![("retry-after", "0")], None),
             (vec![("retry-after", "-1")], None),
             (vec![("retry-after", "soon")], None),

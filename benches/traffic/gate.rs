@@ -1,0 +1,194 @@
+//! A gateway without its HTTP: looks up, rides, waits as `stepgate::gateway` does, with the
+//! library's own cache, book, patrols and verdict.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use hyper::header::HeaderMap;
+use stepgate::cache::{Cache, Entry};
+use stepgate::config;
+use stepgate::fetch::{
+    Berth, Berths, Book, Fetch, Flown, Heard, Landed, Manifest, Patrols, Report, Ride, Seat, Terms,
+};
+use stepgate::step::{Key, NotStored, Partition, Rule, judge};
+use tokio::time::Instant;
+
+use super::origin::{IDS, Origin};
+
+/// The gateway's pace where the upstream does not say.
+const PACE: Duration = Duration::from_secs(1);
+
+/// What all passengers of a flight hear.
+#[derive(Clone, Copy)]
+pub(super) struct News {
+    number: u64,
+    departed: Instant,
+    is_final: bool,
+}
+
+pub(super) struct Gate {
+    origin: Arc<Origin>,
+    rule: Rule,
+    key: Key,
+    cache: Cache,
+    book: Book<Key, Trip>,
+    patrols: Patrols<Key, News>,
+    timeout: Duration,
+}
+
+pub(super) struct Trip(Arc<Gate>);
+
+impl Fetch for Trip {
+    type Shared = News;
+    type Own = Infallible;
+
+    async fn clearance(&mut self) -> Option<News> {
+        None
+    }
+
+    fn recalled(&self) -> Option<Self::Shared> {
+        None
+    }
+
+    fn no_berth(self) -> News {
+        unreachable!("one step's flights do not fill the berths")
+    }
+
+    fn depart(
+        self,
+        _manifest: Manifest,
+        berth: Berth,
+    ) -> impl Future<Output = Flown<Self>> + Send + 'static {
+        let Self(gate) = self;
+        let departure = gate.cache.depart();
+        let number = departure.number();
+        let departed = Instant::now();
+        let flight = gate.origin.fetch();
+        async move {
+            let body = flight.await;
+            drop(berth);
+            let headers = HeaderMap::new();
+            let verdict = judge(&gate.rule, &IDS, StatusCode::OK, &headers, body, true);
+            let news = News {
+                number,
+                departed,
+                is_final: verdict.is_ok(),
+            };
+            if let Err(reason) = verdict {
+                assert_eq!(reason, NotStored::NotFinal);
+                return (number, Landed::Live(news));
+            }
+            let entry = Entry::new(body, None);
+            let now = Instant::now();
+            let stored = gate.cache.store(&departure, &gate.key, entry, now);
+            assert!(matches!(stored, Ok(()) | Err(NotStored::Superseded)));
+            (number, Landed::Final(news))
+        }
+    }
+}
+
+impl Gate {
+    /// Keeps final bodies, and shares nothing else.
+    pub(super) fn cache_alone(origin: &Arc<Origin>) -> Arc<Self> {
+        // Berths without number: it is the cache that is to be measured.
+        Self::new(origin, Duration::ZERO, usize::MAX)
+    }
+
+    /// With the default limits.
+    pub(super) fn with_departures(origin: &Arc<Origin>) -> Arc<Self> {
+        let limits = config::Upstream::default();
+        Self::new(origin, limits.coalesce_window, limits.max_in_flight)
+    }
+
+    fn new(origin: &Arc<Origin>, window: Duration, berths: usize) -> Arc<Self> {
+        let limits = config::Upstream::default();
+        Arc::new(Self {
+            origin: Arc::clone(origin),
+            rule: Rule::run_step(),
+            key: Key::new(Partition::of(["traffic"]), "run-step", &IDS, ""),
+            cache: Cache::new(&config::Cache::default()),
+            book: Book::new(window, Berths::new(berths, limits.queue_timeout)),
+            patrols: Patrols::default(),
+            timeout: limits.timeout,
+        })
+    }
+
+    /// One poll, or with `wait` one request that waits for the end. Whether the step has ended.
+    pub(super) async fn ask(self: &Arc<Self>, wait: Option<Duration>) -> bool {
+        let arrived = Instant::now();
+        if self.cache.look_up(&self.key, arrived).is_some() {
+            return true;
+        }
+        let news = match wait {
+            Some(wait) => self.await_end(arrived + wait).await,
+            None => self.ride().await,
+        };
+        let fresh = news.is_final || news.departed >= arrived;
+        assert!(fresh, "no live answer is older than its question");
+        news.is_final
+    }
+
+    async fn ride(self: &Arc<Self>) -> News {
+        let seat = Seat {
+            deadline: Instant::now() + self.timeout,
+            after: self.cache.believable(&self.key),
+            store: true,
+            fresh: false,
+        };
+        let trip = || Trip(Arc::clone(self));
+        match self.book.ride(self.key.clone(), seat, trip).await {
+            Ride::Opened(news) | Ride::Joined(news) => news,
+            Ride::Own(own) => match own {},
+            Ride::Alone => {
+                let berth = self.book.berths().take().await;
+                let berth = berth.expect("there are more berths than pollers");
+                match trip().depart(seat.manifest(), berth).await.1 {
+                    Landed::Final(news) | Landed::Live(news) => news,
+                    Landed::Own(own) => match own {},
+                }
+            }
+            Ride::Late | Ride::Lost => unreachable!("this upstream always answers in time"),
+        }
+    }
+
+    async fn await_end(self: &Arc<Self>, until: Instant) -> News {
+        let terms = Terms {
+            after: self.cache.believable(&self.key),
+            since: self.cache.next_number(),
+            until,
+            deadline: until + self.timeout,
+        };
+        let poll = || {
+            let gate = Arc::clone(self);
+            move || {
+                let gate = Arc::clone(&gate);
+                async move { gate.report().await }
+            }
+        };
+        let key = self.key.clone();
+        let never = std::future::pending();
+        let news = self.patrols.wait(key, terms, never, poll).await;
+        news.expect("this upstream always answers in time")
+    }
+
+    /// One poll of a patrol; the next follows after a second, up to a tenth earlier.
+    async fn report(self: &Arc<Self>) -> Report<News> {
+        let mark = self.cache.next_number();
+        let hash = mark.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
+        let early = PACE / 10 * u32::try_from(hash).expect("eight bits") / 256;
+        let news = self.ride().await;
+        let heard = if news.is_final {
+            Heard::End
+        } else {
+            Heard::Body
+        };
+        Report {
+            number: news.number,
+            heard,
+            news,
+            pace: PACE - early,
+        }
+    }
+}

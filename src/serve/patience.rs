@@ -1,0 +1,216 @@
+//! How long a connection may keep us waiting, and who waits for whom right now.
+//!
+//! Fed by the bytes that go in and out and by the requests; asked by the timer of the connection.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hyper::Version;
+use tokio::time::Instant;
+
+/// How long a connection may keep us waiting.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Accept to a whole first head; first byte to a whole later head.
+    pub(super) header: Duration,
+    /// Between requests; and for a reader that takes nothing of its answer.
+    pub(super) idle: Duration,
+}
+
+/// What the connection waits for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Waiting {
+    /// For the rest of a head, until then.
+    Head(Instant),
+    /// For the next request, since then.
+    Idle(Instant),
+    /// For answers.
+    Answers {
+        /// Requests whose answer, or the next part of it, is ours to bring.
+        ours: usize,
+        /// Answers that the peer has yet to read.
+        theirs: usize,
+        /// When the peer last took something.
+        since: Instant,
+    },
+}
+
+/// Shared by the bytes, the requests and the timer of one connection.
+#[derive(Debug)]
+pub(super) struct Patience {
+    limits: Limits,
+    state: Mutex<Waits>,
+}
+
+#[derive(Debug)]
+struct Waits {
+    waiting: Waiting,
+    http2: bool,
+    /// The last bytes that came in.
+    tail: [u8; 4],
+    /// HTTP/1.1: more came in than the request that is being answered: the next head has begun.
+    ahead: bool,
+    /// Bytes of an answer wait for the peer to read.
+    stalled: bool,
+}
+
+impl Patience {
+    pub(super) fn new(limits: Limits) -> Arc<Self> {
+        let waiting = Waiting::Head(Instant::now() + limits.header);
+        let state = Waits {
+            waiting,
+            tail: [0; 4],
+            http2: false,
+            ahead: false,
+            stalled: false,
+        };
+        Arc::new(Self {
+            limits,
+            state: Mutex::new(state),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waits> {
+        // Plain values are never left half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These bytes came in. In HTTP/2 they may be a ping; there only requests count.
+    pub(super) fn received(&self, bytes: &[u8]) {
+        let mut waits = self.lock();
+        let kept = waits.tail.len().saturating_sub(bytes.len());
+        waits.tail.rotate_right(kept);
+        let new = bytes.len().min(waits.tail.len());
+        waits.tail[kept..].copy_from_slice(&bytes[bytes.len() - new..]);
+        match waits.waiting {
+            Waiting::Idle(_) if !waits.http2 => {
+                waits.waiting = Waiting::Head(Instant::now() + self.limits.header);
+            }
+            Waiting::Answers { .. } => waits.ahead = true,
+            Waiting::Idle(_) | Waiting::Head(_) => {}
+        }
+    }
+
+    /// The peer took so many bytes: none, if it must read first. In HTTP/2 they may be pongs, which a
+    /// peer that reads nothing can ask for at will; there only parts of answers count.
+    pub(super) fn sent(&self, bytes: usize) {
+        let mut waits = self.lock();
+        waits.stalled = bytes == 0;
+        if bytes == 0 || waits.http2 {
+            return;
+        }
+        match &mut waits.waiting {
+            Waiting::Idle(since) | Waiting::Answers { since, .. } => *since = Instant::now(),
+            Waiting::Head(_) => {}
+        }
+    }
+
+    /// A part of an answer was taken.
+    pub(super) fn progressed(&self) {
+        if let Waiting::Answers { since, .. } = &mut self.lock().waiting {
+            *since = Instant::now();
+        }
+    }
+
+    pub(super) fn begin(self: Arc<Self>, version: Version) -> Busy {
+        let mut waits = self.lock();
+        let (ours, theirs) = match waits.waiting {
+            Waiting::Answers { ours, theirs, .. } => (ours, theirs),
+            Waiting::Head(_) | Waiting::Idle(_) => (0, 0),
+        };
+        waits.waiting = Waiting::Answers {
+            ours: ours + 1,
+            theirs,
+            since: Instant::now(),
+        };
+        waits.http2 = version == Version::HTTP_2;
+        // What follows the end of this head has begun already.
+        waits.ahead = waits.tail != *b"\r\n\r\n";
+        drop(waits);
+        Busy {
+            patience: self,
+            ours: true,
+        }
+    }
+
+    pub(super) fn waiting(&self) -> Waiting {
+        self.lock().waiting
+    }
+
+    /// When patience ends; not while it is us who are waited for, unless the peer does not read.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let waits = self.lock();
+        match waits.waiting {
+            Waiting::Head(until) => Some(until),
+            Waiting::Idle(since) => Some(since + self.limits.idle),
+            Waiting::Answers { ours, since, .. } => {
+                (ours == 0 || waits.stalled).then(|| since + self.limits.idle)
+            }
+        }
+    }
+}
+
+/// A request that is being answered, to the last byte that hyper takes of its body.
+#[derive(Debug)]
+pub(super) struct Busy {
+    patience: Arc<Patience>,
+    /// The next part of the answer is ours to bring.
+    ours: bool,
+}
+
+impl Busy {
+    /// A part of its answer was taken.
+    pub(super) fn progressed(&self) {
+        self.patience.progressed();
+    }
+
+    /// Notes whose turn it is.
+    pub(super) fn turn(&mut self, is_ours: bool) {
+        if self.ours == is_ours {
+            return;
+        }
+        self.ours = is_ours;
+        if let Waiting::Answers {
+            ours,
+            theirs,
+            since,
+        } = &mut self.patience.lock().waiting
+        {
+            let (from, to) = if is_ours {
+                (theirs, ours)
+            } else {
+                (ours, theirs)
+            };
+            *from = from.saturating_sub(1);
+            *to += 1;
+            *since = Instant::now();
+        }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.turn(false);
+        let limits = self.patience.limits;
+        let mut waits = self.patience.lock();
+        let Waiting::Answers {
+            ours,
+            theirs,
+            since,
+        } = waits.waiting
+        else {
+            return;
+        };
+        let theirs = theirs.saturating_sub(1);
+        let now = Instant::now();
+        waits.waiting = match (ours, theirs) {
+            (0, 0) if waits.ahead && !waits.http2 => Waiting::Head(now + limits.header),
+            (0, 0) => Waiting::Idle(now),
+            (ours, theirs) => Waiting::Answers {
+                ours,
+                theirs,
+                since,
+            },
+        };
+    }
+}
