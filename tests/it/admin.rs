@@ -2,7 +2,7 @@
 //! listener (catalogue 51).
 
 use crate::support::raw::head;
-use crate::support::{Act, Gate, Gateway, Origin, Raw, STEP, body, step};
+use crate::support::{Act, Gate, Gateway, Origin, Raw, STEP, body, step, until};
 
 /// The documented ones, without the suffix that OpenMetrics gives a counter's samples.
 const METRICS: [&str; 14] = [
@@ -251,4 +251,24 @@ async fn a_purge_that_could_never_match_is_refused() {
     ] {
         assert_eq!(gateway.admin("DELETE", path).await.status, status, "{path}");
     }
+}
+
+/// Nobody is left to answer, and the upstream did nothing wrong.
+#[tokio::test]
+async fn a_fetch_that_everybody_has_left_is_counted_as_dropped_and_not_as_an_error() {
+    let origin = Origin::start().await;
+    origin.always(vec![Act::Hold]);
+    let gateway = Gateway::start(&origin, "").await;
+    let caller = gateway.question(STEP, &[]).await;
+    origin.arrived(1).await;
+    drop(caller);
+    origin.abandoned(1).await;
+    let count = async |class: &str| {
+        let labels = format!("{{rule=\"run-step\",class=\"{class}\"}}");
+        gateway
+            .metric(&format!("stepgate_upstream_requests_total{labels}"))
+            .await
+    };
+    until("the count", async || count("dropped").await == 1.0).await;
+    assert_eq!(count("error").await, 0.0);
 }
