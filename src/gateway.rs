@@ -8,16 +8,19 @@ mod news;
 mod outcome;
 mod pace;
 mod refusal;
+mod reload;
 mod report;
 mod ride;
 mod setup;
 mod wall_clock;
+mod wanted;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use arc_swap::ArcSwap;
+use hyper::Request;
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
-use hyper::{Method, Request};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -28,71 +31,50 @@ pub(crate) use guard::admit;
 pub(crate) use metrics::Counted;
 pub use outcome::Outcome;
 pub(crate) use refusal::Refusal;
+pub use reload::{Prepared, Reload};
 pub use report::PurgeError;
+use report::Told;
 
 use crate::cache::Cache;
-use crate::config::{Access, Config};
+use crate::config::Config;
 use crate::fetch::{Berths, Book, Holds, Patrols, Seat};
-use crate::step::rule::API_PREFIX;
-use crate::step::{Conditions, Key, Partition, Query, Route, wait_preference};
+use crate::step::{Conditions, Key, Partition, wait_preference};
 use crate::upstream::SetupError;
 use answer::Asked;
 use flight::Flight;
 use metrics::Metrics;
-use news::{Arrived, Errand, News};
+use news::{Arrived, Errand, News, Shared};
 use outcome::{Forward, Record};
 use ride::Got;
-use setup::{Account, Setup};
+use setup::Setup;
+use wanted::Wanted;
 
-/// Path and query, as they go up, in bytes. Beside it a target of 64 KiB, the longest that the `http`
-/// crate takes, has room for what the configuration may add.
-const LONGEST_TARGET: usize = 32 * 1024;
+/// However few connections there may be, so many requests may wait for fetches.
+const FEWEST_PASSENGERS: usize = 1000;
 
 /// Everything that a request needs.
 #[derive(Debug)]
 pub struct Gateway {
-    setup: Setup,
+    /// What the configuration in force means. A request takes it once, when it arrives, and so sees
+    /// one configuration from start to end.
+    setup: ArcSwap<Setup>,
     cache: Cache,
-    book: Book<Key, Flight>,
+    book: Book<Shared, Flight>,
     holds: Holds<Partition, Arc<Arrived>>,
     /// By step, and by whether what they bring may be stored.
-    patrols: Patrols<(Key, bool), News>,
+    patrols: Patrols<(Shared, bool), News>,
     /// Places for requests that are held by their wait preference.
     waiters: Arc<Semaphore>,
     max_waiters: usize,
+    /// Places for requests that want a fetch. HTTP/1.1 has as many as connections; over HTTP/2 one
+    /// connection brings many, and each that waits costs memory.
+    passengers: Semaphore,
     draining: CancellationToken,
     closing: CancellationToken,
     metrics: Metrics,
-    access: Access,
+    last_reload: Mutex<Option<Reload>>,
     started: Instant,
     max_bytes: u64,
-}
-
-/// What a request asks for.
-#[derive(Debug)]
-struct Wanted<'p> {
-    rule: usize,
-    ids: Vec<&'p str>,
-    is_list: bool,
-    query: Query,
-    key: Key,
-}
-
-impl Wanted<'_> {
-    /// What a fetch needs to know of it, to go its own way.
-    fn errand(self, head: &Parts, account: &Account) -> Errand {
-        Errand {
-            rule: self.rule,
-            ids: (!self.is_list).then(|| self.ids.into_iter().map(Box::from).collect()),
-            partition: account.partition,
-            client: account.name.clone(),
-            key: self.key,
-            storable: self.query.is_known(),
-            path: head.uri.path()[API_PREFIX.len()..].into(),
-            query: self.query.as_str().into(),
-            headers: account.injection.upward(&head.headers),
-        }
-    }
 }
 
 impl Gateway {
@@ -103,19 +85,23 @@ impl Gateway {
     pub fn new(config: &Config) -> Result<Self, SetupError> {
         let upstream = &config.upstream;
         let berths = Berths::new(upstream.max_in_flight, upstream.queue_timeout);
+        let metrics = Metrics::new();
+        metrics.secrets_loaded(wall_clock::seconds_since_1970());
         let max_waiters = config.server.max_waiters.min(Semaphore::MAX_PERMITS);
+        let passengers = config.server.max_connections.max(FEWEST_PASSENGERS);
         Ok(Self {
-            setup: Setup::new(config)?,
-            cache: Cache::new(&config.cache),
+            setup: ArcSwap::from_pointee(Setup::new(config, &metrics, 0)?),
+            cache: Cache::new(config.cache.max_bytes),
             book: Book::new(upstream.coalesce_window, berths),
             holds: Holds::default(),
             patrols: Patrols::default(),
             waiters: Arc::new(Semaphore::new(max_waiters)),
             max_waiters,
+            passengers: Semaphore::new(passengers.min(Semaphore::MAX_PERMITS)),
             draining: CancellationToken::new(),
             closing: CancellationToken::new(),
-            metrics: Metrics::new(&config.rules),
-            access: config.log.access,
+            metrics,
+            last_reload: Mutex::default(),
             started: Instant::now(),
             max_bytes: config.cache.max_bytes,
         })
@@ -124,46 +110,44 @@ impl Gateway {
     /// Answers a request. Never fails: what goes wrong becomes an answer, a metric and a log line.
     pub async fn answer(self: &Arc<Self>, request: Request<Incoming>, door: Door) -> Answer {
         let arrived = Instant::now();
+        let setup = self.setup.load_full();
         // The body, if there is one, is nobody's: dropped unread, it ends the connection.
         let (head, _) = request.into_parts();
         let mut record = Record::default();
         let response = tokio::select! {
             biased;
-            response = self.respond(&head, door, arrived, &mut record) => response,
+            response = self.respond(&setup, &head, door, arrived, &mut record) => response,
             () = self.closing.cancelled() => Err(Refusal::Draining),
         };
-        match response {
-            Ok((answer, outcome)) => {
-                self.note(&head, &record, outcome, answer.status(), arrived, None);
-                answer
-            }
+        let (answer, outcome, refusal) = match response {
+            Ok((answer, outcome)) => (answer, outcome, None),
             Err(refusal) => {
                 let answer = answer::finish(refusal.answer(), &head.method);
-                let outcome = refusal.outcome();
-                self.note(
-                    &head,
-                    &record,
-                    outcome,
-                    answer.status(),
-                    arrived,
-                    Some(&refusal),
-                );
-                answer
+                (answer, refusal.outcome(), Some(refusal))
             }
-        }
+        };
+        let told = Told {
+            outcome,
+            status: answer.status(),
+            refusal: refusal.as_ref(),
+            took: arrived.elapsed(),
+        };
+        self.note(&setup, &head, &record, &told);
+        answer
     }
 
     async fn respond(
         self: &Arc<Self>,
+        setup: &Arc<Setup>,
         head: &Parts,
         door: Door,
         arrived: Instant,
         record: &mut Record,
     ) -> Result<(Answer, Outcome), Refusal> {
-        admit(head, door, self.setup.open_to())?;
-        let account = self.setup.authorise(&head.headers)?;
+        admit(head, door, setup.open_to())?;
+        let account = setup.authorise(&head.headers)?;
         record.client.clone_from(&account.name);
-        let wanted = self.wanted(head, account, record)?;
+        let wanted = Wanted::read(setup, head, account, record)?;
         let conditions = Conditions::of(&head.headers);
         let asked = Asked {
             method: &head.method,
@@ -184,12 +168,16 @@ impl Gateway {
             return Err(Refusal::NotCached);
         }
 
-        let seat = self.seat(&wanted.key, forward, conditions, arrived);
-        let errand = wanted.errand(head, account);
+        let seat = self.seat(&wanted.key, forward, conditions, arrived + setup.timeout);
+        let errand = wanted.errand(head, setup, account);
         let wait = self.wait(&errand, head);
         let (got, waited) = match &wait {
             Some((seconds, _)) => self.await_end(&errand, seat, arrived, *seconds).await?,
-            None => (self.ride(&errand, seat).await, false),
+            None => {
+                let place = self.passengers.try_acquire();
+                let _place = place.map_err(|_| Refusal::Overloaded)?;
+                (self.ride(&errand, seat).await, false)
+            }
         };
         let (mut answer, outcome) = self.tell(got, forward, asked, record)?;
         if let Some((seconds, _)) = wait.filter(|_| waited) {
@@ -207,77 +195,12 @@ impl Gateway {
         Some((seconds, place))
     }
 
-    /// Reads path and query; the key is made of what the caller sent, before anything is rewritten.
-    fn wanted<'p>(
-        &self,
-        head: &'p Parts,
-        account: &Account,
-        record: &mut Record,
-    ) -> Result<Wanted<'p>, Refusal> {
-        let ours = &self.setup.upstream_query;
-        let raw = head.uri.query();
-        let (rule, ids, query, is_list) = match Route::of(&self.setup.rules, head.uri.path()) {
-            Route::Resource { rule, ids } => {
-                let query = Query::of_resource(&self.setup.rules[rule], raw, ours);
-                (rule, ids, query, false)
-            }
-            Route::List { rule, ids } => (rule, ids, Query::of_list(raw, ours), true),
-            Route::Invalid(why) => return Err(Refusal::InvalidPath(why)),
-            Route::Other if head.method == Method::CONNECT => {
-                return Err(Refusal::MethodNotAllowed);
-            }
-            Route::Other => return Err(Refusal::RouteNotFound),
-        };
-        record.rule = Some(rule);
-        if !matches!(head.method, Method::GET | Method::HEAD) {
-            return Err(Refusal::MethodNotAllowed);
-        }
-        if head.uri.path().len() + query.as_str().len() > LONGEST_TARGET {
-            return Err(Refusal::InvalidRequest(
-                "The path and the query are too long.",
-            ));
-        }
-        let name = self.setup.rules[rule].name();
-        let variant = Self::variant(&query, head, account);
-        let key = if is_list {
-            Key::of_list(account.partition, name, &ids, &variant)
-        } else {
-            Key::new(account.partition, name, &ids, &variant)
-        };
-        Ok(Wanted {
-            rule,
-            ids,
-            is_list,
-            query,
-            key,
-        })
-    }
-
-    /// Query and forwarded headers, as they go up: all that can change the body of one path. An
-    /// unknown query is kept apart from a canonical one of the same spelling.
-    fn variant(query: &Query, head: &Parts, account: &Account) -> String {
-        let mut variant = if query.is_known() {
-            String::new()
-        } else {
-            "?".to_owned()
-        };
-        variant.push_str(query.as_str());
-        for (name, value) in account.injection.keyed(&head.headers) {
-            variant.push('\n');
-            variant.push_str(name.as_str());
-            variant.push('=');
-            // A character for each byte, so that no two values are spelled alike.
-            variant.extend(value.as_bytes().iter().map(|byte| char::from(*byte)));
-        }
-        variant
-    }
-
     /// The terms on which a request rides: nothing from before a purge, and nothing from before
     /// itself if it insists on a fresh answer.
-    fn seat(&self, key: &Key, forward: Forward, conditions: Conditions, arrived: Instant) -> Seat {
+    fn seat(&self, key: &Key, forward: Forward, conditions: Conditions, deadline: Instant) -> Seat {
         let fresh = forward == Forward::Request;
         Seat {
-            deadline: arrived + self.setup.timeout,
+            deadline,
             after: if fresh {
                 self.cache.next_number()
             } else {

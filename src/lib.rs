@@ -13,6 +13,7 @@
 //! | `main.rs` | the command line: serve, check, demo, health; exit codes |
 //! | [`demo`] | the sandbox upstream, the pollers, the live view |
 //! | this file | builds a gateway from a configuration and starts it |
+//! | [`reload`] | the configuration and its secrets, read anew |
 //! | [`serve`] | the edge: listeners, connection limits, drain, the admin listener |
 //! | [`gateway`] | the pipeline: admit, authorise, look up, fly, judge, store, answer |
 //! | [`upstream`] | the client: connections, TLS, deadlines, what may pass up and down |
@@ -31,6 +32,7 @@ pub mod config;
 pub mod demo;
 pub mod fetch;
 pub mod gateway;
+pub mod reload;
 pub mod serve;
 pub mod step;
 pub mod upstream;
@@ -58,6 +60,7 @@ pub enum StartError {
 /// A running gateway.
 #[derive(Debug)]
 pub struct Server {
+    gateway: Arc<Gateway>,
     edge: Edge,
 }
 
@@ -68,9 +71,26 @@ impl Server {
     /// [`StartError`]; nothing is left open then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let gateway = Arc::new(Gateway::new(&config)?);
-        Ok(Self {
-            edge: Edge::open(&config, &gateway)?,
-        })
+        let edge = Edge::open(&config, &gateway)?;
+        Ok(Self { gateway, edge })
+    }
+
+    /// Puts another configuration in force for whatever arrives from now on; all of it or, where
+    /// something cannot be prepared, nothing. Listeners and limits stay as they are.
+    ///
+    /// # Errors
+    /// [`upstream::SetupError`]; nothing has changed then.
+    pub fn take_up(&self, config: &Config) -> Result<(), upstream::SetupError> {
+        let prepared = self.gateway.prepare(config)?;
+        self.edge.take_up(config);
+        self.gateway.put_in_force(prepared);
+        Ok(())
+    }
+
+    /// Counts a reload, and shows it in the status: the keys that wait for a restart, or what was
+    /// wrong.
+    pub fn note_reload(&self, outcome: Result<Vec<&'static str>, Vec<String>>) {
+        self.gateway.note_reload(outcome);
     }
 
     /// Where it listens for data; a port 0 is resolved.

@@ -10,7 +10,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use stepgate::config::{Config, Problems, Sources};
+use stepgate::config::{Config, Sources};
+use stepgate::reload::Reloader;
 use stepgate::{Server, StartError, demo};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -41,11 +42,8 @@ fn main() -> ExitCode {
         }
     };
     match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => with_configuration(&cli.settings, serve),
-        Command::Check => with_configuration(&cli.settings, |config| {
-            say(std::io::stdout(), config.to_toml().trim_end());
-            ExitCode::SUCCESS
-        }),
+        Command::Serve => serve(&cli.settings),
+        Command::Check => check(&cli.settings),
         Command::Health => health(&cli.settings),
         Command::Demo(options) => run_demo(&cli.settings, &options),
     }
@@ -55,26 +53,34 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-fn load(settings: &Settings, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
+fn sources<'a>(settings: &Settings, env: &'a dyn Fn(&str) -> Option<String>) -> Sources<'a> {
     let named = || variable("STEPGATE_CONFIG").filter(|path| !path.is_empty());
-    Config::load(&Sources {
+    Sources {
         file: settings
             .config
             .clone()
             .or_else(|| named().map(PathBuf::from)),
         flags: settings.flags(),
         env,
-    })
+    }
 }
 
-fn with_configuration(settings: &Settings, run: impl FnOnce(Config) -> ExitCode) -> ExitCode {
-    match load(settings, &variable) {
-        Ok(config) => run(config),
+fn check(settings: &Settings) -> ExitCode {
+    match Config::load(&sources(settings, &variable)) {
+        Ok(config) => {
+            say(std::io::stdout(), config.to_toml().trim_end());
+            ExitCode::SUCCESS
+        }
         Err(problems) => bad_configuration(&problems),
     }
 }
 
-fn serve(config: Config) -> ExitCode {
+fn serve(settings: &Settings) -> ExitCode {
+    let mut reloader = match Reloader::load(sources(settings, &variable)) {
+        Ok(reloader) => reloader,
+        Err(problems) => return bad_configuration(&problems),
+    };
+    let config = reloader.running().clone();
     if let Err(error) = logging::start(&config.log) {
         return bad_configuration(&format_args!("STEPGATE_LOG: {error}"));
     }
@@ -105,8 +111,7 @@ fn serve(config: Config) -> ExitCode {
         };
         tokio::select! {
             () = either(&mut terminate, &mut interrupt) => {}
-            // By default it would end the process at once.
-            () = ignore(&mut hangup) => {}
+            () = reloader.run(&server, &mut hangup) => {}
         }
         tokio::select! {
             whole = server.drain() => {
@@ -119,12 +124,6 @@ fn serve(config: Config) -> ExitCode {
             }
         }
     })
-}
-
-async fn ignore(hangup: &mut Signal) {
-    while hangup.recv().await.is_some() {
-        tracing::warn!("SIGHUP ignored: this version reads its configuration at the start only");
-    }
 }
 
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
@@ -140,7 +139,7 @@ fn health(settings: &Settings) -> ExitCode {
     let env = |name: &str| {
         variable(name).or_else(|| (!name.starts_with("STEPGATE_")).then(|| format!("not-{name}")))
     };
-    let admin = match load(settings, &env) {
+    let admin = match Config::load(&sources(settings, &env)) {
         Ok(config) => config.admin.listen,
         Err(problems) => return failed(&problems),
     };

@@ -81,8 +81,8 @@ impl Fetch for Trip {
                 return (number, Landed::Live(news));
             }
             let entry = Entry::new(body, None);
-            let now = Instant::now();
-            let stored = gate.cache.store(&departure, &gate.key, entry, now);
+            let (now, terms) = (Instant::now(), config::Cache::default());
+            let stored = gate.cache.store(&departure, &gate.key, entry, &terms, now);
             assert!(matches!(stored, Ok(()) | Err(NotStored::Superseded)));
             (number, Landed::Final(news))
         }
@@ -108,7 +108,7 @@ impl Gate {
             origin: Arc::clone(origin),
             rule: Rule::run_step(),
             key: Key::new(Partition::of(["traffic"]), "run-step", &IDS, ""),
-            cache: Cache::new(&config::Cache::default()),
+            cache: Cache::new(config::Cache::default().max_bytes),
             book: Book::new(window, Berths::new(berths, limits.queue_timeout)),
             patrols: Patrols::default(),
             timeout: limits.timeout,

@@ -25,16 +25,14 @@ use walls::Walls;
 pub struct Cache {
     memory: Memory,
     walls: Arc<Walls>,
-    config: config::Cache,
 }
 
 impl Cache {
-    /// An empty cache of `config.max_bytes`.
-    pub fn new(config: &config::Cache) -> Self {
+    /// An empty cache of that many bytes: bodies, keys and overhead.
+    pub fn new(max_bytes: u64) -> Self {
         Self {
-            memory: Memory::new(config.max_bytes),
+            memory: Memory::new(max_bytes),
             walls: Arc::default(),
-            config: config.clone(),
         }
     }
 
@@ -59,7 +57,7 @@ impl Cache {
         self.walls.next()
     }
 
-    /// Stores what a fetch that left with `departure` brought, for the configured time from `now`.
+    /// Stores what a fetch that left with `departure` brought, for `terms.ttl` from `now`.
     ///
     /// # Errors
     /// [`NotStored::Purged`] behind a wall, [`NotStored::Superseded`] behind a newer store,
@@ -69,12 +67,13 @@ impl Cache {
         departure: &Departure,
         key: &Key,
         entry: Entry,
+        terms: &config::Cache,
         now: Instant,
     ) -> Result<(), NotStored> {
-        if entry.body().len() as u64 > self.config.max_entry_bytes {
+        if entry.body().len() as u64 > terms.max_entry_bytes {
             return Err(NotStored::TooLarge);
         }
-        let entry = entry.kept(departure.number(), now, self.config.ttl);
+        let entry = entry.kept(departure.number(), now, terms.ttl);
         self.walls.pass(departure, &key.step, |wall| {
             self.memory.put(key, entry, wall)
         })
@@ -86,6 +85,11 @@ impl Cache {
         self.walls.raise_at(departure.number(), &key.step, |wall| {
             self.memory.remove_older(&key.step, wall)
         })
+    }
+
+    /// Keeps every fetch that is under way from storing anything. What is stored stays.
+    pub fn wall_off(&self) {
+        Walls::raise(&self.walls, Scope::All, |_| ());
     }
 
     /// Removes what `scope` covers, and keeps every fetch that is under way from storing it again.
@@ -116,14 +120,12 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn cache(max_bytes: u64) -> Cache {
-        Cache::new(&config::Cache {
-            max_bytes,
-            max_entry_bytes: MIB,
-            ttl: Duration::from_secs(100),
-            honor_no_store: true,
-        })
-    }
+    const TERMS: config::Cache = config::Cache {
+        max_bytes: MIB,
+        max_entry_bytes: MIB,
+        ttl: Duration::from_secs(100),
+        honor_no_store: true,
+    };
 
     fn key(thread: &str, variant: &str) -> Key {
         Key::new(
@@ -145,11 +147,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_stored_is_found_until_its_time_is_over() {
-        let cache = cache(MIB);
+        let cache = Cache::new(MIB);
         let key = key("t", "");
         let departure = cache.depart();
         cache
-            .store(&departure, &key, entry("one"), Instant::now())
+            .store(&departure, &key, entry("one"), &TERMS, Instant::now())
             .unwrap();
         assert_eq!(body(&cache, &key).as_deref(), Some("one"));
         tokio::time::advance(Duration::from_secs(99)).await;
@@ -162,11 +164,17 @@ mod tests {
 
     #[tokio::test]
     async fn variants_stand_beside_each_other_and_fall_together() {
-        let cache = cache(MIB);
+        let cache = Cache::new(MIB);
         let first = cache.depart();
         for variant in ["", "include%5B%5D=x"] {
             cache
-                .store(&first, &key("t", variant), entry(variant), Instant::now())
+                .store(
+                    &first,
+                    &key("t", variant),
+                    entry(variant),
+                    &TERMS,
+                    Instant::now(),
+                )
                 .unwrap();
         }
         assert_eq!(cache.entries(), 1, "one step");
@@ -183,7 +191,7 @@ mod tests {
 
     #[tokio::test]
     async fn variants_of_one_step_are_bounded() {
-        let cache = cache(MIB);
+        let cache = Cache::new(MIB);
         for n in 0..50 {
             let departure = cache.depart();
             cache
@@ -191,6 +199,7 @@ mod tests {
                     &departure,
                     &key("t", &n.to_string()),
                     entry("x"),
+                    &TERMS,
                     Instant::now(),
                 )
                 .unwrap();
@@ -204,38 +213,50 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_that_departed_before_a_purge_is_stored_after_it() {
-        let cache = cache(MIB);
+        let cache = Cache::new(MIB);
         let before = cache.depart();
         cache
-            .store(&before, &key("t", ""), entry("old"), Instant::now())
+            .store(&before, &key("t", ""), entry("old"), &TERMS, Instant::now())
             .unwrap();
         cache
-            .store(&before, &key("u", ""), entry("other"), Instant::now())
+            .store(
+                &before,
+                &key("u", ""),
+                entry("other"),
+                &TERMS,
+                Instant::now(),
+            )
             .unwrap();
         assert_eq!(cache.purge(&Scope::below("run-step", &["t"])), 1);
         assert_eq!(body(&cache, &key("t", "")), None);
         assert_eq!(body(&cache, &key("u", "")).as_deref(), Some("other"));
-        let stored = cache.store(&before, &key("t", ""), entry("old"), Instant::now());
+        let stored = cache.store(&before, &key("t", ""), entry("old"), &TERMS, Instant::now());
         assert_eq!(stored, Err(NotStored::Purged));
         cache
-            .store(&before, &key("u", ""), entry("other"), Instant::now())
+            .store(
+                &before,
+                &key("u", ""),
+                entry("other"),
+                &TERMS,
+                Instant::now(),
+            )
             .unwrap();
         let after = cache.depart();
         drop(before);
         cache
-            .store(&after, &key("t", ""), entry("new"), Instant::now())
+            .store(&after, &key("t", ""), entry("new"), &TERMS, Instant::now())
             .unwrap();
         assert_eq!(body(&cache, &key("t", "")).as_deref(), Some("new"));
     }
 
     #[tokio::test]
     async fn an_older_departure_never_overwrites_a_newer_ones_store() {
-        let cache = cache(MIB);
+        let cache = Cache::new(MIB);
         let (older, newer) = (cache.depart(), cache.depart());
         cache
-            .store(&newer, &key("t", ""), entry("new"), Instant::now())
+            .store(&newer, &key("t", ""), entry("new"), &TERMS, Instant::now())
             .unwrap();
-        let late = cache.store(&older, &key("t", ""), entry("old"), Instant::now());
+        let late = cache.store(&older, &key("t", ""), entry("old"), &TERMS, Instant::now());
         assert_eq!(late, Err(NotStored::Superseded));
         assert!(
             !cache.withdraw(&older, &key("t", "")),
@@ -246,20 +267,20 @@ mod tests {
 
     #[tokio::test]
     async fn an_older_departure_does_not_bring_back_what_a_newer_one_withdrew() {
-        let cache = cache(MIB);
+        let cache = Cache::new(MIB);
         let (older, newer, newest) = (cache.depart(), cache.depart(), cache.depart());
         cache.withdraw(&newer, &key("t", ""));
-        let late = cache.store(&older, &key("t", ""), entry("old"), Instant::now());
+        let late = cache.store(&older, &key("t", ""), entry("old"), &TERMS, Instant::now());
         assert_eq!(late, Err(NotStored::Purged));
         cache
-            .store(&newest, &key("t", ""), entry("new"), Instant::now())
+            .store(&newest, &key("t", ""), entry("new"), &TERMS, Instant::now())
             .unwrap();
         assert_eq!(body(&cache, &key("t", "")).as_deref(), Some("new"));
     }
 
     #[tokio::test]
     async fn walls_are_forgotten_when_nothing_is_in_the_air() {
-        let cache = cache(MIB);
+        let cache = Cache::new(MIB);
         let departure = cache.depart();
         for n in 0..100 {
             cache.purge(&Scope::below("run-step", &[&n.to_string()]));
@@ -273,13 +294,13 @@ mod tests {
 
     #[tokio::test]
     async fn newcomers_get_in_when_it_is_full() {
-        let cache = cache(64 * 1024);
+        let cache = Cache::new(64 * 1024);
         let large = "x".repeat(4096);
         for n in 0..200 {
             let departure = cache.depart();
             let key = key(&format!("t{n}"), "");
             cache
-                .store(&departure, &key, entry(&large), Instant::now())
+                .store(&departure, &key, entry(&large), &TERMS, Instant::now())
                 .unwrap();
             assert!(body(&cache, &key).is_some(), "the newest is there");
             assert!(cache.bytes() <= 64 * 1024, "{}", cache.bytes());
@@ -289,10 +310,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_above_the_limit_is_refused() {
-        let cache = cache(8 * MIB);
+        let cache = Cache::new(8 * MIB);
         let departure = cache.depart();
         let large = "x".repeat(1 + usize::try_from(MIB).unwrap());
-        let stored = cache.store(&departure, &key("t", ""), entry(&large), Instant::now());
+        let stored = cache.store(
+            &departure,
+            &key("t", ""),
+            entry(&large),
+            &TERMS,
+            Instant::now(),
+        );
         assert_eq!(stored, Err(NotStored::TooLarge));
     }
 }

@@ -30,18 +30,27 @@ impl Config {
     /// # Errors
     /// All problems at once, each with its place.
     pub fn load(sources: &Sources<'_>) -> Result<Self, Problems> {
+        Self::load_text(sources).map(|(config, _)| config)
+    }
+
+    /// The same, with the file's text (of no file: empty), so that its secrets can be read again
+    /// without taking up a file that somebody may just be changing.
+    ///
+    /// # Errors
+    /// All problems at once, each with its place.
+    pub fn load_text(sources: &Sources<'_>) -> Result<(Self, String), Problems> {
         let Some(path) = &sources.file else {
-            return build("", None, sources);
+            return Ok((build("", None, sources)?, String::new()));
         };
-        match read_bounded(path, LONGEST_FILE) {
+        let failure = match read_bounded(path, LONGEST_FILE) {
             // Somebody is just writing it: the defaults would be a surprise.
             Ok(text) if text.trim().is_empty() => {
-                let failure = "is empty; for the defaults name no file";
-                build("", Some(failure.to_owned()), sources)
+                "is empty; for the defaults name no file".to_owned()
             }
-            Ok(text) => build(&text, None, sources),
-            Err(error) => build("", Some(format!("cannot be read: {error}")), sources),
-        }
+            Ok(text) => return Ok((build(&text, None, sources)?, text)),
+            Err(error) => format!("cannot be read: {error}"),
+        };
+        Ok((build("", Some(failure), sources)?, String::new()))
     }
 
     /// The same for a file that contains `text`; `sources.file` is only its name.

@@ -13,6 +13,7 @@ mod overrides;
 mod problems;
 mod reader;
 mod reference;
+mod reload;
 mod render;
 mod rules;
 mod secret;
@@ -29,6 +30,7 @@ use std::time::Duration;
 use hyper::header::{HeaderName, HeaderValue};
 
 pub use problems::{Problem, Problems};
+pub use reload::Successor;
 pub use secret::{Secret, SecretError, Source};
 
 use crate::step::Rule;

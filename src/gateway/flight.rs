@@ -10,7 +10,7 @@ use hyper::StatusCode;
 use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use tokio::time::Instant;
 
-use super::metrics::{Class, Metrics};
+use super::metrics::{Class, Metrics, RuleCounters};
 use super::news::{Arrived, Errand, Larger, News};
 use super::pace::{poll_after, retry_after};
 use super::report::{milliseconds, trace_id};
@@ -18,9 +18,8 @@ use super::{Gateway, wall_clock};
 use crate::cache::{Departure, Entry, etag_of};
 use crate::config::Access;
 use crate::fetch::{Berth, Clearance, Fetch, Flown, Landed, Manifest, Probe};
-
-use crate::step::{NotStored, Partition, judge};
-use crate::upstream::{Call, FetchError, Fetched, Gathered, clean_answer};
+use crate::step::{NotStored, Partition, Rule, judge};
+use crate::upstream::{Call, FetchError, Fetched, Gathered, Redactor, clean_answer};
 
 type Brought = Landed<News, Larger>;
 
@@ -74,35 +73,57 @@ impl Fetch for Flight {
         berth: Berth,
     ) -> impl Future<Output = Flown<Self>> + Send + 'static {
         let departure = self.gateway.cache.depart();
+        // In this order: a reload first puts its configuration in force and then raises its wall, so
+        // what finds its own still in force has a number from before that wall.
+        let outdated = self.gateway.setup.load().number != self.errand.setup.number;
         async move {
-            (
-                departure.number(),
-                self.fly(departure, manifest, berth).await,
-            )
+            let number = departure.number();
+            let departed = Departed {
+                departure,
+                manifest,
+                outdated,
+            };
+            (number, self.fly(departed, berth).await)
         }
     }
 }
 
+/// The moment of a departure.
+#[derive(Debug)]
+struct Departed {
+    departure: Departure,
+    manifest: Manifest,
+    /// Another configuration was in force by then: what it brings is for those who came under its
+    /// own, and stays out of the cache.
+    outdated: bool,
+}
+
 impl Flight {
-    async fn fly(mut self, departure: Departure, manifest: Manifest, berth: Berth) -> Brought {
-        let gateway = &*self.gateway;
-        let mut tally = Tally::new(&gateway.metrics, self.errand.rule);
+    fn counters(&self) -> &RuleCounters {
+        self.errand.setup.counters(Some(self.errand.rule))
+    }
+
+    fn rule(&self) -> &Rule {
+        &self.errand.setup.rules[self.errand.rule]
+    }
+
+    async fn fly(mut self, departed: Departed, berth: Berth) -> Brought {
+        let setup = Arc::clone(&self.errand.setup);
+        let gateway = Arc::clone(&self.gateway);
+        let counters = setup.counters(Some(self.errand.rule));
+        let mut tally = Tally::new(&gateway.metrics, counters);
         let call = Call {
             path: &self.errand.path,
             query: &self.errand.query,
             headers: &self.errand.headers,
-            deadline: manifest.deadline,
+            deadline: departed.manifest.deadline,
         };
-        let fetched = gateway
-            .setup
-            .upstream
-            .fetch(&call, gateway.setup.held)
-            .await;
+        let fetched = setup.upstream.fetch(&call, setup.held).await;
         let probe = self.probe.take();
         let brought = match fetched {
             Ok(fetched) => {
                 let took = tally.answered(fetched.status);
-                self.arrive(fetched, &departure, manifest, berth, took)
+                self.arrive(fetched, &departed, berth, took)
             }
             // Whoever waits for it says so.
             Err(error) => {
@@ -120,29 +141,29 @@ impl Flight {
     fn arrive(
         &self,
         fetched: Fetched,
-        departure: &Departure,
-        manifest: Manifest,
+        departed: &Departed,
         berth: Berth,
         took: Duration,
     ) -> Brought {
-        let gateway = &*self.gateway;
+        let redactor = &self.errand.setup.redactor;
+        let number = departed.departure.number();
         let verdict = self.verdict(&fetched);
         let Fetched {
             status,
             mut headers,
             body,
         } = fetched;
-        clean_answer(&mut headers, &gateway.setup.redactor);
-        if !status.is_success() && gateway.echoes(&body) {
+        clean_answer(&mut headers, redactor);
+        if !status.is_success() && echoes(&body, redactor) {
             return Landed::Live(News::Failed(Arc::new(FetchError::EchoedSecret)));
         }
-        if manifest.fresh {
-            self.withdraw(departure, status, verdict);
+        if departed.manifest.fresh && !departed.outdated {
+            self.withdraw(&departed.departure, status, verdict);
         }
         let body = match body {
             Gathered::Whole(body) => body,
             Gathered::Larger(passage) => {
-                self.hold_larger(departure, status, &headers);
+                self.hold_larger(number, status, &headers);
                 let stored = verdict.err().unwrap_or(NotStored::TooLarge);
                 self.note(status, Err(stored), took);
                 let passage = Box::new(passage.with(berth));
@@ -155,12 +176,12 @@ impl Flight {
                 });
             }
         };
-        let stored = verdict.and_then(|()| self.store(departure, manifest, &headers, &body));
+        let stored = verdict.and_then(|()| self.store(departed, &headers, &body));
         self.note(status, stored, took);
         let arrived = Arc::new(Arrived {
             etag: (status == StatusCode::OK).then(|| etag_of(&body)),
             poll_after: poll_after(&headers),
-            number: departure.number(),
+            number,
             is_final: verdict.is_ok(),
             status,
             headers,
@@ -173,21 +194,20 @@ impl Flight {
         if verdict.is_err() {
             return Landed::Live(news);
         }
-        gateway.tell_end(&self.errand.key, departure.number(), &news);
+        self.gateway.tell_end(&self.errand.shared(), number, &news);
         Landed::Final(news)
     }
 
     /// The log's line for a fetch that was answered.
     fn note(&self, status: StatusCode, stored: Result<(), NotStored>, took: Duration) {
-        let gateway = &*self.gateway;
         if let Err(reason) = stored {
-            gateway.metrics.not_stored(reason);
+            self.gateway.metrics.not_stored(reason);
         }
-        if gateway.access == Access::Off {
+        if self.errand.setup.access == Access::Off {
             return;
         }
         tracing::info!(
-            rule = gateway.setup.rules[self.errand.rule].name(),
+            rule = self.rule().name(),
             client = self.errand.client.as_deref(),
             status = status.as_u16(),
             not_stored = stored.err().map(NotStored::as_str),
@@ -201,7 +221,6 @@ impl Flight {
         let Some(ids) = &self.errand.ids else {
             return Err(NotStored::List);
         };
-        let setup = &self.gateway.setup;
         let body = match &fetched.body {
             Gathered::Whole(body) => body,
             Gathered::Larger(_) if fetched.status != StatusCode::OK => {
@@ -210,34 +229,40 @@ impl Flight {
             Gathered::Larger(_) => return Err(NotStored::TooLarge),
         };
         let ids: Vec<&str> = ids.iter().map(|id| &**id).collect();
-        let rule = &setup.rules[self.errand.rule];
         judge(
-            rule,
+            self.rule(),
             &ids,
             fetched.status,
             &fetched.headers,
             body,
-            setup.honor_no_store,
+            self.errand.setup.cache.honor_no_store,
         )
     }
 
     fn store(
         &self,
-        departure: &Departure,
-        manifest: Manifest,
+        departed: &Departed,
         headers: &HeaderMap,
         body: &Bytes,
     ) -> Result<(), NotStored> {
         if !self.errand.storable {
             return Err(NotStored::UnknownQuery);
         }
-        if !manifest.store {
+        if !departed.manifest.store {
             return Err(NotStored::RequestNoStore);
         }
+        if departed.outdated {
+            return Err(NotStored::Purged);
+        }
         let entry = Entry::new(body, headers.get(CONTENT_TYPE));
-        self.gateway
-            .cache
-            .store(departure, &self.errand.key, entry, Instant::now())
+        let Errand { setup, key, .. } = &self.errand;
+        self.gateway.cache.store(
+            &departed.departure,
+            key,
+            entry,
+            &setup.cache,
+            Instant::now(),
+        )
     }
 
     /// A caller that insisted on a fresh answer may have found that a stored body is no longer true.
@@ -247,24 +272,23 @@ impl Flight {
         if self.errand.ids.is_none() || !(gone || live) {
             return;
         }
-        let gateway = &*self.gateway;
-        let removed = gateway.cache.withdraw(departure, &self.errand.key);
+        let removed = self.gateway.cache.withdraw(departure, &self.errand.key);
         if removed && verdict == Err(NotStored::NotFinal) {
-            gateway.metrics.regressed(self.errand.rule);
-            let rule = gateway.setup.rules[self.errand.rule].name();
+            self.counters().regressed();
+            let rule = self.rule().name();
             tracing::warn!(rule, "a step that was final is live again: removed");
         }
     }
 
     /// Where the upstream asks for silence, it gets it, from everybody of this partition.
     fn hold(&self, arrived: &Arc<Arrived>) {
-        let gateway = &*self.gateway;
-        if arrived.status != StatusCode::TOO_MANY_REQUESTS || gateway.setup.max_hold.is_zero() {
+        let max_hold = self.errand.setup.max_hold;
+        if arrived.status != StatusCode::TOO_MANY_REQUESTS || max_hold.is_zero() {
             return;
         }
         if let Some(wait) = retry_after(&arrived.headers, wall_clock::now()) {
-            let until = Instant::now() + wait.min(gateway.setup.max_hold);
-            gateway
+            let until = Instant::now() + wait.min(max_hold);
+            self.gateway
                 .holds
                 .hold(self.errand.partition, Arc::clone(arrived), until);
         }
@@ -274,16 +298,16 @@ impl Flight {
 /// Counts a fetch when it is over, however it ends: one that everybody has left counts, too.
 struct Tally<'m> {
     metrics: &'m Metrics,
-    rule: usize,
+    counters: &'m RuleCounters,
     departed: Instant,
     class: Class,
 }
 
 impl<'m> Tally<'m> {
-    fn new(metrics: &'m Metrics, rule: usize) -> Self {
+    fn new(metrics: &'m Metrics, counters: &'m RuleCounters) -> Self {
         Self {
             metrics,
-            rule,
+            counters,
             departed: Instant::now(),
             class: Class::Dropped,
         }
@@ -299,13 +323,13 @@ impl<'m> Tally<'m> {
 impl Drop for Tally<'_> {
     fn drop(&mut self) {
         self.metrics
-            .fetched(self.rule, self.class, self.departed.elapsed());
+            .fetched(self.counters, self.class, self.departed.elapsed());
     }
 }
 
 impl Flight {
     /// The same for a refusal too large to be repeated to everybody: they get its head.
-    fn hold_larger(&self, departure: &Departure, status: StatusCode, headers: &HeaderMap) {
+    fn hold_larger(&self, number: u64, status: StatusCode, headers: &HeaderMap) {
         let mut headers = headers.clone();
         for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LENGTH] {
             headers.remove(name);
@@ -317,22 +341,20 @@ impl Flight {
             etag: None,
             stored: Err(NotStored::BadStatus),
             is_final: false,
-            number: departure.number(),
+            number,
             poll_after: None,
             took: Duration::ZERO,
         }));
     }
 }
 
-impl Gateway {
-    /// Whether an error body, as far as it was read, echoes an injected secret.
-    fn echoes(&self, body: &Gathered) -> bool {
-        match body {
-            Gathered::Whole(body) => self.setup.redactor.finds_in(body),
-            Gathered::Larger(passage) => {
-                let front: Vec<u8> = passage.front().flatten().copied().collect();
-                self.setup.redactor.finds_in(&front)
-            }
+/// Whether an error body, as far as it was read, echoes an injected secret.
+fn echoes(body: &Gathered, redactor: &Redactor) -> bool {
+    match body {
+        Gathered::Whole(body) => redactor.finds_in(body),
+        Gathered::Larger(passage) => {
+            let front: Vec<u8> = passage.front().flatten().copied().collect();
+            redactor.finds_in(&front)
         }
     }
 }

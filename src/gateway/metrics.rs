@@ -1,8 +1,8 @@
 //! What is counted. Labels are closed sets: rules, outcomes, reasons; never an id, never a text
 //! from upstream.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -14,9 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::outcome::Outcome;
-use super::wall_clock;
-use crate::step::rule::NO_RULE;
-use crate::step::{NotStored, Rule};
+use crate::step::NotStored;
 
 const OUTCOMES: usize = Outcome::ALL.len();
 
@@ -54,6 +52,11 @@ struct OfReason {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfResult {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfVersion {
     version: &'static str,
 }
@@ -80,9 +83,9 @@ impl Class {
     }
 }
 
-/// One rule's counters, looked up once.
+/// One rule's counters, looked up once in a configuration's time.
 #[derive(Debug)]
-struct RuleCounters {
+pub(super) struct RuleCounters {
     name: String,
     requests: [Counter; OUTCOMES],
     upstream: [Counter; 7],
@@ -94,13 +97,53 @@ struct RuleCounters {
 #[derive(Debug)]
 pub(super) struct Metrics {
     registry: Registry,
-    /// One a rule, then one for [`NO_RULE`].
-    rules: Vec<RuleCounters>,
+    families: Families,
+    /// Of every rule that there has been, in the order of their coming.
+    rules: Mutex<Vec<Arc<RuleCounters>>>,
     durations: [Histogram; OUTCOMES],
     upstream_duration: Histogram,
     not_stored: Vec<Counter>,
+    /// Succeeded and failed.
+    reloads: [Counter; 2],
     /// Read at the moment of a scrape.
     pub(crate) gauges: Gauges,
+}
+
+/// What is counted by rule.
+#[derive(Debug, Default)]
+struct Families {
+    requests: Family<ByOutcome, Counter>,
+    upstream: Family<ByClass, Counter>,
+    polls_avoided: Family<OfRule, Counter>,
+    regressions: Family<OfRule, Counter>,
+}
+
+impl Families {
+    /// Every series of a rule, at zero.
+    fn of_rule(&self, name: &str) -> RuleCounters {
+        let rule = || name.to_owned();
+        let of = || OfRule { rule: rule() };
+        RuleCounters {
+            name: rule(),
+            requests: Outcome::ALL.map(|outcome| {
+                let outcome = outcome.as_str();
+                let labels = ByOutcome {
+                    rule: rule(),
+                    outcome,
+                };
+                self.requests.get_or_create(&labels).clone()
+            }),
+            upstream: Class::ALL.map(|class| {
+                let labels = ByClass {
+                    rule: rule(),
+                    class,
+                };
+                self.upstream.get_or_create(&labels).clone()
+            }),
+            polls_avoided: self.polls_avoided.get_or_create(&of()).clone(),
+            regressions: self.regressions.get_or_create(&of()).clone(),
+        }
+    }
 }
 
 /// What is now, rather than what was.
@@ -115,13 +158,11 @@ pub(crate) struct Gauges {
 }
 
 impl Metrics {
-    /// Registers everything; a rule has its series from the start, at zero.
-    pub(super) fn new(rules: &[Rule]) -> Self {
+    /// Registers everything.
+    pub(super) fn new() -> Self {
         let mut registry = Registry::with_prefix("stepgate");
-        let requests = Family::<ByOutcome, Counter>::default();
-        let upstream = Family::<ByClass, Counter>::default();
-        let avoided = Family::<OfRule, Counter>::default();
-        let regressions = Family::<OfRule, Counter>::default();
+        let families = Families::default();
+        let reloads = Family::<OfResult, Counter>::default();
         let not_stored = Family::<OfReason, Counter>::default();
         let histogram: fn() -> Histogram = || Histogram::new(SECONDS);
         let durations = Family::<OfOutcome, Histogram>::new_with_constructor(histogram);
@@ -131,7 +172,7 @@ impl Metrics {
         registry.register(
             "requests",
             "Requests by how they were answered",
-            requests.clone(),
+            families.requests.clone(),
         );
         registry.register_with_unit(
             "request_duration",
@@ -142,7 +183,7 @@ impl Metrics {
         registry.register(
             "upstream_requests",
             "Fetches by how they ended",
-            upstream.clone(),
+            families.upstream.clone(),
         );
         registry.register_with_unit(
             "upstream_duration",
@@ -158,12 +199,12 @@ impl Metrics {
         registry.register(
             "polls_avoided",
             "Requests that cost no fetch of their own",
-            avoided.clone(),
+            families.polls_avoided.clone(),
         );
         registry.register(
             "regressions",
             "Steps found live again after they were final",
-            regressions.clone(),
+            families.regressions.clone(),
         );
         registry.register(
             "cache_entries",
@@ -187,6 +228,11 @@ impl Metrics {
             gauges.waiters.clone(),
         );
         registry.register(
+            "reloads",
+            "Configurations and secrets read anew, by whether they could be used",
+            reloads.clone(),
+        );
+        registry.register(
             "secrets_loaded_timestamp_seconds",
             "When the secrets in use were read, in seconds since 1970",
             gauges.secrets_loaded.clone(),
@@ -196,36 +242,11 @@ impl Metrics {
         build.get_or_create(&OfVersion { version }).set(1);
         registry.register("build_info", "The version that runs", build);
 
-        // Secrets are read right before a gateway is built.
-        gauges.secrets_loaded.set(wall_clock::seconds_since_1970());
-        let names = rules.iter().map(Rule::name).chain([NO_RULE]);
         Self {
-            rules: names
-                .map(|name| {
-                    let rule = || name.to_owned();
-                    let of = || OfRule { rule: rule() };
-                    RuleCounters {
-                        name: rule(),
-                        requests: Outcome::ALL.map(|outcome| {
-                            let labels = ByOutcome {
-                                rule: rule(),
-                                outcome: outcome.as_str(),
-                            };
-                            requests.get_or_create(&labels).clone()
-                        }),
-                        upstream: Class::ALL.map(|class| {
-                            upstream
-                                .get_or_create(&ByClass {
-                                    rule: rule(),
-                                    class,
-                                })
-                                .clone()
-                        }),
-                        polls_avoided: avoided.get_or_create(&of()).clone(),
-                        regressions: regressions.get_or_create(&of()).clone(),
-                    }
-                })
-                .collect(),
+            families,
+            rules: Mutex::default(),
+            reloads: ["success", "failure"]
+                .map(|result| reloads.get_or_create(&OfResult { result }).clone()),
             durations: Outcome::ALL.map(|outcome| {
                 durations
                     .get_or_create(&OfOutcome {
@@ -249,41 +270,50 @@ impl Metrics {
         }
     }
 
-    fn of_rule(&self, rule: Option<usize>) -> Option<&RuleCounters> {
-        rule.and_then(|index| self.rules.get(index))
-            .or(self.rules.last())
+    /// A rule's counters; there from now on, though a later configuration may not have the rule.
+    pub(super) fn of_rule(&self, name: &str) -> Arc<RuleCounters> {
+        let mut rules = self.rules();
+        if let Some(known) = rules.iter().find(|known| known.name == name) {
+            return Arc::clone(known);
+        }
+        let counters = Arc::new(self.families.of_rule(name));
+        rules.push(Arc::clone(&counters));
+        counters
     }
 
-    pub(super) fn answered(&self, rule: Option<usize>, outcome: Outcome, took: Duration) {
-        if let Some(counters) = self.of_rule(rule) {
-            counters.requests[outcome.index()].inc();
-            match outcome {
-                Outcome::Hit | Outcome::Joined | Outcome::Waited => {
-                    counters.polls_avoided.inc();
-                }
-                Outcome::Fetched | Outcome::Held | Outcome::Refused | Outcome::Failed => {}
+    fn rules(&self) -> MutexGuard<'_, Vec<Arc<RuleCounters>>> {
+        // A push is whole or did not happen.
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn answered(&self, of: &RuleCounters, outcome: Outcome, took: Duration) {
+        of.requests[outcome.index()].inc();
+        match outcome {
+            Outcome::Hit | Outcome::Joined | Outcome::Waited => {
+                of.polls_avoided.inc();
             }
+            Outcome::Fetched | Outcome::Held | Outcome::Refused | Outcome::Failed => {}
         }
         self.durations[outcome.index()].observe(took.as_secs_f64());
     }
 
-    pub(super) fn fetched(&self, rule: usize, class: Class, took: Duration) {
-        if let Some(counters) = self.of_rule(Some(rule)) {
-            counters.upstream[class.index()].inc();
-        }
+    pub(super) fn fetched(&self, of: &RuleCounters, class: Class, took: Duration) {
+        of.upstream[class.index()].inc();
         self.upstream_duration.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn secrets_loaded(&self, at: f64) {
+        self.gauges.secrets_loaded.set(at);
+    }
+
+    pub(super) fn reloaded(&self, succeeded: bool) {
+        self.reloads[usize::from(!succeeded)].inc();
     }
 
     pub(super) fn not_stored(&self, reason: NotStored) {
         let index = NotStored::ALL.iter().position(|known| *known == reason);
         if let Some(counter) = index.and_then(|index| self.not_stored.get(index)) {
             counter.inc();
-        }
-    }
-
-    pub(super) fn regressed(&self, rule: usize) {
-        if let Some(counters) = self.of_rule(Some(rule)) {
-            counters.regressions.inc();
         }
     }
 
@@ -294,21 +324,28 @@ impl Metrics {
         text
     }
 
-    /// Name, requests by outcome, fetches, and polls avoided of each rule (the last: of none).
-    pub(super) fn by_rule(&self) -> impl Iterator<Item = RuleFigures<'_>> {
-        self.rules.iter().map(|counters| RuleFigures {
-            rule: &counters.name,
+    /// The figures of every rule that there has been, and of none.
+    pub(super) fn by_rule(&self) -> Vec<RuleFigures> {
+        let figures = |counters: &Arc<RuleCounters>| RuleFigures {
+            rule: counters.name.clone(),
             requests: counters.requests.each_ref().map(Counter::get),
             fetches: counters.upstream.iter().map(Counter::get).sum(),
             polls_avoided: counters.polls_avoided.get(),
             regressions: counters.regressions.get(),
-        })
+        };
+        self.rules().iter().map(figures).collect()
+    }
+}
+
+impl RuleCounters {
+    pub(super) fn regressed(&self) {
+        self.regressions.inc();
     }
 }
 
 /// One rule's figures, for the status.
-pub(super) struct RuleFigures<'a> {
-    pub(super) rule: &'a str,
+pub(super) struct RuleFigures {
+    pub(super) rule: String,
     pub(super) requests: [u64; OUTCOMES],
     pub(super) fetches: u64,
     pub(super) polls_avoided: u64,

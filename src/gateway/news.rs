@@ -8,20 +8,27 @@ use hyper::StatusCode;
 use hyper::header::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
+use super::setup::Setup;
 use crate::step::{Key, NotStored, Partition};
 use crate::upstream::{FetchError, Passage};
+
+/// Who may share a fetch: those who came under the same configuration (by its number) with the same
+/// question.
+pub(super) type Shared = (u64, Key);
 
 /// What a fetch is to bring.
 #[derive(Debug, Clone)]
 pub(super) struct Errand {
-    /// Index of the rule.
+    /// The configuration that it goes by, whichever is in force when it departs.
+    pub(super) setup: Arc<Setup>,
+    /// Index of the rule in it.
     pub(super) rule: usize,
     /// Of one resource; none: the rule's list.
     pub(super) ids: Option<Arc<[Box<str>]>>,
     pub(super) partition: Partition,
     /// Whose it is, for the log.
     pub(super) client: Option<Arc<str>>,
-    /// With whom the fetch is shared; under what its body may be stored.
+    /// Under what its body may be stored.
     pub(super) key: Key,
     /// Every query parameter is known: the body may be stored.
     pub(super) storable: bool,
@@ -29,6 +36,12 @@ pub(super) struct Errand {
     pub(super) query: Box<str>,
     /// What goes up, of the caller that opened the departure.
     pub(super) headers: HeaderMap,
+}
+
+impl Errand {
+    pub(super) fn shared(&self) -> Shared {
+        (self.setup.number, self.key.clone())
+    }
 }
 
 /// An upstream's answer, whole, cleaned, judged.

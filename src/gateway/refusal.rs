@@ -27,7 +27,7 @@ pub(crate) enum Refusal {
     MethodNotAllowed,
     /// `only-if-cached`, and it is not.
     NotCached,
-    /// More fetches than `upstream.max_in_flight`.
+    /// More fetches than `upstream.max_in_flight`, or more requests that want one than may wait.
     Overloaded,
     /// The gateway is about to exit.
     Draining,
@@ -95,7 +95,9 @@ impl Refusal {
                     .to_owned()
             }
             Self::Overloaded => {
-                "Too many fetches are under way (upstream.max_in_flight).".to_owned()
+                "Too many fetches are under way (upstream.max_in_flight), or too many \
+                 requests wait for one (server.max_connections)."
+                    .to_owned()
             }
             Self::Draining => "This gateway is shutting down.".to_owned(),
             // The variant says what happened; the source may hold what the caller must not see.

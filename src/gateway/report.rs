@@ -9,10 +9,10 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, StatusCode};
 use serde_json::json;
 use thiserror::Error;
-use tokio::time::Instant;
 
 use super::metrics::Gauges;
 use super::outcome::{Outcome, Record};
+use super::setup::Setup;
 use super::{Gateway, Refusal};
 use crate::config::Access;
 use crate::step::{NotStored, Scope};
@@ -28,25 +28,27 @@ pub enum PurgeError {
     TooManyIds(usize),
 }
 
+/// How a request was answered.
+pub(super) struct Told<'a> {
+    pub(super) outcome: Outcome,
+    pub(super) status: StatusCode,
+    pub(super) refusal: Option<&'a Refusal>,
+    /// From its head to the answer's.
+    pub(super) took: Duration,
+}
+
 impl Gateway {
     /// A request's line, where it is wanted, and the counters. A fetch has a line of its own, so here
     /// `log.access = "upstream"` means what went wrong.
-    pub(super) fn note(
-        &self,
-        head: &Parts,
-        record: &Record,
-        outcome: Outcome,
-        status: StatusCode,
-        arrived: Instant,
-        refusal: Option<&Refusal>,
-    ) {
-        let took = arrived.elapsed();
-        self.metrics.answered(record.rule, outcome, took);
+    pub(super) fn note(&self, setup: &Setup, head: &Parts, record: &Record, told: &Told<'_>) {
+        let (outcome, refusal) = (told.outcome, told.refusal);
+        self.metrics
+            .answered(setup.counters(record.rule), outcome, told.took);
         let went_wrong = match outcome {
             Outcome::Hit | Outcome::Fetched | Outcome::Joined | Outcome::Waited => false,
             Outcome::Held | Outcome::Refused | Outcome::Failed => true,
         };
-        let wanted = match self.access {
+        let wanted = match setup.access {
             Access::Off => false,
             Access::Upstream => went_wrong,
             Access::All => true,
@@ -60,13 +62,13 @@ impl Gateway {
         };
         tracing::info!(
             outcome = outcome.as_str(),
-            rule = record.rule.map(|rule| self.setup.rules[rule].name()),
+            rule = record.rule.map(|rule| setup.rules[rule].name()),
             client = record.client.as_deref(),
-            status = status.as_u16(),
+            status = told.status.as_u16(),
             not_stored = record.not_stored.map(NotStored::as_str),
             code = refusal.map(Refusal::code),
             error,
-            ms = milliseconds(took),
+            ms = milliseconds(told.took),
             fetch_ms = record.fetch.map(milliseconds),
             trace_id = trace_id(&head.headers),
             "{}",
@@ -79,7 +81,8 @@ impl Gateway {
     /// # Errors
     /// [`PurgeError`]; nothing is removed then.
     pub fn purge(&self, rule: &str, ids: &[&str]) -> Result<usize, PurgeError> {
-        let known = self.setup.rules.iter().find(|known| known.name() == rule);
+        let setup = self.setup.load();
+        let known = setup.rules.iter().find(|known| known.name() == rule);
         let known = known.ok_or_else(|| PurgeError::NoRule(rule.to_owned()))?;
         let most = known.path().parameters().count();
         if ids.len() > most {
@@ -109,6 +112,7 @@ impl Gateway {
         let rules: Vec<_> = self
             .metrics
             .by_rule()
+            .into_iter()
             .map(|figures| {
                 let requests: serde_json::Map<_, _> = Outcome::ALL
                     .iter()
@@ -137,6 +141,7 @@ impl Gateway {
             "holds": self.holds.len(),
             "in_flight": self.book.berths().taken(),
             "connections": self.gauges().connections.get(),
+            "last_reload": self.last_reload(),
         })
     }
 

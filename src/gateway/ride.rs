@@ -8,10 +8,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Gateway;
 use super::flight::Flight;
-use super::news::{Errand, Larger, News};
+use super::news::{Errand, Larger, News, Shared};
 use super::refusal::Refusal;
 use crate::fetch::{Fetch, Heard, Landed, Report, Ride, Seat, Terms};
-use crate::step::Key;
 use crate::upstream::FetchError;
 
 /// How often a patrol polls where the upstream does not say.
@@ -41,7 +40,7 @@ impl Gateway {
         }
         let flight = || Flight::new(self, errand.clone());
         let failed = |error| News::Failed(Arc::new(error));
-        match self.book.ride(errand.key.clone(), seat, flight).await {
+        match self.book.ride(errand.shared(), seat, flight).await {
             Ride::Opened(news) => Got::News {
                 news,
                 joined: false,
@@ -129,7 +128,7 @@ impl Gateway {
                 async move { gateway.report(&errand, seat.store).await }
             }
         };
-        let key = (errand.key.clone(), seat.store);
+        let key = (errand.shared(), seat.store);
         let news = self
             .patrols
             .wait(key, terms, self.draining.cancelled(), poll)
@@ -146,7 +145,7 @@ impl Gateway {
     async fn report(self: &Arc<Self>, errand: &Errand, store: bool) -> Report<News> {
         let mark = self.cache.next_number();
         let seat = Seat {
-            deadline: Instant::now() + self.setup.timeout,
+            deadline: Instant::now() + errand.setup.timeout,
             after: self.cache.believable(&errand.key),
             store,
             fresh: false,
@@ -172,9 +171,10 @@ impl Gateway {
     }
 
     /// Tells those who wait for the step of an end that a fetch found.
-    pub(super) fn tell_end(&self, key: &Key, number: u64, news: &News) {
+    pub(super) fn tell_end(&self, shared: &Shared, number: u64, news: &News) {
         for store in [true, false] {
-            self.patrols.tell_end(&(key.clone(), store), number, news);
+            self.patrols
+                .tell_end(&(shared.clone(), store), number, news);
         }
     }
 }

@@ -8,8 +8,10 @@ use std::time::Duration;
 use hyper::header::HeaderMap;
 use subtle::ConstantTimeEq;
 
+use super::metrics::{Metrics, RuleCounters};
 use super::refusal::Refusal;
-use crate::config::{self, Config, Secret, Value};
+use crate::config::{self, Access, Config, Secret, Value};
+use crate::step::rule::NO_RULE;
 use crate::step::{Partition, Rule};
 use crate::upstream::{Injection, LOOKED_AT, Redactor, SetupError, Upstream, presented_tokens};
 
@@ -20,13 +22,28 @@ pub(super) struct Account {
     pub(super) name: Option<Arc<str>>,
     tokens: Vec<Secret>,
     pub(super) injection: Injection,
+    /// Within it a 429 is held.
     pub(super) partition: Partition,
+    /// One a rule: within it bodies and fetches are shared. It covers what the rule says, so that a
+    /// body is never taken for final by another rule than the one that judged it.
+    by_rule: Vec<Partition>,
+}
+
+impl Account {
+    /// Within which bodies and fetches of this rule are shared.
+    pub(super) fn partition_of(&self, rule: usize) -> Partition {
+        self.by_rule[rule]
+    }
 }
 
 /// Built once for a configuration, immutable.
 #[derive(Debug)]
 pub(super) struct Setup {
+    /// Counts the configurations that were in force.
+    pub(super) number: u64,
     pub(super) rules: Vec<Rule>,
+    /// One a rule, then the one of none.
+    counters: Vec<Arc<RuleCounters>>,
     /// Of an open listener: the one account of everybody. Else one a client.
     accounts: Vec<Account>,
     open: bool,
@@ -38,19 +55,29 @@ pub(super) struct Setup {
     pub(super) timeout: Duration,
     /// How long a 429 is held for everyone, at most; zero: never.
     pub(super) max_hold: Duration,
-    pub(super) honor_no_store: bool,
+    pub(super) cache: config::Cache,
+    pub(super) access: Access,
     /// Bytes of a body that a fetch may hold.
     pub(super) held: usize,
 }
 
 impl Setup {
-    pub(super) fn new(config: &Config) -> Result<Self, SetupError> {
+    pub(super) fn new(config: &Config, metrics: &Metrics, number: u64) -> Result<Self, SetupError> {
         let upstream = &config.upstream;
+        let rules = &config.rules;
         let account = |client: Option<&config::Client>| Account {
             name: client.map(|client| client.name.as_str().into()),
             tokens: client.map_or_else(Vec::new, |client| client.tokens.clone()),
             injection: Injection::new(config.headers_for(client), &upstream.forward_headers),
-            partition: partition(config, client),
+            partition: Partition::of(sent(config, client).iter().map(String::as_str)),
+            by_rule: rules
+                .iter()
+                .map(|rule| {
+                    let mut parts = sent(config, client);
+                    parts.push(rule.definition());
+                    Partition::of(parts.iter().map(String::as_str))
+                })
+                .collect(),
         };
         let accounts = if config.clients.is_empty() {
             vec![account(None)]
@@ -71,7 +98,14 @@ impl Setup {
             });
         let stored = usize::try_from(config.cache.max_entry_bytes).unwrap_or(usize::MAX);
         Ok(Self {
-            rules: config.rules.clone(),
+            number,
+            counters: rules
+                .iter()
+                .map(Rule::name)
+                .chain([NO_RULE])
+                .map(|name| metrics.of_rule(name))
+                .collect(),
+            rules: rules.clone(),
             accounts,
             open: config.clients.is_empty(),
             hosts: config.server.hosts.clone(),
@@ -80,9 +114,15 @@ impl Setup {
             max_hold: upstream.max_hold,
             redactor: Redactor::new(injected),
             timeout: upstream.timeout,
-            honor_no_store: config.cache.honor_no_store,
+            cache: config.cache.clone(),
+            access: config.log.access,
             held: stored.max(LOOKED_AT),
         })
+    }
+
+    /// The counters of a rule, or of requests that match none.
+    pub(super) fn counters(&self, rule: Option<usize>) -> &RuleCounters {
+        &self.counters[rule.unwrap_or(self.rules.len())]
     }
 
     /// The Host names that it answers to beside loopback, if it is open to everybody.
@@ -118,9 +158,9 @@ impl Setup {
     }
 }
 
-/// Bodies and fetches are shared only where all of this is the same. A secret counts by its source:
-/// rotating it keeps the cache warm.
-fn partition(config: &Config, client: Option<&config::Client>) -> Partition {
+/// Whose fetches are alike: the client where it has headers of its own, where they go, what is
+/// injected. A secret counts by its source: rotating it keeps the cache warm.
+fn sent(config: &Config, client: Option<&config::Client>) -> Vec<String> {
     let own = client.filter(|c| !c.headers.is_empty() || !c.without.is_empty());
     let mut parts = vec![
         own.map_or_else(String::new, |client| client.name.clone()),
@@ -134,5 +174,5 @@ fn partition(config: &Config, client: Option<&config::Client>) -> Partition {
             Value::Secret(secret) => format!("<{}", secret.source()),
         });
     }
-    Partition::of(parts.iter().map(String::as_str))
+    parts
 }

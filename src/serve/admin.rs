@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
@@ -28,7 +29,7 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 pub(super) struct Desk {
     gateway: Arc<Gateway>,
     watch: Watch,
-    token: Option<Secret>,
+    token: ArcSwapOption<Secret>,
     loopback: bool,
 }
 
@@ -37,14 +38,19 @@ impl Desk {
         Self {
             gateway,
             watch,
-            token: admin.token.clone(),
+            token: ArcSwapOption::from_pointee(admin.token.clone()),
             loopback: admin.listen.ip().to_canonical().is_loopback(),
         }
     }
 
+    /// From now on it asks for this configuration's token.
+    pub(super) fn take_up(&self, admin: &Admin) {
+        self.token.store(admin.token.clone().map(Arc::new));
+    }
+
     /// Whether the request may see `/status` and purge.
     fn trusts(&self, head: &Parts) -> bool {
-        self.token.as_ref().is_none_or(|token| {
+        self.token.load().as_ref().is_none_or(|token| {
             presented_tokens(&head.headers)
                 .any(|presented| bool::from(token.expose().as_bytes().ct_eq(presented)))
         })

@@ -24,6 +24,7 @@ pub use health::{HealthError, check_ready};
 
 use crate::config::{Address, Config};
 use crate::gateway::{Counted, Door, Gateway};
+use admin::Desk;
 use connection::Data;
 use drain::Drain;
 use listener::Listener;
@@ -45,6 +46,7 @@ pub struct Edge {
     data: Vec<Address>,
     admin: SocketAddr,
     gateway: Arc<Gateway>,
+    desk: Arc<Desk>,
     drain: Drain,
     connections: TaskTracker,
     admin_tasks: TaskTracker,
@@ -115,24 +117,22 @@ impl Edge {
             upstream = %config.upstream.base_url,
             "listening"
         );
-        let desk = Arc::new(admin::Desk::new(
-            &config.admin,
-            Arc::clone(gateway),
-            drain.watch(),
-        ));
+        let desk = Arc::new(Desk::new(&config.admin, Arc::clone(gateway), drain.watch()));
         // It goes on through the drain, so that `/ready` can say so and a last scrape succeed.
         let until_the_end = drain.end();
+        let at_the_desk = Arc::clone(&desk);
         admin_tasks.spawn(admin_listener.accept(
             Arc::new(Semaphore::new(admin::MAX_CONNECTIONS)),
             until_the_end.clone(),
             admin_tasks.clone(),
             move |stream| {
-                let service = admin::service(Arc::clone(&desk));
+                let service = admin::service(Arc::clone(&at_the_desk));
                 connection::serve(stream, service, limits, until_the_end.clone())
             },
         ));
         Ok(Self {
             gateway: Arc::clone(gateway),
+            desk,
             data,
             admin,
             drain,
@@ -141,6 +141,11 @@ impl Edge {
             drain_timeout: server.drain_timeout,
             lame_duck: server.lame_duck,
         })
+    }
+
+    /// Takes from another configuration what can change while it runs.
+    pub(crate) fn take_up(&self, config: &Config) {
+        self.desk.take_up(&config.admin);
     }
 
     /// Where the data listeners listen; a port 0 is resolved.

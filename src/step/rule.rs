@@ -225,6 +225,21 @@ impl Rule {
         .expect("the built-in rule is valid: a test builds it")
     }
 
+    /// All that it says but its name: two rules with the same definition judge and match alike.
+    pub fn definition(&self) -> String {
+        let Self {
+            name: _,
+            path,
+            list,
+            object,
+            identity,
+            terminal,
+            query,
+        } = self;
+        // Quoted, so that nothing can run together.
+        format!("{path:?} {list:?} {object:?} {identity:?} {terminal:?} {query:?}")
+    }
+
     /// Builds a rule from its parts.
     ///
     /// # Errors

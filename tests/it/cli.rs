@@ -109,11 +109,12 @@ async fn health_does_not_ask_some_other_gateway_where_its_configuration_is_wrong
 }
 
 #[tokio::test]
-async fn sighup_is_survived_with_a_warning() {
+async fn sighup_reads_the_configuration_anew() {
     let origin = Origin::start().await;
     let process = Process::start(&origin, "", "info").await;
     process.signal("HUP").await;
-    until("a warning", async || process.output().contains("SIGHUP")).await;
+    let said = "configuration reloaded";
+    until("a reload", async || process.output().contains(said)).await;
     assert_eq!(process.get(STEP, &[]).await.status, 200);
     process.terminate().await;
     assert!(process.exit().await.0.success());

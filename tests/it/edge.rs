@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::support::h2::H2;
 use crate::support::raw::head;
-use crate::support::{Act, Gate, Gateway, Origin, Raw, STEP, body, step};
+use crate::support::{Act, Gate, Gateway, Origin, Raw, STEP, body, step, within};
 
 const IMPATIENT: &str = "[server]\nheader_timeout = \"300ms\"\n";
 
@@ -175,6 +176,39 @@ async fn beyond_max_in_flight_a_fetch_waits_no_longer_than_the_queue_timeout() {
     assert!(hit.is_hit(), "memory needs no place in flight");
     assert_eq!((held.status, origin.count()), (200, 2));
     assert_eq!(gateway.get(&step("other")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_crowd_on_few_http2_connections_is_shed_before_it_fills_the_memory() {
+    let origin = Origin::start().await;
+    let toml = "[server]\nmax_connections = 6\n";
+    let gateway = Gateway::start(&origin, toml).await;
+    let gate = Gate::closed();
+    for _ in 0..4 {
+        origin.next(vec![Act::Wait(gate.clone()), Act::Default]);
+    }
+    let mut asked = JoinSet::new();
+    for _ in 0..5 {
+        let h2 = H2::connect(gateway.address()).await;
+        for _ in 0..250 {
+            let mut stream = h2.another();
+            let request = gateway.request("GET", STEP);
+            asked.spawn(async move { stream.send(request).await });
+        }
+    }
+    for _ in 0..250 {
+        let shed = within("an answer", asked.join_next())
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(shed.status(), 503, "the others wait for the upstream");
+        assert_eq!(shed.headers()["retry-after"], "1");
+    }
+    gate.open();
+    while let Some(answer) = within("an answer", asked.join_next()).await {
+        assert_eq!(answer.unwrap().status(), 200);
+    }
+    assert_eq!(gateway.get(STEP).await.status, 200);
 }
 
 #[tokio::test]

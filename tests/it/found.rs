@@ -29,12 +29,13 @@ fn a_purge_that_meets_a_store_of_another_variant_leaves_nothing_old() {
         env: &env,
     })
     .unwrap();
-    let cache = Arc::new(Cache::new(&config.cache));
+    let cache = Arc::new(Cache::new(config.cache.max_bytes));
     let key = |variant: &str| Key::new(Partition::of(["p"]), "run-step", &["t", "r", "s"], variant);
     let rounds = 40_000;
     let barrier = Arc::new(Barrier::new(2));
     let other = {
         let (cache, barrier) = (Arc::clone(&cache), Arc::clone(&barrier));
+        let terms = config.cache.clone();
         std::thread::spawn(move || {
             for _ in 0..rounds {
                 barrier.wait();
@@ -43,6 +44,7 @@ fn a_purge_that_meets_a_store_of_another_variant_leaves_nothing_old() {
                     &after,
                     &key("new"),
                     Entry::new(b"new", None),
+                    &terms,
                     Instant::now(),
                 );
                 drop(after);
@@ -58,6 +60,7 @@ fn a_purge_that_meets_a_store_of_another_variant_leaves_nothing_old() {
                 &before,
                 &key("old"),
                 Entry::new(b"old", None),
+                &config.cache,
                 Instant::now(),
             )
             .unwrap();

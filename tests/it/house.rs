@@ -11,8 +11,9 @@ use source::{Source, Spelled};
 
 /// The rooms, top to bottom, as the crate's documentation draws them. A room may name those below
 /// it; `lib` builds the gateway out of the others, so it may name all but `main`.
-const ROOMS: [&str; 10] = [
-    "main", "demo", "lib", "serve", "gateway", "upstream", "fetch", "cache", "config", "step",
+const ROOMS: [&str; 11] = [
+    "main", "demo", "reload", "lib", "serve", "gateway", "upstream", "fetch", "cache", "config",
+    "step",
 ];
 
 /// Beyond this a file holds more than one noun. Its `mod tests` is not counted.

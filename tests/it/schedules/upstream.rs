@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::log::{Cause, Event, Id, News, Number, Terms, What};
 use super::schedule::{Kind, Ms, Reply, step_of};
-use super::world::World;
+use super::world::{TERMS, World};
 
 /// A fetch that request `by` causes.
 pub(super) struct Trip {
@@ -240,7 +240,7 @@ impl Flight {
             let entry = Entry::new(number.to_string().as_bytes(), None);
             let stored = world
                 .cache
-                .store(&self.departure, key, entry, Instant::now());
+                .store(&self.departure, key, entry, &TERMS, Instant::now());
             let stored = stored.is_ok();
             world.note(Event::Stored { number, stored });
         }

@@ -17,6 +17,13 @@ use super::schedule::{Ms, PLACES, Reach, Reply, Schedule, step_of};
 const THREADS: [&str; 2] = ["thread_0", "thread_1"];
 const RULE: &str = "run-step";
 
+pub(super) const TERMS: config::Cache = config::Cache {
+    max_bytes: 1 << 20,
+    max_entry_bytes: 1 << 10,
+    ttl: Duration::from_secs(24 * 3600),
+    honor_no_store: true,
+};
+
 pub(super) struct World {
     pub(super) schedule: Schedule,
     pub(super) cache: Cache,
@@ -29,12 +36,6 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(schedule: &Schedule) -> Self {
-        let cache = Cache::new(&config::Cache {
-            max_bytes: 1 << 20,
-            max_entry_bytes: 1 << 10,
-            ttl: Duration::from_secs(24 * 3600),
-            honor_no_store: true,
-        });
         let key = |place: usize| {
             let thread = THREADS[step_of(place)];
             let variant = if place == 1 { "include[]=x" } else { "" };
@@ -47,7 +48,7 @@ impl World {
         };
         Self {
             schedule: schedule.clone(),
-            cache,
+            cache: Cache::new(TERMS.max_bytes),
             holds: Holds::default(),
             keys: std::array::from_fn(key),
             start: Instant::now(),

@@ -1,6 +1,7 @@
 //! An HTTP/2 client with prior knowledge.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
@@ -14,7 +15,7 @@ use super::within;
 
 pub(crate) struct H2 {
     requests: SendRequest<Empty<Bytes>>,
-    _connection: JoinSet<()>,
+    _connection: Arc<JoinSet<()>>,
 }
 
 impl H2 {
@@ -27,7 +28,15 @@ impl H2 {
         driver.spawn(async move { drop(connection.await) });
         Self {
             requests,
-            _connection: driver,
+            _connection: Arc::new(driver),
+        }
+    }
+
+    /// To ask on the same connection at the same time.
+    pub(crate) fn another(&self) -> Self {
+        Self {
+            requests: self.requests.clone(),
+            _connection: Arc::clone(&self._connection),
         }
     }
 

@@ -1,0 +1,111 @@
+//! What a request asks for: its path and query, read, and the key that it shares.
+
+use std::sync::Arc;
+
+use hyper::Method;
+use hyper::http::request::Parts;
+
+use super::news::Errand;
+use super::outcome::Record;
+use super::refusal::Refusal;
+use super::setup::{Account, Setup};
+use crate::step::rule::API_PREFIX;
+use crate::step::{Key, Query, Route};
+
+/// Path and query, as they go up, in bytes. Beside it a target of 64 KiB, the longest that the `http`
+/// crate takes, has room for what the configuration may add.
+const LONGEST_TARGET: usize = 32 * 1024;
+
+/// What a request asks for.
+#[derive(Debug)]
+pub(super) struct Wanted<'p> {
+    rule: usize,
+    ids: Vec<&'p str>,
+    is_list: bool,
+    query: Query,
+    pub(super) key: Key,
+}
+
+impl<'p> Wanted<'p> {
+    /// Reads path and query; the key is made of what the caller sent, before anything is rewritten.
+    pub(super) fn read(
+        setup: &Setup,
+        head: &'p Parts,
+        account: &Account,
+        record: &mut Record,
+    ) -> Result<Self, Refusal> {
+        let ours = &setup.upstream_query;
+        let raw = head.uri.query();
+        let (rule, ids, query, is_list) = match Route::of(&setup.rules, head.uri.path()) {
+            Route::Resource { rule, ids } => {
+                let query = Query::of_resource(&setup.rules[rule], raw, ours);
+                (rule, ids, query, false)
+            }
+            Route::List { rule, ids } => (rule, ids, Query::of_list(raw, ours), true),
+            Route::Invalid(why) => return Err(Refusal::InvalidPath(why)),
+            Route::Other if head.method == Method::CONNECT => {
+                return Err(Refusal::MethodNotAllowed);
+            }
+            Route::Other => return Err(Refusal::RouteNotFound),
+        };
+        record.rule = Some(rule);
+        if !matches!(head.method, Method::GET | Method::HEAD) {
+            return Err(Refusal::MethodNotAllowed);
+        }
+        if head.uri.path().len() + query.as_str().len() > LONGEST_TARGET {
+            return Err(Refusal::InvalidRequest(
+                "The path and the query are too long.",
+            ));
+        }
+        let name = setup.rules[rule].name();
+        let variant = Self::variant(&query, head, account);
+        let partition = account.partition_of(rule);
+        let key = if is_list {
+            Key::of_list(partition, name, &ids, &variant)
+        } else {
+            Key::new(partition, name, &ids, &variant)
+        };
+        Ok(Self {
+            rule,
+            ids,
+            is_list,
+            query,
+            key,
+        })
+    }
+
+    /// Query and forwarded headers, as they go up: all that can change the body of one path. An
+    /// unknown query is kept apart from a canonical one of the same spelling.
+    fn variant(query: &Query, head: &Parts, account: &Account) -> String {
+        let mut variant = if query.is_known() {
+            String::new()
+        } else {
+            "?".to_owned()
+        };
+        variant.push_str(query.as_str());
+        for (name, value) in account.injection.keyed(&head.headers) {
+            variant.push('\n');
+            variant.push_str(name.as_str());
+            variant.push('=');
+            // A character for each byte, so that no two values are spelled alike.
+            variant.extend(value.as_bytes().iter().map(|byte| char::from(*byte)));
+        }
+        variant
+    }
+
+    /// What a fetch needs to know of it, to go its own way.
+    pub(super) fn errand(self, head: &Parts, setup: &Arc<Setup>, account: &Account) -> Errand {
+        Errand {
+            setup: Arc::clone(setup),
+            rule: self.rule,
+            ids: (!self.is_list).then(|| self.ids.into_iter().map(Box::from).collect()),
+            partition: account.partition,
+            client: account.name.clone(),
+            key: self.key,
+            storable: self.query.is_known(),
+            path: head.uri.path()[API_PREFIX.len()..].into(),
+            query: self.query.as_str().into(),
+            headers: account.injection.upward(&head.headers),
+        }
+    }
+}
