@@ -150,7 +150,7 @@ fn upstream(config: &Config, notes: &Notes<'_>) {
                 .map_or(base.host == "localhost", |ip: IpAddr| {
                     ip == address.ip() || (ip.is_loopback() && address.ip().is_unspecified())
                 });
-            named && !base.https
+            named && base.https == config.server.tls.is_some()
         }
         Address::Tcp(_) | Address::Unix(_) => false,
     });

@@ -56,6 +56,7 @@ impl Default for Server {
             idle_timeout: Duration::from_secs(75),
             drain_timeout: Duration::from_secs(30),
             lame_duck: Duration::ZERO,
+            tls: None,
         }
     }
 }

@@ -20,6 +20,7 @@ mod secret;
 mod server;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod upstream;
 mod value;
 
@@ -32,6 +33,7 @@ use hyper::header::{HeaderName, HeaderValue};
 pub use problems::{Problem, Problems};
 pub use reload::Successor;
 pub use secret::{Secret, SecretError, Source};
+pub use tls::Tls;
 
 use crate::step::Rule;
 
@@ -107,6 +109,8 @@ pub struct Server {
     pub drain_timeout: Duration,
     /// After the signal: not ready, but still accepting, for this long.
     pub lame_duck: Duration,
+    /// For callers over TCP; none: they speak plain HTTP.
+    pub tls: Option<Tls>,
 }
 
 /// The admin listener.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::consistency::{self, Placed};
 use super::problems::{Notes, Place};
-use super::{Config, Problems, Source, Sources, Value};
+use super::{Config, Problems, Source, Sources, Tls, Value};
 
 /// A configuration that a running gateway can take up.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Config {
     /// All problems at once, each with its place.
     pub fn succeed(&self, text: &str, sources: &Sources<'_>) -> Result<Successor, Problems> {
         let mut config = Self::parse(text, sources)?;
-        let restart = keep!(
+        let mut restart = keep!(
             config,
             self,
             server.listen,
@@ -53,6 +53,11 @@ impl Config {
             cache.max_bytes,
             log.format,
         );
+        // Another certificate is taken up; whether there is one at all belongs to the listeners.
+        if config.server.tls.is_some() != self.server.tls.is_some() {
+            config.server.tls.clone_from(&self.server.tls);
+            restart.push("server.tls");
+        }
         let path = sources
             .file
             .as_deref()
@@ -94,6 +99,7 @@ impl Config {
                 Source::Env(_) => None,
             })
             .chain(self.upstream.ca_file.clone())
+            .chain(self.server.tls.iter().flat_map(Tls::files))
             .collect();
         files.sort();
         files.dedup();

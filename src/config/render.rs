@@ -59,6 +59,14 @@ impl Config {
         page.key("idle_timeout", span(server.idle_timeout));
         page.key("drain_timeout", span(server.drain_timeout));
         page.key("lame_duck", span(server.lame_duck));
+        if let Some(tls) = &server.tls {
+            page.section("[server.tls]");
+            page.key("cert", file_name(&tls.cert));
+            page.key("key", file_name(&tls.key));
+            if let Some(path) = &tls.client_ca {
+                page.key("client_ca", file_name(path));
+            }
+        }
     }
 }
 

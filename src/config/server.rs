@@ -8,7 +8,7 @@ use super::overrides::Overrides;
 use super::problems::Place;
 use super::reader::{Item, Table};
 use super::value::{DAY, TICK, boolean, count, duration, list};
-use super::{Address, Admin, Server};
+use super::{Address, Admin, Server, tls};
 
 /// Reads `[server]`; with a place for each address, for what is judged about them later.
 pub(super) fn read(mut table: Table<'_>, overrides: &Overrides<'_>) -> (Server, Vec<Place>) {
@@ -40,8 +40,10 @@ pub(super) fn read(mut table: Table<'_>, overrides: &Overrides<'_>) -> (Server, 
         idle_timeout: table.take_or("idle_timeout", d.idle_timeout, duration(TICK..=DAY)),
         drain_timeout: table.take_or("drain_timeout", d.drain_timeout, duration(LAST_WORDS..=DAY)),
         lame_duck: table.take_or("lame_duck", d.lame_duck, duration(Duration::ZERO..=DAY)),
+        tls: table
+            .take("tls")
+            .and_then(|item| tls::read(item, overrides.references)),
     };
-    table.refuse("tls");
     table.finish();
     (server, places)
 }

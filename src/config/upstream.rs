@@ -1,10 +1,6 @@
 //! The section `[upstream]`.
 
-use std::path::PathBuf;
 use std::time::Duration;
-
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 
 use super::Upstream;
 use super::address::parse_base_url;
@@ -12,8 +8,8 @@ use super::header::{Overlay, is_credential, parse_forwarded};
 use super::overrides::Overrides;
 use super::problems::Place;
 use super::reader::{Item, Table};
-use super::reference::{NO_LITERAL, References};
-use super::secret::{LONGEST_FILE, read_bounded};
+use super::reference::NO_LITERAL;
+use super::tls::certificates;
 use super::value::{DAY, TICK, count, duration, list};
 
 /// Reads `[upstream]`; with a place for each forwarded header.
@@ -58,27 +54,13 @@ pub(super) fn read(mut table: Table<'_>, overrides: &Overrides<'_>) -> (Upstream
         forward_headers,
         ca_file: table
             .take("ca_file")
-            .and_then(|item| roots(&item, references)),
+            .and_then(|item| certificates(&item, references))
+            .map(|(path, _)| path),
         headers: headers.over_built_in(overrides.notes, references),
         query: query(table.table("query")),
     };
     table.finish();
     (upstream, places)
-}
-
-/// A file of roots, known to hold at least one.
-fn roots(item: &Item<'_>, references: &References<'_>) -> Option<PathBuf> {
-    let path = references.path(item)?;
-    let text = match read_bounded(&path, LONGEST_FILE) {
-        Ok(text) => text,
-        Err(error) => return item.refuse(format!("{} cannot be read: {error}", path.display())),
-    };
-    let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
-    match roots {
-        Ok(roots) if !roots.is_empty() => Some(path),
-        Ok(_) => item.refuse(format!("{} contains no PEM certificate", path.display())),
-        Err(error) => item.refuse(format!("{} is not PEM: {error}", path.display())),
-    }
 }
 
 fn query(table: Table<'_>) -> Vec<(String, String)> {

@@ -1,8 +1,9 @@
-//! One connection: HTTP/1.1 or HTTP/2 with prior knowledge, under time limits of our own.
+//! One connection: its handshake where there is TLS, then HTTP/1.1 or HTTP/2 (by ALPN, or with
+//! prior knowledge), under time limits of our own.
 //!
 //! hyper's header timer starts with the idle time between two requests, and nothing of it covers a
-//! peer that never speaks. So the limits live here, around the bytes: from accept to a whole head,
-//! from the first byte of a later head to its end, and between requests.
+//! peer that never speaks. So the limits live here, around the bytes: from accept to a whole head
+//! (the handshake is a part of it), from the first byte of a later head to its end, and between requests.
 
 use std::convert::Infallible;
 use std::io;
@@ -19,11 +20,13 @@ use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::drain::{Phase, Watch};
 use super::listener::Stream;
 use super::patience::{Busy, Limits, Patience, Waiting};
+use super::tls::Tls;
 use crate::gateway::{Answer, Door, Gateway};
 use crate::upstream::Body;
 
@@ -149,14 +152,33 @@ impl<R: Respond> Service<Request<Incoming>> for Timed<R> {
     }
 }
 
-/// Serves a connection to its end.
-pub(super) async fn serve(stream: Stream, respond: impl Respond, limits: Limits, watch: Watch) {
+/// Serves a connection to its end; one over TCP with `tls`, if there is.
+pub(super) async fn serve(
+    stream: Stream,
+    tls: Option<Arc<Tls>>,
+    respond: impl Respond,
+    limits: Limits,
+    watch: Watch,
+) {
     tracing::trace!("connection accepted");
     let patience = Patience::new(limits);
+    let mut timer = pin!(sleep(limits.header));
+    let stream = match (stream, tls) {
+        (Stream::Tcp(stream), Some(tls)) => {
+            // Boxed: a plain connection carries no room for it.
+            let handshake = Box::pin(secured(stream, &tls, timer.as_mut(), &watch));
+            let Some(stream) = handshake.await else {
+                return;
+            };
+            stream
+        }
+        (stream, _) => stream,
+    };
     let service = Timed {
         respond: Arc::new(respond),
         patience: Arc::clone(&patience),
     };
+    let http2 = stream.is_http2();
     let io = TokioIo::new(Watched {
         stream,
         patience: Arc::clone(&patience),
@@ -172,8 +194,12 @@ pub(super) async fn serve(stream: Stream, respond: impl Respond, limits: Limits,
         .max_concurrent_streams(MAX_STREAMS)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
+    match http2 {
+        Some(true) => builder = builder.http2_only(),
+        Some(false) => builder = builder.http1_only(),
+        None => {}
+    }
     let mut connection = pin!(builder.serve_connection(io, service));
-    let mut timer = pin!(sleep(limits.header));
 
     let end = tokio::select! {
         end = timed(connection.as_mut(), &patience, timer.as_mut()) => end,
@@ -193,6 +219,24 @@ pub(super) async fn serve(stream: Stream, respond: impl Respond, limits: Limits,
             let _ = timed(connection, &patience, timer).await;
         }
     }
+}
+
+/// The stream after its handshake; none if that failed, took until `timer`, or met the drain.
+async fn secured(
+    stream: TcpStream,
+    tls: &Tls,
+    timer: Pin<&mut Sleep>,
+    watch: &Watch,
+) -> Option<Stream> {
+    tokio::select! {
+        secured = tls.handshake(stream) => match secured {
+            Ok(stream) => return Some(Stream::Tls(Box::new(stream))),
+            Err(error) => tracing::debug!(%error, "connection closed: no TLS handshake"),
+        },
+        () = timer => tracing::debug!("connection closed: its handshake took too long"),
+        () = watch.reached(Phase::Draining) => {}
+    }
+    None
 }
 
 /// Why a connection is served no longer.

@@ -9,6 +9,7 @@ mod drain;
 mod health;
 mod listener;
 mod patience;
+mod tls;
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ use connection::Data;
 use drain::Drain;
 use listener::Listener;
 use patience::Limits;
+use tls::Tls;
 
 /// A listener could not be opened.
 #[derive(Debug, Error)]
@@ -45,6 +47,7 @@ pub struct BindError {
 pub struct Edge {
     data: Vec<Address>,
     admin: SocketAddr,
+    tls: Option<Arc<Tls>>,
     gateway: Arc<Gateway>,
     desk: Arc<Desk>,
     drain: Drain,
@@ -86,6 +89,7 @@ impl Edge {
         let slots = Arc::new(Semaphore::new(
             server.max_connections.min(Semaphore::MAX_PERMITS),
         ));
+        let tls = server.tls.as_ref().map(|tls| Arc::new(Tls::new(tls)));
         let mut data = Vec::new();
         for listener in listeners {
             let address = listener.address().clone();
@@ -95,7 +99,7 @@ impl Edge {
                 Address::Unix(_) => Door::Unix,
             };
             data.push(address);
-            let (gateway, watch) = (Arc::clone(gateway), watch.clone());
+            let (gateway, watch, tls) = (Arc::clone(gateway), watch.clone(), tls.clone());
             connections.spawn(listener.accept(
                 Arc::clone(&slots),
                 watch.clone(),
@@ -103,9 +107,10 @@ impl Edge {
                 move |stream| {
                     let open = Counted::new(&gateway.gauges().connections);
                     let (gateway, watch) = (Arc::clone(&gateway), watch.clone());
+                    let tls = tls.clone();
                     async move {
                         let service = Data { gateway, door };
-                        connection::serve(stream, service, limits, watch).await;
+                        connection::serve(stream, tls, service, limits, watch).await;
                         drop(open);
                     }
                 },
@@ -127,7 +132,7 @@ impl Edge {
             admin_tasks.clone(),
             move |stream| {
                 let service = admin::service(Arc::clone(&at_the_desk));
-                connection::serve(stream, service, limits, until_the_end.clone())
+                connection::serve(stream, None, service, limits, until_the_end.clone())
             },
         ));
         Ok(Self {
@@ -135,6 +140,7 @@ impl Edge {
             desk,
             data,
             admin,
+            tls,
             drain,
             connections,
             admin_tasks,
@@ -146,6 +152,9 @@ impl Edge {
     /// Takes from another configuration what can change while it runs.
     pub(crate) fn take_up(&self, config: &Config) {
         self.desk.take_up(&config.admin);
+        if let (Some(in_force), Some(tls)) = (&self.tls, &config.server.tls) {
+            in_force.replace(tls);
+        }
     }
 
     /// Where the data listeners listen; a port 0 is resolved.

@@ -3,6 +3,7 @@
 mod files;
 mod headers;
 mod printing;
+mod tls;
 
 use std::fs;
 use std::path::PathBuf;

@@ -147,7 +147,7 @@ async fn http_2_with_prior_knowledge_is_spoken() {
 #[tokio::test]
 async fn a_unix_socket_is_served() {
     let origin = Origin::start().await;
-    let gateway = Gateway::start_unix(&origin).await;
+    let gateway = Gateway::start_unix(&origin, "").await;
     let mut raw = Raw::connect_unix(&gateway.socket()).await;
     raw.send(head("GET", STEP, "localhost", &[])).await;
     assert_eq!(raw.answer().await.body, body("completed"));

@@ -18,6 +18,7 @@ mod found;
 mod hold;
 mod hostile_upstream;
 mod house;
+mod inbound_tls;
 mod memory;
 mod not_stored;
 mod passing;

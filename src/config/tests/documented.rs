@@ -24,8 +24,8 @@ fn the_documented_file_is_what_holds_without_a_file() {
 
 #[test]
 fn the_documented_file_has_every_key_that_the_reader_knows() {
-    // A client and secrets, so that the reader asks for the keys within them.
-    let text = "[admin]\ntoken = { env = \"TOKEN_B\" }\n\
+    // TLS, a client and secrets, so that the reader asks for the keys within them.
+    let text = "[server.tls]\n[admin]\ntoken = { env = \"TOKEN_B\" }\n\
         [[client]]\nname = \"a\"\ntoken = { env = \"TOKEN_A\" }\n[[rule]]\n";
     let notes = Notes::new(Path::new("f.toml"), text);
     let sources = Sources {

@@ -154,11 +154,6 @@ fn what_a_later_version_has_is_refused_and_not_ignored() {
             words,
         ),
         (
-            "[server.tls]\ncert = \"c\"",
-            "f.toml:1:1: server.tls: ",
-            words,
-        ),
-        (
             "[cache.redis]\nurl = \"redis://h\"",
             "f.toml:1:1: cache.redis: ",
             words,

@@ -60,33 +60,23 @@ impl Gateway {
     }
 
     /// On a socket `s.sock` in its folder.
-    pub(crate) async fn start_unix(origin: &Origin) -> Self {
+    pub(crate) async fn start_unix(origin: &Origin, toml: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listen = format!("unix:{}", folder.path().join("s.sock").display());
-        Self::start_with(folder, &origin.url(), &listen, "").await
+        Self::start_with(folder, &origin.url(), &listen, toml).await
     }
 
     async fn start_with(folder: TempDir, upstream: &str, listen: &str, toml: &str) -> Self {
-        let file = folder.path().join("stepgate.toml");
-        // A file without a word is refused as half written.
-        std::fs::write(&file, format!("# {}\n{toml}", file!())).unwrap();
-        let config = Config::load(&Sources {
-            file: Some(file),
-            flags: Flags {
-                listen: vec![listen.to_owned()],
-                admin: Some("127.0.0.1:0".to_owned()),
-                upstream: Some(upstream.to_owned()),
-                log_format: None,
-            },
-            env: &|name| {
-                let found = ENVIRONMENT.iter().find(|(known, _)| *known == name);
-                found.map(|(_, value)| (*value).to_owned())
-            },
-        });
-        let config = config.unwrap_or_else(|problems| panic!("the test's file:\n{problems}"));
+        let config = configuration(&folder, upstream, listen, toml);
         let started = within("the gateway to start", Box::pin(Server::start(config))).await;
         let server = started.unwrap_or_else(|e| panic!("the gateway did not start: {e}"));
         Self { server, folder }
+    }
+
+    /// Takes up this text as its configuration file, still in front of `origin`.
+    pub(crate) fn take_up(&self, origin: &Origin, toml: &str) {
+        let config = configuration(&self.folder, &origin.url(), "127.0.0.1:0", toml);
+        self.server.take_up(&config).unwrap();
     }
 
     /// The data listener.
@@ -180,4 +170,24 @@ impl Gateway {
     pub(crate) async fn drain(self) {
         within("the drain", self.server.drain()).await;
     }
+}
+
+fn configuration(folder: &TempDir, upstream: &str, listen: &str, toml: &str) -> Config {
+    let file = folder.path().join("stepgate.toml");
+    // A file without a word is refused as half written.
+    std::fs::write(&file, format!("# {}\n{toml}", file!())).unwrap();
+    let config = Config::load(&Sources {
+        file: Some(file),
+        flags: Flags {
+            listen: vec![listen.to_owned()],
+            admin: Some("127.0.0.1:0".to_owned()),
+            upstream: Some(upstream.to_owned()),
+            log_format: None,
+        },
+        env: &|name| {
+            let found = ENVIRONMENT.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        },
+    });
+    config.unwrap_or_else(|problems| panic!("the test's file:\n{problems}"))
 }

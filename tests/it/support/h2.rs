@@ -11,7 +11,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::within;
+use super::raw::Io;
+use super::{until, within};
 
 pub(crate) struct H2 {
     requests: SendRequest<Empty<Bytes>>,
@@ -20,8 +21,11 @@ pub(crate) struct H2 {
 
 impl H2 {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        let tcp = TcpStream::connect(address).await.unwrap();
-        let shaken = handshake(TokioExecutor::new(), TokioIo::new(tcp));
+        Self::over(TcpStream::connect(address).await.unwrap()).await
+    }
+
+    pub(crate) async fn over(io: impl Io + 'static) -> Self {
+        let shaken = handshake(TokioExecutor::new(), TokioIo::new(io));
         let (requests, connection) = within("a handshake", shaken).await.unwrap();
         let mut driver = JoinSet::new();
         // How the connection ends is seen by the requests on it.
@@ -38,6 +42,12 @@ impl H2 {
             requests: self.requests.clone(),
             _connection: Arc::clone(&self._connection),
         }
+    }
+
+    /// Waits for the peer to end the connection.
+    pub(crate) async fn closed(&self) {
+        let closed = async || self.requests.is_closed();
+        until("the end of the connection", closed).await;
     }
 
     pub(crate) async fn send(&mut self, request: hyper::http::request::Builder) -> Response<Bytes> {

@@ -59,7 +59,7 @@ impl Raw {
         Self::over(io.unwrap())
     }
 
-    fn over(io: impl Io + 'static) -> Self {
+    pub(crate) fn over(io: impl Io + 'static) -> Self {
         Self {
             io: Box::new(io),
             unread: Vec::new(),

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair,
+    date_time_ymd,
 };
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tempfile::TempDir;
@@ -55,7 +56,7 @@ impl Authority {
         format!("[upstream]\nca_file = {:?}\n", self.file())
     }
 
-    fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
@@ -66,6 +67,30 @@ impl Authority {
 
     /// What a server for `https://127.0.0.1:…` needs.
     pub(super) fn server(&self, flaw: Flaw) -> ServerConfig {
+        let (certificate, key) = self.issue(flaw);
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .unwrap()
+    }
+
+    /// A certificate for 127.0.0.1 with its key, in files of this name.
+    pub(crate) fn identity(&self, name: &str, flaw: Flaw) -> Identity {
+        let (certificate, key) = self.issue(flaw);
+        let file = |ending: &str| self.folder.path().join(format!("{name}.{ending}"));
+        let identity = Identity {
+            cert: file("crt"),
+            key: file("key"),
+        };
+        std::fs::write(&identity.cert, certificate.pem()).unwrap();
+        std::fs::write(&identity.key, key.serialize_pem()).unwrap();
+        identity
+    }
+
+    fn issue(&self, flaw: Flaw) -> (Certificate, KeyPair) {
         let name = match flaw {
             Flaw::OtherName => "other.example",
             Flaw::None | Flaw::Expired | Flaw::SelfSigned | Flaw::UnknownAuthority => "127.0.0.1",
@@ -81,13 +106,21 @@ impl Authority {
             Flaw::UnknownAuthority => params.signed_by(&key, &Self::new().issuer),
             Flaw::None | Flaw::Expired | Flaw::OtherName => params.signed_by(&key, &self.issuer),
         };
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        ServerConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.unwrap().der().clone()], key)
-            .unwrap()
+        (certificate.unwrap(), key)
+    }
+}
+
+/// A certificate and its key, as PEM files that live as long as their authority.
+pub(crate) struct Identity {
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+impl Identity {
+    /// The configuration that shows it to callers.
+    pub(crate) fn toml(&self) -> String {
+        let Self { cert, key } = self;
+        format!("[server.tls]\ncert = {cert:?}\nkey = {key:?}\n")
     }
 }
 

@@ -1,0 +1,75 @@
+//! TLS on the data listeners: what a connection is secured with, replaceable while others live on.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use rustls::crypto::ring::default_provider;
+use rustls::server::NoServerSessionStorage;
+use rustls::sign::SingleCertAndKey;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::config;
+
+/// HTTP/2 as ALPN names it.
+pub(super) const H2: &[u8] = b"h2";
+
+/// HTTP/1.1 as ALPN names it.
+const HTTP_1_1: &[u8] = b"http/1.1";
+
+/// Secures connections with the certificate in force.
+pub(super) struct Tls {
+    current: ArcSwap<ServerConfig>,
+}
+
+impl Tls {
+    pub(super) fn new(tls: &config::Tls) -> Self {
+        Self {
+            current: ArcSwap::new(server(tls)),
+        }
+    }
+
+    /// Puts another certificate in force, and other roots for callers: for connections whose
+    /// handshake begins from now on. Open ones live on as they are.
+    pub(super) fn replace(&self, tls: &config::Tls) {
+        self.current.store(server(tls));
+    }
+
+    /// The server's side of the handshake; it has no time limit of its own.
+    pub(super) async fn handshake(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        TlsAcceptor::from(self.current.load_full())
+            .accept(stream)
+            .await
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tls")
+    }
+}
+
+fn server(tls: &config::Tls) -> Arc<ServerConfig> {
+    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring supports TLS 1.2 and 1.3");
+    let verifier = tls.verifier();
+    let resumes = verifier.is_none();
+    let builder = match verifier {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    };
+    let identity = SingleCertAndKey::from(tls.identity());
+    let mut server = builder.with_cert_resolver(Arc::new(identity));
+    server.alpn_protocols = vec![H2.to_vec(), HTTP_1_1.to_vec()];
+    if !resumes {
+        // Who resumes a session is not asked for a certificate again, expired or not.
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+    }
+    Arc::new(server)
+}

@@ -1,0 +1,107 @@
+//! A caller that speaks TLS.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::crypto::ring::default_provider;
+use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+use crate::support::h2::H2;
+use crate::support::raw::head;
+use crate::support::tls::{Authority, Identity};
+use crate::support::{Gateway, Raw, within};
+
+/// The peer of [`Caller`].
+pub(super) fn here() -> ServerName<'static> {
+    ServerName::try_from("127.0.0.1").unwrap()
+}
+
+/// What a caller brings along.
+#[derive(Clone, Copy, Default)]
+pub(super) struct With<'a> {
+    pub(super) identity: Option<&'a Identity>,
+    pub(super) alpn: &'a [&'a str],
+    pub(super) only_tls_1_2: bool,
+}
+
+/// Trusts one authority; its connections share their sessions.
+#[derive(Clone)]
+pub(super) struct Caller(pub(super) Arc<ClientConfig>);
+
+impl Caller {
+    pub(super) fn new(authority: &Authority, with: With<'_>) -> Self {
+        let mut roots = RootCertStore::empty();
+        let root = CertificateDer::from_pem_file(authority.file()).unwrap();
+        roots.add(root).unwrap();
+        let versions: &[_] = if with.only_tls_1_2 {
+            &[&TLS12]
+        } else {
+            &[&TLS13, &TLS12]
+        };
+        let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(roots);
+        let mut config = match with.identity {
+            None => builder.with_no_client_auth(),
+            Some(Identity { cert, key }) => {
+                let chain = CertificateDer::pem_file_iter(cert).unwrap();
+                let key = PrivateKeyDer::from_pem_file(key).unwrap();
+                let chain = chain.collect::<Result<_, _>>().unwrap();
+                builder.with_client_auth_cert(chain, key).unwrap()
+            }
+        };
+        config.alpn_protocols = with.alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
+        Self(Arc::new(config))
+    }
+
+    pub(super) async fn try_connect(
+        &self,
+        address: SocketAddr,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        let tcp = within("a connection", TcpStream::connect(address)).await?;
+        let connector = TlsConnector::from(Arc::clone(&self.0));
+        within("a handshake", connector.connect(here(), tcp)).await
+    }
+
+    pub(super) async fn connect(&self, gateway: &Gateway) -> TlsStream<TcpStream> {
+        self.try_connect(gateway.address()).await.unwrap()
+    }
+
+    pub(super) async fn raw(&self, gateway: &Gateway) -> Raw {
+        Raw::over(self.connect(gateway).await)
+    }
+
+    pub(super) async fn h2(&self, gateway: &Gateway) -> H2 {
+        H2::over(self.connect(gateway).await).await
+    }
+
+    /// All that comes back for a question on a connection of its own, and how the connection ended.
+    pub(super) async fn asks(&self, address: SocketAddr, path: &str) -> (Vec<u8>, io::Result<()>) {
+        let mut said = Vec::new();
+        let ended = async {
+            let mut stream = self.try_connect(address).await?;
+            let question = head("GET", path, "127.0.0.1", &[("connection", "close")]);
+            stream.write_all(question.as_bytes()).await?;
+            stream.read_to_end(&mut said).await.map(drop)
+        };
+        let ended = within("an end", ended).await;
+        (said, ended)
+    }
+
+    /// The first bytes that it says.
+    pub(super) fn hello(&self) -> Vec<u8> {
+        let mut connection = ClientConnection::new(Arc::clone(&self.0), here()).unwrap();
+        let mut hello = Vec::new();
+        connection.write_tls(&mut hello).unwrap();
+        hello
+    }
+}
