@@ -37,13 +37,13 @@ use report::Told;
 
 use crate::cache::Cache;
 use crate::config::Config;
-use crate::fetch::{Berths, Book, Holds, Patrols, Seat};
-use crate::step::{Conditions, Key, Partition, wait_preference};
+use crate::fetch::{Berths, Book, Patrols, Seat};
+use crate::step::{Conditions, Key, wait_preference};
 use crate::upstream::SetupError;
 use answer::Asked;
 use flight::Flight;
 use metrics::Metrics;
-use news::{Arrived, Errand, News, Shared};
+use news::{Errand, News, Shared};
 use outcome::{Forward, Record};
 use ride::Got;
 use setup::Setup;
@@ -60,7 +60,6 @@ pub struct Gateway {
     setup: ArcSwap<Setup>,
     cache: Cache,
     book: Book<Shared, Flight>,
-    holds: Holds<Partition, Arc<Arrived>>,
     /// By step, and by whether what they bring may be stored.
     patrols: Patrols<(Shared, bool), News>,
     /// Places for requests that are held by their wait preference.
@@ -93,7 +92,6 @@ impl Gateway {
             setup: ArcSwap::from_pointee(Setup::new(config, &metrics, 0)?),
             cache: Cache::new(config.cache.max_bytes),
             book: Book::new(upstream.coalesce_window, berths),
-            holds: Holds::default(),
             patrols: Patrols::default(),
             waiters: Arc::new(Semaphore::new(max_waiters)),
             max_waiters,

@@ -53,7 +53,10 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-fn sources<'a>(settings: &Settings, env: &'a dyn Fn(&str) -> Option<String>) -> Sources<'a> {
+fn sources<'a>(
+    settings: &Settings,
+    env: &'a (dyn Fn(&str) -> Option<String> + Sync),
+) -> Sources<'a> {
     let named = || variable("STEPGATE_CONFIG").filter(|path| !path.is_empty());
     Sources {
         file: settings

@@ -6,9 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::Signal;
+use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::Server;
@@ -21,12 +23,15 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Longer than any secret or bundle of certificates.
 const LONGEST_FILE: u64 = 4 * 1024 * 1024;
 
+/// Reading takes milliseconds: files that change in all of these are written without a pause.
+const ATTEMPTS: usize = 10;
+
 /// What each file held, as a hash; none where it cannot be read.
 type Seen = BTreeMap<PathBuf, Option<blake3::Hash>>;
 
 /// Keeps a running gateway's configuration up to date.
-pub struct Reloader<'a> {
-    sources: Sources<'a>,
+pub struct Reloader {
+    sources: Arc<Sources<'static>>,
     running: Config,
     /// The text of the configuration that runs.
     text: String,
@@ -34,18 +39,22 @@ pub struct Reloader<'a> {
     seen: Seen,
 }
 
-impl<'a> Reloader<'a> {
+impl Reloader {
     /// Reads the configuration for the first time.
     ///
     /// # Errors
     /// All problems at once, each with its place.
-    pub fn load(sources: Sources<'a>) -> Result<Self, Problems> {
-        let (first, _) = Config::load_text(&sources)?;
-        let seen = look(first.files());
-        // Once more, so that whatever changes after it was looked at is found to have changed.
-        let (running, text) = Config::load_text(&sources)?;
+    pub fn load(sources: Sources<'static>) -> Result<Self, Problems> {
+        let (first, text) = Config::load_text(&sources)?;
+        // The text again rather than the file: a pipe can be read once.
+        let parse = || Config::parse(&text, &sources);
+        let (running, seen) = match steadily(parse, Config::files)? {
+            Some(read) => read,
+            // Wrong at most until the next look.
+            None => (first, Seen::new()),
+        };
         Ok(Self {
-            sources,
+            sources: Arc::new(sources),
             running,
             text,
             seen,
@@ -66,18 +75,18 @@ impl<'a> Reloader<'a> {
         loop {
             tokio::select! {
                 Some(()) = hangup.recv() => {
-                    self.reload(server, Occasion::Asked);
+                    self.reload(server, Occasion::Asked).await;
                 }
                 _ = looks.tick() => {
-                    let files = self.running.files();
-                    let Ok(now) = tokio::task::spawn_blocking(|| look(files)).await else {
-                        continue;
-                    };
+                    let now = self.look().await;
                     // The same at two looks: whoever writes them is done.
                     if now != self.seen && now == before {
-                        self.reload(server, Occasion::FilesChanged);
-                        // As it is now it was tried, whatever came of it.
-                        self.seen.clone_from(&now);
+                        let taken = self.reload(server, Occasion::FilesChanged).await;
+                        if !taken {
+                            // As it is it was tried; unless it has changed meanwhile.
+                            let tried = self.look().await == now;
+                            self.seen = if tried { now.clone() } else { Seen::new() };
+                        }
                     }
                     before = now;
                 }
@@ -85,8 +94,9 @@ impl<'a> Reloader<'a> {
         }
     }
 
-    fn reload(&mut self, server: &Server, occasion: Occasion) {
-        let outcome = self.read(occasion).and_then(|read| {
+    /// Returns whether what was read runs now.
+    async fn reload(&mut self, server: &Server, occasion: Occasion) -> bool {
+        let outcome = self.read(occasion).await.and_then(|read| {
             let changed = read.config != self.running || read.seen != self.seen;
             if changed {
                 server
@@ -105,6 +115,7 @@ impl<'a> Reloader<'a> {
                 }
                 (self.text, self.running, self.seen) = (read.text, read.config, read.seen);
                 server.note_reload(Ok(read.restart));
+                true
             }
             Err(problems) => {
                 tracing::error!(occasion, "configuration not reloaded: the old one stays");
@@ -112,29 +123,75 @@ impl<'a> Reloader<'a> {
                     tracing::error!("{problem}");
                 }
                 server.note_reload(Err(problems));
+                false
             }
         }
     }
 
-    fn read(&self, occasion: Occasion) -> Result<Read, Vec<String>> {
-        let read = || {
-            let text = match occasion {
-                Occasion::Asked => Config::load_text(&self.sources)?.1,
-                Occasion::FilesChanged => self.text.clone(),
-            };
-            let first = self.running.succeed(&text, &self.sources)?;
-            let seen = look(first.config.files());
-            // Once more: see `load`.
-            let Successor { config, restart } = self.running.succeed(&text, &self.sources)?;
-            Ok(Read {
-                text,
-                config,
-                restart,
-                seen,
-            })
+    async fn read(&self, occasion: Occasion) -> Result<Read, Vec<String>> {
+        let (sources, running) = (Arc::clone(&self.sources), self.running.clone());
+        let text = match occasion {
+            Occasion::Asked => None,
+            Occasion::FilesChanged => Some(self.text.clone()),
         };
-        read().map_err(|problems: Problems| problems.iter().map(ToString::to_string).collect())
+        // On a thread of its own: while a file system does not answer, signals must be heard.
+        spawn_blocking(move || read(&sources, &running, text))
+            .await
+            .unwrap_or_else(|error| Err(vec![error.to_string()]))
     }
+
+    /// What the files of the secrets that run hold now; as before where that cannot be said.
+    async fn look(&self) -> Seen {
+        let files = self.running.files();
+        spawn_blocking(|| look(files))
+            .await
+            .unwrap_or_else(|_| self.seen.clone())
+    }
+}
+
+/// Reads `text`, or else the file, and its secrets, for a gateway that runs with `running`.
+fn read(
+    sources: &Sources<'_>,
+    running: &Config,
+    text: Option<String>,
+) -> Result<Read, Vec<String>> {
+    let told =
+        |problems: Problems| -> Vec<String> { problems.iter().map(ToString::to_string).collect() };
+    let text = match text {
+        Some(text) => text,
+        None => Config::load_text(sources).map_err(told)?.1,
+    };
+    let succeed = || running.succeed(&text, sources);
+    let read = steadily(succeed, |successor| successor.config.files()).map_err(told)?;
+    let Some((Successor { config, restart }, seen)) = read else {
+        return Err(vec![
+            "the files of secrets change faster than they can be read".to_owned(),
+        ]);
+    };
+    Ok(Read {
+        text,
+        config,
+        restart,
+        seen,
+    })
+}
+
+/// Reads until all files are the same before and after: what changes together is taken together, and
+/// what changes later is found to have changed. None: they never were.
+fn steadily<T>(
+    read: impl Fn() -> Result<T, Problems>,
+    files: impl Fn(&T) -> Vec<PathBuf>,
+) -> Result<Option<(T, Seen)>, Problems> {
+    let mut before = look(files(&read()?));
+    for _ in 0..ATTEMPTS {
+        let read = read()?;
+        let after = look(files(&read));
+        if after == before {
+            return Ok(Some((read, after)));
+        }
+        before = after;
+    }
+    Ok(None)
 }
 
 /// What was read anew.

@@ -44,7 +44,7 @@ pub struct Sources<'a> {
     /// What the command line says.
     pub flags: Flags,
     /// The environment: `std::env::var` in production, a map in tests.
-    pub env: &'a dyn Fn(&str) -> Option<String>,
+    pub env: &'a (dyn Fn(&str) -> Option<String> + Sync),
 }
 
 /// What the command line says about the configuration, unparsed.

@@ -232,14 +232,19 @@ mod tests {
         holds.hold(1, "busy", Instant::now() + SECOND);
         tokio::time::advance(SECOND).await;
         let first = holds.clearance(&1).await;
-        let others = async { tokio::join!(holds.clearance(&1), holds.clearance(&1)) };
-        tokio::pin!(others);
-        assert!(tokio::time::timeout(SECOND, &mut others).await.is_err());
+        let (second, third) = (holds.clearance(&1), holds.clearance(&1));
+        tokio::pin!(second, third);
+        let both = async { tokio::join!(&mut second, &mut third) };
+        assert!(tokio::time::timeout(SECOND, both).await.is_err());
         drop(first);
-        assert!(
-            tokio::time::timeout(SECOND, &mut others).await.is_err(),
-            "one of two goes"
-        );
+        let went = tokio::time::timeout(SECOND, second).await;
+        let Ok(Clearance::First(probe)) = went else {
+            panic!("one of the two goes first: {went:?}");
+        };
+        let waiting = tokio::time::timeout(SECOND, &mut third).await;
+        assert!(waiting.is_err(), "the other waits for it");
+        probe.landed();
+        assert!(matches!(third.await, Clearance::Go));
     }
 
     #[tokio::test(start_paused = true)]

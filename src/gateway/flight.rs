@@ -47,7 +47,13 @@ impl Fetch for Flight {
     type Own = Larger;
 
     async fn clearance(&mut self) -> Option<News> {
-        match self.gateway.holds.clearance(&self.errand.partition).await {
+        match self
+            .errand
+            .setup
+            .holds
+            .clearance(&self.errand.partition)
+            .await
+        {
             Clearance::Go => None,
             Clearance::First(probe) => {
                 self.probe = Some(probe);
@@ -58,7 +64,7 @@ impl Fetch for Flight {
     }
 
     fn recalled(&self) -> Option<News> {
-        let holds = &self.gateway.holds;
+        let holds = &self.errand.setup.holds;
         let held = holds.held(&self.errand.partition, Instant::now());
         held.map(|(said, until)| News::Held(said, until))
     }
@@ -288,9 +294,9 @@ impl Flight {
         }
         if let Some(wait) = retry_after(&arrived.headers, wall_clock::now()) {
             let until = Instant::now() + wait.min(max_hold);
-            self.gateway
-                .holds
-                .hold(self.errand.partition, Arc::clone(arrived), until);
+            let held = Arc::clone(arrived);
+            let setup = &self.errand.setup;
+            setup.holds.hold(self.errand.partition, held, until);
         }
     }
 }

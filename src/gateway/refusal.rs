@@ -57,6 +57,7 @@ impl Refusal {
                 | FetchError::Truncated(_)
                 | FetchError::Switched
                 | FetchError::EchoedSecret => "upstream_invalid",
+                FetchError::NoDescriptor(_) => "overloaded",
                 FetchError::ConnectTimeout | FetchError::Deadline => "upstream_timeout",
             },
         }
@@ -72,6 +73,7 @@ impl Refusal {
             Self::NotCached => StatusCode::GATEWAY_TIMEOUT,
             Self::Overloaded | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
             Self::Fetch(_) if self.code() == "upstream_timeout" => StatusCode::GATEWAY_TIMEOUT,
+            Self::Fetch(_) if self.code() == "overloaded" => StatusCode::SERVICE_UNAVAILABLE,
             Self::Fetch(_) => StatusCode::BAD_GATEWAY,
         }
     }
@@ -104,6 +106,9 @@ impl Refusal {
             Self::Fetch(error) if self.code() == "upstream_invalid" => {
                 format!("The upstream's answer cannot be used: {error}.")
             }
+            Self::Fetch(error) if self.code() == "overloaded" => {
+                format!("The upstream was not asked: {error}.")
+            }
             Self::Fetch(error) => format!("The upstream did not answer: {error}."),
         }
     }
@@ -118,6 +123,7 @@ impl Refusal {
             Self::ForbiddenOrigin(_) => "permission_error",
             Self::NotCached => "cache_error",
             Self::Overloaded | Self::Draining => "overloaded_error",
+            Self::Fetch(_) if self.code() == "overloaded" => "overloaded_error",
             Self::Fetch(_) => "upstream_error",
         }
     }
@@ -160,6 +166,9 @@ impl Refusal {
                 headers.insert("x-should-retry", HeaderValue::from_static("false"));
             }
             Self::Overloaded | Self::Draining => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            Self::Fetch(_) if self.code() == "overloaded" => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Self::InvalidPath(_)

@@ -138,7 +138,7 @@ impl Gateway {
             },
             "waiters": self.max_waiters - self.waiters.available_permits(),
             "steps_live": self.book.steps(),
-            "holds": self.holds.len(),
+            "holds": self.setup.load().holds.len(),
             "in_flight": self.book.berths().taken(),
             "connections": self.gauges().connections.get(),
             "last_reload": self.last_reload(),

@@ -32,7 +32,7 @@ impl Gateway {
     /// An answer from a fetch that departed after now, or a final one.
     pub(super) async fn ride(self: &Arc<Self>, errand: &Errand, seat: Seat) -> Got {
         // Held already: no need to gather first.
-        if let Some((said, until)) = self.holds.held(&errand.partition, Instant::now()) {
+        if let Some((said, until)) = errand.setup.holds.held(&errand.partition, Instant::now()) {
             return Got::News {
                 news: News::Held(said, until),
                 joined: false,

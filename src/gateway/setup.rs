@@ -9,8 +9,10 @@ use hyper::header::HeaderMap;
 use subtle::ConstantTimeEq;
 
 use super::metrics::{Metrics, RuleCounters};
+use super::news::Arrived;
 use super::refusal::Refusal;
 use crate::config::{self, Access, Config, Secret, Value};
+use crate::fetch::Holds;
 use crate::step::rule::NO_RULE;
 use crate::step::{Partition, Rule};
 use crate::upstream::{Injection, LOOKED_AT, Redactor, SetupError, Upstream, presented_tokens};
@@ -55,6 +57,9 @@ pub(super) struct Setup {
     pub(super) timeout: Duration,
     /// How long a 429 is held for everyone, at most; zero: never.
     pub(super) max_hold: Duration,
+    /// Of this configuration: what was said to another key, or held under another limit, holds
+    /// nobody who comes after a reload.
+    pub(super) holds: Holds<Partition, Arc<Arrived>>,
     pub(super) cache: config::Cache,
     pub(super) access: Access,
     /// Bytes of a body that a fetch may hold.
@@ -112,6 +117,7 @@ impl Setup {
             upstream: Upstream::new(upstream)?,
             upstream_query: upstream.query.clone(),
             max_hold: upstream.max_hold,
+            holds: Holds::default(),
             redactor: Redactor::new(injected),
             timeout: upstream.timeout,
             cache: config.cache.clone(),

@@ -33,8 +33,25 @@ use crate::upstream::Body;
 /// Large enough for a head that carries a 64 KiB target, so that hyper can say 414 rather than 431.
 const MAX_HEAD: usize = 128 * 1024;
 
-/// HTTP/2 streams that one connection may have open.
+/// HTTP/2 streams that one connection may have open: many pollers behind one connection, and below
+/// `upstream.max_in_flight`, so that one connection alone does not take every fetch.
 const MAX_STREAMS: u32 = 250;
+
+/// An HTTP/2 head. Ours are below 2 KiB; all streams of a connection together stay within 4 MiB, and
+/// hyper derives from it how many CONTINUATION frames it reads.
+const MAX_HTTP2_HEAD: u32 = 16 * 1024;
+
+/// Streams that the peer has reset before we accepted them (rapid reset). They are accepted as they
+/// come, so honest peers rarely leave more than one or two.
+const MAX_PENDING_RESETS: usize = 20;
+
+/// Streams that we had to reset for what the peer did wrong on them (MadeYouReset), in the life of a
+/// connection. Honest peers cause none, and each may cost a fetch.
+const MAX_ERROR_RESETS: usize = 64;
+
+/// Bytes of request bodies that a peer may send before we read them: the least that HTTP/2 knows for
+/// a connection, for what we answer has no body to read.
+const WINDOW: u32 = 65_535;
 
 /// An HTTP/2 peer that is gone is found out after an interval and this.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -42,6 +59,13 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// After a graceful close was begun, how long the peer has to take part in it.
 const CLOSING: Duration = Duration::from_secs(5);
+
+/// What a connection gets to read what may lie there unread, before it is closed.
+const MOMENT: Duration = Duration::from_millis(20);
+
+/// When a limit is noticed so late, the process was stopped or starved: bytes that came in time may
+/// lie unread.
+const LATE: Duration = Duration::from_millis(100);
 
 /// HTTP/2: the part of a body that is handed over at once. The peer's taking of the next part is how
 /// we know that it reads.
@@ -192,6 +216,15 @@ pub(super) async fn serve(
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HTTP2_HEAD)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        // Per stream; more than a part is never handed over at once.
+        .max_send_buf_size(PART)
+        // SETTINGS and PING need none: h2 owes one answer of each at a time, and reads no further
+        // before it has room for it.
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     match http2 {
@@ -203,7 +236,16 @@ pub(super) async fn serve(
 
     let end = tokio::select! {
         end = timed(connection.as_mut(), &patience, timer.as_mut()) => end,
-        () = watch.reached(Phase::Draining) => End::Draining,
+        () = watch.reached(Phase::Draining) => {
+            // What came before the drain did may lie unread.
+            let look = timed(connection.as_mut(), &patience, timer.as_mut());
+            match patience.waiting() {
+                Waiting::Answers { .. } => End::Draining,
+                Waiting::Head(_) | Waiting::Idle(_) => {
+                    tokio::time::timeout(MOMENT, look).await.unwrap_or(End::Draining)
+                }
+            }
+        }
     };
     match end {
         End::Over => {}
@@ -258,16 +300,21 @@ async fn timed<C: Future>(
     patience: &Patience,
     mut timer: Pin<&mut Sleep>,
 ) -> End {
+    let mut moment = None;
     std::future::poll_fn(|cx| {
         if connection.as_mut().poll(cx).is_ready() {
             return Poll::Ready(End::Over);
         }
-        while let Some(deadline) = patience.deadline() {
+        while let Some(limit) = patience.deadline() {
+            let deadline = moment.map_or(limit, |until| limit.max(until));
             if timer.is_elapsed() || deadline < timer.deadline() {
                 timer.as_mut().reset(deadline);
             }
             ready!(timer.as_mut().poll(cx));
-            if Instant::now() >= deadline {
+            let now = Instant::now();
+            if now >= deadline + LATE && deadline == limit {
+                moment = Some(now + MOMENT);
+            } else if now >= deadline {
                 let waiting = patience.waiting();
                 return Poll::Ready(match waiting {
                     Waiting::Idle(_) => End::Idle,

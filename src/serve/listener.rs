@@ -1,6 +1,7 @@
 //! Accepts connections, TCP and unix, up to a limit. (TLS comes later, in a connection's own task.)
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::pin::Pin;
@@ -9,8 +10,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 
@@ -21,6 +23,11 @@ use crate::config::Address;
 /// After an error that the next accept would meet again (no descriptors left), long enough not to
 /// spin and short enough to recover well within a second.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Connections that the kernel keeps until they are accepted, if its own limit allows it (Linux:
+/// `net.core.somaxconn`, 4,096). Who does not fit in tries again a second later, so a crowd that comes
+/// at once, or finds every slot taken for a moment, should fit.
+const QUEUE: u32 = 4096;
 
 /// An open listener. A unix socket's file is removed with it.
 #[derive(Debug)]
@@ -58,9 +65,14 @@ impl Listener {
     pub(super) fn bind(address: &Address) -> io::Result<Self> {
         match address {
             Address::Tcp(address) => {
-                let socket = std::net::TcpListener::bind(address)?;
-                socket.set_nonblocking(true)?;
-                let socket = TcpListener::from_std(socket)?;
+                let socket = match address {
+                    SocketAddr::V4(_) => TcpSocket::new_v4()?,
+                    SocketAddr::V6(_) => TcpSocket::new_v6()?,
+                };
+                // What is left of connections of an earlier run does not keep the port.
+                socket.set_reuseaddr(true)?;
+                socket.bind(*address)?;
+                let socket = socket.listen(QUEUE)?;
                 Ok(Self {
                     address: Address::Tcp(socket.local_addr()?),
                     socket: Socket::Tcp(socket),
@@ -92,6 +104,13 @@ impl Listener {
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
+        let take = |stream, slot: OwnedSemaphorePermit| {
+            let connection = serve(stream);
+            tasks.spawn(async move {
+                connection.await;
+                drop(slot);
+            });
+        };
         let accept = async {
             loop {
                 // First the connection, then its slot: an idle listener holds none back from others.
@@ -100,21 +119,24 @@ impl Listener {
                     .acquire_owned()
                     .await
                     .expect("the semaphore is never closed");
-                let connection = serve(stream);
-                tasks.spawn(async move {
-                    connection.await;
-                    drop(slot);
-                });
+                take(stream, slot);
             }
         };
         tokio::select! {
             () = watch.reached(Phase::Draining) => {}
             () = accept => {}
         }
+        // Whom the kernel has let in by now may have asked already.
+        while let Ok(slot) = Arc::clone(&slots).try_acquire_owned()
+            && let Ok(stream) = timeout(Duration::ZERO, self.next()).await
+        {
+            take(stream, slot);
+        }
     }
 
     /// The next connection; no error ends a listener.
     async fn next(&self) -> Stream {
+        let mut told = false;
         loop {
             let accepted = match &self.socket {
                 Socket::Tcp(socket) => socket.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
@@ -138,7 +160,10 @@ impl Listener {
                         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
                     ) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection; trying again");
+                    // Once, however long it lasts.
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(%error, "cannot accept a connection; trying again");
+                    }
                     tokio::time::sleep(PAUSE).await;
                 }
             }

@@ -5,6 +5,7 @@
 
 mod admin;
 mod connection;
+mod descriptors;
 mod drain;
 mod health;
 mod listener;
@@ -27,6 +28,7 @@ use crate::config::{Address, Config};
 use crate::gateway::{Counted, Door, Gateway};
 use admin::Desk;
 use connection::Data;
+use descriptors::Shares;
 use drain::Drain;
 use listener::Listener;
 use patience::Limits;
@@ -86,10 +88,13 @@ impl Edge {
             idle: server.idle_timeout,
         };
         // One limit for all data listeners together; the admin listener has its own small one.
-        let slots = Arc::new(Semaphore::new(
-            server.max_connections.min(Semaphore::MAX_PERMITS),
-        ));
         let tls = server.tls.as_ref().map(|tls| Arc::new(Tls::new(tls)));
+        let wanted = Shares {
+            data: server.max_connections.min(Semaphore::MAX_PERMITS),
+            admin: admin::MAX_CONNECTIONS,
+        };
+        let shares = Shares::within_the_limit(wanted, config.upstream.max_in_flight);
+        let slots = Arc::new(Semaphore::new(shares.data));
         let mut data = Vec::new();
         for listener in listeners {
             let address = listener.address().clone();
@@ -127,7 +132,7 @@ impl Edge {
         let until_the_end = drain.end();
         let at_the_desk = Arc::clone(&desk);
         admin_tasks.spawn(admin_listener.accept(
-            Arc::new(Semaphore::new(admin::MAX_CONNECTIONS)),
+            Arc::new(Semaphore::new(shares.admin)),
             until_the_end.clone(),
             admin_tasks.clone(),
             move |stream| {

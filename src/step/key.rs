@@ -155,6 +155,18 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_as_long_as_its_parts_and_prints_without_its_partition() {
+        let partition = Partition::of(["p"]);
+        let key = Key::new(partition, "run-step", &["t", "r"], "a=1\nx-tenant=b");
+        assert_eq!(key.step.len(), PARTITION + "run-step\nt\nr\n".len());
+        assert!(!key.step.is_empty());
+        assert_eq!(format!("{key:?}"), "run-step/t/r/?a=1|x-tenant=b");
+        let printed = format!("{partition:?}");
+        assert_eq!(printed.len(), 2 * PARTITION);
+        assert!(printed.bytes().all(|b| b.is_ascii_hexdigit()));
+    }
+
+    #[test]
     fn a_scope_covers_whole_ids_only() {
         let partition = Partition::of(["p"]);
         let step = |rule: &str, ids: &[&str]| Key::new(partition, rule, ids, "").step;

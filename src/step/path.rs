@@ -204,6 +204,24 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_says_what_is_wrong() {
+        for (path, word) in [
+            ("/v1/threads/t/runs/r/steps/a.b", "An id"),
+            ("/v1/threads/t/runs/r/%73teps/s", "percent-encoding"),
+            ("/v1/threads/t/runs/r/steps/s/", "ends in a slash"),
+            ("/v1/threads/t/runs/r/steps/s//", "ends in a slash"),
+            ("/v1/threads//runs/r/steps/s/", "ends in a slash"),
+            ("/v1//threads/t/runs/r/steps/s", "an empty segment"),
+            ("/v1/models/..", "dot segment"),
+        ] {
+            let Route::Invalid(text) = route(path) else {
+                panic!("taken: {path}");
+            };
+            assert!(text.contains(word), "{path}: {text}");
+        }
+    }
+
+    #[test]
     fn other_paths_are_other() {
         for path in [
             "/",

@@ -133,6 +133,7 @@ fn decode(text: &str) -> Option<Cow<'_, str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::step::RuleParts;
     use proptest::prelude::*;
 
     fn query(raw: &str) -> Query {
@@ -182,6 +183,27 @@ mod tests {
             let query = query(raw);
             assert!(!query.is_known(), "{raw}");
             assert_eq!(query.as_str(), raw);
+        }
+    }
+
+    #[test]
+    fn a_parameter_that_is_no_set_has_one_value_or_no_meaning() {
+        let rule = Rule::new(RuleParts {
+            name: "a".to_owned(),
+            path: "/a/{id}".to_owned(),
+            identity: vec![("id".to_owned(), "id".to_owned())],
+            terminal: vec!["done".to_owned()],
+            query: vec!["limit".to_owned(), "order".to_owned()],
+            ..RuleParts::default()
+        })
+        .unwrap();
+        let read = |raw| Query::of_resource(&rule, Some(raw), &[]);
+        for raw in ["limit=1", "limit=1&limit=%31", "order=&limit=1&order"] {
+            assert!(read(raw).is_known(), "{raw}");
+        }
+        for raw in ["limit=1&limit=2", "limit=1&order=1&limit", "limit=1&limit="] {
+            assert!(!read(raw).is_known(), "{raw}");
+            assert_eq!(read(raw).as_str(), raw);
         }
     }
 

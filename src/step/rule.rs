@@ -368,4 +368,96 @@ mod tests {
             Err(RuleError::ReservedName)
         );
     }
+
+    #[test]
+    fn a_template_is_made_of_plain_words_and_parameters() {
+        use RuleError::{Parameter, Prefixed, Repeated};
+        let text = str::to_owned;
+        for good in ["/a", "/a/{b}", "/a.b_c-9/{B_9}/...", "/{v1}/v1", "/v1x"] {
+            let template = Template::parse(good).unwrap();
+            assert_eq!(template.to_string(), good);
+        }
+        for (bad, expected) in [
+            ("/a/{}", Parameter(text("{}"))),
+            ("/a/{b c}", Parameter(text("{b c}"))),
+            ("/a/{b}c", Parameter(text("{b}c"))),
+            ("/a/b}", Parameter(text("b}"))),
+            ("/{a}/b/{a}", Repeated(text("a"))),
+            ("/v1", Prefixed(text("/v1"))),
+        ] {
+            assert_eq!(Template::parse(bad), Err(expected), "{bad}");
+        }
+        for bad in ["", "a", "/", "/a//b", "/a/", "/.", "/a/..", "/a%62", "/ä"] {
+            let expected = RuleError::Template(text(bad));
+            assert_eq!(Template::parse(bad), Err(expected), "{bad}");
+        }
+    }
+
+    #[test]
+    fn templates_overlap_where_one_path_could_be_both() {
+        let template = |text| Template::parse(text).unwrap();
+        for (one, other, expected) in [
+            ("/a/{b}", "/a/{c}", true),
+            ("/a/{b}", "/a/c", true),
+            ("/a/{b}/c", "/{d}/e/c", true),
+            ("/a/b", "/a/b", true),
+            ("/a/{b}", "/c/{b}", false),
+            ("/a/{b}/c", "/a/{b}/d", false),
+            ("/a/{b}", "/a/{b}/c", false),
+            ("/a/b", "/a", false),
+        ] {
+            let (one, other) = (template(one), template(other));
+            assert_eq!(one.overlaps(&other), expected, "{one:?} and {other:?}");
+            assert_eq!(other.overlaps(&one), expected, "{other:?} and {one:?}");
+        }
+        assert_eq!(format!("{:?}", template("/a/{b}")), "`/a/{b}`");
+    }
+
+    #[test]
+    fn every_parameter_is_compared_with_a_member_and_every_member_with_a_parameter() {
+        let rule = |path: &str, members: &[(&str, &str)]| {
+            Rule::new(RuleParts {
+                name: "a".to_owned(),
+                path: path.to_owned(),
+                identity: members
+                    .iter()
+                    .map(|(member, parameter)| ((*member).to_owned(), (*parameter).to_owned()))
+                    .collect(),
+                terminal: vec!["done".to_owned()],
+                ..RuleParts::default()
+            })
+            .map(|rule| {
+                let pairs = rule.identity();
+                pairs
+                    .map(|(member, index)| (member.to_owned(), index))
+                    .collect::<Vec<_>>()
+            })
+        };
+        let pair = |member: &str, index| (member.to_owned(), index);
+        assert_eq!(
+            rule("/{a}/{b}", &[("x", "b"), ("y", "a"), ("z", "b")]),
+            Ok(vec![pair("x", 1), pair("y", 0), pair("z", 1)])
+        );
+        assert_eq!(
+            rule("/{a}/{b}", &[("x", "a")]),
+            Err(RuleError::Unidentified("b".to_owned()))
+        );
+        assert_eq!(
+            rule("/{a}", &[("x", "c")]),
+            Err(RuleError::UnknownParameter {
+                member: "x".to_owned(),
+                parameter: "c".to_owned()
+            })
+        );
+        for reserved in ["status", "object", "x"] {
+            assert_eq!(
+                rule("/{a}", &[("x", "a"), (reserved, "a")]),
+                Err(RuleError::ReservedMember(reserved.to_owned()))
+            );
+        }
+        let names: Vec<String> = (0..65).map(|n| n.to_string()).collect();
+        let many: Vec<(&str, &str)> = names.iter().map(|name| (&**name, "a")).collect();
+        assert!(rule("/{a}", &many[..64]).is_ok());
+        assert_eq!(rule("/{a}", &many), Err(RuleError::TooManyMembers));
+    }
 }

@@ -383,6 +383,8 @@ mod tests {
                 with(r#""status":"completed""#, r#""status":null"#),
                 NotFinal,
             ),
+            (with(r#""status":"completed""#, r#""status":-1"#), NotFinal),
+            (with(r#""status":"completed""#, r#""status":1.5"#), NotFinal),
             (
                 with(r#""status":"completed""#, r#""status":["completed"]"#),
                 NotFinal,

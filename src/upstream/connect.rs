@@ -1,5 +1,6 @@
 //! Opens connections: TCP with happy eyeballs, TLS with ALPN.
 
+use std::error::Error;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -74,7 +75,7 @@ impl Connector {
             .clone()
             .call(self.target.clone())
             .await
-            .map_err(|error| FetchError::Connect(error.into()))?
+            .map_err(|error| unconnected(error.into()))?
             .into_inner();
         let stream = match &self.tls {
             None => Stream::Plain(tcp),
@@ -87,6 +88,31 @@ impl Connector {
             }
         };
         Ok(Link::new(stream))
+    }
+}
+
+/// EMFILE and ENFILE: this process, or the whole system, has as many files open as it may. The same
+/// numbers on every Unix; std has no kind for them.
+const NO_DESCRIPTOR: [i32; 2] = [24, 23];
+
+/// What kept a connection from being opened. Each address has its share of the time; with one address
+/// that is all of it, so the same wait ends here or at the limit of the whole: either way a timeout.
+fn unconnected(error: Box<dyn Error + Send + Sync>) -> FetchError {
+    let causes = || {
+        let first: &(dyn Error + 'static) = &*error;
+        std::iter::successors(Some(first), |&cause| cause.source())
+            .filter_map(|cause| cause.downcast_ref::<io::Error>())
+    };
+    let no_descriptor = |cause: &io::Error| {
+        let code = cause.raw_os_error();
+        code.is_some_and(|code| NO_DESCRIPTOR.contains(&code))
+    };
+    if causes().any(no_descriptor) {
+        FetchError::NoDescriptor(error)
+    } else if causes().any(|cause| cause.kind() == io::ErrorKind::TimedOut) {
+        FetchError::ConnectTimeout
+    } else {
+        FetchError::Connect(error)
     }
 }
 
@@ -254,5 +280,41 @@ impl AsyncWrite for Link {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.stream().poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_address_and_a_default_port_make_a_socket_to_connect_to() {
+        for (host, port, expected) in [
+            ("::1", 8787, "http://[::1]:8787/"),
+            ("a.example", 80, "http://a.example:80/"),
+        ] {
+            let mut config = config::Upstream::default();
+            config.base_url.https = false;
+            config.base_url.host = host.to_owned();
+            config.base_url.port = port;
+            let connector = Connector::new(&config).unwrap();
+            assert_eq!(connector.target, expected);
+            assert!(!connector.is_tls());
+        }
+    }
+
+    #[test]
+    fn bytes_are_counted_from_one_request_to_the_next() {
+        let heard = Heard::default();
+        heard.bytes.store(MAX_BEFORE_HEAD, Ordering::Relaxed);
+        assert!(heard.anything() && !heard.too_much());
+        heard.bytes.store(MAX_BEFORE_HEAD + 1, Ordering::Relaxed);
+        assert!(heard.too_much());
+        heard.head();
+        assert!(!heard.too_much(), "what follows is its body");
+        heard.reset();
+        assert!(!heard.anything() && !heard.too_much());
+        heard.bytes.store(MAX_BEFORE_HEAD + 1, Ordering::Relaxed);
+        assert!(heard.too_much(), "another answer, with a head of its own");
     }
 }

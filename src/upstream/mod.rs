@@ -55,6 +55,9 @@ pub enum FetchError {
     /// Name resolution or TCP.
     #[error("could not connect")]
     Connect(#[source] Box<dyn Error + Send + Sync>),
+    /// No descriptor is left for a connection: the upstream has no part in it.
+    #[error("no descriptor is left for a connection")]
+    NoDescriptor(#[source] Box<dyn Error + Send + Sync>),
     /// The TLS handshake; nothing of the request was sent.
     #[error("TLS handshake failed")]
     Tls(#[source] io::Error),
@@ -201,11 +204,8 @@ impl Upstream {
     fn request(&self, call: &Call<'_>, version: Version) -> Request<Empty<Bytes>> {
         let mut target = String::with_capacity(160);
         if version == Version::HTTP_2 {
-            target.push_str(if self.base.https {
-                "https://"
-            } else {
-                "http://"
-            });
+            // Only TLS chooses it.
+            target.push_str("https://");
             target.push_str(&self.base.authority());
         }
         target.push_str(&self.base.path);
@@ -250,6 +250,50 @@ impl BaseUrl {
         match (self.https, self.port) {
             (true, 443) | (false, 80) => host,
             (_, port) => format!("{host}:{port}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_leaves_out_the_port_that_the_scheme_implies() {
+        for (https, host, port, expected) in [
+            (true, "a.example", 443, "a.example"),
+            (true, "a.example", 80, "a.example:80"),
+            (false, "a.example", 80, "a.example"),
+            (false, "a.example", 443, "a.example:443"),
+            (false, "::1", 80, "[::1]"),
+            (true, "::1", 8443, "[::1]:8443"),
+        ] {
+            let base = BaseUrl {
+                https,
+                host: host.to_owned(),
+                port,
+                path: String::new(),
+            };
+            assert_eq!(base.authority(), expected);
+        }
+    }
+
+    #[test]
+    fn a_file_of_roots_without_a_certificate_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in [("empty", ""), ("text", "no PEM"), ("missing", "")] {
+            let path = folder.path().join(name);
+            if name != "missing" {
+                std::fs::write(&path, text).unwrap();
+            }
+            let config = config::Upstream {
+                ca_file: Some(path.clone()),
+                ..config::Upstream::default()
+            };
+            let error = Upstream::new(&config).unwrap_err();
+            let told = error.to_string();
+            assert!(matches!(error, SetupError::CaFile { .. }), "{told}");
+            assert!(told.contains(&path.display().to_string()), "{told}");
         }
     }
 }

@@ -273,3 +273,89 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     // Nothing that runs under the lock can panic half way.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use tokio::io::DuplexStream;
+    use tokio::time::advance;
+
+    const TICK: Duration = Duration::from_millis(1);
+
+    fn pool() -> Pool {
+        let mut config = config::Upstream::default();
+        config.base_url.https = false;
+        Pool::new(Connector::new(&config).unwrap())
+    }
+
+    /// Puts a connection into the pool; it lives as long as its far end.
+    async fn put_idle(pool: &Pool) -> (Arc<Heard>, DuplexStream) {
+        let (near, far) = tokio::io::duplex(64);
+        let (sender, driver) = http1::handshake(TokioIo::new(near)).await.unwrap();
+        pool.drive(driver);
+        let heard = Arc::<Heard>::default();
+        let connection = Connection::Exclusive {
+            sender,
+            heard: Arc::clone(&heard),
+        };
+        pool.lease(connection).give_back();
+        (heard, far)
+    }
+
+    async fn takes(pool: &Pool, expected: &Arc<Heard>) -> bool {
+        match pool.take().await {
+            Some(Connection::Exclusive { heard, .. }) => Arc::ptr_eq(&heard, expected),
+            Some(Connection::Shared { .. }) | None => false,
+        }
+    }
+
+    fn idle(pool: &Pool) -> usize {
+        lock(&pool.state).idle.len()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_newest_goes_first() {
+        let pool = pool();
+        let (first, _far) = put_idle(&pool).await;
+        let (second, _far_too) = put_idle(&pool).await;
+        assert!(takes(&pool, &second).await);
+        assert!(takes(&pool, &first).await);
+        assert!(pool.take().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_idle_for_too_long_is_not_used_again() {
+        let pool = pool();
+        let (heard, _far) = put_idle(&pool).await;
+        advance(IDLE).await;
+        assert!(takes(&pool, &heard).await);
+        let _far = put_idle(&pool).await;
+        advance(IDLE + TICK).await;
+        assert!(pool.take().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whatever_is_given_back_lets_the_stale_ones_go() {
+        let pool = pool();
+        let _stale = (put_idle(&pool).await, put_idle(&pool).await);
+        advance(TICK).await;
+        let (fresh, _far) = put_idle(&pool).await;
+        assert_eq!(idle(&pool), 3);
+        advance(IDLE).await;
+        let _newest = put_idle(&pool).await;
+        assert_eq!(idle(&pool), 2);
+        drop(pool.take().await);
+        assert!(takes(&pool, &fresh).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_upstream_has_closed_is_neither_kept_nor_taken() {
+        let pool = pool();
+        let (heard, _far) = put_idle(&pool).await;
+        let (_, gone) = put_idle(&pool).await;
+        drop(gone);
+        assert!(takes(&pool, &heard).await);
+        assert_eq!(idle(&pool), 0);
+    }
+}

@@ -69,9 +69,14 @@ fn occurs(secrets: &[Finder<'_>], text: &[u8]) -> bool {
             let before = at.checked_sub(1).and_then(|i| text.get(i));
             !word(before) && !word(text.get(at + length))
         };
-        secret
-            .find_iter(text)
-            .any(|at| length >= LONG_ENOUGH || alone(at))
+        // Overlapping ones, too: behind one that does not stand alone, the next may.
+        let mut from = 0;
+        let mut occurrences = std::iter::from_fn(|| {
+            let at = from + secret.find(&text[from..])?;
+            from = at + 1;
+            Some(at)
+        });
+        occurrences.any(|at| length >= LONG_ENOUGH || alone(at))
     })
 }
 
@@ -90,6 +95,8 @@ fn unescape_json(text: &[u8]) -> Cow<'_, [u8]> {
             .strip_prefix(b"u")
             .and_then(|code| code.get(..4))
             .and_then(|code| std::str::from_utf8(code).ok())
+            // `from_str_radix` would take a sign, too.
+            .filter(|code| !code.starts_with('+'))
             .and_then(|code| u8::from_str_radix(code, 16).ok())
             .filter(u8::is_ascii);
         if let Some(byte) = ascii {
@@ -150,5 +157,19 @@ mod tests {
         for text in ["ok", "application/octet-stream; key", "k1"] {
             assert!(!redactor.finds_in(text.as_bytes()), "{text}");
         }
+    }
+
+    #[test]
+    fn a_short_secret_that_overlaps_itself_is_found_where_it_stands_alone() {
+        let redactor = Redactor::new(["=="]);
+        assert!(redactor.finds_in(b"key==="));
+        assert!(!redactor.finds_in(b"key==x"));
+    }
+
+    #[test]
+    fn an_escape_has_four_digits_and_no_sign() {
+        let redactor = Redactor::new(["canary-A"]);
+        assert!(redactor.finds_in(br"canary-\u0041"));
+        assert!(!redactor.finds_in(br"canary-\u+041"));
     }
 }

@@ -1,87 +1,13 @@
-//! Listeners, connections and their limits, overload and drain (catalogue 42, 43).
+//! Listeners, connections and their limits, overload and drain.
 
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use crate::support::h2::H2;
 use crate::support::raw::head;
 use crate::support::{Act, Gate, Gateway, Origin, Raw, STEP, body, step, within};
-
-const IMPATIENT: &str = "[server]\nheader_timeout = \"300ms\"\n";
-
-/// Closed once the time is up, not before and not much after.
-async fn assert_closed_after_300ms(raw: &mut Raw, since: Instant, what: &str) {
-    raw.rest().await;
-    let took = since.elapsed();
-    assert!(took >= Duration::from_millis(250), "{what}: {took:?}");
-    assert!(took < Duration::from_secs(3), "{what}: {took:?}");
-}
-
-#[tokio::test]
-async fn catalogue_42_half_a_head_is_closed_at_the_header_timeout() {
-    let origin = Origin::start().await;
-    let gateway = Gateway::start(&origin, IMPATIENT).await;
-    for half in ["G", "GET /v1", "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-A: "] {
-        let since = Instant::now();
-        let mut raw = gateway.connect().await;
-        raw.send(half).await;
-        assert_closed_after_300ms(&mut raw, since, half).await;
-    }
-    assert_eq!(origin.count(), 0);
-}
-
-#[tokio::test]
-async fn catalogue_42_half_of_a_later_head_is_closed_at_the_header_timeout() {
-    let origin = Origin::start().await;
-    let gateway = Gateway::start(&origin, IMPATIENT).await;
-    let mut raw = gateway.connect().await;
-    raw.send(head("GET", STEP, "127.0.0.1", &[])).await;
-    raw.answer().await;
-    let since = Instant::now();
-    raw.send("GET /v1/thr").await;
-    assert_closed_after_300ms(&mut raw, since, "a later head").await;
-}
-
-#[tokio::test]
-async fn catalogue_42_a_dripped_head_gains_no_time() {
-    let origin = Origin::start().await;
-    let gateway = Gateway::start(&origin, IMPATIENT).await;
-    let since = Instant::now();
-    let mut raw = gateway.connect().await;
-    // At this pace the head would take more than three seconds.
-    for byte in head("GET", STEP, "127.0.0.1", &[]).bytes() {
-        raw.send([byte]).await;
-        if raw.closes_within(Duration::from_millis(40)).await {
-            break;
-        }
-    }
-    assert!(since.elapsed() < Duration::from_secs(2));
-    assert_eq!(origin.count(), 0);
-}
-
-#[tokio::test]
-async fn catalogue_43_a_connection_that_never_speaks_is_closed_at_the_header_timeout() {
-    let origin = Origin::start().await;
-    let gateway = Gateway::start(&origin, IMPATIENT).await;
-    let since = Instant::now();
-    let mut raw = gateway.connect().await;
-    assert_closed_after_300ms(&mut raw, since, "silence").await;
-}
-
-#[tokio::test]
-async fn catalogue_43_half_an_http_2_preface_is_closed_at_the_header_timeout() {
-    let origin = Origin::start().await;
-    let gateway = Gateway::start(&origin, IMPATIENT).await;
-    for half in ["P", "PRI * HTTP/2.0\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n"] {
-        let since = Instant::now();
-        let mut raw = gateway.connect().await;
-        raw.send(half).await;
-        assert_closed_after_300ms(&mut raw, since, half).await;
-    }
-}
 
 #[tokio::test]
 async fn an_idle_connection_outlives_the_header_timeout_and_ends_at_the_idle_timeout() {

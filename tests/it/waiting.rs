@@ -7,16 +7,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Act, Answer, Crowd, Gateway, Origin, STEP, body, respond, step, text};
+use crate::support::{Answer, Crowd, Gateway, Origin, STEP, poll_after, step, text};
 
 /// What is polled once a second, jittered, is found this soon after it happened.
 const FOUND: Duration = Duration::from_secs(2);
-
-/// A live answer that asks to be polled again so soon.
-fn poll_after(milliseconds: &str) -> Vec<Act> {
-    let pace = [("openai-poll-after-ms", milliseconds)];
-    vec![Act::Send(respond("200 OK", &pace, body("in_progress")))]
-}
 
 /// Asks with this preference; with how long the answer took.
 async fn wait(gateway: &Gateway, prefer: &str) -> (Answer, Duration) {

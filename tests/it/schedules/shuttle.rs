@@ -205,7 +205,7 @@ fn a_failure_is_its_passengers_and_the_next_departure_starts_clean() {
 }
 
 #[test]
-fn a_flight_that_panics_is_lost_and_the_next_departure_starts_clean() {
+fn c36_a_flight_that_panics_is_lost_and_the_next_departure_starts_clean() {
     for kind in [Kind::Panic, Kind::PanicAtOnce] {
         let day = day(
             [at(0), at(10), at(20), at(300)],

@@ -64,6 +64,14 @@ impl Answer {
         usize::try_from(number).unwrap()
     }
 
+    /// Of metrics: the sample of that name and these labels; 0 where there is none.
+    pub(crate) fn sample(&self, name: &str) -> f64 {
+        let text = self.text();
+        let mut lines = text.lines().filter_map(|l| l.rsplit_once(' '));
+        let found = lines.find(|(sample, _)| *sample == name);
+        found.map_or(0.0, |(_, value)| value.parse().unwrap())
+    }
+
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }

@@ -22,8 +22,6 @@ pub(crate) struct Served {
 impl Crowd {
     /// So many connections, all accepted by the gateway.
     pub(crate) async fn connect(gateway: &Gateway, size: usize) -> Self {
-        // Both ends of every connection are here.
-        rlimit::increase_nofile_limit(u64::MAX).unwrap();
         let mut callers = Vec::with_capacity(size);
         for _ in 0..size {
             callers.push(gateway.connect().await);

@@ -55,6 +55,8 @@ impl Gateway {
     }
 
     pub(crate) async fn start_at(upstream: &str, toml: &str) -> Self {
+        // Both ends of every connection are in this process.
+        rlimit::increase_nofile_limit(u64::MAX).unwrap();
         let folder = tempfile::tempdir().unwrap();
         Self::start_with(folder, upstream, "127.0.0.1:0", toml).await
     }
@@ -155,10 +157,7 @@ impl Gateway {
 
     /// The sample of that name and these labels; 0 where there is none.
     pub(crate) async fn metric(&self, sample: &str) -> f64 {
-        let text = self.admin("GET", "/metrics").await.text();
-        let mut lines = text.lines().filter_map(|l| l.rsplit_once(' '));
-        let found = lines.find(|(name, _)| *name == sample);
-        found.map_or(0.0, |(_, value)| value.parse().unwrap())
+        self.admin("GET", "/metrics").await.sample(sample)
     }
 
     /// The same request as hyper's types.

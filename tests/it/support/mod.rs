@@ -4,13 +4,16 @@
 //! a `JoinSet` of the fixture that needs them and end with it.
 
 mod answer;
+pub(crate) mod bare;
 mod bodies;
 pub(crate) mod crowd;
+pub(crate) mod frames;
 pub(crate) mod gateway;
 pub(crate) mod h2;
 pub(crate) mod h2_origin;
 pub(crate) mod origin;
 pub(crate) mod process;
+pub(crate) mod pulse;
 pub(crate) mod raw;
 mod script;
 pub(crate) mod tls;
@@ -25,7 +28,7 @@ pub(crate) use gateway::Gateway;
 pub(crate) use origin::Origin;
 pub(crate) use process::Process;
 pub(crate) use raw::Raw;
-pub(crate) use script::{Act, Gate};
+pub(crate) use script::{Act, Gate, poll_after};
 
 /// Longer than anything here takes on a busy machine; reached only when something is broken.
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);

@@ -1,8 +1,10 @@
 //! The gateway as a process of its own: for signals, exit codes, logs and memory.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
@@ -11,7 +13,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::gateway::ENVIRONMENT;
-use super::{Answer, Origin, raw, within};
+use super::{Answer, Origin, Raw, raw, until, within};
+
+const ANY: &str = "127.0.0.1:0";
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_stepgate");
+
+/// The configuration file, in the folder of the process.
+pub(crate) const FILE: &str = "stepgate.toml";
 
 pub(crate) struct Process {
     child: Child,
@@ -19,21 +28,59 @@ pub(crate) struct Process {
     pub(crate) admin: SocketAddr,
     output: Arc<watch::Sender<String>>,
     readers: JoinSet<()>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Process {
     /// In front of `origin`, with this configuration file and this log filter.
     pub(crate) async fn start(origin: &Origin, toml: &str, filter: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("stepgate.toml");
+        let program = Command::new(PROGRAM);
+        Self::run(program, &origin.url(), ANY, toml, filter).await
+    }
+
+    /// Where another one listened before.
+    pub(crate) async fn start_at(origin: &Origin, listen: &str, toml: &str) -> Self {
+        Self::run(Command::new(PROGRAM), &origin.url(), listen, toml, "info").await
+    }
+
+    /// With so many descriptors, and no way to more.
+    pub(crate) async fn start_with_descriptors(origin: &Origin, limit: usize, toml: &str) -> Self {
+        let mut shell = Command::new("/bin/sh");
+        let limited = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
+        shell.args(["-c", &limited, PROGRAM]);
+        Self::run(shell, &origin.url(), ANY, toml, "info").await
+    }
+
+    /// In front of any URL.
+    pub(crate) async fn start_before(upstream: &str, toml: &str, filter: &str) -> Self {
+        Self::run(Command::new(PROGRAM), upstream, ANY, toml, filter).await
+    }
+
+    /// In this folder, with the configuration file that is in it, if one is.
+    pub(crate) async fn start_in(folder: TempDir, arguments: &[&str], filter: &str) -> Self {
+        Self::run_in(Command::new(PROGRAM), folder, arguments, filter).await
+    }
+
+    async fn run(program: Command, upstream: &str, listen: &str, toml: &str, filter: &str) -> Self {
         // A file without a word is refused as half written.
-        std::fs::write(&file, format!("# {}\n{toml}", file!())).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_stepgate"))
-            .args(["serve", "--listen", "127.0.0.1:0"])
-            .args(["--admin", "127.0.0.1:0", "--upstream", &origin.url()])
-            .arg("--config")
-            .arg(&file)
+        let folder = folder(&[(FILE, &format!("# {}\n{toml}", file!()))]);
+        let arguments = ["--listen", listen, "--admin", ANY, "--upstream", upstream];
+        Self::run_in(program, folder, &arguments, filter).await
+    }
+
+    async fn run_in(
+        mut program: Command,
+        folder: TempDir,
+        arguments: &[&str],
+        filter: &str,
+    ) -> Self {
+        program.arg("serve");
+        let file = folder.path().join(FILE);
+        if file.exists() {
+            program.arg("--config").arg(&file);
+        }
+        let mut child = program
+            .args(arguments)
             .env_clear()
             .envs(ENVIRONMENT)
             .env("STEPGATE_LOG", filter)
@@ -61,7 +108,7 @@ impl Process {
             admin,
             output,
             readers,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -74,7 +121,49 @@ impl Process {
         raw::ask(self.data, "GET", path, headers).await.unwrap()
     }
 
-    fn id(&self) -> u32 {
+    /// A file of its folder: the configuration, or a secret that it names.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes such a file, in place.
+    pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), text).unwrap();
+    }
+
+    /// Another configuration file, and the signal to read it; returns when it has been read.
+    pub(crate) async fn configure(&self, toml: &str) {
+        self.write(FILE, toml);
+        self.reload().await;
+    }
+
+    /// The signal, and the wait until one more reload is counted, whatever its result.
+    pub(crate) async fn reload(&self) {
+        let counted = async || self.reloads("success").await + self.reloads("failure").await;
+        let before = counted().await;
+        self.signal("HUP").await;
+        until("a reload", async || counted().await > before).await;
+    }
+
+    /// How many reloads had this result.
+    pub(crate) async fn reloads(&self, result: &str) -> f64 {
+        let sample = format!("stepgate_reloads_total{{result=\"{result}\"}}");
+        self.metric(&sample).await
+    }
+
+    /// The sample of that name and these labels; 0 where there is none.
+    pub(crate) async fn metric(&self, sample: &str) -> f64 {
+        let metrics = raw::ask(self.admin, "GET", "/metrics", &[]).await;
+        metrics.unwrap().sample(sample)
+    }
+
+    /// What `/status` says.
+    pub(crate) async fn status(&self) -> serde_json::Value {
+        let status = raw::ask(self.admin, "GET", "/status", &[]).await;
+        status.unwrap().json()
+    }
+
+    pub(crate) fn id(&self) -> u32 {
         self.child.id().expect("it has not been waited for")
     }
 
@@ -96,6 +185,36 @@ impl Process {
         (status.unwrap(), self.output())
     }
 
+    pub(crate) async fn connect(&self) -> Raw {
+        Raw::connect(self.data).await
+    }
+
+    /// Asks and goes on: the answer is read from the connection later.
+    pub(crate) async fn question(&self, path: &str, headers: &[(&str, &str)]) -> Raw {
+        let mut raw = self.connect().await;
+        raw.send(raw::head("GET", path, "127.0.0.1", headers)).await;
+        raw
+    }
+
+    /// Waits until so many connections are open on the data listener.
+    pub(crate) async fn has_open(&self, connections: usize) {
+        let open = async || self.metric("stepgate_connections").await == connections as f64;
+        until("connections to come or go", open).await;
+    }
+
+    /// The time that processors have spent on it so far.
+    pub(crate) fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap();
+        // After the name in parentheses; utime and stime are the 14th and 15th of all fields.
+        let fields = stat.rsplit_once(')').expect("a name").1.split_whitespace();
+        let ticks: u64 = fields
+            .skip(11)
+            .take(2)
+            .map(|f| f.parse::<u64>().unwrap())
+            .sum();
+        Duration::from_millis(ticks * 10)
+    }
+
     /// `VmRSS` or `VmHWM`, in bytes.
     pub(crate) fn memory(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
@@ -103,6 +222,35 @@ impl Process {
         let number = line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());
         number.expect("a field in kB") * 1024
     }
+
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.id()));
+        open.unwrap().count()
+    }
+}
+
+/// A folder with these files.
+pub(crate) fn folder(files: &[(&str, &str)]) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    folder
+}
+
+/// Runs it to its end, with this environment alone: exit code, both streams.
+pub(crate) async fn run(arguments: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(env.iter().copied());
+    let ended = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = within("the program's end", ended).await.unwrap();
+    let streams = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&streams).into_owned();
+    (output.status.code(), text)
 }
 
 async fn collect(stream: impl AsyncRead + Unpin, output: Arc<watch::Sender<String>>) {

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_rustls::server::TlsStream;
 
-use super::bodies::well_formed;
+use super::bodies::{respond, well_formed};
 
 /// One thing that the origin does to a connection.
 #[derive(Debug, Clone)]
@@ -40,6 +40,16 @@ pub(crate) enum Act {
     Cut,
     /// RST.
     Reset,
+}
+
+/// A live answer that asks to be polled again so soon.
+pub(crate) fn poll_after(milliseconds: &str) -> Vec<Act> {
+    let pace = [("openai-poll-after-ms", milliseconds)];
+    vec![Act::Send(respond(
+        "200 OK",
+        &pace,
+        super::body("in_progress"),
+    ))]
 }
 
 /// What a script waits at.

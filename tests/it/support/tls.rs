@@ -66,7 +66,7 @@ impl Authority {
     }
 
     /// What a server for `https://127.0.0.1:…` needs.
-    pub(super) fn server(&self, flaw: Flaw) -> ServerConfig {
+    pub(crate) fn server(&self, flaw: Flaw) -> ServerConfig {
         let (certificate, key) = self.issue(flaw);
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         ServerConfig::builder_with_provider(Arc::new(default_provider()))

@@ -1,0 +1,296 @@
+//! Credentials stay on their side.
+
+mod canaries;
+mod partitions;
+
+use crate::support::gateway::{API_KEY, VIRTUAL_KEY};
+use crate::support::{Act, Gateway, Origin, STEP, respond, step};
+
+/// What a caller may send that must never go up.
+const FROM_THE_CALLER: [(&str, &str); 12] = [
+    ("Authorization", "Bearer canary-caller"),
+    ("Proxy-Authorization", "Basic canary-caller"),
+    ("x-portkey-api-key", "canary-caller"),
+    ("X-Portkey-Virtual-Key", "canary-caller"),
+    ("x-portkey-config", "canary-caller"),
+    ("x-portkey-provider", "canary-caller"),
+    ("x-portkey-cache-force-refresh", "canary-caller"),
+    ("api-key", "canary-caller"),
+    ("x-api-key", "canary-caller"),
+    ("OpenAI-Organization", "canary-caller"),
+    ("Cookie", "session=canary-caller"),
+    ("OpenAI-Beta", "canary-caller"),
+];
+
+fn assert_injected_once(origin: &Origin) {
+    let request = origin.last();
+    for (name, value) in [
+        ("x-portkey-api-key", API_KEY),
+        ("x-portkey-virtual-key", VIRTUAL_KEY),
+        ("openai-beta", "assistants=v2"),
+        ("x-portkey-cache-force-refresh", "true"),
+    ] {
+        assert_eq!(request.all(name), [value], "{name} in {}", request.text());
+    }
+}
+
+#[tokio::test]
+async fn c14_a_callers_credentials_never_go_up() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    for path in [
+        STEP.to_owned(),
+        crate::support::LIST.to_owned(),
+        format!("{STEP}?x=1"),
+    ] {
+        gateway.get_with(&path, &FROM_THE_CALLER).await;
+        assert!(!origin.last().text().contains("canary-caller"), "{path}");
+        assert_injected_once(&origin);
+    }
+}
+
+#[tokio::test]
+async fn c15_naming_injected_headers_in_connection_does_not_remove_them() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let named = "x-portkey-api-key, X-Portkey-Virtual-Key, authorization, openai-beta, \
+                 x-portkey-cache-force-refresh, accept, close";
+    let mut headers = FROM_THE_CALLER.to_vec();
+    headers.extend([("Connection", named), ("Keep-Alive", "timeout=5")]);
+    headers.extend([("TE", "trailers"), ("Proxy-Connection", "keep-alive")]);
+    gateway.get_with(STEP, &headers).await;
+    assert_injected_once(&origin);
+    let request = origin.last();
+    assert!(!request.text().contains("canary-caller"));
+    for name in ["keep-alive", "te", "proxy-connection", "trailer", "upgrade"] {
+        assert!(request.all(name).is_empty(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn c15_what_connection_names_does_not_go_up() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let headers = [("traceparent", "00-a-b-01"), ("Connection", "traceparent")];
+    gateway.get_with(STEP, &headers).await;
+    assert!(origin.last().all("traceparent").is_empty());
+}
+
+#[tokio::test]
+async fn c17_no_header_changes_the_destination() {
+    let origin = Origin::start().await;
+    let other = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let elsewhere = other.address.to_string();
+    let url = other.url();
+    let forwarded = format!("host={elsewhere};proto=https");
+    let headers = [
+        ("x-portkey-custom-host", url.as_str()),
+        ("X-Forwarded-Host", &elsewhere),
+        ("X-Forwarded-Proto", "https"),
+        ("X-Forwarded-For", "192.0.2.1"),
+        ("X-Original-URL", "/admin"),
+        ("Forwarded", &forwarded),
+    ];
+    let answer = gateway.get_with(STEP, &headers).await;
+    assert_eq!((answer.status, other.connections()), (200, 0));
+    let request = origin.last();
+    assert_eq!(request.all("host"), [origin.address.to_string()]);
+    for (name, _) in headers {
+        assert!(request.all(name).is_empty(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn c18_redirects_are_handed_on_and_never_followed() {
+    for status in [
+        "301 Moved",
+        "302 Found",
+        "303 See",
+        "307 Temporary",
+        "308 Permanent",
+    ] {
+        let origin = Origin::start().await;
+        let other = Origin::start().await;
+        let gateway = Gateway::start(&origin, "").await;
+        let location = format!("{}/elsewhere", other.url());
+        let redirect = respond(status, &[("location", &location)], "{\"moved\":true}");
+        origin.always(vec![Act::Send(redirect)]);
+        for _ in 0..2 {
+            let answer = gateway.get(STEP).await;
+            assert_eq!(answer.status.to_string(), status[..3]);
+            assert_eq!(answer.header("location"), Some(location.as_str()));
+            assert_eq!(answer.text(), "{\"moved\":true}");
+            assert!(answer.cache_status().contains("detail=bad_status"));
+        }
+        assert_eq!((origin.count(), other.connections()), (2, 0), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn c19_headers_that_change_the_answer_are_normalised_upwards() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let headers = [
+        ("Accept", "text/event-stream"),
+        ("Accept-Encoding", "gzip, br"),
+        ("Accept-Language", "de"),
+        ("OpenAI-Beta", "assistants=v1"),
+        ("Range", "bytes=0-9"),
+        ("If-Modified-Since", "Thu, 01 Jan 2026 00:00:00 GMT"),
+        ("If-Unmodified-Since", "Thu, 01 Jan 2026 00:00:00 GMT"),
+        ("If-Match", "\"a\""),
+        ("If-None-Match", "\"a\""),
+        ("If-Range", "\"a\""),
+        ("Content-Type", "application/json"),
+        ("Prefer", "respond-async"),
+        ("X-Stainless-Lang", "python"),
+    ];
+    for _fetch_then_hit in 0..2 {
+        let answer = gateway.get_with(STEP, &headers).await;
+        assert_eq!(answer.body, crate::support::body("completed"));
+    }
+    let request = origin.last();
+    assert_eq!(request.all("accept"), ["application/json"]);
+    assert_eq!(request.all("accept-encoding"), ["identity"]);
+    assert_eq!(request.all("openai-beta"), ["assistants=v2"]);
+    for (name, _) in headers.iter().skip(4) {
+        assert!(request.all(name).is_empty(), "{name}");
+    }
+    assert_eq!(origin.count(), 1);
+}
+
+#[tokio::test]
+async fn what_identifies_the_callers_request_goes_up() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let headers = [
+        ("user-agent", "poller/1"),
+        (
+            "traceparent",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ),
+        ("tracestate", "a=b"),
+        ("x-request-id", "req_caller"),
+        ("x-portkey-trace-id", "trace_caller"),
+    ];
+    gateway.get_with(STEP, &headers).await;
+    for (name, value) in headers {
+        assert_eq!(origin.last().all(name), [value], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn c19a_a_web_page_is_refused_and_nothing_is_sent() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let host = gateway.address().to_string();
+    for headers in [
+        &[("Host", "evil.example")][..],
+        &[("Host", "127.0.0.1.evil.example")],
+        &[("Host", "localhost.evil.example:80")],
+        &[("Host", "10.0.0.1")],
+        &[("Host", &host), ("Origin", "https://evil.example")],
+        &[("Host", &host), ("Origin", "null")],
+        &[("Host", &host), ("Sec-Fetch-Site", "cross-site")],
+    ] {
+        let answer = gateway.get_with(STEP, headers).await;
+        assert_eq!(answer.status, 403, "{headers:?}");
+        assert_eq!(
+            answer.code().as_deref(),
+            Some("forbidden_origin"),
+            "{headers:?}"
+        );
+    }
+    assert_eq!(origin.count(), 0);
+}
+
+#[tokio::test]
+async fn c19a_callers_on_this_machine_and_known_names_are_answered() {
+    let origin = Origin::start().await;
+    let toml = "[server]\nhosts = [\"stepgate.internal\"]\n";
+    let gateway = Gateway::start(&origin, toml).await;
+    let port = gateway.address().port();
+    let same = format!("http://127.0.0.1:{port}");
+    let with_port = |name: &str| format!("{name}:{port}");
+    for host in [
+        "localhost",
+        "LocalHost",
+        "127.0.0.1",
+        "127.1.2.3",
+        "[::1]",
+        "Stepgate.Internal",
+    ] {
+        for host in [host.to_owned(), with_port(host)] {
+            let answer = gateway.get_with(STEP, &[("Host", &host)]).await;
+            assert_eq!(answer.status, 200, "{host}");
+        }
+    }
+    let host = with_port("127.0.0.1");
+    for (name, value) in [
+        ("Origin", same.as_str()),
+        ("Sec-Fetch-Site", "same-origin"),
+        ("Sec-Fetch-Site", "none"),
+    ] {
+        let answer = gateway
+            .get_with(STEP, &[("Host", &host), (name, value)])
+            .await;
+        assert_eq!(answer.status, 200, "{name}: {value}");
+    }
+}
+
+#[tokio::test]
+async fn c19b_an_injected_key_in_a_response_header_is_dropped() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let location = format!("https://elsewhere.example/?key={API_KEY}&a=b");
+    let debug = format!("key={VIRTUAL_KEY};");
+    for (id, status) in [
+        ("a", "200 OK"),
+        ("b", "302 Found"),
+        ("c", "500 Oh"),
+        ("d", "404 No"),
+    ] {
+        let headers = [
+            ("location", location.as_str()),
+            ("x-debug", &debug),
+            ("x-echo", API_KEY),
+            ("x-innocent", "kept"),
+        ];
+        origin.next(vec![Act::Send(respond(status, &headers, "{}"))]);
+        let answer = gateway.get(&step(id)).await;
+        assert_eq!(answer.status.to_string(), status[..3]);
+        assert!(!answer.everything().contains("canary"), "{status}");
+        for (name, _) in &headers[..3] {
+            assert_eq!(answer.header(name), None, "{status}: {name}");
+        }
+        assert_eq!(answer.header("x-innocent"), Some("kept"), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn c19b_an_injected_key_in_an_error_body_replaces_the_answer() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let padded = format!("{}{VIRTUAL_KEY}", " ".repeat(60 * 1024));
+    for (id, body) in [
+        ("plain", format!("no such key: {API_KEY}")),
+        (
+            "json",
+            format!(r#"{{"error":{{"message":"key {VIRTUAL_KEY}!"}}}}"#),
+        ),
+        ("late", padded),
+        ("alone", API_KEY.to_owned()),
+    ] {
+        for status in ["401 Unauthorized", "302 Found", "500 Oh"] {
+            let (first, second) = body.as_bytes().split_at(body.len() - 9);
+            let length = body.len().to_string();
+            let start = respond(status, &[("content-length", &length)], first);
+            origin.next(vec![Act::Send(start), Act::Send(second.to_vec())]);
+            let answer = gateway.get(&step(id)).await;
+            assert_eq!(answer.status, 502, "{id} {status}");
+            assert_eq!(answer.code().as_deref(), Some("upstream_invalid"));
+            assert!(!answer.everything().contains("canary"), "{id} {status}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Connections that do not come to the point.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::support::bare::Bare;
+use crate::support::raw::head;
+use crate::support::{Gateway, Origin, Raw, STEP};
+
+const IMPATIENT: &str = "[server]\nheader_timeout = \"300ms\"\n";
+
+/// Closed once the time is up, not before and not much after.
+async fn assert_closed_after_300ms(raw: &mut Raw, since: Instant, what: &str) {
+    raw.rest().await;
+    let took = since.elapsed();
+    assert!(took >= Duration::from_millis(250), "{what}: {took:?}");
+    assert!(took < Duration::from_secs(3), "{what}: {took:?}");
+}
+
+#[tokio::test]
+async fn c42_half_a_head_is_closed_at_the_header_timeout() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, IMPATIENT).await;
+    for half in ["G", "GET /v1", "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-A: "] {
+        let since = Instant::now();
+        let mut raw = gateway.connect().await;
+        raw.send(half).await;
+        assert_closed_after_300ms(&mut raw, since, half).await;
+    }
+    assert_eq!(origin.count(), 0);
+}
+
+#[tokio::test]
+async fn c42_half_of_a_later_head_is_closed_at_the_header_timeout() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, IMPATIENT).await;
+    let mut raw = gateway.connect().await;
+    raw.send(head("GET", STEP, "127.0.0.1", &[])).await;
+    raw.answer().await;
+    let since = Instant::now();
+    raw.send("GET /v1/thr").await;
+    assert_closed_after_300ms(&mut raw, since, "a later head").await;
+}
+
+#[tokio::test]
+async fn c42_a_dripped_head_gains_no_time() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, IMPATIENT).await;
+    let since = Instant::now();
+    let mut raw = gateway.connect().await;
+    // At this pace the head would take more than three seconds.
+    for byte in head("GET", STEP, "127.0.0.1", &[]).bytes() {
+        raw.send([byte]).await;
+        if raw.closes_within(Duration::from_millis(40)).await {
+            break;
+        }
+    }
+    assert!(since.elapsed() < Duration::from_secs(2));
+    assert_eq!(origin.count(), 0);
+}
+
+#[tokio::test]
+async fn c43_a_connection_that_never_speaks_is_closed_at_the_header_timeout() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, IMPATIENT).await;
+    let since = Instant::now();
+    let mut raw = gateway.connect().await;
+    assert_closed_after_300ms(&mut raw, since, "silence").await;
+}
+
+const HALF_PREFACES: [&str; 3] = ["P", "PRI * HTTP/2.0\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n"];
+
+#[tokio::test]
+async fn c43_half_an_http_2_preface_is_closed_at_the_header_timeout() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, IMPATIENT).await;
+    for half in HALF_PREFACES {
+        let since = Instant::now();
+        let mut raw = gateway.connect().await;
+        raw.send(half).await;
+        assert_closed_after_300ms(&mut raw, since, half).await;
+    }
+}
+
+/// Far longer than the limit above.
+#[tokio::test]
+async fn c43_hyper_alone_waits_for_ever() {
+    let bare = Bare::start().await;
+    let silent = [""].into_iter().chain(HALF_PREFACES);
+    let mut waiting = Vec::new();
+    for said in silent {
+        let mut raw = Raw::connect(bare.address).await;
+        raw.send(said).await;
+        waiting.push((said, raw));
+    }
+    sleep(Duration::from_secs(1)).await;
+    for (said, raw) in &mut waiting {
+        assert!(!raw.closes_within(Duration::ZERO).await, "{said:?}");
+    }
+}

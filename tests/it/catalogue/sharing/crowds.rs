@@ -1,0 +1,81 @@
+//! What a thousand pollers of one step cost.
+//!
+//! Bounds are held against the clock of the run: a machine that is slow to bring the questions
+//! through gets the departures that its time allows, and no more.
+
+use std::time::Duration;
+
+use super::WINDOW;
+use crate::support::{Act, Crowd, Gateway, Origin, STEP, text};
+
+/// What an unoptimised build on two busy cores may add to a thousand answers.
+const SCHEDULING: Duration = Duration::from_millis(1500);
+
+/// Departures that fit in `time` where they are a window apart.
+fn departures_in(time: Duration) -> usize {
+    1 + usize::try_from(time.as_millis() / WINDOW.as_millis()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c35_a_thousand_pollers_of_a_live_step_cost_three_fetches() {
+    let latency = Duration::from_millis(200);
+    let origin = Origin::start().await;
+    origin.status("in_progress");
+    origin.always(vec![Act::Pause(latency), Act::Default]);
+    let gateway = Gateway::start(&origin, "").await;
+    let crowd = Crowd::connect(&gateway, 1000).await;
+    let served = crowd.ask(STEP, &[]).await;
+    assert_eq!(served.len(), 1000);
+    for one in &served {
+        let (status, said) = (one.answer.status, one.answer.text());
+        assert_eq!((status, said), (200, text("in_progress")));
+    }
+    let slowest = served.last().unwrap().after;
+    assert!(slowest < latency + WINDOW + SCHEDULING, "{slowest:?}");
+    // Three, unless this machine was too slow to get all questions through within a window.
+    let departed = departures_in(slowest.saturating_sub(latency)).max(3);
+    assert!(origin.count() <= departed, "{} fetches", origin.count());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c35_a_thousand_pollers_of_a_final_step_cost_two_fetches() {
+    // It lands between the second departure and the third, and answers everybody.
+    let latency = Duration::from_millis(120);
+    let origin = Origin::start().await;
+    origin.always(vec![Act::Pause(latency), Act::Default]);
+    let gateway = Gateway::start(&origin, "").await;
+    let crowd = Crowd::connect(&gateway, 1000).await;
+    let served = crowd.ask(STEP, &[]).await;
+    assert_eq!(served.len(), 1000);
+    for one in &served {
+        let (status, said) = (one.answer.status, one.answer.text());
+        assert_eq!((status, said), (200, text("completed")));
+    }
+    let slowest = served.last().unwrap().after;
+    assert!(slowest < latency + SCHEDULING, "{slowest:?}");
+    // Two, unless this machine brought even the first answer late.
+    let departed = departures_in(served[0].after).max(2);
+    assert!(origin.count() <= departed, "{} fetches", origin.count());
+    assert!(gateway.get(STEP).await.is_hit());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_pollers_a_second_cost_ten_fetches_a_second() {
+    let origin = Origin::start().await;
+    origin.status("in_progress");
+    let gateway = Gateway::start(&origin, "").await;
+    let crowd = Crowd::connect(&gateway, 1000).await;
+    let ten_seconds = Duration::from_secs(10);
+    let (answers, took) = crowd.poll_each_second(STEP, ten_seconds).await;
+    assert!(
+        answers >= 9_000,
+        "{answers} answers: the load was not there"
+    );
+    let most = departures_in(took) + 1;
+    assert!(origin.count() <= most, "{} in {took:?}", origin.count());
+    // A head may be late on its way; ten windows are not half a second for all that.
+    for eleven in origin.requests().windows(11) {
+        let span = eleven[10].at - eleven[0].at;
+        assert!(span > WINDOW * 5, "eleven departures within {span:?}");
+    }
+}

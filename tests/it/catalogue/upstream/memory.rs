@@ -1,0 +1,30 @@
+//! Memory stays bounded whatever passes through.
+
+use crate::support::raw::head;
+use crate::support::{Act, Origin, Process, Raw, STEP, respond};
+
+const MIB: u64 = 1024 * 1024;
+
+const PASSED: u64 = 1024;
+
+#[tokio::test]
+async fn c26_rss_grows_by_at_most_16_mib_while_a_1_gib_chunked_body_passes_through() {
+    let origin = Origin::start().await;
+    let process = Process::start(&origin, "", "info").await;
+    // What the first request of a kind allocates for good is not growth.
+    process.get(STEP, &[]).await;
+    let before = process.memory("VmRSS:");
+    let chunk = [&b"100000\r\n"[..], &[b' '; 0x10_0000], b"\r\n"].concat();
+    let coding = [("transfer-encoding", "chunked")];
+    origin.next(vec![
+        Act::Send(respond("200 OK", &coding, "")),
+        Act::Repeat(chunk, usize::try_from(PASSED).unwrap()),
+        Act::Send(b"0\r\n\r\n".to_vec()),
+    ]);
+    let mut raw = Raw::connect(process.data).await;
+    let large = format!("{STEP}_large");
+    raw.send(head("GET", &large, "127.0.0.1", &[])).await;
+    raw.discard(PASSED * MIB).await;
+    let grown = process.memory("VmHWM:").saturating_sub(before);
+    assert!(grown <= 16 * MIB, "{} KiB for {PASSED} MiB", grown / 1024);
+}

@@ -1,0 +1,76 @@
+//! The one request that goes out again: on a pooled connection that ended before it answered.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::support::{Act, Gate, Gateway, Origin, STEP, body};
+
+#[tokio::test]
+async fn c32_a_pooled_connection_that_ends_on_reuse_is_tried_once_more_on_a_new_one() {
+    for ending in [Act::Close, Act::Reset] {
+        let origin = Origin::start().await;
+        origin.status("in_progress");
+        origin.on_reuse(vec![ending.clone()]);
+        let gateway = Gateway::start(&origin, "").await;
+        let reused = || origin.requests().iter().filter(|r| r.nth > 0).count();
+        // When a connection is back in the pool is hyper's to say: poll until one was reused.
+        for polls in 0.. {
+            if reused() == 2 {
+                break;
+            }
+            assert!(polls < 40, "no connection is ever reused");
+            let answer = gateway.get(STEP).await;
+            assert_eq!((answer.status, answer.body), (200, body("in_progress")));
+        }
+        let requests = origin.requests();
+        for (i, request) in requests.iter().enumerate().filter(|(_, r)| r.nth > 0) {
+            let again = &requests[i + 1];
+            assert_eq!(
+                again.nth, 0,
+                "{ending:?}: the second try was on a reused one"
+            );
+            assert_eq!(again.line(), request.line());
+        }
+    }
+}
+
+#[tokio::test]
+async fn c32_after_any_byte_of_an_answer_nothing_is_tried_again() {
+    let origin = Origin::start().await;
+    origin.status("in_progress");
+    origin.on_reuse(vec![Act::Send(b"HTTP/1.1 2".to_vec()), Act::Reset]);
+    let gateway = Gateway::start(&origin, "").await;
+    for polls in 1.. {
+        let answer = gateway.get(STEP).await;
+        assert_eq!(origin.count(), polls, "one request for one poll");
+        if origin.last().nth > 0 {
+            assert_eq!(answer.status, 502);
+            break;
+        }
+        assert_eq!(answer.status, 200);
+        assert!(polls < 40, "no connection is ever reused");
+    }
+}
+
+#[tokio::test]
+async fn c32_the_second_try_keeps_the_first_ones_deadline() {
+    let origin = Origin::start().await;
+    origin.status("in_progress");
+    let gateway = Gateway::start(&origin, "[upstream]\ntimeout = \"400ms\"\n").await;
+    for polls in 0.. {
+        if origin.requests().iter().any(|r| r.nth > 0) {
+            break;
+        }
+        assert!(polls < 40, "no connection is ever reused");
+        assert_eq!(gateway.get(STEP).await.status, 200);
+    }
+    let gate = Gate::closed();
+    origin.on_reuse(vec![Act::Close]);
+    origin.always(vec![Act::Wait(gate.clone()), Act::Default]);
+    let asked = Instant::now();
+    let answer = gateway.get(STEP).await;
+    assert_eq!(answer.status, 504);
+    assert!(asked.elapsed() < Duration::from_secs(3));
+    gate.open();
+}

@@ -1,0 +1,199 @@
+//! A thousand reloads under load (catalogue 47).
+
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+
+use super::{KEY, keys, start, toward};
+use crate::support::process::FILE;
+use crate::support::raw::head;
+use crate::support::{Act, Answer, Origin, Process, Raw, step, step_json, within};
+
+const RELOADS: usize = 1000;
+const CALLERS: usize = 6;
+/// So that the reloads have their share of a small machine.
+const PAUSE: Duration = Duration::from_millis(2);
+/// Reloads are counted in pairs: the second of each leaves a file that cannot be taken.
+const BROKEN: [&str; 4] = [
+    "",
+    "[upstream]\nbase_url = \"http://127.",
+    "[sever]\n",
+    "\u{0}",
+];
+
+/// A shell that signals the process at every line: quicker than one for each signal.
+struct Signals {
+    shell: Child,
+    line: String,
+}
+
+impl Signals {
+    fn to(process: &Process) -> Self {
+        let mut command = Command::new("sh");
+        let shell = command.stdin(Stdio::piped()).kill_on_drop(true).spawn();
+        Self {
+            shell: shell.unwrap(),
+            line: format!("kill -HUP {}\n", process.id()),
+        }
+    }
+
+    async fn send(&mut self) {
+        let stdin = self.shell.stdin.as_mut().expect("it is piped");
+        stdin.write_all(self.line.as_bytes()).await.unwrap();
+    }
+}
+
+/// A keep-alive connection.
+struct Caller(Raw);
+
+impl Caller {
+    async fn ask(&mut self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.0.send(head("GET", path, "127.0.0.1", headers)).await;
+        self.0.answer().await
+    }
+
+    async fn reloads(&mut self) -> f64 {
+        let metrics = self.ask("/metrics", &[]).await;
+        let of = |result| metrics.sample(&format!("stepgate_reloads_total{{result=\"{result}\"}}"));
+        of("success") + of("failure")
+    }
+}
+
+/// Whose body that is; no other origin gives these statuses.
+fn whose(answer: &Answer, id: &str) -> char {
+    let of = |status| step_json("thread_1", "run_1", id, status) == answer.body;
+    match answer.status {
+        200 if of("completed") || of("at_a") => 'a',
+        200 if of("failed") || of("at_b") => 'b',
+        status => panic!("{status} for {id}: {}", answer.text()),
+    }
+}
+
+/// Asks without a pause until told to stop: some steps anew, some from memory, some live.
+async fn poll(mut caller: Caller, nth: usize, stop: Arc<AtomicBool>, served: Arc<AtomicUsize>) {
+    let mut count = nth;
+    while !stop.load(Ordering::Relaxed) {
+        count += 1;
+        let id = format!("s{}", count / 16);
+        let headers = match count % 16 {
+            0 => &[("Cache-Control", "no-cache")][..],
+            1 => &[("Prefer", "wait=1")],
+            _ => &[],
+        };
+        whose(&caller.ask(&step(&id), headers).await, &id);
+        served.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[tokio::test]
+async fn c47_a_thousand_reloads_under_load() {
+    let (a, b) = (Origin::start().await, Origin::start().await);
+    let with = |origin, key: char| {
+        let headers = format!("[upstream.headers]\nx-portkey-api-key = {{ file = \"{key}\" }}\n");
+        toward(origin, &headers)
+    };
+    let good = [('a', with(&a, 'a')), ('b', with(&b, 'b'))];
+    let process = start(&good[0].1, &[("a", "key-a"), ("b", "key-b")]).await;
+    let (stop, served) = (Arc::default(), Arc::default());
+    let mut callers = JoinSet::new();
+    for nth in 0..CALLERS {
+        let caller = Caller(Raw::connect(process.data).await);
+        callers.spawn(poll(caller, nth, Arc::clone(&stop), Arc::clone(&served)));
+    }
+    let mut signals = Signals::to(&process);
+    let mut admin = Caller(Raw::connect(process.admin).await);
+    let mut judge = Caller(Raw::connect(process.data).await);
+    let (mut memory, mut descriptors) = (0, 0);
+    for nth in 0..RELOADS {
+        let (whom, text) = &good[nth / 2 % 2];
+        match nth / 2 % 5 {
+            _ if nth % 2 == 0 => process.write(FILE, text),
+            4 => std::fs::remove_file(process.path(FILE)).unwrap(),
+            kind => process.write(FILE, BROKEN[kind]),
+        }
+        let (live_a, live_b) = [("completed", "failed"), ("at_a", "at_b")][nth / 10 % 2];
+        a.status(live_a);
+        b.status(live_b);
+        signals.send().await;
+        let counted = async {
+            while admin.reloads().await < (nth + 1) as f64 {
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        within("a reload", counted).await;
+        let id = format!("j{}", nth / 8);
+        let answer = judge.ask(&step(&id), &[]).await;
+        assert_eq!(whose(&answer, &id), *whom, "after reload {nth}");
+        descriptors = descriptors.max(process.descriptors());
+        if nth == RELOADS / 4 {
+            memory = process.memory("VmHWM:");
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    within("the callers", callers.join_all()).await;
+    assert_eq!(process.reloads("success").await, RELOADS as f64 / 2.0);
+    for (origin, key) in [(&a, "key-a"), (&b, "key-b")] {
+        assert!(origin.count() > RELOADS / 10, "{} at {key}", origin.count());
+        assert!(keys(origin).iter().all(|k| k == key), "{key}");
+    }
+    let grown = process.memory("VmHWM:") - memory;
+    assert!(
+        grown < 32 << 20,
+        "{} KiB in the last three quarters",
+        grown >> 10
+    );
+    assert!(descriptors < 100, "{descriptors} descriptors");
+    let served = served.load(Ordering::Relaxed);
+    assert!(served > RELOADS, "{served} answers");
+}
+
+#[tokio::test]
+async fn c47_what_departs_beside_a_reload_is_not_stored_after_it() {
+    const LATENCY: Duration = Duration::from_millis(4);
+    let origin = Origin::start().await;
+    origin.always(vec![Act::Pause(LATENCY), Act::Default]);
+    let process = start(&toward(&origin, KEY), &[("key", "key-0")]).await;
+    let mut signals = Signals::to(&process);
+    let mut admin = Caller(Raw::connect(process.admin).await);
+    let mut asking = Caller(Raw::connect(process.data).await);
+    let mut looking = Caller(Raw::connect(process.data).await);
+    let stored = [("Cache-Control", "only-if-cached")];
+    let (mut reloads, mut met) = (0.0, 0);
+    for nth in 1..=200 {
+        let key = format!("key-{nth}");
+        process.write("key", &key);
+        let path = step(&format!("s{nth}"));
+        let question = head("GET", &path, "127.0.0.1", &[]);
+        asking.0.send(question).await;
+        tokio::time::sleep(LATENCY * (nth % 4) / 3).await;
+        signals.send().await;
+        let counted = async {
+            loop {
+                let now = admin.reloads().await;
+                if now > reloads {
+                    break now;
+                }
+                tokio::time::sleep(PAUSE / 2).await;
+            }
+        };
+        reloads = within("a reload", counted).await;
+        let before = looking.ask(&path, &stored).await.is_hit();
+        assert_eq!(asking.0.answer().await.status, 200);
+        let after = looking.ask(&path, &stored).await.is_hit();
+        if after && !before {
+            assert_eq!(
+                keys(&origin).last(),
+                Some(&key),
+                "stored by an old departure"
+            );
+        }
+        met += usize::from(!after);
+    }
+    assert!(met > 0, "no reload came between a departure and its end");
+}

@@ -1,0 +1,274 @@
+//! Secret files that change are read again, without a signal; what cannot be used changes nothing.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::{KEY, LISTEN, keys, start, toward};
+use crate::support::process::{FILE, folder};
+use crate::support::tls::{Authority, Flaw};
+use crate::support::{Origin, Process, STEP, step, until};
+
+/// Several looks at the files.
+const LOOKS: Duration = Duration::from_secs(4);
+
+const LOADED: &str = "stepgate_secrets_loaded_timestamp_seconds";
+
+/// A gateway that has stored [`STEP`], fetched with `old-key`; `replace` changes the file `key`
+/// into `new-key`.
+async fn assert_rotates(replace: impl Fn(&Path)) {
+    let origin = Origin::start().await;
+    let process = start(&toward(&origin, KEY), &[("key", "old-key\n")]).await;
+    assert!(process.get(STEP, &[]).await.is_stored());
+    let before = process.metric(LOADED).await;
+    replace(&process.path("key"));
+    until("the new key", async || {
+        process.reloads("success").await > 0.0
+    })
+    .await;
+    process.get(&step("other"), &[]).await;
+    assert_eq!(keys(&origin), ["old-key", "new-key"]);
+    assert!(process.get(STEP, &[]).await.is_hit(), "the cache went cold");
+    assert!(process.metric(LOADED).await > before);
+    let status = process.status().await;
+    assert_eq!(status["last_reload"]["result"], "success");
+}
+
+#[tokio::test]
+async fn a_secret_file_rewritten_is_used_and_the_cache_stays_warm() {
+    assert_rotates(|key| fs::write(key, "new-key\n").unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_secret_file_replaced_by_a_rename_is_used() {
+    assert_rotates(|key| {
+        let beside = key.with_extension("new");
+        fs::write(&beside, "new-key").unwrap();
+        fs::rename(beside, key).unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_secret_file_of_the_same_length_and_time_is_used() {
+    assert_rotates(|key| {
+        let time = fs::metadata(key).unwrap().modified().unwrap();
+        fs::write(key, "new-key\n").unwrap();
+        let file = fs::File::options().append(true).open(key).unwrap();
+        file.set_modified(time).unwrap();
+    })
+    .await;
+}
+
+/// A Kubernetes secret volume: `api` and `virtual` are links into `..data`, which is a link to a
+/// folder of one version.
+fn volume(root: &Path, version: &str) {
+    let folder = root.join(format!("..{version}"));
+    fs::create_dir(&folder).unwrap();
+    for name in ["api", "virtual"] {
+        fs::write(folder.join(name), format!("{name}-{version}")).unwrap();
+    }
+    let link = root.join("..data_tmp");
+    symlink(&folder, &link).unwrap();
+    fs::rename(link, root.join("..data")).unwrap();
+}
+
+/// Two injected secrets out of such a volume, which is there in its first version.
+async fn on_volume(origin: &Origin) -> Process {
+    origin.status("in_progress");
+    let toml = toward(
+        origin,
+        "coalesce_window = \"0s\"\n[upstream.headers]\n\
+         x-portkey-api-key = { file = \"api\" }\n\
+         x-portkey-virtual-key = { file = \"virtual\" }\n",
+    );
+    let folder = folder(&[(FILE, &toml)]);
+    volume(folder.path(), "v1");
+    for name in ["api", "virtual"] {
+        symlink(Path::new("..data").join(name), folder.path().join(name)).unwrap();
+    }
+    Process::start_in(folder, &LISTEN, "info").await
+}
+
+/// Both keys of every request, in order, repetitions left out.
+fn pairs(origin: &Origin) -> Vec<[String; 2]> {
+    let requests = origin.requests();
+    let pairs = requests
+        .iter()
+        .map(|r| ["x-portkey-api-key", "x-portkey-virtual-key"].map(|name| r.all(name).concat()));
+    let mut pairs: Vec<_> = pairs.collect();
+    pairs.dedup();
+    pairs
+}
+
+fn pair(version: &str) -> [String; 2] {
+    ["api", "virtual"].map(|name| format!("{name}-{version}"))
+}
+
+#[tokio::test]
+async fn secrets_that_change_together_are_used_together() {
+    let origin = Origin::start().await;
+    let process = on_volume(&origin).await;
+    for (before, version) in ["v2", "v3"].into_iter().enumerate() {
+        volume(process.path("").as_path(), version);
+        until("the new secrets", async || {
+            process.get(STEP, &[]).await;
+            process.reloads("success").await > before as f64
+        })
+        .await;
+    }
+    process.get(STEP, &[]).await;
+    assert_eq!(pairs(&origin), ["v1", "v2", "v3"].map(pair));
+}
+
+#[tokio::test]
+async fn secrets_that_change_while_they_are_read_are_no_mix() {
+    let origin = Origin::start().await;
+    let process = on_volume(&origin).await;
+    volume(process.path("").as_path(), "v2");
+    let swap = async {
+        let (link, data) = (process.path("..data_tmp"), process.path("..data"));
+        for version in ["..v1", "..v2"].into_iter().cycle() {
+            symlink(process.path(version), &link).unwrap();
+            fs::rename(&link, &data).unwrap();
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let reload = async {
+        for _ in 0..200 {
+            process.reload().await;
+            process.get(STEP, &[]).await;
+        }
+    };
+    tokio::select! { () = swap => {} () = reload => {} }
+    let pairs = pairs(&origin);
+    assert!(pairs.len() > 1, "nothing changed");
+    for used in pairs {
+        assert!(["v1", "v2"].map(pair).contains(&used), "{used:?}");
+    }
+}
+
+/// `spoil` makes the file `key` unusable: the old key stays, and it is said once.
+async fn assert_refuses(spoil: impl Fn(&Path)) {
+    let origin = Origin::start().await;
+    let process = start(&toward(&origin, KEY), &[("key", "old-key")]).await;
+    assert!(process.get(STEP, &[]).await.is_stored());
+    let key = process.path("key");
+    spoil(&key);
+    let failed = async || process.reloads("failure").await > 0.0;
+    until("the refusal", failed).await;
+    sleep(LOOKS).await;
+    assert_eq!(process.reloads("failure").await, 1.0, "not at every look");
+    let last = process.status().await["last_reload"].clone();
+    assert_eq!(last["result"], "failure");
+    for told in [last.to_string(), process.output()] {
+        assert!(told.contains(&key.display().to_string()), "{told}");
+        assert!(!told.contains("canary"), "{told}");
+    }
+    process.get(&step("meanwhile"), &[]).await;
+    assert!(process.get(STEP, &[]).await.is_hit());
+    fs::write(&key, "new-key").unwrap();
+    let used = async || process.reloads("success").await > 0.0;
+    until("the next good one", used).await;
+    process.get(&step("afterwards"), &[]).await;
+    assert_eq!(keys(&origin), ["old-key", "old-key", "new-key"]);
+}
+
+#[tokio::test]
+async fn an_empty_secret_file_changes_nothing() {
+    assert_refuses(|key| fs::write(key, " \n").unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_vanished_secret_file_changes_nothing() {
+    assert_refuses(|key| fs::remove_file(key).unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_huge_secret_file_changes_nothing() {
+    assert_refuses(|key| fs::write(key, "canary".repeat(1024 * 1024)).unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_secret_file_with_a_control_character_changes_nothing() {
+    assert_refuses(|key| fs::write(key, "canary-\u{1}-key").unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_secret_file_with_two_lines_changes_nothing() {
+    assert_refuses(|key| fs::write(key, "canary-one\r\nx-admin: canary-two").unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_secret_file_that_comes_back_as_it_was_ends_the_failure() {
+    let origin = Origin::start().await;
+    let process = start(&toward(&origin, KEY), &[("key", "old-key")]).await;
+    fs::remove_file(process.path("key")).unwrap();
+    let failed = async || process.reloads("failure").await > 0.0;
+    until("the refusal", failed).await;
+    process.write("key", "old-key");
+    let ended = async || process.status().await["last_reload"]["result"] == "success";
+    until("the end of the failure", ended).await;
+    process.get(STEP, &[]).await;
+    assert_eq!(keys(&origin), ["old-key"]);
+}
+
+#[tokio::test]
+async fn roots_that_change_are_used_and_broken_ones_are_not() {
+    let (wrong, right) = (Authority::new(), Authority::new());
+    let origin = right.origin(Flaw::None).await;
+    let toml = format!(
+        "[upstream]\nbase_url = \"https://{}/v1\"\nca_file = \"roots\"\n",
+        origin.address
+    );
+    let roots = |authority: &Authority| fs::read_to_string(authority.file()).unwrap();
+    let process = start(&toml, &[("roots", &roots(&wrong))]).await;
+    assert_eq!(process.get(STEP, &[]).await.status, 502);
+    process.write("roots", roots(&right));
+    let used = async || process.reloads("success").await > 0.0;
+    until("the new roots", used).await;
+    assert_eq!(process.get(STEP, &[]).await.status, 200);
+    process.write("roots", "-----BEGIN CERTIFICATE-----\nno\n");
+    let failed = async || process.reloads("failure").await > 0.0;
+    until("the refusal", failed).await;
+    assert!(process.output().contains("roots"), "{}", process.output());
+    assert_eq!(process.get(&step("other"), &[]).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_change_is_taken_once() {
+    let origin = Origin::start().await;
+    let process = start(&toward(&origin, KEY), &[("key", "key-0")]).await;
+    process.write("key", "key-1");
+    process.reload().await;
+    sleep(LOOKS).await;
+    assert_eq!(process.reloads("success").await, 1.0, "by the signal");
+    process.write("key", "key-2");
+    sleep(LOOKS).await;
+    assert_eq!(process.reloads("success").await, 2.0, "by the looks");
+}
+
+#[tokio::test]
+async fn a_file_that_is_only_touched_is_no_reload() {
+    let origin = Origin::start().await;
+    let process = start(&toward(&origin, KEY), &[("key", "old-key")]).await;
+    process.write("key", "old-key");
+    sleep(LOOKS).await;
+    assert_eq!(process.reloads("success").await, 0.0);
+    assert_eq!(process.reloads("failure").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_changed_secret_does_not_bring_in_a_changed_configuration_file() {
+    let (old, new) = (Origin::start().await, Origin::start().await);
+    let process = start(&toward(&old, KEY), &[("key", "old-key")]).await;
+    process.write(FILE, toward(&new, KEY));
+    process.write("key", "new-key");
+    let used = async || process.reloads("success").await > 0.0;
+    until("the new key", used).await;
+    process.get(STEP, &[]).await;
+    assert_eq!((keys(&old), new.count()), (vec!["new-key".to_owned()], 0));
+}

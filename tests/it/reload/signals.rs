@@ -1,0 +1,109 @@
+//! SIGHUP when it does not fit: often, in a drain, without a file.
+
+use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
+
+use tokio::process::Command;
+
+use super::{KEY, LISTEN, keys, start, toward};
+use crate::support::process::{FILE, folder};
+use crate::support::raw::head;
+use crate::support::{Act, Gate, Origin, Process, Raw, STEP, body, until};
+
+#[tokio::test]
+async fn the_last_of_many_signals_is_heeded() {
+    let origin = Origin::start().await;
+    let last = Origin::start().await;
+    let process = start(&toward(&origin, KEY), &[("key", "the-key")]).await;
+    for _ in 0..40 {
+        process.write(FILE, toward(&origin, "max_hold = \"1s\"\n"));
+        process.signal("HUP").await;
+        process.write(FILE, toward(&last, ""));
+        process.signal("HUP").await;
+    }
+    let in_force = async || {
+        process.get(STEP, &[]).await;
+        last.count() > 0
+    };
+    until("the last file in force", in_force).await;
+    // Whatever was still on its way reads that same file.
+    process.reload().await;
+    let before = last.count();
+    process.get("/v1/threads/t/runs/r/steps/s", &[]).await;
+    assert_eq!(last.count(), before + 1);
+}
+
+#[tokio::test]
+async fn a_signal_in_a_drain_is_harmless() {
+    let origin = Origin::start().await;
+    let process = start(&toward(&origin, KEY), &[("key", "the-key")]).await;
+    let gate = Gate::closed();
+    origin.next(vec![Act::Wait(gate.clone()), Act::Default]);
+    let mut raw = Raw::connect(process.data).await;
+    raw.send(head("GET", STEP, "127.0.0.1", &[])).await;
+    origin.arrived(1).await;
+    process.terminate().await;
+    let refused = async || tokio::net::TcpStream::connect(process.data).await.is_err();
+    until("the data listener to be gone", refused).await;
+    process.write("key", "new-key");
+    for _ in 0..5 {
+        process.signal("HUP").await;
+    }
+    gate.open();
+    assert_eq!(raw.answer().await.body, body("completed"));
+    let (status, output) = process.exit().await;
+    assert_eq!(status.code(), Some(0), "{output}");
+    assert_eq!(keys(&origin), ["the-key"]);
+}
+
+#[tokio::test]
+async fn a_file_that_never_ends_keeps_nobody_from_ending_the_gateway() {
+    const O_NONBLOCK: i32 = 0o4000;
+    let origin = Origin::start().await;
+    let process = start(&toward(&origin, KEY), &[("key", "the-key")]).await;
+    let file = process.path(FILE);
+    fs::remove_file(&file).unwrap();
+    let made = Command::new("mkfifo").arg(&file).status().await;
+    assert!(made.unwrap().success());
+    process.signal("HUP").await;
+    let mut pipe = fs::File::options();
+    pipe.write(true).custom_flags(O_NONBLOCK);
+    // It can be opened once somebody reads from the other end.
+    let mut held = None;
+    until("a reader", || {
+        held = pipe.open(&file).ok();
+        std::future::ready(held.is_some())
+    })
+    .await;
+    assert_eq!(process.get(STEP, &[]).await.status, 200);
+    process.terminate().await;
+    let (status, output) = process.exit().await;
+    assert_eq!(status.code(), Some(0), "{output}");
+}
+
+#[tokio::test]
+async fn without_a_file_a_signal_is_harmless() {
+    let origin = Origin::start().await;
+    let upstream = ["--upstream", &origin.url()];
+    let arguments = [&LISTEN[..], &upstream].concat();
+    let process = Process::start_in(folder(&[]), &arguments, "info").await;
+    assert!(process.get(STEP, &[]).await.is_stored());
+    process.reload().await;
+    assert_eq!(
+        process.reloads("failure").await,
+        0.0,
+        "{}",
+        process.output()
+    );
+    assert!(process.get(STEP, &[]).await.is_hit());
+}
+
+#[tokio::test]
+async fn a_file_named_by_a_flag_keeps_losing_to_the_other_flags() {
+    let (flag, file) = (Origin::start().await, Origin::start().await);
+    let process = Process::start(&flag, "", "info").await;
+    process.configure(&toward(&file, "")).await;
+    assert_eq!(process.reloads("success").await, 1.0);
+    process.get(STEP, &[]).await;
+    assert_eq!((flag.count(), file.count()), (1, 0));
+}

@@ -1,0 +1,179 @@
+//! The soak: mixed traffic at a fixed rate, whatever comes back, with random faults, outages and
+//! reloads; and what the gateway weighs meanwhile.
+
+mod clients;
+mod errand;
+mod figures;
+mod health;
+mod traffic;
+mod weather;
+
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval, sleep_until};
+
+use crate::dice::Dice;
+use crate::gateway::Gateway;
+use crate::kind::Wire;
+use crate::ledger::{Case, Ledger, say};
+use crate::origin::{Accounts, Authority, Lives, Origin, Setting};
+use crate::world::{World, configuration};
+use clients::{BASE_KEY, CLIENTS};
+use health::Health;
+use traffic::Traffic;
+use weather::Weather;
+
+/// What is to be done.
+#[derive(Debug, Clone)]
+pub(crate) struct Orders {
+    pub(crate) seed: u64,
+    pub(crate) duration: Duration,
+    /// Requests a second.
+    pub(crate) rate: u32,
+}
+
+/// The first API key; the following ones differ in their number.
+pub(crate) const FIRST_KEY: &str = "canary-api-key-0";
+
+/// The longest that a step lives.
+const LIFE: Duration = Duration::from_secs(8);
+
+/// Of the untouched requests, so many must be answered well.
+const WELL: f64 = 0.999;
+
+/// Runs it, prints the table, and says whether it is as promised.
+pub(crate) async fn run(orders: &Orders) -> Result<bool, Box<dyn Error>> {
+    let Orders {
+        seed,
+        duration,
+        rate,
+    } = *orders;
+    say(&format!(
+        "soak: {} at {rate} requests/s, seed {seed}",
+        humantime::format_duration(duration)
+    ));
+    let ledger = Ledger::default();
+    let authority = Arc::new(Authority::new()?);
+    let world = Arc::new(start(seed, &authority, &ledger).await?);
+    let case = Case {
+        seed,
+        number: 0,
+        kind: "soak".to_owned(),
+    };
+    world.origin.set_case(&case);
+    let mut health = Health::new(&world.gateway, duration);
+    let weather = Arc::new(Weather::new(duration));
+    let mut company = JoinSet::new();
+    let (world_, weather_) = (Arc::clone(&world), Arc::clone(&weather));
+    let text = text(&world_.origin, &authority);
+    company.spawn(async move { weather_.blow(&world_, &text).await });
+
+    let traffic = Arc::new(Traffic::new(&world, &weather, seed));
+    let started = Instant::now();
+    let mut samples = interval(health::pace(duration));
+    let mut requests = JoinSet::new();
+    let mut number = 0;
+    let mut next = started;
+    while next < started + duration {
+        tokio::select! {
+            () = sleep_until(next) => {
+                let traffic = Arc::clone(&traffic);
+                requests.spawn(async move { traffic.one(number).await });
+                number += 1;
+                next += pause(seed, number, rate);
+            }
+            Some(done) = requests.join_next() => done?,
+            _ = samples.tick() => health.sample(&world.gateway),
+        }
+    }
+    // The last samples are of a gateway at work.
+    health.sample(&world.gateway);
+    while let Some(done) = requests.join_next().await {
+        done?;
+    }
+    company.shutdown().await;
+    let figures = traffic.figures();
+    drop(traffic);
+    let fetches = world.origin.shared.fetches.load(Ordering::Relaxed);
+    let world = Arc::into_inner(world).ok_or("the soak is still at work")?;
+    world.end(&case).await;
+
+    let well = figures.well();
+    let total = ledger.total();
+    let (grown, weight) = health.report();
+    say(&format!(
+        "\n| soak, {}, {rate} requests/s, seed {seed} | |\n|---|---:|\n\
+         | requests | {} |\n| upstream fetches | {fetches} |\n\
+         | touched by a fault, an outage or a hold | {} |\n\
+         | untouched | {} |\n| answered well, of the untouched | {:.3} % |\n\
+         | lost, wrong, leaked | {}, {}, {} |\n{}{weight}",
+        humantime::format_duration(duration),
+        figures.requests,
+        figures.touched,
+        figures.untouched(),
+        well * 100.0,
+        total.lost,
+        total.wrong,
+        total.leaked,
+        weather.report(),
+    ));
+    for (kind, counts) in ledger.by_kind() {
+        say(&format!(
+            "{kind}: {} right, {} errors, {} cut",
+            counts.right, counts.error, counts.cut
+        ));
+    }
+    Ok(total.bad() == 0 && well >= WELL && !grown)
+}
+
+/// The time to the next request: on average what the rate says, at most twice that.
+fn pause(seed: u64, number: u64, rate: u32) -> Duration {
+    let mut dice = Dice::of(seed, &["pause", &number.to_string()]);
+    let share = u32::try_from(dice.below(2000)).unwrap_or(0);
+    Duration::from_secs(1) / rate.max(1) * share / 1000
+}
+
+fn text(origin: &Origin, authority: &Authority) -> String {
+    let clients = CLIENTS
+        .iter()
+        .map(|client| client.toml())
+        .collect::<String>();
+    configuration(&origin.base_url(), authority, &clients)
+        .replace("max_connections = 48", "max_connections = 4000")
+        .replace("idle_timeout = \"2s\"", "idle_timeout = \"60s\"")
+        .replace("max_in_flight = 8", "max_in_flight = 128")
+        .replace("coalesce_window = \"20ms\"", "coalesce_window = \"100ms\"")
+}
+
+async fn start(
+    seed: u64,
+    authority: &Arc<Authority>,
+    ledger: &Ledger,
+) -> Result<World, Box<dyn Error>> {
+    let names: Vec<(&str, &str)> = CLIENTS
+        .iter()
+        .map(|c| (c.virtual_key(), c.account))
+        .collect();
+    let origin = Origin::start(Setting {
+        wire: Wire::Plain,
+        authority: Arc::clone(authority),
+        lives: Lives::Time(LIFE),
+        accounts: Accounts::new(FIRST_KEY, &names),
+        chance: Some(weather::chance(seed)),
+        ledger: ledger.clone(),
+    })?;
+    let mut env = vec![("RIG_VIRTUAL_KEY", BASE_KEY)];
+    env.extend(
+        CLIENTS
+            .iter()
+            .map(|client| (client.token_name, client.token)),
+    );
+    env.extend(CLIENTS.iter().filter_map(|client| client.own_key));
+    let files = [("api.key", FIRST_KEY)];
+    let gateway = Gateway::start(&text(&origin, authority), &files, &env, ledger).await?;
+    Ok(World::of(authority, origin, gateway, ledger))
+}
