@@ -142,6 +142,7 @@ impl Gateway {
         arrived: Instant,
         record: &mut Record,
     ) -> Result<(Answer, Outcome), Refusal> {
+        setup.knows(door)?;
         admit(head, door, setup.open_to())?;
         let account = setup.authorise(&head.headers)?;
         record.client.clone_from(&account.name);

@@ -79,31 +79,29 @@ fn check(settings: &Settings) -> ExitCode {
 }
 
 fn serve(settings: &Settings) -> ExitCode {
-    let mut reloader = match Reloader::load(sources(settings, &variable)) {
-        Ok(reloader) => reloader,
-        Err(problems) => return bad_configuration(&problems),
-    };
-    let config = reloader.running().clone();
-    if let Err(error) = logging::start(&config.log) {
-        return bad_configuration(&format_args!("STEPGATE_LOG: {error}"));
-    }
-    // The usual soft limit of 1,024 descriptors is for programs that select(); max_connections is
-    // above it. What cannot be raised is met when accepting.
-    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        tracing::warn!(%error, "cannot raise the limit of open files");
-    }
     in_runtime(async {
-        let signals = || -> std::io::Result<_> {
-            let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
-            Ok((
-                signal(terminate)?,
-                signal(interrupt)?,
-                signal(SignalKind::hangup())?,
-            ))
+        // Before anything else: until then a hangup ends the process.
+        let mut hangup = match signal(SignalKind::hangup()) {
+            Ok(hangup) => hangup,
+            Err(error) => return deaf(&error),
         };
-        let (mut terminate, mut interrupt, mut hangup) = match signals() {
-            Ok(signals) => signals,
-            Err(error) => return failed(&format_args!("cannot listen for signals: {error}")),
+        let mut reloader = match Reloader::load(sources(settings, &variable)) {
+            Ok(reloader) => reloader,
+            Err(problems) => return bad_configuration(&problems),
+        };
+        let config = reloader.running().clone();
+        if let Err(error) = logging::start(&config.log) {
+            return bad_configuration(&format_args!("STEPGATE_LOG: {error}"));
+        }
+        // The usual soft limit of 1,024 descriptors is for programs that select(); max_connections
+        // is above it. What cannot be raised is met when accepting.
+        if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+            tracing::warn!(%error, "cannot raise the limit of open files");
+        }
+        let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
+        let (mut terminate, mut interrupt) = match (signal(terminate), signal(interrupt)) {
+            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+            (Err(error), _) | (_, Err(error)) => return deaf(&error),
         };
         let server = match Server::start(config).await {
             Ok(server) => server,
@@ -127,6 +125,10 @@ fn serve(settings: &Settings) -> ExitCode {
             }
         }
     })
+}
+
+fn deaf(error: &std::io::Error) -> ExitCode {
+    failed(&format_args!("cannot listen for signals: {error}"))
 }
 
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) {

@@ -26,7 +26,8 @@ const LONGEST_FILE: u64 = 4 * 1024 * 1024;
 /// Reading takes milliseconds: files that change in all of these are written without a pause.
 const ATTEMPTS: usize = 10;
 
-/// What each file held, as a hash; none where it cannot be read.
+/// What each file held, as a hash; none where it cannot be read, or is no file to read: opening a
+/// pipe may wait for ever.
 type Seen = BTreeMap<PathBuf, Option<blake3::Hash>>;
 
 /// Keeps a running gateway's configuration up to date.
@@ -109,6 +110,9 @@ impl Reloader {
         match outcome {
             Ok((read, changed)) => {
                 tracing::info!(occasion, changed, "configuration reloaded");
+                if read.config.clients.is_empty() && !self.running.clients.is_empty() {
+                    tracing::warn!("no clients any more: whoever reaches the listener may ask");
+                }
                 if !read.restart.is_empty() {
                     let keys = read.restart.join(", ");
                     tracing::warn!(keys, "these differ from what runs, and wait for a restart");
@@ -157,17 +161,29 @@ fn read(
 ) -> Result<Read, Vec<String>> {
     let told =
         |problems: Problems| -> Vec<String> { problems.iter().map(ToString::to_string).collect() };
-    let text = match text {
-        Some(text) => text,
-        None => Config::load_text(sources).map_err(told)?.1,
+    let attempt = || {
+        let text = match &text {
+            Some(text) => text.clone(),
+            None => Config::reread(sources)?,
+        };
+        let successor = running.succeed(&text, sources)?;
+        Ok((text, successor))
     };
-    let succeed = || running.succeed(&text, sources);
-    let read = steadily(succeed, |successor| successor.config.files()).map_err(told)?;
-    let Some((Successor { config, restart }, seen)) = read else {
+    // The configuration's own file among them: it may be valid and yet only half saved.
+    let own = sources.file.as_ref().filter(|_| text.is_none());
+    let files = |(_, successor): &(String, Successor)| {
+        let beside = successor.config.files().into_iter();
+        beside.chain(own.cloned()).collect()
+    };
+    let read = steadily(attempt, files).map_err(told)?;
+    let Some(((text, Successor { config, restart }), mut seen)) = read else {
         return Err(vec![
-            "the files of secrets change faster than they can be read".to_owned(),
+            "the files change faster than they can be read".to_owned(),
         ]);
     };
+    // Later looks leave it out: it is taken when that is asked for.
+    let beside = config.files();
+    seen.retain(|path, _| beside.contains(path));
     Ok(Read {
         text,
         config,
@@ -230,6 +246,9 @@ fn look(files: Vec<PathBuf>) -> Seen {
 
 fn hash(path: &std::path::Path) -> std::io::Result<blake3::Hash> {
     use std::io::Read;
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
     let mut hasher = blake3::Hasher::new();
     let mut file = std::fs::File::open(path)?.take(LONGEST_FILE);
     let mut part = [0; 8 * 1024];
@@ -238,5 +257,48 @@ fn hash(path: &std::path::Path) -> std::io::Result<blake3::Hash> {
             0 => return Ok(hasher.finalize()),
             read => hasher.update(&part[..read]),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::config::Flags;
+
+    const HALF: &str = "[upstream]\nbase_url = \"http://127.0.0.1:1/v1\"\n";
+
+    const REST: &str = "[[client]]\nname = \"a\"\ntoken = { env = \"TOKEN\" }\n";
+
+    /// Reads a half saved file, whose rest is saved while it is read for the `nth` time.
+    fn read_while_it_is_saved(nth: usize) -> Config {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("f.toml");
+        fs::write(&file, HALF).unwrap();
+        let asked = AtomicUsize::new(0);
+        // Whoever asks for a secret has read the text that names it.
+        let env = |name: &str| {
+            if name == "PORTKEY_API_KEY" && asked.fetch_add(1, Ordering::Relaxed) == nth {
+                fs::write(&file, format!("{HALF}{REST}")).unwrap();
+            }
+            (!name.starts_with("STEPGATE_")).then(|| name.to_owned())
+        };
+        let sources = Sources {
+            file: Some(file.clone()),
+            flags: Flags::default(),
+            env: &env,
+        };
+        let running = Config::parse(HALF, &sources).unwrap();
+        read(&sources, &running, None).unwrap().config
+    }
+
+    #[test]
+    fn a_file_that_is_saved_while_it_is_read_is_taken_whole() {
+        for nth in 1..=2 {
+            let config = read_while_it_is_saved(nth);
+            assert_eq!(config.clients.len(), 1, "during reading {nth}");
+        }
     }
 }

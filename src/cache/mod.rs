@@ -163,6 +163,136 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_body_of_the_limit_is_stored_and_a_larger_one_is_not() {
+        let cache = Cache::new(MIB);
+        let terms = config::Cache {
+            max_entry_bytes: 4,
+            ..TERMS
+        };
+        let departure = cache.depart();
+        let store = |body| {
+            let now = Instant::now();
+            cache.store(&departure, &key("t", body), entry(body), &terms, now)
+        };
+        assert_eq!(store("four"), Ok(()));
+        assert_eq!(store("fives"), Err(NotStored::TooLarge));
+    }
+
+    #[tokio::test]
+    async fn a_newer_body_replaces_the_one_before() {
+        let cache = Cache::new(MIB);
+        let key = key("t", "");
+        let mut bytes = Vec::new();
+        for text in ["one", "two", "six"] {
+            let departure = cache.depart();
+            let now = Instant::now();
+            cache
+                .store(&departure, &key, entry(text), &TERMS, now)
+                .unwrap();
+            assert_eq!(body(&cache, &key).as_deref(), Some(text));
+            bytes.push(cache.bytes());
+        }
+        assert_eq!(bytes, [bytes[0]; 3], "in its place, not beside it");
+    }
+
+    #[tokio::test]
+    async fn what_is_put_drops_the_variants_from_before_the_wall() {
+        let memory = Memory::new(MIB);
+        let now = Instant::now();
+        let put = |variant, number, wall| {
+            let entry = entry("x").kept(number, now, TERMS.ttl);
+            memory.put(&key("t", variant), entry, wall).unwrap();
+        };
+        let found = |variant| memory.find(&key("t", variant), now).is_some();
+        put("a", 1, 0);
+        put("b", 3, 0);
+        put("c", 4, 3);
+        assert_eq!(["a", "b", "c"].map(found), [false, true, true]);
+    }
+
+    #[tokio::test]
+    async fn bytes_are_what_is_kept_and_what_it_costs() {
+        let cache = Cache::new(MIB);
+        assert_eq!((cache.entries(), cache.bytes()), (0, 0));
+        let departure = cache.depart();
+        let large = "x".repeat(10_000);
+        let now = Instant::now();
+        let key = key("t", "");
+        let stored = cache.store(&departure, &key, entry(&large), &TERMS, now);
+        assert_eq!((stored, cache.entries()), (Ok(()), 1));
+        assert!(
+            (10_100..12_000).contains(&cache.bytes()),
+            "{}",
+            cache.bytes()
+        );
+        cache.purge(&Scope::All);
+        assert_eq!((cache.entries(), cache.bytes()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_content_type_is_kept_as_it_came() {
+        for value in [
+            "application/json",
+            "text/plain",
+            "application/json; charset=utf-8",
+        ] {
+            let value = hyper::header::HeaderValue::from_static(value);
+            let entry = Entry::new(b"", Some(&value));
+            assert_eq!(entry.content_type(), Some(&value));
+        }
+        assert_eq!(entry("").content_type(), None);
+    }
+
+    #[tokio::test]
+    async fn news_from_before_a_purge_is_not_believed_while_it_can_come() {
+        let cache = Cache::new(MIB);
+        let (purged, other) = (key("t", ""), key("u", ""));
+        assert_eq!(cache.believable(&purged), 0);
+        let before = cache.depart();
+        assert_eq!(cache.next_number(), before.number() + 1);
+        cache.purge(&Scope::below("run-step", &["t"]));
+        let after = cache.depart();
+        assert_eq!(cache.next_number(), after.number() + 1);
+        let first = cache.believable(&purged);
+        assert!(
+            before.number() < first && first <= after.number(),
+            "{first}"
+        );
+        assert_eq!(cache.believable(&other), 0);
+        drop(before);
+        assert_eq!(cache.believable(&purged), 0, "nothing of it is in the air");
+    }
+
+    #[tokio::test]
+    async fn walled_off_fetches_store_nothing_and_what_is_stored_stays() {
+        let cache = Cache::new(MIB);
+        let (old, new) = (key("t", ""), key("u", ""));
+        let before = cache.depart();
+        let store = |departure: &Departure, key: &Key| {
+            cache.store(departure, key, entry("x"), &TERMS, Instant::now())
+        };
+        assert_eq!(store(&before, &old), Ok(()));
+        cache.wall_off();
+        assert_eq!(store(&before, &new), Err(NotStored::Purged));
+        assert_eq!(body(&cache, &new), None);
+        assert_eq!(body(&cache, &old).as_deref(), Some("x"));
+        assert_eq!(store(&cache.depart(), &new), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn who_withdraws_a_step_may_still_store_it() {
+        let cache = Cache::new(MIB);
+        let key = key("t", "");
+        let (before, departure) = (cache.depart(), cache.depart());
+        let store = |departure: &Departure| {
+            cache.store(departure, &key, entry("x"), &TERMS, Instant::now())
+        };
+        cache.withdraw(&departure, &key);
+        assert_eq!(store(&before), Err(NotStored::Purged));
+        assert_eq!(store(&departure), Ok(()));
+    }
+
+    #[tokio::test]
     async fn variants_stand_beside_each_other_and_fall_together() {
         let cache = Cache::new(MIB);
         let first = cache.depart();

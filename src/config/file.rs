@@ -1,6 +1,7 @@
 //! The file as written, read into the configuration as meant: section by section, with what flags
 //! and environment say laid over it.
 
+use std::io;
 use std::path::Path;
 
 use toml::de::DeTable;
@@ -11,7 +12,7 @@ use super::overrides::Overrides;
 use super::problems::{Notes, Problems};
 use super::reader::Table;
 use super::reference::References;
-use super::secret::{LONGEST_FILE, read_bounded};
+use super::secret::{LONGEST_FILE, read_bounded, read_regular};
 use super::value::{DAY, TICK, boolean, duration, parse_word, size, word};
 use super::{Access, Cache, Config, Log, LogFormat, Sources};
 use super::{client, rules, server, upstream};
@@ -39,18 +40,17 @@ impl Config {
     /// # Errors
     /// All problems at once, each with its place.
     pub fn load_text(sources: &Sources<'_>) -> Result<(Self, String), Problems> {
-        let Some(path) = &sources.file else {
-            return Ok((build("", None, sources)?, String::new()));
-        };
-        let failure = match read_bounded(path, LONGEST_FILE) {
-            // Somebody is just writing it: the defaults would be a surprise.
-            Ok(text) if text.trim().is_empty() => {
-                "is empty; for the defaults name no file".to_owned()
-            }
-            Ok(text) => return Ok((build(&text, None, sources)?, text)),
-            Err(error) => format!("cannot be read: {error}"),
-        };
-        Ok((build("", Some(failure), sources)?, String::new()))
+        let text = text(sources, read_bounded)?;
+        Ok((build(&text, None, sources)?, text))
+    }
+
+    /// The file's text for a gateway that runs. At its start the file may be a pipe; by now nobody
+    /// may be writing to that any more, and reading it would never end.
+    ///
+    /// # Errors
+    /// It cannot be read or is empty; with whatever else is wrong.
+    pub fn reread(sources: &Sources<'_>) -> Result<String, Problems> {
+        text(sources, read_regular)
     }
 
     /// The same for a file that contains `text`; `sources.file` is only its name.
@@ -60,6 +60,23 @@ impl Config {
     pub fn parse(text: &str, sources: &Sources<'_>) -> Result<Self, Problems> {
         build(text, None, sources)
     }
+}
+
+/// The file's text (of no file: empty).
+fn text(
+    sources: &Sources<'_>,
+    read: fn(&Path, u64) -> io::Result<String>,
+) -> Result<String, Problems> {
+    let Some(path) = &sources.file else {
+        return Ok(String::new());
+    };
+    let failure = match read(path, LONGEST_FILE) {
+        // Somebody is just writing it: the defaults would be a surprise.
+        Ok(text) if text.trim().is_empty() => "is empty; for the defaults name no file".to_owned(),
+        Ok(text) => return Ok(text),
+        Err(error) => format!("cannot be read: {error}"),
+    };
+    build("", Some(failure), sources).map(|_| String::new())
 }
 
 fn build(text: &str, failure: Option<String>, sources: &Sources<'_>) -> Result<Config, Problems> {

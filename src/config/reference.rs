@@ -6,7 +6,6 @@ use toml::de::DeValue;
 
 use super::reader::Item;
 use super::secret::{Secret, Source};
-use super::value;
 
 /// What is said wherever a secret was written down.
 pub(super) const NO_LITERAL: &str = "secrets come from the environment or files only; \
@@ -42,11 +41,13 @@ impl<'a> References<'a> {
         fits_header(&secret).map(|()| secret)
     }
 
-    /// Reads the name of a file.
+    /// Reads the name of a file. What looks like its content is not repeated.
     pub(super) fn path(&self, item: &Item<'_>) -> Option<PathBuf> {
         item.parse("the path of a file", |text| match text.trim() {
             "" => Err("is empty; write the path of a file".to_owned()),
-            _ if text.contains('\0') => Err("is not a path".to_owned()),
+            _ if is_content(text) => {
+                Err("is not a path; write where the file is, not what it holds".to_owned())
+            }
             _ => Ok(self.folder.join(text)),
         })
     }
@@ -67,7 +68,7 @@ impl<'a> References<'a> {
         let named = (table.take("env"), table.take("file"));
         table.finish();
         let source = match named {
-            (Some(env), None) => Source::Env(value::string(env)?),
+            (Some(env), None) => Source::Env(variable_name(&env)?),
             (None, Some(file)) => Source::File(self.path(&file)?),
             (Some(_), Some(_)) | (None, None) => {
                 notes.note(&place, format!("expected exactly one of them: {REFERENCE}"));
@@ -97,6 +98,31 @@ impl<'a> References<'a> {
         notes.note(&place, text);
         None
     }
+}
+
+/// Longer than any path that Linux opens.
+const LONGEST_PATH: usize = 4096;
+
+/// Whether this was meant to be in the file, not to name it.
+fn is_content(text: &str) -> bool {
+    text.len() > LONGEST_PATH || text.contains("-----BEGIN") || text.contains(char::is_control)
+}
+
+/// Reads the name of an environment variable. What cannot be one is not repeated: it may be what
+/// the variable should hold.
+fn variable_name(item: &Item<'_>) -> Option<String> {
+    item.parse("the name of an environment variable", |text| {
+        let letter = |b: u8| b.is_ascii_alphabetic() || b == b'_';
+        let mut bytes = text.bytes();
+        if bytes.next().is_some_and(letter) && bytes.all(|b| letter(b) || b.is_ascii_digit()) {
+            return Ok(text.to_owned());
+        }
+        Err(
+            "is not the name of an environment variable (letters, digits and _); \
+             write the name, not what it holds"
+                .to_owned(),
+        )
+    })
 }
 
 const REFERENCE: &str = "{ env = \"NAME\" } or { file = \"/path\" }";

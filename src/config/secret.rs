@@ -91,7 +91,7 @@ impl Secret {
             Source::Env(name) => env(name)
                 .map(SecretString::from)
                 .ok_or_else(|| SecretError::NotSet(name.clone()))?,
-            Source::File(path) => read_bounded(path, LONGEST_SECRET)
+            Source::File(path) => read_regular(path, LONGEST_SECRET)
                 .map(SecretString::from)
                 .map_err(|error| SecretError::Unreadable {
                     path: path.clone(),
@@ -139,4 +139,13 @@ pub(super) fn read_bounded(path: &Path, most: u64) -> io::Result<String> {
         ));
     }
     Ok(text)
+}
+
+/// The same, unless it is a pipe or a device: reading that may wait for ever.
+pub(super) fn read_regular(path: &Path, most: u64) -> io::Result<String> {
+    if std::fs::metadata(path)?.is_file() {
+        read_bounded(path, most)
+    } else {
+        Err(io::Error::other("it is not a regular file"))
+    }
 }

@@ -20,7 +20,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::reader::Item;
 use super::reference::References;
-use super::secret::{LONGEST_FILE, read_bounded};
+use super::secret::{LONGEST_FILE, read_regular};
 
 /// TLS for callers, loaded.
 ///
@@ -56,6 +56,16 @@ impl Tls {
     /// The certificate with its key.
     pub(crate) fn identity(&self) -> Arc<CertifiedKey> {
         Arc::clone(&self.identity)
+    }
+
+    /// A hash of the roots of callers' certificates; none: callers need no certificate.
+    pub(crate) fn roots(&self) -> Option<blake3::Hash> {
+        let mut hasher = blake3::Hasher::new();
+        for authority in &self.callers.as_ref()?.authorities {
+            hasher.update(&(authority.len() as u64).to_le_bytes());
+            hasher.update(authority);
+        }
+        Some(hasher.finalize())
     }
 
     /// What a caller's certificate must pass, if it must have one.
@@ -211,7 +221,7 @@ pub(super) fn certificates(
 /// A file that may hold a private key, by intention or mistake.
 fn text(item: &Item<'_>, references: &References<'_>) -> Option<(PathBuf, SecretString)> {
     let path = references.path(item)?;
-    match read_bounded(&path, LONGEST_FILE) {
+    match read_regular(&path, LONGEST_FILE) {
         Ok(text) => Some((path, SecretString::from(text))),
         Err(error) => item.refuse(format!("{} cannot be read: {error}", path.display())),
     }

@@ -23,6 +23,7 @@ pub use self::sandbox::Sandbox;
 use self::text::Scene;
 use self::view::View;
 use crate::config::{Address, Config, Flags, Problems, Sources};
+use crate::serve::BindError;
 use crate::{Server, StartError};
 
 /// What the gateway of the demo takes for its own when the user does not say.
@@ -69,9 +70,12 @@ pub enum DemoError {
     /// An address that the user named is not one.
     #[error(transparent)]
     Config(#[from] Problems),
-    /// The gateway did not start.
-    #[error("the gateway could not start")]
-    Start(#[from] StartError),
+    /// A listener of the gateway cannot be opened.
+    #[error("{}: {}; name another address with --listen or --admin", .0, .0.source)]
+    Bind(#[source] BindError),
+    /// The gateway did not start for another reason.
+    #[error("the gateway could not start: {0}")]
+    Start(#[source] StartError),
     /// `--listen unix:…`
     #[error("the demo polls over TCP: write --listen like `{LISTEN}`")]
     NoTcp,
@@ -111,7 +115,7 @@ pub async fn run(options: Options) -> Result<(), DemoError> {
 async fn gateway(options: &Options, upstream: &str) -> Result<Server, DemoError> {
     let usual = start(options, [LISTEN, ADMIN], upstream).await;
     match usual {
-        Err(DemoError::Start(_)) if options.listen.is_none() || options.admin.is_none() => {
+        Err(DemoError::Bind(_)) if options.listen.is_none() || options.admin.is_none() => {
             start(options, [FREE, FREE], upstream).await
         }
         outcome => outcome,
@@ -134,7 +138,10 @@ async fn start(
         },
         env: &environment,
     })?;
-    Ok(Server::start(config).await?)
+    Server::start(config).await.map_err(|error| match error {
+        StartError::Bind(error) => DemoError::Bind(error),
+        error => DemoError::Start(error),
+    })
 }
 
 /// All that the gateway sees of an environment: none of the user's settings and keys.
@@ -203,5 +210,33 @@ async fn end(duration: Option<Duration>) {
         () = over => {}
         // It fails where no handler can be installed; then only the time ends the demo.
         Ok(()) = tokio::signal::ctrl_c() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_is_taken_is_told_with_the_flags_that_name_others() {
+        let taken = std::net::TcpListener::bind(FREE).unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        let other = || Some(FREE.to_owned());
+        for (listen, admin) in [
+            (Some(address.clone()), None),
+            (Some(address.clone()), other()),
+            (other(), Some(address.clone())),
+        ] {
+            let options = Options {
+                duration: Some(Duration::ZERO),
+                pollers: 1,
+                listen,
+                admin,
+            };
+            let told = run(options).await.unwrap_err().to_string();
+            let said = format!("cannot listen on {address}: Address already in use");
+            assert!(told.starts_with(&said), "{told}");
+            assert!(told.contains("--listen or --admin"), "{told}");
+        }
     }
 }

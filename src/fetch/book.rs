@@ -182,3 +182,133 @@ impl<K: Clone + Eq + Hash, F: Fetch> State<K, F> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::departures::ALONE;
+    use super::super::{Berth, Flown, Landed, Manifest};
+    use super::*;
+    use tokio::time::{sleep, sleep_until, timeout};
+
+    const WINDOW: Duration = Duration::from_millis(100);
+    const TICK: Duration = Duration::from_millis(1);
+
+    /// Lands so long after its departure; with what cannot be shared, if it is large.
+    struct Lasting {
+        takes: Duration,
+        is_large: bool,
+    }
+
+    impl Fetch for Lasting {
+        type Shared = ();
+        type Own = ();
+
+        async fn clearance(&mut self) -> Option<()> {
+            None
+        }
+
+        fn recalled(&self) -> Option<()> {
+            None
+        }
+
+        fn no_berth(self) {}
+
+        async fn depart(self, _: Manifest, berth: Berth) -> Flown<Self> {
+            sleep(self.takes).await;
+            drop(berth);
+            let landed = match self.is_large {
+                true => Landed::Own(()),
+                false => Landed::Live(()),
+            };
+            (1, landed)
+        }
+    }
+
+    fn patient() -> Seat {
+        Seat {
+            deadline: Instant::now() + 100 * WINDOW,
+            ..seat()
+        }
+    }
+
+    fn seat() -> Seat {
+        Seat {
+            deadline: Instant::now() + 10 * WINDOW,
+            after: 0,
+            store: true,
+            fresh: false,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_that_cannot_be_shared_is_fetched_alone_until_its_minute_is_over() {
+        let book = Book::new(WINDOW, Berths::new(1, TICK));
+        let large = |is_large| {
+            book.ride("step", seat(), move || Lasting {
+                takes: TICK,
+                is_large,
+            })
+        };
+        assert!(matches!(large(true).await, Ride::Own(())));
+        let landed = Instant::now();
+        assert!(matches!(large(true).await, Ride::Alone));
+        sleep_until(landed + ALONE - TICK).await;
+        assert!(matches!(large(true).await, Ride::Alone));
+        assert_eq!(book.steps(), 1);
+        sleep_until(landed + ALONE).await;
+        assert!(matches!(large(false).await, Ride::Opened(())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_is_in_it_while_it_flies_and_to_the_end_of_its_window() {
+        let book = Book::new(WINDOW, Berths::new(2, TICK));
+        let start = Instant::now();
+        let count = || (book.steps(), book.tasks(), book.berths().taken());
+        assert_eq!(count(), (0, 0, 0));
+        let ride = book.ride("step", seat(), || Lasting {
+            takes: WINDOW / 2,
+            is_large: false,
+        });
+        tokio::pin!(ride);
+        assert!(timeout(TICK, &mut ride).await.is_err());
+        assert_eq!(count(), (1, 1, 1));
+        assert!(matches!(ride.await, Ride::Opened(())));
+        sleep_until(start + WINDOW - TICK).await;
+        assert_eq!(count(), (1, 0, 0), "it departed within the last window");
+        sleep_until(start + WINDOW).await;
+        assert_eq!(count(), (0, 0, 0));
+    }
+
+    /// A flight that takes ten windows.
+    fn long() -> Lasting {
+        Lasting {
+            takes: 10 * WINDOW,
+            is_large: false,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_a_flight_takes_nobody_from_the_gate() {
+        let book = Book::new(WINDOW, Berths::new(2, TICK));
+        let mut gone = Box::pin(book.ride("step", patient(), long));
+        assert!(timeout(TICK, &mut gone).await.is_err());
+        let mut waiting = Box::pin(book.ride("step", patient(), long));
+        assert!(timeout(TICK, &mut waiting).await.is_err());
+        drop(gone);
+        assert!(matches!(waiting.await, Ride::Opened(())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_boards_as_the_last_one_leaves_is_not_left_behind() {
+        let book = Book::new(WINDOW, Berths::new(2, TICK));
+        let mut flying = Box::pin(book.ride("step", patient(), long));
+        assert!(timeout(TICK, &mut flying).await.is_err());
+        let mut gone = Box::pin(book.ride("step", patient(), long));
+        assert!(timeout(TICK, &mut gone).await.is_err());
+        drop(gone);
+        // At once, before the shuttle has heard that it is empty.
+        let boards = book.ride("step", patient(), long);
+        assert!(matches!(boards.await, Ride::Joined(())));
+        assert!(matches!(flying.await, Ride::Opened(())));
+    }
+}

@@ -189,6 +189,7 @@ mod tests {
         assert!(matches!(holds.clearance(&1).await, Clearance::Go));
         let until = Instant::now() + SECOND;
         holds.hold(1, "busy", until);
+        assert_eq!((holds.len(), holds.is_empty()), (1, false));
         assert!(matches!(holds.clearance(&1).await, Clearance::Held("busy", at) if at == until));
         assert!(matches!(holds.clearance(&2).await, Clearance::Go));
         tokio::time::advance(SECOND).await;

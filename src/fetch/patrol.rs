@@ -285,3 +285,73 @@ impl<K: Eq + Hash, S: Clone> Round<K, S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Ready, pending, ready};
+
+    use super::*;
+    use tokio::time::timeout;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn terms(after: u64) -> Terms {
+        let until = Instant::now() + 60 * SECOND;
+        Terms {
+            after,
+            since: 0,
+            until,
+            deadline: until,
+        }
+    }
+
+    /// A loop that hears nothing.
+    fn deaf() -> impl FnMut() -> Ready<Report<&'static str>> + Send {
+        || {
+            ready(Report {
+                number: 1,
+                heard: Heard::Nothing,
+                news: "",
+                pace: 3600 * SECOND,
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_that_another_fetch_found_is_told_at_once_and_the_loop_ends() {
+        let patrols: Patrols<u8, &str> = Patrols::default();
+        let wait = patrols.wait(1, terms(0), pending(), deaf);
+        let mut wait = Box::pin(wait);
+        assert!(timeout(SECOND, &mut wait).await.is_err());
+        assert_eq!(patrols.tasks(), 1);
+        patrols.tell_end(&2, 5, &"of another step");
+        assert!(timeout(SECOND, &mut wait).await.is_err());
+        patrols.tell_end(&1, 5, &"end");
+        assert_eq!(timeout(SECOND, wait).await, Ok(Some("end")));
+        sleep(SECOND).await;
+        assert_eq!(patrols.tasks(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_a_later_departure_stands() {
+        let patrols: Patrols<u8, &str> = Patrols::default();
+        let mut wait = Box::pin(patrols.wait(1, terms(0), pending(), deaf));
+        assert!(timeout(SECOND, &mut wait).await.is_err());
+        patrols.tell_end(&1, 5, &"later");
+        patrols.tell_end(&1, 4, &"earlier");
+        assert_eq!(timeout(SECOND, wait).await, Ok(Some("later")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_that_was_told_before_is_not_believed() {
+        let patrols: Patrols<u8, &str> = Patrols::default();
+        let mut early = Box::pin(patrols.wait(1, terms(9), pending(), deaf));
+        assert!(timeout(SECOND, &mut early).await.is_err());
+        patrols.tell_end(&1, 5, &"purged since");
+        let mut late = Box::pin(patrols.wait(1, terms(0), pending(), deaf));
+        assert!(timeout(SECOND, &mut late).await.is_err());
+        patrols.tell_end(&1, 5, &"again");
+        assert_eq!(timeout(SECOND, late).await, Ok(Some("again")));
+        assert!(timeout(SECOND, early).await.is_err(), "it asked for later");
+    }
+}

@@ -17,6 +17,8 @@ use super::refusal::Refusal;
 pub enum Door {
     /// TCP, where a browser could knock.
     Tcp,
+    /// TCP with TLS; the roots that the caller's certificate passed, if it was asked for one.
+    Tls(Option<blake3::Hash>),
     /// A unix socket, where none can.
     Unix,
 }
@@ -82,8 +84,10 @@ pub(crate) fn admit(head: &Parts, door: Door, hosts: Option<&[String]>) -> Resul
     let host = names_one_host(head)?;
     ends_in_one_place(&head.headers)?;
     match (door, hosts) {
-        (Door::Tcp, Some(hosts)) => refuse_strangers(&head.headers, host.as_ref(), hosts),
-        (Door::Tcp, None) | (Door::Unix, _) => Ok(()),
+        (Door::Tcp | Door::Tls(_), Some(hosts)) => {
+            refuse_strangers(&head.headers, host.as_ref(), hosts)
+        }
+        (Door::Tcp | Door::Tls(_), None) | (Door::Unix, _) => Ok(()),
     }
 }
 

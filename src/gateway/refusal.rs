@@ -31,6 +31,8 @@ pub(crate) enum Refusal {
     Overloaded,
     /// The gateway is about to exit.
     Draining,
+    /// The connection is from before the roots of callers' certificates changed.
+    Reconnect,
     /// The fetch failed.
     Fetch(Arc<FetchError>),
 }
@@ -47,7 +49,7 @@ impl Refusal {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NotCached => "not_cached",
             Self::Overloaded => "overloaded",
-            Self::Draining => "draining",
+            Self::Draining | Self::Reconnect => "draining",
             Self::Fetch(error) => match &**error {
                 FetchError::Connect(_)
                 | FetchError::Tls(_)
@@ -56,6 +58,7 @@ impl Refusal {
                 FetchError::Malformed(_)
                 | FetchError::Truncated(_)
                 | FetchError::Switched
+                | FetchError::NotModified
                 | FetchError::EchoedSecret => "upstream_invalid",
                 FetchError::NoDescriptor(_) => "overloaded",
                 FetchError::ConnectTimeout | FetchError::Deadline => "upstream_timeout",
@@ -71,7 +74,7 @@ impl Refusal {
             Self::RouteNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotCached => StatusCode::GATEWAY_TIMEOUT,
-            Self::Overloaded | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded | Self::Draining | Self::Reconnect => StatusCode::SERVICE_UNAVAILABLE,
             Self::Fetch(_) if self.code() == "upstream_timeout" => StatusCode::GATEWAY_TIMEOUT,
             Self::Fetch(_) if self.code() == "overloaded" => StatusCode::SERVICE_UNAVAILABLE,
             Self::Fetch(_) => StatusCode::BAD_GATEWAY,
@@ -102,6 +105,9 @@ impl Refusal {
                     .to_owned()
             }
             Self::Draining => "This gateway is shutting down.".to_owned(),
+            Self::Reconnect => "The certificates that callers need have changed since this \
+                                connection was opened; open another."
+                .to_owned(),
             // The variant says what happened; the source may hold what the caller must not see.
             Self::Fetch(error) if self.code() == "upstream_invalid" => {
                 format!("The upstream's answer cannot be used: {error}.")
@@ -122,7 +128,7 @@ impl Refusal {
             Self::Unauthorized => "authentication_error",
             Self::ForbiddenOrigin(_) => "permission_error",
             Self::NotCached => "cache_error",
-            Self::Overloaded | Self::Draining => "overloaded_error",
+            Self::Overloaded | Self::Draining | Self::Reconnect => "overloaded_error",
             Self::Fetch(_) if self.code() == "overloaded" => "overloaded_error",
             Self::Fetch(_) => "upstream_error",
         }
@@ -137,7 +143,7 @@ impl Refusal {
             | Self::RouteNotFound
             | Self::MethodNotAllowed
             | Self::NotCached => Outcome::Refused,
-            Self::Overloaded | Self::Draining | Self::Fetch(_) => Outcome::Failed,
+            Self::Overloaded | Self::Draining | Self::Reconnect | Self::Fetch(_) => Outcome::Failed,
         }
     }
 
@@ -167,6 +173,9 @@ impl Refusal {
             }
             Self::Overloaded | Self::Draining => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            Self::Reconnect => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("0"));
             }
             Self::Fetch(_) if self.code() == "overloaded" => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));

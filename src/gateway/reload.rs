@@ -38,8 +38,9 @@ impl Gateway {
     /// fetches, end as they began, and store nothing.
     pub fn put_in_force(&self, prepared: Prepared) {
         // In this order: see where a flight departs.
-        self.setup.store(prepared.0.into());
+        let before = self.setup.swap(prepared.0.into());
         self.cache.wall_off();
+        before.upstream.retire();
         self.metrics
             .secrets_loaded(wall_clock::seconds_since_1970());
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use hyper::header::HeaderMap;
 use subtle::ConstantTimeEq;
 
+use super::guard::Door;
 use super::metrics::{Metrics, RuleCounters};
 use super::news::Arrived;
 use super::refusal::Refusal;
@@ -49,6 +50,8 @@ pub(super) struct Setup {
     /// Of an open listener: the one account of everybody. Else one a client.
     accounts: Vec<Account>,
     open: bool,
+    /// The roots that a caller's certificate must have passed, where there is TLS.
+    roots: Option<blake3::Hash>,
     hosts: Vec<String>,
     pub(super) upstream: Upstream,
     pub(super) upstream_query: Vec<(String, String)>,
@@ -113,6 +116,7 @@ impl Setup {
             rules: rules.clone(),
             accounts,
             open: config.clients.is_empty(),
+            roots: config.server.tls.as_ref().and_then(config::Tls::roots),
             hosts: config.server.hosts.clone(),
             upstream: Upstream::new(upstream)?,
             upstream_query: upstream.query.clone(),
@@ -134,6 +138,17 @@ impl Setup {
     /// The Host names that it answers to beside loopback, if it is open to everybody.
     pub(super) fn open_to(&self) -> Option<&[String]> {
         self.open.then_some(self.hosts.as_slice())
+    }
+
+    /// A connection that was opened under other roots is not let in by these, whatever else is asked
+    /// for: it could have passed neither configuration.
+    pub(super) fn knows(&self, door: Door) -> Result<(), Refusal> {
+        match door {
+            Door::Tls(passed) if self.roots.is_some() && passed != self.roots => {
+                Err(Refusal::Reconnect)
+            }
+            Door::Tls(_) | Door::Tcp | Door::Unix => Ok(()),
+        }
     }
 
     /// The account of whoever presents a known token. Every token is compared with every known one,

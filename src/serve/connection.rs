@@ -19,7 +19,6 @@ use hyper::service::Service;
 use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -27,6 +26,7 @@ use super::drain::{Phase, Watch};
 use super::listener::Stream;
 use super::patience::{Busy, Limits, Patience, Waiting};
 use super::tls::Tls;
+use super::watched::Watched;
 use crate::gateway::{Answer, Door, Gateway};
 use crate::upstream::Body;
 
@@ -66,6 +66,9 @@ const MOMENT: Duration = Duration::from_millis(20);
 /// When a limit is noticed so late, the process was stopped or starved: bytes that came in time may
 /// lie unread.
 const LATE: Duration = Duration::from_millis(100);
+
+/// How long a handshake that a drain meets may take: some round trips of a far caller.
+const HANDSHAKE_IN_A_DRAIN: Duration = Duration::from_secs(1);
 
 /// HTTP/2: the part of a body that is handed over at once. The peer's taking of the next part is how
 /// we know that it reads.
@@ -176,21 +179,22 @@ impl<R: Respond> Service<Request<Incoming>> for Timed<R> {
     }
 }
 
-/// Serves a connection to its end; one over TCP with `tls`, if there is.
-pub(super) async fn serve(
+/// Serves a connection to its end; one over TCP with `tls`, if there is. `respond` makes what answers
+/// it, once it is clear which way it came in.
+pub(super) async fn serve<R: Respond>(
     stream: Stream,
     tls: Option<Arc<Tls>>,
-    respond: impl Respond,
+    respond: impl FnOnce(Door) -> R,
     limits: Limits,
     watch: Watch,
 ) {
     tracing::trace!("connection accepted");
     let patience = Patience::new(limits);
     let mut timer = pin!(sleep(limits.header));
-    let stream = match (stream, tls) {
+    let stream = match (stream, &tls) {
         (Stream::Tcp(stream), Some(tls)) => {
             // Boxed: a plain connection carries no room for it.
-            let handshake = Box::pin(secured(stream, &tls, timer.as_mut(), &watch));
+            let handshake = Box::pin(secured(stream, tls, timer.as_mut(), &watch));
             let Some(stream) = handshake.await else {
                 return;
             };
@@ -198,8 +202,9 @@ pub(super) async fn serve(
         }
         (stream, _) => stream,
     };
+    let door = stream.door();
     let service = Timed {
-        respond: Arc::new(respond),
+        respond: Arc::new(respond(door)),
         patience: Arc::clone(&patience),
     };
     let http2 = stream.is_http2();
@@ -246,6 +251,7 @@ pub(super) async fn serve(
                 }
             }
         }
+        () = outgrown(tls.as_deref(), door) => End::Draining,
     };
     match end {
         End::Over => {}
@@ -263,22 +269,41 @@ pub(super) async fn serve(
     }
 }
 
-/// The stream after its handshake; none if that failed, took until `timer`, or met the drain.
+/// The stream after its handshake; none if that failed, or took until `timer`, or too long for the
+/// drain.
 async fn secured(
     stream: TcpStream,
     tls: &Tls,
     timer: Pin<&mut Sleep>,
     watch: &Watch,
 ) -> Option<Stream> {
-    tokio::select! {
-        secured = tls.handshake(stream) => match secured {
-            Ok(stream) => return Some(Stream::Tls(Box::new(stream))),
-            Err(error) => tracing::debug!(%error, "connection closed: no TLS handshake"),
-        },
-        () = timer => tracing::debug!("connection closed: its handshake took too long"),
-        () = watch.reached(Phase::Draining) => {}
+    let mut handshake = pin!(tls.handshake(stream));
+    let secured = tokio::select! {
+        secured = handshake.as_mut() => Some(secured),
+        () = timer => None,
+        // Its request may be on the way already.
+        () = watch.reached(Phase::Draining) => {
+            tokio::time::timeout(HANDSHAKE_IN_A_DRAIN, handshake).await.ok()
+        }
+    };
+    match secured {
+        Some(Ok(secured)) => return Some(Stream::Tls(Box::new(secured))),
+        // Whoever only looks whether the port is open gets no line of an operator's.
+        Some(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            tracing::debug!(%error, "connection closed: no TLS handshake");
+        }
+        Some(Err(error)) => tracing::info!(%error, "connection closed: no TLS handshake"),
+        None => tracing::debug!("connection closed: its handshake took too long"),
     }
     None
+}
+
+/// Returns once a connection through this door would not be let in any more.
+async fn outgrown(tls: Option<&Tls>, door: Door) {
+    match (tls, door) {
+        (Some(tls), Door::Tls(roots)) => tls.outgrown(roots).await,
+        (_, Door::Tcp | Door::Unix) | (None, Door::Tls(_)) => std::future::pending().await,
+    }
 }
 
 /// Why a connection is served no longer.
@@ -289,7 +314,7 @@ enum End {
     TooSlow,
     /// No request came for longer than the limit.
     Idle,
-    /// The gateway is ending.
+    /// The gateway is ending, or does not let in any more what came this way.
     Draining,
 }
 
@@ -325,68 +350,4 @@ async fn timed<C: Future>(
         Poll::Pending
     })
     .await
-}
-
-/// The bytes of a connection, watched.
-struct Watched {
-    stream: Stream,
-    patience: Arc<Patience>,
-}
-
-impl Watched {
-    fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        match &written {
-            Poll::Ready(Ok(bytes)) => self.patience.sent(*bytes),
-            Poll::Pending => self.patience.sent(0),
-            Poll::Ready(Err(_)) => {}
-        }
-        written
-    }
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if buf.filled().len() > before {
-            self.patience.received(&buf.filled()[before..]);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.note(written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.note(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }

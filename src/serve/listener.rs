@@ -13,12 +13,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
-use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 
 use super::drain::{Phase, Watch};
-use super::tls::H2;
+use super::tls::{H2, Secured};
 use crate::config::Address;
+use crate::gateway::Door;
 
 /// After an error that the next accept would meet again (no descriptors left), long enough not to
 /// spin and short enough to recover well within a second.
@@ -48,7 +48,7 @@ pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
     /// A TCP one after its handshake; boxed, so that plain ones stay small.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<Secured>),
 }
 
 impl Stream {
@@ -56,7 +56,16 @@ impl Stream {
     pub(super) fn is_http2(&self) -> Option<bool> {
         match self {
             Self::Tcp(_) | Self::Unix(_) => None,
-            Self::Tls(stream) => Some(stream.get_ref().1.alpn_protocol() == Some(H2)),
+            Self::Tls(tls) => Some(tls.stream.get_ref().1.alpn_protocol() == Some(H2)),
+        }
+    }
+
+    /// Which way its requests come in.
+    pub(super) fn door(&self) -> Door {
+        match self {
+            Self::Tcp(_) => Door::Tcp,
+            Self::Unix(_) => Door::Unix,
+            Self::Tls(tls) => Door::Tls(tls.roots),
         }
     }
 }
@@ -111,20 +120,18 @@ impl Listener {
                 drop(slot);
             });
         };
-        let accept = async {
-            loop {
-                // First the connection, then its slot: an idle listener holds none back from others.
-                let stream = self.next().await;
-                let slot = Arc::clone(&slots)
-                    .acquire_owned()
-                    .await
-                    .expect("the semaphore is never closed");
-                take(stream, slot);
-            }
-        };
-        tokio::select! {
-            () = watch.reached(Phase::Draining) => {}
-            () = accept => {}
+        loop {
+            // First the connection, then its slot: an idle listener holds none back from others.
+            let stream = tokio::select! {
+                stream = self.next() => stream,
+                () = watch.reached(Phase::Draining) => break,
+            };
+            // In a drain, too, slots become free, and who was accepted is answered.
+            let slot = Arc::clone(&slots)
+                .acquire_owned()
+                .await
+                .expect("the semaphore is never closed");
+            take(stream, slot);
         }
         // Whom the kernel has let in by now may have asked already.
         while let Ok(slot) = Arc::clone(&slots).try_acquire_owned()
@@ -200,7 +207,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(tls) => Pin::new(&mut tls.stream).poll_read(cx, buf),
         }
     }
 }
@@ -214,7 +221,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(tls) => Pin::new(&mut tls.stream).poll_write(cx, buf),
         }
     }
 
@@ -226,7 +233,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(tls) => Pin::new(&mut tls.stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -238,7 +245,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             // Neither kind of socket buffers.
             Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(&mut tls.stream).poll_flush(cx),
         }
     }
 
@@ -246,7 +253,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(&mut tls.stream).poll_shutdown(cx),
         }
     }
 }
@@ -289,7 +296,11 @@ mod tests {
             TlsAcceptor::from(Arc::new(server)).accept(near.unwrap().0),
             connector.connect(name, far.unwrap())
         );
-        (Stream::Tls(Box::new(near.unwrap())), far.unwrap())
+        let (stream, roots) = (near.unwrap(), None);
+        (
+            Stream::Tls(Box::new(Secured { stream, roots })),
+            far.unwrap(),
+        )
     }
 
     #[tokio::test]

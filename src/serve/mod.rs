@@ -11,6 +11,7 @@ mod health;
 mod listener;
 mod patience;
 mod tls;
+mod watched;
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,7 +26,7 @@ pub use drain::Phase;
 pub use health::{HealthError, check_ready};
 
 use crate::config::{Address, Config};
-use crate::gateway::{Counted, Door, Gateway};
+use crate::gateway::{Counted, Gateway};
 use admin::Desk;
 use connection::Data;
 use descriptors::Shares;
@@ -99,10 +100,6 @@ impl Edge {
         for listener in listeners {
             let address = listener.address().clone();
             tracing::info!(on = %"data", %address, "listening");
-            let door = match &address {
-                Address::Tcp(_) => Door::Tcp,
-                Address::Unix(_) => Door::Unix,
-            };
             data.push(address);
             let (gateway, watch, tls) = (Arc::clone(gateway), watch.clone(), tls.clone());
             connections.spawn(listener.accept(
@@ -114,8 +111,8 @@ impl Edge {
                     let (gateway, watch) = (Arc::clone(&gateway), watch.clone());
                     let tls = tls.clone();
                     async move {
-                        let service = Data { gateway, door };
-                        connection::serve(stream, tls, service, limits, watch).await;
+                        let data = |door| Data { gateway, door };
+                        connection::serve(stream, tls, data, limits, watch).await;
                         drop(open);
                     }
                 },
@@ -136,8 +133,9 @@ impl Edge {
             until_the_end.clone(),
             admin_tasks.clone(),
             move |stream| {
-                let service = admin::service(Arc::clone(&at_the_desk));
-                connection::serve(stream, None, service, limits, until_the_end.clone())
+                let desk = Arc::clone(&at_the_desk);
+                let desk = |_| admin::service(desk);
+                connection::serve(stream, None, desk, limits, until_the_end.clone())
             },
         ));
         Ok(Self {

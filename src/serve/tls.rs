@@ -4,12 +4,12 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::crypto::ring::default_provider;
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::SingleCertAndKey;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -23,33 +23,65 @@ const HTTP_1_1: &[u8] = b"http/1.1";
 
 /// Secures connections with the certificate in force.
 pub(super) struct Tls {
-    current: ArcSwap<ServerConfig>,
+    current: watch::Sender<Current>,
+}
+
+#[derive(Clone)]
+struct Current {
+    server: Arc<ServerConfig>,
+    /// Of callers' certificates; none: they need not have one.
+    roots: Option<blake3::Hash>,
+}
+
+/// A connection after its handshake.
+#[derive(Debug)]
+pub(super) struct Secured {
+    pub(super) stream: TlsStream<TcpStream>,
+    /// What the caller's certificate passed.
+    pub(super) roots: Option<blake3::Hash>,
 }
 
 impl Tls {
     pub(super) fn new(tls: &config::Tls) -> Self {
         Self {
-            current: ArcSwap::new(server(tls)),
+            current: watch::Sender::new(current(tls)),
         }
     }
 
     /// Puts another certificate in force, and other roots for callers: for connections whose
-    /// handshake begins from now on. Open ones live on as they are.
+    /// handshake begins from now on. Open ones live on, unless they are [`Tls::outgrown`].
     pub(super) fn replace(&self, tls: &config::Tls) {
-        self.current.store(server(tls));
+        self.current.send_replace(current(tls));
+    }
+
+    /// Returns once callers need a certificate that passes other roots than these.
+    pub(super) async fn outgrown(&self, roots: Option<blake3::Hash>) {
+        let mut current = self.current.subscribe();
+        // It fails only when nobody can replace anything any more.
+        let outgrown = |now: &Current| now.roots.is_some() && now.roots != roots;
+        if current.wait_for(outgrown).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// The server's side of the handshake; it has no time limit of its own.
-    pub(super) async fn handshake(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        TlsAcceptor::from(self.current.load_full())
-            .accept(stream)
-            .await
+    pub(super) async fn handshake(&self, stream: TcpStream) -> io::Result<Secured> {
+        let Current { server, roots } = self.current.borrow().clone();
+        let stream = TlsAcceptor::from(server).accept(stream).await?;
+        Ok(Secured { stream, roots })
     }
 }
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Tls")
+    }
+}
+
+fn current(tls: &config::Tls) -> Current {
+    Current {
+        server: server(tls),
+        roots: tls.roots(),
     }
 }
 

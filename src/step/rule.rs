@@ -370,6 +370,20 @@ mod tests {
     }
 
     #[test]
+    fn the_built_in_rule_reads_back_as_documented() {
+        let rule = Rule::run_step();
+        assert_eq!(rule.name(), "run-step");
+        assert_eq!(rule.object(), "thread.run.step");
+        let terminal: Vec<&str> = rule.terminal().collect();
+        assert_eq!(terminal, ["completed", "failed", "cancelled", "expired"]);
+        assert!(rule.query().eq(["include[]"]));
+        let path = "/threads/{thread_id}/runs/{run_id}/steps/{step_id}";
+        assert_eq!(rule.path().to_string(), path);
+        let list = rule.list().map(ToString::to_string);
+        assert_eq!(list.as_deref(), path.strip_suffix("/{step_id}"));
+    }
+
+    #[test]
     fn a_template_is_made_of_plain_words_and_parameters() {
         use RuleError::{Parameter, Prefixed, Repeated};
         let text = str::to_owned;
@@ -395,7 +409,7 @@ mod tests {
 
     #[test]
     fn templates_overlap_where_one_path_could_be_both() {
-        let template = |text| Template::parse(text).unwrap();
+        let template = |text: &str| Template::parse(text).unwrap();
         for (one, other, expected) in [
             ("/a/{b}", "/a/{c}", true),
             ("/a/{b}", "/a/c", true),
@@ -411,6 +425,15 @@ mod tests {
             assert_eq!(other.overlaps(&one), expected, "{other:?} and {one:?}");
         }
         assert_eq!(format!("{:?}", template("/a/{b}")), "`/a/{b}`");
+        let rule = |path: &str, list: Option<&str>| Rule {
+            path: template(path),
+            list: list.map(template),
+            ..Rule::run_step()
+        };
+        let listed = rule("/a/{b}", Some("/a"));
+        assert!(listed.overlaps(&rule("/{x}", None)));
+        assert!(rule("/{x}/{y}", None).overlaps(&listed));
+        assert!(!listed.overlaps(&rule("/b/{b}", Some("/b"))));
     }
 
     #[test]

@@ -383,6 +383,10 @@ mod tests {
                 with(r#""status":"completed""#, r#""status":null"#),
                 NotFinal,
             ),
+            (
+                with(r#""status":"completed""#, r#""status":true"#),
+                NotFinal,
+            ),
             (with(r#""status":"completed""#, r#""status":-1"#), NotFinal),
             (with(r#""status":"completed""#, r#""status":1.5"#), NotFinal),
             (
@@ -415,10 +419,19 @@ mod tests {
                 with(r#""id":"step_1""#, r#""id":"step_1","id":"step_1""#),
                 DuplicateMember,
             ),
+            (
+                with(r#""run_id":"#, r#""run_id":"run_2","run_id":"#),
+                DuplicateMember,
+            ),
+            (
+                with(r#""thread_id":"#, r#""thread_id":7,"thread_id":"#),
+                DuplicateMember,
+            ),
             (with(r#""id":"step_1""#, r#""id":"step_2""#), WrongId),
             (with(r#""id":"step_1""#, r#""id":"step_1 ""#), WrongId),
             (with(r#""id":"step_1","#, ""), WrongId),
             (with(r#""run_id":"run_1""#, r#""run_id":1"#), WrongId),
+            (with(r#""run_id":"run_1""#, r#""run_id":null"#), WrongId),
             (
                 with(r#""thread_id":"thread_1""#, r#""thread_id":"thread_2""#),
                 WrongId,
@@ -450,6 +463,15 @@ mod tests {
             Err(NotJson),
             "invalid UTF-8 in a skipped member"
         );
+    }
+
+    #[test]
+    fn every_reason_has_a_word_of_its_own() {
+        let mut words = NotStored::ALL.map(NotStored::as_str);
+        let is_plain = |word: &str| word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        assert!(words.iter().all(|word| !word.is_empty() && is_plain(word)));
+        words.sort_unstable();
+        assert!(words.windows(2).all(|pair| pair[0] != pair[1]), "{words:?}");
     }
 
     #[test]

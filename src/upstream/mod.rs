@@ -76,6 +76,9 @@ pub enum FetchError {
     /// 101 without being asked.
     #[error("unrequested protocol switch")]
     Switched,
+    /// 304, although no condition goes up: a caller that has one would take it for its own answer.
+    #[error("unrequested 304 Not Modified")]
+    NotModified,
     /// The answer holds an injected secret.
     #[error("answer echoes an injected secret")]
     EchoedSecret,
@@ -142,6 +145,12 @@ impl Upstream {
         })
     }
 
+    /// Keeps no connection from now on: another configuration is in force, and those who came under
+    /// this one, which may wait long, must not keep descriptors from the others.
+    pub fn retire(&self) {
+        self.pool.retire();
+    }
+
     /// Fetches, and holds a body of up to `limit` bytes; a larger one is handed over half read.
     ///
     /// # Errors
@@ -161,6 +170,9 @@ impl Upstream {
         let (head, incoming) = response.into_parts();
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(FetchError::Switched);
+        }
+        if head.status == StatusCode::NOT_MODIFIED {
+            return Err(FetchError::NotModified);
         }
         let passage = Passage::new(incoming, self.pool.lease(connection), call.deadline);
         let body = passage.gather(limit).await?;

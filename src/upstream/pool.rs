@@ -51,6 +51,8 @@ struct State {
     idle: Vec<Idle>,
     shared: Option<(u64, http2::SendRequest<RequestBody>)>,
     generations: u64,
+    /// No connection is kept any more.
+    retired: bool,
 }
 
 #[derive(Debug)]
@@ -128,6 +130,9 @@ impl Lease {
             Connection::Exclusive { sender, heard } if !sender.is_closed() => {
                 let now = Instant::now();
                 let mut state = lock(&self.state);
+                if state.retired {
+                    return;
+                }
                 // The oldest are in front.
                 let stale = state
                     .idle
@@ -156,6 +161,14 @@ impl Pool {
             failures: AtomicU64::new(0),
             drivers: TaskTracker::new(),
         }
+    }
+
+    /// From now on no connection outlives the request that it was opened for: few will still come.
+    pub(super) fn retire(&self) {
+        let mut state = lock(&self.state);
+        state.retired = true;
+        state.idle.clear();
+        state.shared = None;
     }
 
     pub(super) fn lease(&self, connection: Connection) -> Lease {
@@ -255,7 +268,9 @@ impl Pool {
         let mut state = lock(&self.state);
         state.generations += 1;
         let generation = state.generations;
-        state.shared = Some((generation, sender.clone()));
+        if !state.retired {
+            state.shared = Some((generation, sender.clone()));
+        }
         Ok(Connection::Shared { sender, generation })
     }
 

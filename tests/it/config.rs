@@ -2,6 +2,7 @@
 
 mod files;
 mod headers;
+mod misplaced;
 mod printing;
 mod tls;
 

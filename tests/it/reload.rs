@@ -5,6 +5,7 @@ mod broken;
 mod changes;
 mod flights;
 mod load;
+mod pipes;
 mod secrets;
 mod signals;
 mod tokens;

@@ -58,7 +58,7 @@ fn variable(text: &str, name: &str) -> Option<String> {
     }
 }
 
-fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
+fn parse(text: &str, env: &(dyn Fn(&str) -> Option<String> + Sync)) -> Result<Config, Problems> {
     Config::parse(
         text,
         &Sources {

@@ -86,9 +86,18 @@ impl Caller {
 
     /// All that comes back for a question on a connection of its own, and how the connection ended.
     pub(super) async fn asks(&self, address: SocketAddr, path: &str) -> (Vec<u8>, io::Result<()>) {
+        match within("a connection", TcpStream::connect(address)).await {
+            Ok(tcp) => self.asks_on(tcp, path).await,
+            Err(error) => (Vec::new(), Err(error)),
+        }
+    }
+
+    /// The same on a connection that is there.
+    pub(super) async fn asks_on(&self, tcp: TcpStream, path: &str) -> (Vec<u8>, io::Result<()>) {
         let mut said = Vec::new();
         let ended = async {
-            let mut stream = self.try_connect(address).await?;
+            let connector = TlsConnector::from(Arc::clone(&self.0));
+            let mut stream = connector.connect(here(), tcp).await?;
             let question = head("GET", path, "127.0.0.1", &[("connection", "close")]);
             stream.write_all(question.as_bytes()).await?;
             stream.read_to_end(&mut said).await.map(drop)

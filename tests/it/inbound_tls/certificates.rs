@@ -157,3 +157,29 @@ async fn renewed_files_are_taken_up_once_they_belong_together() {
     let renewed = async || shown(&caller.try_connect(gateway.data).await.unwrap()) != before;
     until("the new certificate to be shown", renewed).await;
 }
+
+/// It passed neither the certificates of the one configuration nor, perhaps, the tokens of the other.
+#[tokio::test]
+async fn whoever_came_under_other_roots_is_not_let_in_by_the_new_ones() {
+    let (authority, gateway, origin) = secured(TWO_CLIENTS).await;
+    let caller = Caller::new(&authority, With::default());
+    let server = authority.identity("server", Flaw::None).toml();
+    let asking = format!("{server}client_ca = {:?}\n", authority.file());
+    let mut idle = caller.raw(&gateway).await;
+    let mut asked = caller.raw(&gateway).await;
+    for raw in [&mut idle, &mut asked] {
+        raw.send(head("GET", STEP, "127.0.0.1", &[])).await;
+        assert_eq!(raw.answer().await.status, 401);
+    }
+    // On its way when the new roots come; which of both is seen first is left to chance.
+    asked.send(head("GET", STEP, "127.0.0.1", &[])).await;
+    gateway.take_up(&origin, &asking);
+    let said = asked.rest().await;
+    let said = String::from_utf8_lossy(&said);
+    assert!(
+        said.is_empty() || said.starts_with("HTTP/1.1 503") || said.starts_with("HTTP/1.1 401"),
+        "{said}"
+    );
+    assert!(idle.rest().await.is_empty(), "it is ended without a word");
+    assert_eq!(origin.count(), 0);
+}

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
 use super::caller::{Caller, With};
 use super::{H2, secured};
 use crate::support::raw::head;
-use crate::support::{Act, Gate, STEP, body, within};
+use crate::support::tls::{Authority, Flaw};
+use crate::support::{Act, Gate, Origin, Process, STEP, body, within};
 
 /// Everything until the peer says close_notify; an end without it is a failure.
 async fn until_goodbye(stream: &mut TlsStream<TcpStream>) -> Vec<u8> {
@@ -100,4 +102,29 @@ async fn a_drain_does_not_wait_for_handshakes() {
     assert!(since.elapsed() < Duration::from_secs(3));
     silent.rest().await;
     stalled.rest().await;
+}
+
+#[tokio::test]
+async fn a_drain_answers_whose_handshake_it_meets() {
+    let authority = Authority::new();
+    let origin = Origin::start().await;
+    let identity = authority.identity("server", Flaw::None);
+    let process = Process::start(&origin, &identity.toml(), "info").await;
+    let address = process.data;
+    process.signal("STOP").await;
+    let mut asked = JoinSet::new();
+    for _ in 0..5 {
+        let caller = Caller::new(&authority, With::default());
+        // The kernel accepts it, and takes its first words.
+        let tcp = TcpStream::connect(address).await.unwrap();
+        asked.spawn(async move { caller.asks_on(tcp, STEP).await });
+    }
+    process.terminate().await;
+    process.signal("CONT").await;
+    while let Some(answer) = asked.join_next().await {
+        let (said, ended) = answer.unwrap();
+        ended.unwrap();
+        assert!(said.ends_with(&body("completed")));
+    }
+    assert!(process.exit().await.0.success());
 }

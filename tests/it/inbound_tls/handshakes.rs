@@ -123,7 +123,7 @@ async fn tls_1_1_is_refused() {
 const TLS_1_2: [(usize, &[u8]); 2] = [(9, &[3, 3]), (43, &[0, 43, 0, 3, 2, 3, 3])];
 
 #[tokio::test]
-async fn a_failed_handshake_is_a_debug_line_and_no_log_has_the_key() {
+async fn a_failed_handshake_is_a_line_and_no_log_has_the_key() {
     let authority = Authority::new();
     let origin = Origin::start().await;
     let identity = authority.identity("server", Flaw::None);
@@ -137,7 +137,7 @@ async fn a_failed_handshake_is_a_debug_line_and_no_log_has_the_key() {
     let (_, output) = within("the end", gateway.exit()).await;
     let mut lines = output.lines().filter(|line| line.contains("handshake"));
     let line = lines.next().unwrap();
-    assert!(line.contains("DEBUG") && lines.next().is_none(), "{output}");
+    assert!(line.contains("INFO") && lines.next().is_none(), "{output}");
     let key = std::fs::read_to_string(identity.key).unwrap();
     for line in key.lines().filter(|line| !line.starts_with('-')) {
         assert!(!output.contains(line));

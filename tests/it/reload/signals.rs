@@ -1,10 +1,5 @@
 //! SIGHUP when it does not fit: often, in a drain, without a file.
 
-use std::fs;
-use std::os::unix::fs::OpenOptionsExt;
-
-use tokio::process::Command;
-
 use super::{KEY, LISTEN, keys, start, toward};
 use crate::support::process::{FILE, folder};
 use crate::support::raw::head;
@@ -54,31 +49,6 @@ async fn a_signal_in_a_drain_is_harmless() {
     let (status, output) = process.exit().await;
     assert_eq!(status.code(), Some(0), "{output}");
     assert_eq!(keys(&origin), ["the-key"]);
-}
-
-#[tokio::test]
-async fn a_file_that_never_ends_keeps_nobody_from_ending_the_gateway() {
-    const O_NONBLOCK: i32 = 0o4000;
-    let origin = Origin::start().await;
-    let process = start(&toward(&origin, KEY), &[("key", "the-key")]).await;
-    let file = process.path(FILE);
-    fs::remove_file(&file).unwrap();
-    let made = Command::new("mkfifo").arg(&file).status().await;
-    assert!(made.unwrap().success());
-    process.signal("HUP").await;
-    let mut pipe = fs::File::options();
-    pipe.write(true).custom_flags(O_NONBLOCK);
-    // It can be opened once somebody reads from the other end.
-    let mut held = None;
-    until("a reader", || {
-        held = pipe.open(&file).ok();
-        std::future::ready(held.is_some())
-    })
-    .await;
-    assert_eq!(process.get(STEP, &[]).await.status, 200);
-    process.terminate().await;
-    let (status, output) = process.exit().await;
-    assert_eq!(status.code(), Some(0), "{output}");
 }
 
 #[tokio::test]

@@ -85,3 +85,21 @@ async fn the_admin_listeners_token_rotates() {
     assert_eq!(admin(&process, "/status", "old-token").await.status, 401);
     assert_eq!(admin(&process, "/status", "new-token").await.status, 200);
 }
+
+#[tokio::test]
+async fn a_reload_that_takes_all_clients_away_is_warned_of_once() {
+    let origin = Origin::start().await;
+    let client = "[[client]]\nname = \"billing\"\ntoken = { file = \"token\" }\n";
+    let process = start(&toward(&origin, client), &[("token", "the-token")]).await;
+    process.configure(&toward(&origin, "")).await;
+    assert_eq!(process.get(STEP, &[]).await.status, 200);
+    process
+        .configure(&toward(&origin, "timeout = \"3s\"\n"))
+        .await;
+    process.terminate().await;
+    let (_, output) = process.exit().await;
+    let warned = |line: &&str| {
+        line.contains("WARN") && line.contains("no clients any more: whoever reaches the listener")
+    };
+    assert_eq!(output.lines().filter(warned).count(), 1, "{output}");
+}

@@ -1,6 +1,6 @@
 //! In the status: an upstream that says no, and lies about the step while it does.
 
-use crate::kind::{Expect, HELD, Harm, Kind, PASSED};
+use crate::kind::{Expect, HELD, Harm, INVALID, Kind, PASSED};
 use crate::origin::script::{head, whole};
 use crate::origin::{Material, Move};
 
@@ -134,7 +134,7 @@ pub(crate) const KINDS: &[Kind] = &[
     answer(
         "304_unasked",
         |_| vec![Move::Send(head("304 Not Modified", &["etag: \"x\""]))],
-        PASSED,
+        INVALID,
     ),
     answer("999", |_| says("999 Odd", &[]), PASSED),
 ];

@@ -126,6 +126,21 @@ async fn c30_a_long_head_behind_some_1xx_is_no_flood() {
 }
 
 #[tokio::test]
+async fn c22_an_unrequested_304_is_a_502_and_confirms_nothing() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    origin.next(vec![Act::Send(respond(
+        "304 Not Modified",
+        &[("ETag", "\"x\"")],
+        "",
+    ))]);
+    let answer = gateway.get_with(STEP, &[("If-None-Match", "\"x\"")]).await;
+    assert_eq!(answer.status, 502);
+    assert_eq!(answer.code().as_deref(), Some("upstream_invalid"));
+    assert_nothing_was_stored(&gateway, "304").await;
+}
+
+#[tokio::test]
 async fn c22_an_unrequested_protocol_switch_is_a_502_and_no_tunnel() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
