@@ -25,7 +25,10 @@
 //! # Bounds
 //! Memory: `cache.max_bytes` for what is stored, `upstream.max_in_flight` ×
 //! `cache.max_entry_bytes` for what is under way, and some kilobytes a connection. A larger body
-//! passes through without being held.
+//! passes through without being held. All threads share one heap: of glibc's own, one a thread, each
+//! would keep what bodies leave behind.
+
+#![forbid(unsafe_code)]
 
 pub mod cache;
 pub mod config;

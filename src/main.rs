@@ -25,6 +25,7 @@ const BAD_USAGE: u8 = 2;
 const BAD_CONFIGURATION: u8 = 78;
 
 fn main() -> ExitCode {
+    share_one_heap();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -48,6 +49,20 @@ fn main() -> ExitCode {
         Command::Demo(options) => run_demo(&cli.settings, &options),
     }
 }
+
+/// By itself glibc gives each thread a heap of its own, which keeps what bodies leave behind in it:
+/// resident memory could grow to `cache.max_bytes` times the threads. To be called before any other
+/// thread runs.
+#[cfg(target_env = "gnu")]
+#[expect(unsafe_code, reason = "there is no safe way to ask glibc for one heap")]
+fn share_one_heap() {
+    // SAFETY: mallopt only sets a number of glibc's, and no other thread allocates yet.
+    let set = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    debug_assert_eq!(set, 1, "mallopt(M_ARENA_MAX) takes 1");
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn share_one_heap() {}
 
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()

@@ -100,6 +100,8 @@ impl Memory {
             entry,
         });
         self.steps.insert(key.step.clone(), variants.into());
+        // By itself moka would evict up to 64 stores later: 64 MiB beyond `max_bytes`.
+        self.steps.run_pending_tasks();
         Ok(())
     }
 

@@ -51,6 +51,14 @@ impl Process {
         Self::run(shell, &origin.url(), ANY, toml, "info").await
     }
 
+    /// With so many worker threads, whatever the machine has.
+    pub(crate) async fn start_with_workers(origin: &Origin, workers: usize, toml: &str) -> Self {
+        let mut shell = Command::new("/bin/sh");
+        let prepared = format!("TOKIO_WORKER_THREADS={workers} exec \"$0\" \"$@\"");
+        shell.args(["-c", &prepared, PROGRAM]);
+        Self::run(shell, &origin.url(), ANY, toml, "info").await
+    }
+
     /// In front of any URL.
     pub(crate) async fn start_before(upstream: &str, toml: &str, filter: &str) -> Self {
         Self::run(Command::new(PROGRAM), upstream, ANY, toml, filter).await
