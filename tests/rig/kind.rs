@@ -131,12 +131,6 @@ pub(crate) const UNREACHABLE: Expect = error(&["upstream_unreachable"]);
 /// Lost in the middle: which of the two it is depends on how far it came.
 pub(crate) const BROKEN: Expect = error(&["upstream_unreachable", "upstream_invalid"]);
 pub(crate) const TIMEOUT: Expect = error(&["upstream_timeout"]);
-/// A reset may take along what was sent before it: then too little came to begin an answer.
-pub(crate) const CUT_OR_BROKEN: Expect = Expect {
-    cut: true,
-    ..BROKEN
-};
-pub(crate) const STALLED: Expect = error(&["upstream_timeout", "upstream_unreachable"]);
 /// Read leniently, or not at all.
 pub(crate) const LENIENT: Expect = Expect {
     right: true,

@@ -1,6 +1,6 @@
 //! At the upstream's door: TCP and TLS.
 
-use crate::kind::{Harm, Kind, RIGHT, STALLED, TIMEOUT, UNREACHABLE};
+use crate::kind::{Harm, Kind, RIGHT, TIMEOUT, UNREACHABLE};
 use crate::origin::{Door, Flaw, Move, script};
 
 pub(crate) const KINDS: &[Kind] = &[
@@ -10,8 +10,7 @@ pub(crate) const KINDS: &[Kind] = &[
     Kind::plain("reset_on_accept", Harm::Door(Door::Reset), UNREACHABLE),
     Kind::plain("closed_on_accept", Harm::Door(Door::Closed), UNREACHABLE),
     Kind::plain("slow_accept", Harm::Door(Door::Slow), RIGHT),
-    // Now and then the change of listeners resets the connection before it can stall.
-    Kind::tls("tls_stalled", Harm::Door(Door::Silent), STALLED),
+    Kind::tls("tls_stalled", Harm::Door(Door::Silent), TIMEOUT),
     Kind::tls("tls_reset", Harm::Door(Door::Reset), UNREACHABLE),
     Kind::tls(
         "tls_reset_after_hello",

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{DRIP, SHORT};
-use crate::kind::{CUT, CUT_OR_BROKEN, Expect, Harm, INVALID, Kind, PASSED, RIGHT, TIMEOUT};
+use crate::kind::{CUT, Expect, Harm, INVALID, Kind, PASSED, RIGHT, TIMEOUT};
 use crate::origin::script::{chunk, chunked, head, whole};
 use crate::origin::{Material, Move};
 
@@ -196,8 +196,8 @@ pub(crate) const KINDS: &[Kind] = &[
     ),
     answer(
         "too_large_reset",
-        |m| vec![large_front(m), Move::Reset],
-        CUT_OR_BROKEN,
+        |m| vec![large_front(m), Move::Settle, Move::Reset],
+        CUT,
     ),
     answer(
         "too_large_stalls",

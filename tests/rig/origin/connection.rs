@@ -1,17 +1,19 @@
 //! An HTTP/1.1 connection, plain or over TLS: requests read and checked, answers good or harmful.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 
 use super::inspect::Inspected;
 use super::script::{chunked, whole};
-use super::{Material, Move, Shared};
+use super::{Material, Move, PATIENCE, Shared};
 use crate::dice::Dice;
 use crate::kind::Harm;
 use crate::step::{Edition, Step};
@@ -99,6 +101,7 @@ fn said(moves: &[Move]) -> Vec<u8> {
         Move::Pause(_)
         | Move::Repeat(..)
         | Move::Stall
+        | Move::Settle
         | Move::Reset
         | Move::Close
         | Move::Hush => None,
@@ -142,6 +145,10 @@ async fn perform(io: &mut Io, next: Move) -> io::Result<After> {
             while io.read(&mut ignored).await? > 0 {}
             return Ok(After::Over);
         }
+        Move::Settle => {
+            io.flush().await?;
+            arrived(io.tcp()).await?;
+        }
         Move::Reset => {
             io.flush().await?;
             io.tcp().set_zero_linger()?;
@@ -158,6 +165,38 @@ async fn perform(io: &mut Io, next: Move) -> io::Result<After> {
     }
     io.flush().await?;
     Ok(After::On)
+}
+
+/// Waits until nothing that was sent is unread at the other end, which is on this machine, or until
+/// that takes too long.
+async fn arrived(tcp: &TcpStream) -> io::Result<()> {
+    let (near, far) = (hex(tcp.local_addr()?), hex(tcp.peer_addr()?));
+    let ends = [format!("{near} {far} "), format!("{far} {near} ")];
+    let unread = async {
+        loop {
+            let sockets = tokio::fs::read_to_string("/proc/net/tcp").await?;
+            // Of both ends: neither still to be sent here, nor to be read there.
+            let waiting = sockets
+                .lines()
+                .filter(|line| ends.iter().any(|both| line.contains(both)))
+                .filter_map(|line| line.split_whitespace().nth(4))
+                .any(|queues| queues != "00000000:00000000");
+            if !waiting {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(PATIENCE, unread).await.unwrap_or(Ok(()))
+}
+
+/// As `/proc/net/tcp` has it: the address in the machine's order of bytes.
+fn hex(address: SocketAddr) -> String {
+    let SocketAddr::V4(address) = address else {
+        return String::new();
+    };
+    let ip = u32::from_ne_bytes(address.ip().octets());
+    format!("{ip:08X}:{:04X}", address.port())
 }
 
 /// The next head with its empty line; None where the connection ends. Nothing but GET comes up, so

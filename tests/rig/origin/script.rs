@@ -14,6 +14,8 @@ pub(crate) enum Move {
     Repeat(Vec<u8>, Duration),
     /// Silence, until the gateway leaves.
     Stall,
+    /// Until the gateway has read all that was sent: a reset takes along what is still on its way.
+    Settle,
     /// RST.
     Reset,
     /// A goodbye: FIN, over TLS after close_notify.

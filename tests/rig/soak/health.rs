@@ -7,11 +7,6 @@ use crate::gateway::Gateway;
 /// In a soak of seconds so many samples, else one a second.
 const SAMPLES: u32 = 400;
 
-/// One figure is taken from this time, or from a tenth of a shorter soak: a single sample would show
-/// what is open at that moment. Within it each kind of outage has come once, and the connections that
-/// it left idle are closed.
-const AROUND: Duration = Duration::from_secs(60);
-
 /// A tenth is the most that it may grow after the first tenth. In a shorter soak not every kind of
 /// outage has come by then, and memory is still finding its level: so much more is not taken for
 /// growth.
@@ -29,7 +24,6 @@ struct Sample {
 pub(super) struct Health {
     start: Sample,
     samples: Vec<Sample>,
-    around: usize,
     is_short: bool,
 }
 
@@ -43,8 +37,6 @@ impl Health {
         Self {
             start: look(gateway),
             samples: Vec::new(),
-            around: usize::try_from(AROUND.as_millis() / pace(duration).as_millis().max(1))
-                .unwrap_or(usize::MAX),
             is_short: duration < SHORT,
         }
     }
@@ -55,10 +47,11 @@ impl Health {
 
     /// Whether it has grown, and lines of a table.
     pub(super) fn report(&self) -> (bool, String) {
-        let tenth = self.samples.len() / 10;
-        let around = self.around.min(tenth).max(1);
-        let late = self.samples.len().saturating_sub(around);
-        let then = settled(&self.samples[tenth.min(late)..][..around]);
+        // From the tenth after the first, and from the last: a single sample would show what is open
+        // at that moment.
+        let tenth = (self.samples.len() / 10).max(1);
+        let late = self.samples.len().saturating_sub(tenth);
+        let then = settled(&self.samples[tenth.min(late)..][..tenth]);
         let end = settled(&self.samples[late..]);
         let limit = |then: u64, more: u64| {
             let limit = then + then / 10;
