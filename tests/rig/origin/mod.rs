@@ -12,12 +12,13 @@ mod tls;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::net::{TcpSocket, TcpStream};
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -65,10 +66,27 @@ pub(crate) struct Origin {
     pub(crate) shared: Arc<Shared>,
     /// Bound and not listening: keeps the port while nobody listens on it.
     _anchor: TcpSocket,
-    listening: Mutex<Option<JoinHandle<()>>>,
+    listening: Mutex<Option<Listening>>,
     /// What fills the queue of a full listener.
     fillers: Mutex<Vec<TcpStream>>,
     tasks: TaskTracker,
+}
+
+/// A listener, and what accepts from it.
+struct Listening {
+    listener: Arc<TcpListener>,
+    accepting: JoinHandle<()>,
+}
+
+impl Listening {
+    async fn end(self) {
+        // To close it would not be enough: a gateway that is just being started holds a copy until it
+        // has become its own program, and half of the connections would still come here.
+        let _ = SockRef::from(&*self.listener).shutdown(Shutdown::Both);
+        self.accepting.abort();
+        // Cancelled, as it should be.
+        let _ = self.accepting.await;
+    }
 }
 
 /// What an origin is made with.
@@ -110,7 +128,7 @@ impl Origin {
         });
         let tasks = TaskTracker::new();
         let watching = Arc::clone(&shared);
-        let trap = tokio::net::TcpListener::from_std(trap)?;
+        let trap = TcpListener::from_std(trap)?;
         tasks.spawn(async move {
             while trap.accept().await.is_ok() {
                 watching.complain(&Verdict::Wrong("a redirect was followed".to_owned()), b"");
@@ -139,9 +157,7 @@ impl Origin {
     pub(crate) async fn set_door(&self, door: Door) -> io::Result<()> {
         let old = lock(&self.listening).take();
         if let Some(old) = old {
-            old.abort();
-            // Cancelled, as it should be.
-            let _ = old.await;
+            old.end().await;
         }
         lock(&self.fillers).clear();
         self.cut();
@@ -166,11 +182,12 @@ impl Origin {
     }
 
     fn listen(&self, door: Door) -> io::Result<()> {
-        let listener = socket(self.shared.address)?.listen(1024)?;
+        let listener = Arc::new(socket(self.shared.address)?.listen(1024)?);
         let (shared, tasks) = (Arc::clone(&self.shared), self.tasks.clone());
+        let from = Arc::clone(&listener);
         let accept = async move {
             loop {
-                if let Ok((stream, _)) = listener.accept().await {
+                if let Ok((stream, _)) = from.accept().await {
                     shared.open.send_modify(|open| *open += 1);
                     // From here on, so that no cut is missed.
                     let cuts = shared.cuts.subscribe();
@@ -178,13 +195,16 @@ impl Origin {
                 }
             }
         };
-        *lock(&self.listening) = Some(self.tasks.spawn(accept));
+        *lock(&self.listening) = Some(Listening {
+            listener,
+            accepting: self.tasks.spawn(accept),
+        });
         Ok(())
     }
 
     /// Listens with a queue that is full: a connection attempt hears nothing.
     async fn fill(&self) -> io::Result<()> {
-        let listener = socket(self.shared.address)?.listen(0)?;
+        let listener = Arc::new(socket(self.shared.address)?.listen(0)?);
         let patience = Duration::from_millis(30);
         for _ in 0..8 {
             let attempt = TcpStream::connect(self.shared.address);
@@ -194,11 +214,10 @@ impl Origin {
                 Err(_) => break,
             }
         }
-        let hold = async move {
-            std::future::pending::<()>().await;
-            drop(listener);
-        };
-        *lock(&self.listening) = Some(self.tasks.spawn(hold));
+        *lock(&self.listening) = Some(Listening {
+            listener,
+            accepting: self.tasks.spawn(std::future::pending()),
+        });
         Ok(())
     }
 
