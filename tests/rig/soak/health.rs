@@ -1,5 +1,7 @@
-//! What the gateway weighs: memory and descriptors at the start, after a tenth, and at the end.
+//! What the gateway weighs: memory and descriptors at the start, after a tenth, and at the end, each
+//! in a calm spell: else it would show what the last outage left open.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::gateway::Gateway;
@@ -14,6 +16,13 @@ const SHORT: Duration = Duration::from_secs(600);
 const SHORT_BYTES: u64 = 12 << 20;
 const SHORT_DESCRIPTORS: u64 = 60;
 
+/// How long neither outages nor reloads come before a figure is taken, or a tenth of a shorter soak.
+/// Longer than an idle upstream connection is kept.
+const CALM: Duration = Duration::from_secs(90);
+
+/// Of a calm spell, the last part of so many is looked at.
+const PARTS: usize = 3;
+
 #[derive(Debug, Clone, Copy)]
 struct Sample {
     bytes: u64,
@@ -24,7 +33,14 @@ struct Sample {
 pub(super) struct Health {
     start: Sample,
     samples: Vec<Sample>,
+    duration: Duration,
     is_short: bool,
+}
+
+/// When it is calm, from the start: after the first tenth, and at the end.
+pub(super) fn calm(duration: Duration) -> [Range<Duration>; 2] {
+    let (tenth, length) = (duration / 10, CALM.min(duration / 10));
+    [tenth..tenth + length, duration - length..duration]
 }
 
 /// How often to look.
@@ -37,6 +53,7 @@ impl Health {
         Self {
             start: look(gateway),
             samples: Vec::new(),
+            duration,
             is_short: duration < SHORT,
         }
     }
@@ -47,12 +64,13 @@ impl Health {
 
     /// Whether it has grown, and lines of a table.
     pub(super) fn report(&self) -> (bool, String) {
-        // From the tenth after the first, and from the last: a single sample would show what is open
-        // at that moment.
-        let tenth = (self.samples.len() / 10).max(1);
-        let late = self.samples.len().saturating_sub(tenth);
-        let then = settled(&self.samples[tenth.min(late)..][..tenth]);
-        let end = settled(&self.samples[late..]);
+        let [then, end] = calm(self.duration).map(|spell| {
+            let nth = |at: Duration| at.as_micros() / pace(self.duration).as_micros();
+            let nth = |at| usize::try_from(nth(at)).unwrap_or(usize::MAX);
+            let last = nth(spell.end).min(self.samples.len());
+            let count = (last.saturating_sub(nth(spell.start)) / PARTS).max(1);
+            usual(&self.samples[last.saturating_sub(count)..last])
+        });
         let limit = |then: u64, more: u64| {
             let limit = then + then / 10;
             if self.is_short {
@@ -86,13 +104,14 @@ fn look(gateway: &Gateway) -> Sample {
     }
 }
 
-/// The usual memory, and the descriptors that are left when a burst is over: what leaks, stays.
-fn settled(samples: &[Sample]) -> Sample {
-    let mut bytes: Vec<u64> = samples.iter().map(|sample| sample.bytes).collect();
-    bytes.sort_unstable();
-    let descriptors = samples.iter().map(|sample| sample.descriptors).min();
+fn usual(samples: &[Sample]) -> Sample {
+    let median = |figure: fn(&Sample) -> u64| {
+        let mut figures: Vec<u64> = samples.iter().map(figure).collect();
+        figures.sort_unstable();
+        figures.get(figures.len() / 2).copied().unwrap_or(0)
+    };
     Sample {
-        bytes: bytes.get(bytes.len() / 2).copied().unwrap_or(0),
-        descriptors: descriptors.unwrap_or(0),
+        bytes: median(|sample| sample.bytes),
+        descriptors: median(|sample| sample.descriptors),
     }
 }

@@ -1,12 +1,13 @@
 //! What befalls a soak: faults by chance, outages and reloads by the clock; and who was touched.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::FIRST_KEY;
+use super::{FIRST_KEY, health};
 use crate::dice::Dice;
 use crate::kind::{Harm, Kind, Wire};
 use crate::kinds::life::UNASKED;
@@ -28,6 +29,8 @@ const ROUND: Duration = Duration::from_secs(20);
 /// The log of a soak's weather.
 #[derive(Debug)]
 pub(crate) struct Weather {
+    began: Instant,
+    calm: [Range<Duration>; 2],
     round: Duration,
     outages: Mutex<Vec<(Instant, Option<Instant>)>>,
     reloads: AtomicU64,
@@ -52,17 +55,20 @@ pub(super) fn chance(seed: u64) -> Chance {
 impl Weather {
     pub(super) fn new(duration: Duration) -> Self {
         Self {
-            round: ROUND.min(duration),
+            began: Instant::now(),
+            calm: health::calm(duration),
+            round: ROUND.min(duration / 2),
             outages: Mutex::default(),
             reloads: AtomicU64::new(0),
             keys: AtomicU64::new(0),
         }
     }
 
-    /// Round after round, until it is dropped.
+    /// Round after round, until it is dropped; none while it is to be calm.
     pub(super) async fn blow(&self, world: &World, text: &str) {
         let part = self.round / 5;
         for round in 0_usize.. {
+            self.outlast_calm().await;
             sleep(part).await;
             self.outage(world, [Door::Refused, Door::Silent, Door::Reset][round % 3])
                 .await;
@@ -80,6 +86,16 @@ impl Weather {
             self.reload(world, text, "success").await;
             sleep(part).await;
             self.rotate(world).await;
+        }
+    }
+
+    /// Also of what would begin in the round.
+    async fn outlast_calm(&self) {
+        for spell in &self.calm {
+            let now = self.began.elapsed();
+            if spell.start < now + self.round && now < spell.end {
+                sleep(spell.end - now).await;
+            }
         }
     }
 
