@@ -140,6 +140,10 @@ mod tests {
         Entry::new(body.as_bytes(), None)
     }
 
+    fn store(cache: &Cache, departure: &Departure, key: &Key, body: &str) -> Result<(), NotStored> {
+        cache.store(departure, key, entry(body), &TERMS, Instant::now())
+    }
+
     fn body(cache: &Cache, key: &Key) -> Option<String> {
         let found = cache.look_up(key, Instant::now())?;
         Some(String::from_utf8(found.entry().body().to_vec()).unwrap())
@@ -150,9 +154,7 @@ mod tests {
         let cache = Cache::new(MIB);
         let key = key("t", "");
         let departure = cache.depart();
-        cache
-            .store(&departure, &key, entry("one"), &TERMS, Instant::now())
-            .unwrap();
+        store(&cache, &departure, &key, "one").unwrap();
         assert_eq!(body(&cache, &key).as_deref(), Some("one"));
         tokio::time::advance(Duration::from_secs(99)).await;
         let found = cache.look_up(&key, Instant::now()).unwrap();
@@ -185,10 +187,7 @@ mod tests {
         let mut bytes = Vec::new();
         for text in ["one", "two", "six"] {
             let departure = cache.depart();
-            let now = Instant::now();
-            cache
-                .store(&departure, &key, entry(text), &TERMS, now)
-                .unwrap();
+            store(&cache, &departure, &key, text).unwrap();
             assert_eq!(body(&cache, &key).as_deref(), Some(text));
             bytes.push(cache.bytes());
         }
@@ -216,9 +215,8 @@ mod tests {
         assert_eq!((cache.entries(), cache.bytes()), (0, 0));
         let departure = cache.depart();
         let large = "x".repeat(10_000);
-        let now = Instant::now();
         let key = key("t", "");
-        let stored = cache.store(&departure, &key, entry(&large), &TERMS, now);
+        let stored = store(&cache, &departure, &key, &large);
         assert_eq!((stored, cache.entries()), (Ok(()), 1));
         assert!(
             (10_100..12_000).contains(&cache.bytes()),
@@ -268,9 +266,7 @@ mod tests {
         let cache = Cache::new(MIB);
         let (old, new) = (key("t", ""), key("u", ""));
         let before = cache.depart();
-        let store = |departure: &Departure, key: &Key| {
-            cache.store(departure, key, entry("x"), &TERMS, Instant::now())
-        };
+        let store = |departure: &Departure, key: &Key| store(&cache, departure, key, "x");
         assert_eq!(store(&before, &old), Ok(()));
         cache.wall_off();
         assert_eq!(store(&before, &new), Err(NotStored::Purged));
@@ -284,9 +280,7 @@ mod tests {
         let cache = Cache::new(MIB);
         let key = key("t", "");
         let (before, departure) = (cache.depart(), cache.depart());
-        let store = |departure: &Departure| {
-            cache.store(departure, &key, entry("x"), &TERMS, Instant::now())
-        };
+        let store = |departure: &Departure| store(&cache, departure, &key, "x");
         cache.withdraw(&departure, &key);
         assert_eq!(store(&before), Err(NotStored::Purged));
         assert_eq!(store(&departure), Ok(()));
@@ -297,15 +291,7 @@ mod tests {
         let cache = Cache::new(MIB);
         let first = cache.depart();
         for variant in ["", "include%5B%5D=x"] {
-            cache
-                .store(
-                    &first,
-                    &key("t", variant),
-                    entry(variant),
-                    &TERMS,
-                    Instant::now(),
-                )
-                .unwrap();
+            store(&cache, &first, &key("t", variant), variant).unwrap();
         }
         assert_eq!(cache.entries(), 1, "one step");
         assert_eq!(body(&cache, &key("t", "")).as_deref(), Some(""));
@@ -324,15 +310,7 @@ mod tests {
         let cache = Cache::new(MIB);
         for n in 0..50 {
             let departure = cache.depart();
-            cache
-                .store(
-                    &departure,
-                    &key("t", &n.to_string()),
-                    entry("x"),
-                    &TERMS,
-                    Instant::now(),
-                )
-                .unwrap();
+            store(&cache, &departure, &key("t", &n.to_string()), "x").unwrap();
         }
         let kept = |n: usize| body(&cache, &key("t", &n.to_string())).is_some();
         assert_eq!(
@@ -345,37 +323,17 @@ mod tests {
     async fn nothing_that_departed_before_a_purge_is_stored_after_it() {
         let cache = Cache::new(MIB);
         let before = cache.depart();
-        cache
-            .store(&before, &key("t", ""), entry("old"), &TERMS, Instant::now())
-            .unwrap();
-        cache
-            .store(
-                &before,
-                &key("u", ""),
-                entry("other"),
-                &TERMS,
-                Instant::now(),
-            )
-            .unwrap();
+        store(&cache, &before, &key("t", ""), "old").unwrap();
+        store(&cache, &before, &key("u", ""), "other").unwrap();
         assert_eq!(cache.purge(&Scope::below("run-step", &["t"])), 1);
         assert_eq!(body(&cache, &key("t", "")), None);
         assert_eq!(body(&cache, &key("u", "")).as_deref(), Some("other"));
-        let stored = cache.store(&before, &key("t", ""), entry("old"), &TERMS, Instant::now());
+        let stored = store(&cache, &before, &key("t", ""), "old");
         assert_eq!(stored, Err(NotStored::Purged));
-        cache
-            .store(
-                &before,
-                &key("u", ""),
-                entry("other"),
-                &TERMS,
-                Instant::now(),
-            )
-            .unwrap();
+        store(&cache, &before, &key("u", ""), "other").unwrap();
         let after = cache.depart();
         drop(before);
-        cache
-            .store(&after, &key("t", ""), entry("new"), &TERMS, Instant::now())
-            .unwrap();
+        store(&cache, &after, &key("t", ""), "new").unwrap();
         assert_eq!(body(&cache, &key("t", "")).as_deref(), Some("new"));
     }
 
@@ -383,10 +341,8 @@ mod tests {
     async fn an_older_departure_never_overwrites_a_newer_ones_store() {
         let cache = Cache::new(MIB);
         let (older, newer) = (cache.depart(), cache.depart());
-        cache
-            .store(&newer, &key("t", ""), entry("new"), &TERMS, Instant::now())
-            .unwrap();
-        let late = cache.store(&older, &key("t", ""), entry("old"), &TERMS, Instant::now());
+        store(&cache, &newer, &key("t", ""), "new").unwrap();
+        let late = store(&cache, &older, &key("t", ""), "old");
         assert_eq!(late, Err(NotStored::Superseded));
         assert!(
             !cache.withdraw(&older, &key("t", "")),
@@ -400,11 +356,9 @@ mod tests {
         let cache = Cache::new(MIB);
         let (older, newer, newest) = (cache.depart(), cache.depart(), cache.depart());
         cache.withdraw(&newer, &key("t", ""));
-        let late = cache.store(&older, &key("t", ""), entry("old"), &TERMS, Instant::now());
+        let late = store(&cache, &older, &key("t", ""), "old");
         assert_eq!(late, Err(NotStored::Purged));
-        cache
-            .store(&newest, &key("t", ""), entry("new"), &TERMS, Instant::now())
-            .unwrap();
+        store(&cache, &newest, &key("t", ""), "new").unwrap();
         assert_eq!(body(&cache, &key("t", "")).as_deref(), Some("new"));
     }
 
@@ -429,9 +383,7 @@ mod tests {
         for n in 0..200 {
             let departure = cache.depart();
             let key = key(&format!("t{n}"), "");
-            cache
-                .store(&departure, &key, entry(&large), &TERMS, Instant::now())
-                .unwrap();
+            store(&cache, &departure, &key, &large).unwrap();
             assert!(body(&cache, &key).is_some(), "the newest is there");
             assert!(cache.bytes() <= 64 * 1024, "{}", cache.bytes());
         }
@@ -443,13 +395,7 @@ mod tests {
         let cache = Cache::new(8 * MIB);
         let departure = cache.depart();
         let large = "x".repeat(1 + usize::try_from(MIB).unwrap());
-        let stored = cache.store(
-            &departure,
-            &key("t", ""),
-            entry(&large),
-            &TERMS,
-            Instant::now(),
-        );
+        let stored = store(&cache, &departure, &key("t", ""), &large);
         assert_eq!(stored, Err(NotStored::TooLarge));
     }
 }

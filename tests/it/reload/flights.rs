@@ -84,17 +84,23 @@ async fn c47_four_flights_from_before_do_not_keep_a_newcomer_waiting() {
     }
 }
 
-#[tokio::test]
-async fn c47_who_comes_after_does_not_join_a_gathering_from_before() {
+/// Somebody has asked, and waits for the next departure; the key is another one since.
+async fn gathered_before_a_rotation() -> (Origin, Process, Raw) {
     let origin = Origin::start().await;
     origin.status("in_progress");
     let toml = toward(&origin, &format!("coalesce_window = \"2s\"\n{KEY}"));
     let process = start(&toml, &[("key", "old-key")]).await;
     process.get(STEP, &[]).await;
-    let mut gathered = ask(&process, &[]).await;
+    let gathered = ask(&process, &[]).await;
     has_read_all(&process).await;
     rotate(&process).await;
     assert_eq!(origin.count(), 1, "the gathering has left too early");
+    (origin, process, gathered)
+}
+
+#[tokio::test]
+async fn c47_who_comes_after_does_not_join_a_gathering_from_before() {
+    let (origin, process, mut gathered) = gathered_before_a_rotation().await;
     let new = process.get(STEP, &[]).await;
     assert_eq!(new.status, 200);
     assert_eq!(gathered.answer().await.status, 200);
@@ -105,15 +111,7 @@ async fn c47_who_comes_after_does_not_join_a_gathering_from_before() {
 
 #[tokio::test]
 async fn c47_a_gathering_from_before_that_leaves_after_stores_nothing() {
-    let origin = Origin::start().await;
-    origin.status("in_progress");
-    let toml = toward(&origin, &format!("coalesce_window = \"2s\"\n{KEY}"));
-    let process = start(&toml, &[("key", "old-key")]).await;
-    process.get(STEP, &[]).await;
-    let mut gathered = ask(&process, &[]).await;
-    has_read_all(&process).await;
-    rotate(&process).await;
-    assert_eq!(origin.count(), 1, "the gathering has left too early");
+    let (origin, process, mut gathered) = gathered_before_a_rotation().await;
     origin.status(FINAL);
     let answer = gathered.answer().await;
     assert_eq!(answer.text(), text(FINAL));

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 pub(crate) use answer::{Answer, Broken};
 pub(crate) use bodies::{respond, step_json};
-pub(crate) use crowd::Crowd;
+pub(crate) use crowd::{Crowd, Served};
 pub(crate) use gateway::Gateway;
 pub(crate) use origin::Origin;
 pub(crate) use process::Process;

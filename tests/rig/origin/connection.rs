@@ -2,14 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 
 use super::inspect::Inspected;
 use super::script::{chunked, whole};
@@ -18,17 +17,13 @@ use crate::dice::Dice;
 use crate::kind::Harm;
 use crate::step::{Edition, Step};
 
-pub(super) enum Io {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
+/// Plain, or over TLS.
+pub(super) type Io = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-impl Io {
-    fn tcp(&self) -> &TcpStream {
-        match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => tls.get_ref().0,
-        }
+fn tcp(io: &Io) -> &TcpStream {
+    match io {
+        Io::Left(tcp) => tcp,
+        Io::Right(tls) => tls.get_ref().0,
     }
 }
 
@@ -147,11 +142,11 @@ async fn perform(io: &mut Io, next: Move) -> io::Result<After> {
         }
         Move::Settle => {
             io.flush().await?;
-            arrived(io.tcp()).await?;
+            arrived(tcp(io)).await?;
         }
         Move::Reset => {
             io.flush().await?;
-            io.tcp().set_zero_linger()?;
+            tcp(io).set_zero_linger()?;
             return Ok(After::Over);
         }
         Move::Close => {
@@ -225,44 +220,4 @@ fn parse(head: &[u8]) -> Option<(String, Vec<(String, String)>)> {
         Some((name.to_ascii_lowercase(), value.trim().to_owned()))
     });
     Some((target.to_owned(), headers.collect::<Option<_>>()?))
-}
-
-impl AsyncRead for Io {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(io) => Pin::new(io).poll_read(cx, buf),
-            Self::Tls(io) => Pin::new(io).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Io {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(io) => Pin::new(io).poll_write(cx, buf),
-            Self::Tls(io) => Pin::new(io).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(io) => Pin::new(io).poll_flush(cx),
-            Self::Tls(io) => Pin::new(io).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(io) => Pin::new(io).poll_shutdown(cx),
-            Self::Tls(io) => Pin::new(io).poll_shutdown(cx),
-        }
-    }
 }

@@ -87,13 +87,13 @@ async fn welcome(mut stream: TcpStream, door: Door, shared: &Arc<Shared>) {
 
 async fn serve(stream: TcpStream, flaw: Option<Flaw>, shared: &Arc<Shared>) {
     if shared.wire == Wire::Plain {
-        return connection::serve(Io::Plain(stream), shared).await;
+        return connection::serve(Io::Left(stream), shared).await;
     }
     let acceptor = shared.authority.acceptor(flaw, shared.wire);
     let Ok(tls) = acceptor.accept(stream).await else {
         return;
     };
-    let mut io = Io::Tls(Box::new(tls));
+    let mut io = Io::Right(Box::new(tls));
     if flaw.is_some() {
         // With TLS 1.3 the server is done before the client has judged: what counts is whether
         // anything is said to it.
@@ -107,7 +107,7 @@ async fn serve(stream: TcpStream, flaw: Option<Flaw>, shared: &Arc<Shared>) {
         return;
     }
     match (io, shared.wire) {
-        (Io::Tls(tls), Wire::Http2) => streams::serve(tls, shared).await,
+        (Io::Right(tls), Wire::Http2) => streams::serve(tls, shared).await,
         (io, _) => connection::serve(io, shared).await,
     }
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::WINDOW;
-use crate::support::{Act, Crowd, Gateway, Origin, STEP, text};
+use crate::support::{Act, Crowd, Gateway, Origin, STEP, Served, text};
 
 /// What an unoptimised build on two busy cores may add to a thousand answers.
 const SCHEDULING: Duration = Duration::from_millis(1500);
@@ -16,6 +16,18 @@ fn departures_in(time: Duration) -> usize {
     1 + usize::try_from(time.as_millis() / WINDOW.as_millis()).unwrap()
 }
 
+/// All are told the same. The first one's answer comes first.
+async fn a_thousand_hear(gateway: &Gateway, step_status: &str) -> Vec<Served> {
+    let crowd = Crowd::connect(gateway, 1000).await;
+    let served = crowd.ask(STEP, &[]).await;
+    assert_eq!(served.len(), 1000);
+    for one in &served {
+        let (status, said) = (one.answer.status, one.answer.text());
+        assert_eq!((status, said), (200, text(step_status)));
+    }
+    served
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c35_a_thousand_pollers_of_a_live_step_cost_three_fetches() {
     let latency = Duration::from_millis(200);
@@ -23,13 +35,7 @@ async fn c35_a_thousand_pollers_of_a_live_step_cost_three_fetches() {
     origin.status("in_progress");
     origin.always(vec![Act::Pause(latency), Act::Default]);
     let gateway = Gateway::start(&origin, "").await;
-    let crowd = Crowd::connect(&gateway, 1000).await;
-    let served = crowd.ask(STEP, &[]).await;
-    assert_eq!(served.len(), 1000);
-    for one in &served {
-        let (status, said) = (one.answer.status, one.answer.text());
-        assert_eq!((status, said), (200, text("in_progress")));
-    }
+    let served = a_thousand_hear(&gateway, "in_progress").await;
     let slowest = served.last().unwrap().after;
     assert!(slowest < latency + WINDOW + SCHEDULING, "{slowest:?}");
     // Three, unless this machine was too slow to get all questions through within a window.
@@ -44,13 +50,7 @@ async fn c35_a_thousand_pollers_of_a_final_step_cost_two_fetches() {
     let origin = Origin::start().await;
     origin.always(vec![Act::Pause(latency), Act::Default]);
     let gateway = Gateway::start(&origin, "").await;
-    let crowd = Crowd::connect(&gateway, 1000).await;
-    let served = crowd.ask(STEP, &[]).await;
-    assert_eq!(served.len(), 1000);
-    for one in &served {
-        let (status, said) = (one.answer.status, one.answer.text());
-        assert_eq!((status, said), (200, text("completed")));
-    }
+    let served = a_thousand_hear(&gateway, "completed").await;
     let slowest = served.last().unwrap().after;
     assert!(slowest < latency + SCHEDULING, "{slowest:?}");
     // Two, unless this machine brought even the first answer late.
