@@ -149,6 +149,16 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_that_looks_escaped_is_found_as_it_is() {
+        for secret in ["canary%41-12345678", r"canary\u0041-12345678"] {
+            assert!(
+                Redactor::new([secret]).finds_in(secret.as_bytes()),
+                "{secret}"
+            );
+        }
+    }
+
+    #[test]
     fn a_short_secret_counts_only_where_it_stands_alone() {
         let redactor = Redactor::new(["k"]);
         for text in ["k", "key: k", "\"k\"", "a=k&b"] {
