@@ -4,7 +4,7 @@ mod canaries;
 mod partitions;
 
 use crate::support::gateway::{API_KEY, VIRTUAL_KEY};
-use crate::support::{Act, Gateway, Origin, STEP, respond, step};
+use crate::support::{Act, Gateway, Origin, Process, STEP, respond, step, until};
 
 /// What a caller may send that must never go up.
 const FROM_THE_CALLER: [(&str, &str); 12] = [
@@ -266,6 +266,25 @@ async fn c19b_an_injected_key_in_a_response_header_is_dropped() {
         }
         assert_eq!(answer.header("x-innocent"), Some("kept"), "{status}");
     }
+}
+
+#[tokio::test]
+async fn c19b_a_dropped_response_header_is_told_to_the_operator() {
+    let origin = Origin::start().await;
+    let process = Process::start(&origin, "", "info").await;
+    process.get(STEP, &[]).await;
+    assert!(
+        !process.output().contains("dropped"),
+        "{}",
+        process.output()
+    );
+    let echo = respond("200 OK", &[("x-echo", API_KEY)], "{}");
+    origin.next(vec![Act::Send(echo)]);
+    process.get(&step("echo"), &[]).await;
+    until("a warning", async || {
+        process.output().contains("dropped response headers")
+    })
+    .await;
 }
 
 #[tokio::test]
