@@ -156,11 +156,8 @@ async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
 /// Asks the gateway that this configuration describes. Secrets that only the gateway's own environment
 /// has do not matter here; any other mistake could mean that it asks the wrong one.
 fn health(settings: &Settings) -> ExitCode {
-    let env = |name: &str| {
-        variable(name).or_else(|| (!name.starts_with("STEPGATE_")).then(|| format!("not-{name}")))
-    };
-    let admin = match Config::load(&sources(settings, &env)) {
-        Ok(config) => config.admin.listen,
+    let admin = match Config::admin_address(&sources(settings, &variable)) {
+        Ok(admin) => admin,
         Err(problems) => return failed(&problems),
     };
     in_runtime(async {

@@ -2,13 +2,14 @@
 //! and environment say laid over it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use toml::de::DeTable;
 use tracing_subscriber::EnvFilter;
 
 use super::consistency::{self, Placed};
-use super::overrides::Overrides;
+use super::overrides::{self, Overrides};
 use super::problems::{Notes, Problems};
 use super::reader::Table;
 use super::reference::References;
@@ -40,8 +41,36 @@ impl Config {
     /// # Errors
     /// All problems at once, each with its place.
     pub fn load_text(sources: &Sources<'_>) -> Result<(Self, String), Problems> {
-        let text = text(sources, read_bounded)?;
-        Ok((build(&text, None, sources)?, text))
+        let (text, failure) = text(sources, read_bounded);
+        Ok((build(&text, failure, sources)?, text))
+    }
+
+    /// Where a gateway that runs with these sources has its admin listener. Nothing else of them is
+    /// looked at, nor the file where flag or environment say it: what is wrong there since does not
+    /// ail a gateway that runs.
+    ///
+    /// # Errors
+    /// What keeps the address from being known.
+    pub fn admin_address(sources: &Sources<'_>) -> Result<SocketAddr, Problems> {
+        let references = References::new(sources.file.as_deref(), sources.env);
+        let (text, failure) = if overrides::says_admin(sources, &references) {
+            Default::default()
+        } else {
+            text(sources, read_bounded)
+        };
+        with_notes(&text, failure, sources, |document, notes| {
+            let overrides = Overrides {
+                notes,
+                sources,
+                references: &references,
+            };
+            let mut admin = Table::root(notes, document).table("admin");
+            let (listen, _) = server::admin_listen(&mut admin, &overrides);
+            // Known, and not for whoever only asks whether it is ready.
+            admin.take("token");
+            admin.finish();
+            listen
+        })
     }
 
     /// The file's text for a gateway that runs. At its start the file may be a pipe; by now nobody
@@ -50,7 +79,11 @@ impl Config {
     /// # Errors
     /// It cannot be read or is empty; with whatever else is wrong.
     pub fn reread(sources: &Sources<'_>) -> Result<String, Problems> {
-        text(sources, read_regular)
+        let (text, failure) = text(sources, read_regular);
+        if failure.is_some() {
+            build("", failure, sources)?;
+        }
+        Ok(text)
     }
 
     /// The same for a file that contains `text`; `sources.file` is only its name.
@@ -62,24 +95,36 @@ impl Config {
     }
 }
 
-/// The file's text (of no file: empty).
+/// The file's text (of no file: empty), or why there is none.
 fn text(
     sources: &Sources<'_>,
     read: fn(&Path, u64) -> io::Result<String>,
-) -> Result<String, Problems> {
+) -> (String, Option<String>) {
     let Some(path) = &sources.file else {
-        return Ok(String::new());
+        return Default::default();
     };
     let failure = match read(path, LONGEST_FILE) {
         // Somebody is just writing it: the defaults would be a surprise.
         Ok(text) if text.trim().is_empty() => "is empty; for the defaults name no file".to_owned(),
-        Ok(text) => return Ok(text),
+        Ok(text) => return (text, None),
         Err(error) => format!("cannot be read: {error}"),
     };
-    build("", Some(failure), sources).map(|_| String::new())
+    (String::new(), Some(failure))
 }
 
 fn build(text: &str, failure: Option<String>, sources: &Sources<'_>) -> Result<Config, Problems> {
+    with_notes(text, failure, sources, |document, notes| {
+        read(document, notes, sources)
+    })
+}
+
+/// Reads from the document as far as it can be parsed; fails if anything was noted.
+fn with_notes<T>(
+    text: &str,
+    failure: Option<String>,
+    sources: &Sources<'_>,
+    read: impl FnOnce(DeTable<'_>, &Notes<'_>) -> T,
+) -> Result<T, Problems> {
     let path = sources
         .file
         .as_deref()
@@ -92,8 +137,8 @@ fn build(text: &str, failure: Option<String>, sources: &Sources<'_>) -> Result<C
     for error in errors {
         notes.broken(error.span().map_or(0, |span| span.start), error.message());
     }
-    let config = read(document.into_inner(), &notes, sources);
-    notes.finish().map_or(Ok(config), Err)
+    let value = read(document.into_inner(), &notes);
+    notes.finish().map_or(Ok(value), Err)
 }
 
 /// Reads every section; what cannot be read is noted and keeps its default.

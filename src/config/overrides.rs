@@ -5,6 +5,11 @@ use super::problems::{Notes, Place};
 use super::reference::References;
 use super::{Address, Sources};
 
+/// Whether a flag or the environment says where the admin listener is.
+pub(super) fn says_admin(sources: &Sources<'_>, references: &References<'_>) -> bool {
+    sources.flags.admin.is_some() || references.variable("STEPGATE_ADMIN").is_some()
+}
+
 /// What flags and environment say instead of the file.
 pub(super) struct Overrides<'a> {
     pub(super) notes: &'a Notes<'a>,

@@ -1,5 +1,6 @@
 //! The sections `[server]` and `[admin]`.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::address::{parse_address, parse_host, parse_tcp};
@@ -72,20 +73,27 @@ fn forward(item: Item<'_>) -> Option<()> {
     })
 }
 
-/// Reads `[admin]`; with the place of its address.
-pub(super) fn admin(mut table: Table<'_>, overrides: &Overrides<'_>) -> (Admin, Place) {
-    let d = Admin::default();
+/// Reads where the admin listener is; with the place that says so.
+pub(super) fn admin_listen(
+    table: &mut Table<'_>,
+    overrides: &Overrides<'_>,
+) -> (SocketAddr, Place) {
     let key = Place::Name(table.name_of("listen"));
-    let written = table.take_or("listen", (d.listen, key), |item| {
+    let written = table.take_or("listen", (Admin::default().listen, key), |item| {
         Some((
             item.parse("an address like \"127.0.0.1:8181\"", parse_tcp)?,
             item.place(),
         ))
     });
     let flag = ("--admin", overrides.sources.flags.admin.as_ref());
-    let (listen, place) = overrides
+    overrides
         .value(flag, "STEPGATE_ADMIN", parse_tcp)
-        .unwrap_or(written);
+        .unwrap_or(written)
+}
+
+/// Reads `[admin]`; with the place of its address.
+pub(super) fn admin(mut table: Table<'_>, overrides: &Overrides<'_>) -> (Admin, Place) {
+    let (listen, place) = admin_listen(&mut table, overrides);
     let token = table.take("token");
     let admin = Admin {
         listen,

@@ -101,8 +101,8 @@ fn refuse_strangers(
         let name = bare_name(authority);
         is_loopback(&name) || hosts.contains(&name)
     };
-    // HTTP/1.0 may leave it out; no browser does.
-    if host.is_some_and(|host| !ours(host)) {
+    // HTTP/1.0 may leave it out; then nothing says that we were meant.
+    if !host.is_some_and(ours) {
         return Err(Refusal::ForbiddenOrigin(
             "This listener is open, so it answers only to localhost, loopback addresses and the \
              names in server.hosts.",

@@ -71,7 +71,7 @@ impl Desk {
             "/status" if read && self.trusts(head) => self.status(),
             "/" if read => text(StatusCode::OK, TEXT, CONTENTS.to_owned()),
             path if purge && path.starts_with("/cache/") && self.trusts(head) => {
-                self.purge(&path["/cache/".len()..])
+                self.purge(&path["/cache/".len()..], head.uri.query())
             }
             "/status" if read => unauthorized(),
             path if purge && path.starts_with("/cache/") => unauthorized(),
@@ -102,7 +102,12 @@ impl Desk {
     }
 
     /// `RULE[/ID…]`
-    fn purge(&self, below: &str) -> Answer {
+    fn purge(&self, below: &str, query: Option<&str>) -> Answer {
+        if query.is_some() {
+            // Who means to narrow it by a query must not purge more than that.
+            let error = "a purge has no query; write /cache/RULE or /cache/RULE/ID[/ID…]";
+            return json_text(StatusCode::BAD_REQUEST, &json!({ "error": error }));
+        }
         let mut parts = below.split('/');
         let rule = parts.next().unwrap_or_default();
         let ids: Vec<&str> = parts.collect();

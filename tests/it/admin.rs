@@ -164,6 +164,20 @@ async fn a_purge_takes_what_lies_below_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_purge_with_a_query_is_refused_and_removes_nothing() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    assert!(gateway.get(STEP).await.is_stored());
+    for query in ["?thread_id=thread_1", "?"] {
+        let path = format!("/cache/run-step{query}");
+        let answer = gateway.admin("DELETE", &path).await;
+        assert_eq!(answer.status, 400, "{path}");
+        assert!(answer.json()["error"].is_string(), "{path}");
+    }
+    assert!(gateway.get(STEP).await.is_hit());
+}
+
+#[tokio::test]
 async fn a_flight_that_departed_before_a_purge_stores_nothing() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;

@@ -94,28 +94,62 @@ async fn health_asks_the_running_gateway() {
 }
 
 #[tokio::test]
-async fn health_does_not_ask_some_other_gateway_where_its_configuration_is_wrong() {
+async fn health_asks_a_gateway_whatever_has_become_of_its_files() {
     let origin = Origin::start().await;
     let process = Process::start(&origin, "", "info").await;
+    let listen = format!("[admin]\nlisten = \"{}\"\n", process.admin);
     let admin = process.admin.to_string();
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("wrong.toml");
-    std::fs::write(&file, "[admin]\nlistn = \"127.0.0.1:1\"\n").unwrap();
-    let file = file.display().to_string();
-    for arguments in [
-        &[
-            "health",
-            "--admin",
-            &admin,
-            "--config",
-            "/no/such/file.toml",
-        ][..],
-        &["health", "--admin", &admin, "--config", &file],
-        &["health", "--admin", "nonsense"],
+    let file = folder.path().join("changed.toml");
+    let file_name = file.display().to_string();
+    for (text, flag) in [
+        (
+            "token = { file = \"vanished\" }\n[server.tls]\ncert = \"half\"",
+            false,
+        ),
+        ("[upstream.headers]\nx-k = { env = \"NOT_SET\" }", false),
+        ("[cache]\nttl = \"for ever\"", false),
+        ("[server", true),
+        ("listn = 1", true),
     ] {
-        let (code, text) = run(arguments).await;
-        assert_eq!(code, Some(1), "{arguments:?}: {text}");
-        assert!(!text.is_empty(), "{arguments:?}");
+        std::fs::write(&file, format!("{listen}{text}\n")).unwrap();
+        let mut arguments = vec!["health", "--config", &file_name];
+        if flag {
+            arguments.extend(["--admin", &admin]);
+        }
+        let (code, told) = run(&arguments).await;
+        assert_eq!(code, Some(0), "{text}: {told}");
+    }
+    let (code, told) = run(&["health", "--admin", &admin, "--config", "/no/such/file"]).await;
+    assert_eq!(code, Some(0), "{told}");
+}
+
+#[tokio::test]
+async fn health_does_not_ask_some_other_gateway_where_its_address_is_in_doubt() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wrong.toml");
+    let file_name = file.display().to_string();
+    for text in [
+        "[admin]\nlistn = \"127.0.0.1:1\"\n",
+        "[admin\n",
+        "[admin]\nlisten = \"nonsense\"\n",
+        "",
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let (code, told) = run(&["health", "--config", &file_name]).await;
+        assert_eq!(code, Some(1), "{text}: {told}");
+        assert!(told.contains("wrong.toml"), "{text}: {told}");
+    }
+    for (arguments, named) in [
+        (
+            &["health", "--config", "/no/such/file.toml"][..],
+            "/no/such/file.toml",
+        ),
+        (&["health", "--admin", "nonsense"], "--admin"),
+    ] {
+        let (code, told) = run(arguments).await;
+        assert_eq!(code, Some(1), "{told}");
+        assert!(told.contains(named), "{told}");
     }
 }
 

@@ -221,6 +221,18 @@ async fn c07_exactly_one_host_is_needed() {
 }
 
 #[tokio::test]
+async fn c07_an_open_listener_answers_nobody_who_names_no_host() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let mut raw = gateway.connect().await;
+    raw.send(format!("GET {STEP} HTTP/1.0\r\n\r\n")).await;
+    let answer = raw.answer().await;
+    assert_eq!(answer.status, 403);
+    assert_eq!(answer.code().as_deref(), Some("forbidden_origin"));
+    assert_eq!(origin.count(), 0);
+}
+
+#[tokio::test]
 async fn c07_hyper_alone_asks_for_no_host() {
     let bare = Bare::start().await;
     for hosts in NOT_ONE_HOST {
