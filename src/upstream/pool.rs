@@ -265,13 +265,17 @@ impl Pool {
             .await
             .map_err(FetchError::Lost)?;
         self.drive(driver);
+        Ok(self.share(sender))
+    }
+
+    fn share(&self, sender: http2::SendRequest<RequestBody>) -> Connection {
         let mut state = lock(&self.state);
         state.generations += 1;
         let generation = state.generations;
         if !state.retired {
             state.shared = Some((generation, sender.clone()));
         }
-        Ok(Connection::Shared { sender, generation })
+        Connection::Shared { sender, generation }
     }
 
     fn drive(&self, driver: impl Future<Output = hyper::Result<()>> + Send + 'static) {
@@ -327,6 +331,28 @@ mod tests {
 
     fn idle(pool: &Pool) -> usize {
         lock(&pool.state).idle.len()
+    }
+
+    /// Opens a connection that is shared; it lives as long as its far end.
+    async fn share(pool: &Pool) -> (Connection, DuplexStream) {
+        let (near, far) = tokio::io::duplex(4096);
+        let http2 = http2::Builder::new(TokioExecutor::new());
+        let (sender, driver) = http2.handshake(TokioIo::new(near)).await.unwrap();
+        pool.drive(driver);
+        (pool.share(sender), far)
+    }
+
+    #[tokio::test]
+    async fn a_shared_connection_is_for_all_but_who_lost_it() {
+        let pool = pool();
+        let shared = |lost| pool.shared(lost).and_then(|c| c.generation());
+        assert_eq!(shared(None), None);
+        let (first, _far) = share(&pool).await;
+        assert_eq!(shared(None), first.generation());
+        assert_eq!(shared(first.generation()), None);
+        let (second, _far_too) = share(&pool).await;
+        assert_eq!(shared(first.generation()), second.generation());
+        assert_eq!(shared(second.generation()), None);
     }
 
     #[tokio::test(start_paused = true)]
