@@ -329,6 +329,15 @@ mod tests {
         }
     }
 
+    async fn until_closed(connection: &Connection) {
+        let Connection::Exclusive { sender, .. } = connection else {
+            return;
+        };
+        while !sender.is_closed() {
+            tokio::task::yield_now().await;
+        }
+    }
+
     fn idle(pool: &Pool) -> usize {
         lock(&pool.state).idle.len()
     }
@@ -397,6 +406,12 @@ mod tests {
         let (_, gone) = put_idle(&pool).await;
         drop(gone);
         assert!(takes(&pool, &heard).await);
+        assert_eq!(idle(&pool), 0);
+        let (_, gone) = put_idle(&pool).await;
+        let taken = pool.take().await.unwrap();
+        drop(gone);
+        until_closed(&taken).await;
+        pool.lease(taken).give_back();
         assert_eq!(idle(&pool), 0);
     }
 }
