@@ -299,6 +299,7 @@ mod tests {
             config.base_url.port = port;
             let connector = Connector::new(&config).unwrap();
             assert_eq!(connector.target, expected);
+            assert_eq!(format!("{connector:?}"), format!("Connector({expected})"));
             assert!(!connector.is_tls());
         }
     }

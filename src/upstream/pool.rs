@@ -414,4 +414,19 @@ mod tests {
         pool.lease(taken).give_back();
         assert_eq!(idle(&pool), 0);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_retired_keeps_nothing() {
+        let pool = pool();
+        let (_, _far) = put_idle(&pool).await;
+        let taken = pool.take().await.unwrap();
+        let (_, _far_too) = put_idle(&pool).await;
+        let _shared = share(&pool).await;
+        pool.retire();
+        assert_eq!(idle(&pool), 0);
+        pool.lease(taken).give_back();
+        assert_eq!(idle(&pool), 0);
+        let _opened_late = share(&pool).await;
+        assert!(pool.take().await.is_none());
+    }
 }

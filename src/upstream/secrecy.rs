@@ -149,6 +149,15 @@ mod tests {
     }
 
     #[test]
+    fn its_debug_text_says_how_many_and_not_which() {
+        let text = format!(
+            "{:?}",
+            Redactor::new(["canary-12345678", "canary-87654321"])
+        );
+        assert!(text.contains('2') && !text.contains("canary"), "{text}");
+    }
+
+    #[test]
     fn a_secret_that_looks_escaped_is_found_as_it_is() {
         for secret in ["canary%41-12345678", r"canary\u0041-12345678"] {
             assert!(
