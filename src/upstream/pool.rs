@@ -357,6 +357,7 @@ mod tests {
         let shared = |lost| pool.shared(lost).and_then(|c| c.generation());
         assert_eq!(shared(None), None);
         let (first, _far) = share(&pool).await;
+        assert!(first.generation().is_some());
         assert_eq!(shared(None), first.generation());
         assert_eq!(shared(first.generation()), None);
         let (second, _far_too) = share(&pool).await;
