@@ -299,6 +299,25 @@ impl Flight {
             setup.holds.hold(self.errand.partition, held, until);
         }
     }
+
+    /// The same for a refusal too large to be repeated to everybody: they get its head.
+    fn hold_larger(&self, number: u64, status: StatusCode, headers: &HeaderMap) {
+        let mut headers = headers.clone();
+        for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LENGTH] {
+            headers.remove(name);
+        }
+        self.hold(&Arc::new(Arrived {
+            status,
+            headers,
+            body: Bytes::new(),
+            etag: None,
+            stored: Err(NotStored::BadStatus),
+            is_final: false,
+            number,
+            poll_after: None,
+            took: Duration::ZERO,
+        }));
+    }
 }
 
 /// Counts a fetch when it is over, however it ends: one that everybody has left counts, too.
@@ -330,27 +349,6 @@ impl Drop for Tally<'_> {
     fn drop(&mut self) {
         self.metrics
             .fetched(self.counters, self.class, self.departed.elapsed());
-    }
-}
-
-impl Flight {
-    /// The same for a refusal too large to be repeated to everybody: they get its head.
-    fn hold_larger(&self, number: u64, status: StatusCode, headers: &HeaderMap) {
-        let mut headers = headers.clone();
-        for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LENGTH] {
-            headers.remove(name);
-        }
-        self.hold(&Arc::new(Arrived {
-            status,
-            headers,
-            body: Bytes::new(),
-            etag: None,
-            stored: Err(NotStored::BadStatus),
-            is_final: false,
-            number,
-            poll_after: None,
-            took: Duration::ZERO,
-        }));
     }
 }
 
