@@ -1,0 +1,38 @@
+//! What speed costs and how it compares: stepgate beside bare hyper and beside what a user would
+//! pick instead.
+//!
+//! Every part is a command of this one program, so that a server of the measurements is a process of
+//! its own without a build of its own. `benches/peers/run`, `benches/instructions` and `benches/growth`
+//! call it.
+
+mod bare;
+mod origin;
+mod process;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+struct Cli {
+    /// Cargo's own flag for benches.
+    #[arg(long, global = true, hide = true)]
+    bench: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// A bare hyper server that answers everything with a stored step's bytes and headers.
+    Bare(bare::Bare),
+    /// An upstream that is cheap to run: what an id says is what it answers.
+    Origin(origin::Origin),
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Bare(bare) => bare.run(),
+        Command::Origin(origin) => origin.run(),
+    }
+}

@@ -1,0 +1,1 @@
+//! A server under measurement: started, waited for, weighed, ended.
