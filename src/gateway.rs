@@ -3,6 +3,7 @@
 mod answer;
 mod flight;
 mod guard;
+mod heading;
 mod metrics;
 mod news;
 mod outcome;
@@ -15,6 +16,7 @@ mod setup;
 mod wall_clock;
 mod wanted;
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
@@ -28,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 pub use answer::Answer;
 pub use guard::Door;
 pub(crate) use guard::admit;
+pub(crate) use heading::Heading;
 pub(crate) use metrics::Counted;
 pub use outcome::Outcome;
 pub(crate) use refusal::Refusal;
@@ -38,9 +41,9 @@ use report::Told;
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::fetch::{Berths, Book, Patrols, Seat};
-use crate::step::{Conditions, Key, wait_preference};
+use crate::step::{Conditions, Key};
 use crate::upstream::SetupError;
-use answer::Asked;
+use answer::{Asked, Hit};
 use flight::Flight;
 use metrics::Metrics;
 use news::{Errand, News, Shared};
@@ -48,6 +51,29 @@ use outcome::{Forward, Record};
 use ride::Got;
 use setup::Setup;
 use wanted::Wanted;
+
+/// How a request is answered.
+pub enum Reply {
+    /// At once: from memory, or with a refusal.
+    Now(Answer),
+    /// By a fetch.
+    Later(Pin<Box<dyn Future<Output = Answer> + Send>>),
+}
+
+/// What a look at memory brought.
+enum Found {
+    Stored(Hit),
+    Wanted(Wish),
+}
+
+/// What a request wants of a fetch.
+struct Wish {
+    errand: Arc<Errand>,
+    seat: Seat,
+    forward: Forward,
+    /// So many seconds, and its place among those who wait.
+    wait: Option<(u64, OwnedSemaphorePermit)>,
+}
 
 /// However few connections there may be, so many requests may wait for fetches.
 const FEWEST_PASSENGERS: usize = 1000;
@@ -105,91 +131,161 @@ impl Gateway {
         })
     }
 
-    /// Answers a request. Never fails: what goes wrong becomes an answer, a metric and a log line.
-    pub async fn answer(self: &Arc<Self>, request: Request<Incoming>, door: Door) -> Answer {
-        let arrived = Instant::now();
-        let setup = self.setup.load_full();
+    /// Answers a request that came at `arrived`. Never fails: what goes wrong becomes an answer, a
+    /// metric and a log line.
+    pub fn answer(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        door: Door,
+        arrived: Instant,
+    ) -> Reply {
+        let setup = self.setup.load();
         // The body, if there is one, is nobody's: dropped unread, it ends the connection.
         let (head, _) = request.into_parts();
         let mut record = Record::default();
-        let response = tokio::select! {
-            biased;
-            response = self.respond(&setup, &head, door, arrived, &mut record) => response,
-            () = self.closing.cancelled() => Err(Refusal::Draining),
-        };
-        let (answer, outcome, refusal) = match response {
-            Ok((answer, outcome)) => (answer, outcome, None),
-            Err(refusal) => {
-                let answer = answer::finish(refusal.answer(), &head.method);
-                (answer, refusal.outcome(), Some(refusal))
+        match self.look_up(&setup, &head, door, arrived, &mut record) {
+            Ok(Found::Stored(hit)) => {
+                let told = Told {
+                    outcome: Outcome::Hit,
+                    status: hit.status(),
+                    refusal: None,
+                    took: arrived.elapsed(),
+                };
+                self.note(&setup, &head, &record, &told);
+                Reply::Now(hit.answer(head, arrived))
             }
-        };
-        let told = Told {
-            outcome,
-            status: answer.status(),
-            refusal: refusal.as_ref(),
-            took: arrived.elapsed(),
-        };
-        self.note(&setup, &head, &record, &told);
-        answer
+            Ok(Found::Wanted(wish)) => {
+                let fetched = Arc::clone(self).fetch(head, wish, arrived, record);
+                Reply::Later(Box::pin(fetched))
+            }
+            Err(refusal) => Reply::Now(self.refuse(&setup, &head, &refusal, arrived, &record)),
+        }
     }
 
-    async fn respond(
-        self: &Arc<Self>,
+    /// All that needs no waiting: who asks, for what, and whether it is stored.
+    fn look_up(
+        &self,
         setup: &Arc<Setup>,
         head: &Parts,
         door: Door,
         arrived: Instant,
         record: &mut Record,
-    ) -> Result<(Answer, Outcome), Refusal> {
+    ) -> Result<Found, Refusal> {
+        let heading = Heading::of(&head.headers);
         setup.knows(door)?;
-        admit(head, door, setup.open_to())?;
+        admit(head, &heading, door, setup.open_to())?;
         let account = setup.authorise(&head.headers)?;
         record.client.clone_from(&account.name);
         let wanted = Wanted::read(setup, head, account, record)?;
-        let conditions = Conditions::of(&head.headers);
-        let asked = Asked {
-            method: &head.method,
-            headers: &head.headers,
-        };
+        let conditions = heading.conditions();
 
         let mut forward = Forward::UriMiss;
         if conditions.no_cache {
             forward = Forward::Request;
         } else if let Some(found) = self.cache.look_up(&wanted.key, arrived) {
-            let entry = found.entry();
-            if conditions.accept_age(entry.age(arrived).as_secs()) {
-                return Ok((answer::hit(entry, asked, arrived), Outcome::Hit));
+            if conditions.accept_age(found.entry().age(arrived).as_secs()) {
+                return Ok(Found::Stored(Hit::new(found, &heading)));
             }
             forward = Forward::Request;
         }
         if conditions.only_if_cached {
             return Err(Refusal::NotCached);
         }
-
         let seat = self.seat(&wanted.key, forward, conditions, arrived + setup.timeout);
         let errand = wanted.errand(head, setup, account);
-        let wait = self.wait(&errand, head);
-        let (got, waited) = match &wait {
-            Some((seconds, _)) => self.await_end(&errand, seat, arrived, *seconds).await?,
+        let wait = self.wait(&errand, &heading);
+        Ok(Found::Wanted(Wish {
+            errand,
+            seat,
+            forward,
+            wait,
+        }))
+    }
+
+    /// Answers by a fetch, or says why there is none.
+    async fn fetch(
+        self: Arc<Self>,
+        head: Parts,
+        wish: Wish,
+        arrived: Instant,
+        mut record: Record,
+    ) -> Answer {
+        let response = tokio::select! {
+            biased;
+            response = self.respond(&wish, &head, arrived, &mut record) => response,
+            () = self.closing.cancelled() => Err(Refusal::Draining),
+        };
+        let setup = &wish.errand.setup;
+        match response {
+            Ok((answer, outcome)) => {
+                let told = Told {
+                    outcome,
+                    status: answer.status(),
+                    refusal: None,
+                    took: arrived.elapsed(),
+                };
+                self.note(setup, &head, &record, &told);
+                answer
+            }
+            Err(refusal) => self.refuse(setup, &head, &refusal, arrived, &record),
+        }
+    }
+
+    async fn respond(
+        self: &Arc<Self>,
+        wish: &Wish,
+        head: &Parts,
+        arrived: Instant,
+        record: &mut Record,
+    ) -> Result<(Answer, Outcome), Refusal> {
+        let (errand, seat) = (&wish.errand, wish.seat);
+        let (got, waited) = match &wish.wait {
+            Some((seconds, _)) => {
+                let (got, waited) = self.await_end(errand, seat, arrived, *seconds).await?;
+                (got, waited.then_some(*seconds))
+            }
             None => {
                 let place = self.passengers.try_acquire();
                 let _place = place.map_err(|_| Refusal::Overloaded)?;
-                (self.ride(&errand, seat).await, false)
+                (self.ride(errand, seat).await, None)
             }
         };
-        let (mut answer, outcome) = self.tell(got, forward, asked, record)?;
-        if let Some((seconds, _)) = wait.filter(|_| waited) {
+        let asked = Asked {
+            method: &head.method,
+            headers: &head.headers,
+        };
+        let (mut answer, outcome) = self.tell(got, wish.forward, asked, record)?;
+        if let Some(seconds) = waited {
             answer::say_waited(&mut answer, seconds);
             return Ok((answer, Outcome::Waited));
         }
         Ok((answer, outcome))
     }
 
+    /// Says no, and notes why.
+    fn refuse(
+        &self,
+        setup: &Setup,
+        head: &Parts,
+        refusal: &Refusal,
+        arrived: Instant,
+        record: &Record,
+    ) -> Answer {
+        let answer = answer::finish(refusal.answer(), &head.method);
+        let told = Told {
+            outcome: refusal.outcome(),
+            status: answer.status(),
+            refusal: Some(refusal),
+            took: arrived.elapsed(),
+        };
+        self.note(setup, head, record, &told);
+        answer
+    }
+
     /// How many seconds a request is to be held, and its place among those that are. Where all are
     /// taken it is answered as if it had not asked.
-    fn wait(&self, errand: &Errand, head: &Parts) -> Option<(u64, OwnedSemaphorePermit)> {
-        let seconds = wait_preference(&head.headers).filter(|_| errand.ids.is_some())?;
+    fn wait(&self, errand: &Errand, heading: &Heading<'_>) -> Option<(u64, OwnedSemaphorePermit)> {
+        let seconds = heading.wait().filter(|_| errand.ids.is_some())?;
         let place = Arc::clone(&self.waiters).try_acquire_owned().ok()?;
         Some((seconds, place))
     }

@@ -4,23 +4,24 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 use hyper::header::{
-    AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue,
+    AGE, CACHE_CONTROL, CACHE_STATUS, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue,
     RETRY_AFTER, VARY,
 };
+use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use super::heading::Heading;
 use super::news::{Arrived, Larger};
 use super::outcome::Forward;
-use crate::cache::Entry;
+use crate::cache::Found;
 use crate::step::{NotStored, none_match};
 use crate::upstream::Body;
 
 /// An answer on its way to the caller.
 pub type Answer = Response<Body>;
 
-/// RFC 9211.
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// A final body is for this caller, and every use of it is to be asked for: stepgate is the cache.
 const FINAL: HeaderValue = HeaderValue::from_static("private, no-cache");
 const LIVE: HeaderValue = HeaderValue::from_static("no-store");
@@ -32,19 +33,55 @@ pub(super) struct Asked<'a> {
     pub(super) headers: &'a HeaderMap,
 }
 
-/// A stored body.
-pub(super) fn hit(entry: &Entry, asked: Asked<'_>, now: Instant) -> Answer {
-    let mut answer = Response::new(Body::Full(entry.body().clone()));
-    let headers = answer.headers_mut();
-    if let Some(content_type) = entry.content_type() {
-        headers.insert(CONTENT_TYPE, content_type.clone());
+/// A stored body, for somebody who asks for it.
+pub(super) struct Hit {
+    found: Found,
+    /// The caller has these bytes already.
+    is_known: bool,
+}
+
+impl Hit {
+    pub(super) fn new(found: Found, heading: &Heading<'_>) -> Self {
+        let is_known = heading.knows(found.entry().etag());
+        Self { found, is_known }
     }
-    headers.insert(AGE, HeaderValue::from(entry.age(now).as_secs()));
-    headers.insert(ETAG, entry.etag().clone());
-    headers.insert(CACHE_CONTROL, FINAL);
-    let status = format!("stepgate; hit; ttl={}", entry.rest(now).as_secs());
-    headers.insert(CACHE_STATUS, header_value(&status));
-    conclude(answer, asked)
+
+    pub(super) fn status(&self) -> StatusCode {
+        if self.is_known {
+            StatusCode::NOT_MODIFIED
+        } else {
+            StatusCode::OK
+        }
+    }
+
+    /// The answer takes over the request's map of headers: it has the room.
+    pub(super) fn answer(self, head: Parts, now: Instant) -> Answer {
+        let entry = self.found.entry();
+        let mut headers = head.headers;
+        headers.clear();
+        let body = match head.method {
+            // RFC 9110 section 15.4.5: nothing that describes the bytes that are not sent.
+            _ if self.is_known => Body::Empty,
+            Method::HEAD => {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(entry.body().len()));
+                Body::Empty
+            }
+            // hyper says its length.
+            _ => Body::Full(entry.body().clone()),
+        };
+        if let Some(content_type) = entry.content_type().filter(|_| !self.is_known) {
+            headers.insert(CONTENT_TYPE, content_type.clone());
+        }
+        headers.insert(AGE, counted("", entry.age(now).as_secs()));
+        headers.insert(ETAG, entry.etag().clone());
+        headers.insert(CACHE_CONTROL, FINAL);
+        let left = entry.rest(now).as_secs();
+        headers.insert(CACHE_STATUS, counted("stepgate; hit; ttl=", left));
+        let mut answer = Response::new(body);
+        *answer.status_mut() = self.status();
+        *answer.headers_mut() = headers;
+        answer
+    }
 }
 
 /// What a fetch brought; `collapsed`: it was another request's fetch.
@@ -193,6 +230,14 @@ pub(super) fn finish(mut answer: Answer, method: &Method) -> Answer {
         *answer.body_mut() = Body::Empty;
     }
     answer
+}
+
+/// A number behind a text.
+fn counted(text: &str, number: u64) -> HeaderValue {
+    let mut digits = itoa::Buffer::new();
+    let mut value = SmallVec::<[u8; 48]>::from_slice(text.as_bytes());
+    value.extend_from_slice(digits.format(number).as_bytes());
+    HeaderValue::from_bytes(&value).expect("words and numbers are a valid header value")
 }
 
 fn header_value(text: &str) -> HeaderValue {

@@ -27,13 +27,13 @@ type Brought = Landed<News, Larger>;
 #[derive(Debug)]
 pub(super) struct Flight {
     gateway: Arc<Gateway>,
-    errand: Errand,
+    errand: Arc<Errand>,
     /// Held until it has landed, where it goes first after a hold.
     probe: Option<Probe<Partition, Arc<Arrived>>>,
 }
 
 impl Flight {
-    pub(super) fn new(gateway: &Arc<Gateway>, errand: Errand) -> Self {
+    pub(super) fn new(gateway: &Arc<Gateway>, errand: Arc<Errand>) -> Self {
         Self {
             gateway: Arc::clone(gateway),
             errand,
@@ -261,7 +261,7 @@ impl Flight {
             return Err(NotStored::Purged);
         }
         let entry = Entry::new(body, headers.get(CONTENT_TYPE));
-        let Errand { setup, key, .. } = &self.errand;
+        let Errand { setup, key, .. } = &*self.errand;
         self.gateway.cache.store(
             &departed.departure,
             key,

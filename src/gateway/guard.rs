@@ -6,10 +6,11 @@
 use std::net::IpAddr;
 
 use hyper::Version;
-use hyper::header::{HOST, HeaderMap, ORIGIN, TRANSFER_ENCODING};
+use hyper::header::{HeaderMap, ORIGIN, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::http::uri::Authority;
 
+use super::heading::Heading;
 use super::refusal::Refusal;
 
 /// What kind of door a request came through.
@@ -24,27 +25,94 @@ pub enum Door {
 }
 
 /// Checks that the request names one host, in one way.
-fn names_one_host(head: &Parts) -> Result<Option<Authority>, Refusal> {
-    let mut hosts = head.headers.get_all(HOST).iter();
-    let host = match (hosts.next(), hosts.next()) {
-        (Some(_), Some(_)) => {
-            return Err(Refusal::InvalidRequest(
-                "The request has more than one Host header.",
-            ));
-        }
-        (Some(host), None) => Some(parse(host.as_bytes())?),
-        (None, _) => None,
-    };
-    match (head.uri.authority(), host) {
+fn names_one_host<'h>(head: &Parts, heading: &Heading<'h>) -> Result<Option<Host<'h>>, Refusal> {
+    if heading.has_two_hosts {
+        return Err(Refusal::InvalidRequest(
+            "The request has more than one Host header.",
+        ));
+    }
+    let host = heading.host.map(|host| Host::parse(host.as_bytes()));
+    match (head.uri.authority(), host.transpose()?) {
         // RFC 9112 section 3.2: required in HTTP/1.1, in absolute form too.
         (_, None) if head.version == Version::HTTP_11 => {
             Err(Refusal::InvalidRequest("The request has no Host header."))
         }
-        (Some(target), Some(host)) if !same(target, &host) => Err(Refusal::InvalidRequest(
+        (Some(target), Some(host)) if !host.is(target) => Err(Refusal::InvalidRequest(
             "The request target and the Host header name different hosts.",
         )),
-        (Some(target), _) => parse(target.as_str().as_bytes()).map(Some),
+        (Some(target), _) => Host::parse_any(target.as_str().as_bytes()).map(Some),
         (None, host) => Ok(host),
+    }
+}
+
+/// Whom a request is for.
+#[derive(Debug)]
+enum Host<'h> {
+    /// Spelled so plainly that no parser could read it in two ways.
+    Plain {
+        whole: &'h [u8],
+        /// Without the port.
+        name: &'h [u8],
+    },
+    Any(Authority),
+}
+
+/// What most callers say.
+fn is_usual(name: &[u8]) -> bool {
+    name == b"127.0.0.1" || name == b"localhost"
+}
+
+impl<'h> Host<'h> {
+    fn parse(host: &'h [u8]) -> Result<Self, Refusal> {
+        Self::plain(host).map_or_else(|| Self::parse_any(host), Ok)
+    }
+
+    /// `name` or `name:port` of letters, digits, dots and hyphens.
+    fn plain(whole: &'h [u8]) -> Option<Self> {
+        let digits = whole.iter().rev().take_while(|b| b.is_ascii_digit());
+        let name = match whole.split_at(whole.len() - digits.count()) {
+            ([name @ .., b':'], [_, ..]) => name,
+            _ => whole,
+        };
+        let in_a_name = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-');
+        let plain = is_usual(name) || (!name.is_empty() && name.iter().all(in_a_name));
+        (plain && whole.len() - name.len() <= ":65535".len()).then_some(Self::Plain { whole, name })
+    }
+
+    fn parse_any(host: &[u8]) -> Result<Self, Refusal> {
+        Authority::try_from(host)
+            .ok()
+            .filter(|authority| !authority.as_str().contains('@'))
+            .map(Self::Any)
+            .ok_or(Refusal::InvalidRequest(
+                "The Host header is not a host name.",
+            ))
+    }
+
+    fn is(&self, target: &Authority) -> bool {
+        let whole = match self {
+            Self::Plain { whole, .. } => whole,
+            Self::Any(authority) => authority.as_str().as_bytes(),
+        };
+        whole.eq_ignore_ascii_case(target.as_str().as_bytes())
+    }
+
+    /// Whether it is `localhost`, an address of the loopback network, or one of `hosts`.
+    fn is_ours(&self, hosts: &[String]) -> bool {
+        let name = match self {
+            Self::Plain { name, .. } if is_usual(name) => return true,
+            Self::Plain { name, .. } => std::str::from_utf8(name).unwrap_or_default(),
+            Self::Any(authority) => {
+                let host = authority.host();
+                host.trim_start_matches('[').trim_end_matches(']')
+            }
+        };
+        let name = name.trim_end_matches('.');
+        name.eq_ignore_ascii_case("localhost")
+            || name
+                .parse::<IpAddr>()
+                .is_ok_and(|address| address.to_canonical().is_loopback())
+            || hosts.iter().any(|host| name.eq_ignore_ascii_case(host))
     }
 }
 
@@ -65,27 +133,21 @@ fn ends_in_one_place(headers: &HeaderMap) -> Result<(), Refusal> {
     ))
 }
 
-fn parse(host: &[u8]) -> Result<Authority, Refusal> {
-    Authority::try_from(host)
-        .ok()
-        .filter(|authority| !authority.as_str().contains('@'))
-        .ok_or(Refusal::InvalidRequest(
-            "The Host header is not a host name.",
-        ))
-}
-
-fn same(a: &Authority, b: &Authority) -> bool {
-    a.as_str().eq_ignore_ascii_case(b.as_str())
-}
-
 /// Admits what names one host in one way and, on an open listener (`hosts` are its names), could
 /// not have been sent by a web page.
-pub(crate) fn admit(head: &Parts, door: Door, hosts: Option<&[String]>) -> Result<(), Refusal> {
-    let host = names_one_host(head)?;
-    ends_in_one_place(&head.headers)?;
+pub(crate) fn admit(
+    head: &Parts,
+    heading: &Heading<'_>,
+    door: Door,
+    hosts: Option<&[String]>,
+) -> Result<(), Refusal> {
+    let host = names_one_host(head, heading)?;
+    if heading.has_transfer_encoding {
+        ends_in_one_place(&head.headers)?;
+    }
     match (door, hosts) {
         (Door::Tcp | Door::Tls(_), Some(hosts)) => {
-            refuse_strangers(&head.headers, host.as_ref(), hosts)
+            refuse_strangers(&head.headers, heading, host.as_ref(), hosts)
         }
         (Door::Tcp | Door::Tls(_), None) | (Door::Unix, _) => Ok(()),
     }
@@ -94,32 +156,32 @@ pub(crate) fn admit(head: &Parts, door: Door, hosts: Option<&[String]>) -> Resul
 /// Refuses what a web page could have sent, and names that are not ours.
 fn refuse_strangers(
     headers: &HeaderMap,
-    host: Option<&Authority>,
+    heading: &Heading<'_>,
+    host: Option<&Host<'_>>,
     hosts: &[String],
 ) -> Result<(), Refusal> {
-    let ours = |authority: &Authority| {
-        let name = bare_name(authority);
-        is_loopback(&name) || hosts.contains(&name)
-    };
     // HTTP/1.0 may leave it out; then nothing says that we were meant.
-    if !host.is_some_and(ours) {
+    if !host.is_some_and(|host| host.is_ours(hosts)) {
         return Err(Refusal::ForbiddenOrigin(
             "This listener is open, so it answers only to localhost, loopback addresses and the \
              names in server.hosts.",
         ));
+    }
+    if !heading.is_a_browsers {
+        return Ok(());
     }
     let cross_site = headers
         .get_all("sec-fetch-site")
         .iter()
         .any(|value| !matches!(value.as_bytes(), b"same-origin" | b"same-site" | b"none"));
     let foreign = headers.get_all(ORIGIN).iter().any(|origin| {
-        let authority = origin
+        let host = origin
             .to_str()
             .ok()
             .and_then(|origin| origin.split_once("://"))
-            .and_then(|(_, authority)| Authority::try_from(authority).ok());
+            .and_then(|(_, host)| Authority::try_from(host).ok());
         // A page of this machine's own is no stranger; `null` is anybody.
-        !authority.is_some_and(|authority| ours(&authority))
+        !host.is_some_and(|host| Host::Any(host).is_ours(hosts))
     });
     if cross_site || foreign {
         return Err(Refusal::ForbiddenOrigin(
@@ -127,22 +189,6 @@ fn refuse_strangers(
         ));
     }
     Ok(())
-}
-
-fn bare_name(authority: &Authority) -> String {
-    let host = authority
-        .host()
-        .trim_start_matches('[')
-        .trim_end_matches(']');
-    host.trim_end_matches('.').to_ascii_lowercase()
-}
-
-/// `localhost`, or an address of the loopback network.
-fn is_loopback(name: &str) -> bool {
-    name == "localhost"
-        || name
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 #[cfg(test)]
@@ -157,9 +203,7 @@ mod tests {
         }
         let hosts = ["stepgate.internal".to_owned()];
         let (head, ()) = request.into_parts();
-        names_one_host(&head)
-            .and_then(|host| refuse_strangers(&head.headers, host.as_ref(), &hosts))
-            .is_err()
+        admit(&head, &Heading::of(&head.headers), Door::Tcp, Some(&hosts)).is_err()
     }
 
     #[test]
@@ -235,9 +279,13 @@ mod tests {
             let request = Request::builder().uri(uri).header("host", host);
             request.body(()).unwrap().into_parts().0
         };
-        assert!(names_one_host(&request("http://evil.example/v1", "localhost")).is_err());
-        assert!(names_one_host(&request("http://u@localhost/v1", "u@localhost")).is_err());
-        let host = names_one_host(&request("http://LOCALHOST:1/v1", "localhost:1")).unwrap();
-        assert_eq!(host.unwrap().host(), "LOCALHOST");
+        let named = |head: &Parts| match names_one_host(head, &Heading::of(&head.headers)) {
+            Ok(Some(Host::Any(authority))) => Some(authority.host().to_owned()),
+            Ok(Some(Host::Plain { .. }) | None) | Err(_) => None,
+        };
+        assert!(named(&request("http://evil.example/v1", "localhost")).is_none());
+        assert!(named(&request("http://u@localhost/v1", "u@localhost")).is_none());
+        let both = request("http://LOCALHOST:1/v1", "localhost:1");
+        assert_eq!(named(&both).as_deref(), Some("LOCALHOST"));
     }
 }

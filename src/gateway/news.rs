@@ -17,7 +17,7 @@ use crate::upstream::{FetchError, Passage};
 pub(super) type Shared = (u64, Key);
 
 /// What a fetch is to bring.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Errand {
     /// The configuration that it goes by, whichever is in force when it departs.
     pub(super) setup: Arc<Setup>,

@@ -30,7 +30,7 @@ pub(super) enum Got {
 
 impl Gateway {
     /// An answer from a fetch that departed after now, or a final one.
-    pub(super) async fn ride(self: &Arc<Self>, errand: &Errand, seat: Seat) -> Got {
+    pub(super) async fn ride(self: &Arc<Self>, errand: &Arc<Errand>, seat: Seat) -> Got {
         // Held already: no need to gather first.
         if let Some((said, until)) = errand.setup.holds.held(&errand.partition, Instant::now()) {
             return Got::News {
@@ -38,7 +38,7 @@ impl Gateway {
                 joined: false,
             };
         }
-        let flight = || Flight::new(self, errand.clone());
+        let flight = || Flight::new(self, Arc::clone(errand));
         let failed = |error| News::Failed(Arc::new(error));
         match self.book.ride(errand.shared(), seat, flight).await {
             Ride::Opened(news) => Got::News {
@@ -95,7 +95,7 @@ impl Gateway {
     /// [`Refusal::Draining`] if the gateway ends before there is anything to say.
     pub(super) async fn await_end(
         self: &Arc<Self>,
-        errand: &Errand,
+        errand: &Arc<Errand>,
         seat: Seat,
         arrived: Instant,
         seconds: u64,
@@ -122,9 +122,9 @@ impl Gateway {
             },
         };
         let poll = || {
-            let (gateway, errand) = (Arc::clone(self), errand.clone());
+            let (gateway, errand) = (Arc::clone(self), Arc::clone(errand));
             move || {
-                let (gateway, errand) = (Arc::clone(&gateway), errand.clone());
+                let (gateway, errand) = (Arc::clone(&gateway), Arc::clone(&errand));
                 async move { gateway.report(&errand, seat.store).await }
             }
         };
@@ -142,7 +142,7 @@ impl Gateway {
     }
 
     /// One poll of a patrol.
-    async fn report(self: &Arc<Self>, errand: &Errand, store: bool) -> Report<News> {
+    async fn report(self: &Arc<Self>, errand: &Arc<Errand>, store: bool) -> Report<News> {
         let mark = self.cache.next_number();
         let seat = Seat {
             deadline: Instant::now() + errand.setup.timeout,

@@ -10,6 +10,7 @@ use super::outcome::Record;
 use super::refusal::Refusal;
 use super::setup::{Account, Setup};
 use crate::step::rule::API_PREFIX;
+use crate::step::path::Ids;
 use crate::step::{Key, Query, Route};
 
 /// Path and query, as they go up, in bytes. Beside it a target of 64 KiB, the longest that the `http`
@@ -20,7 +21,7 @@ const LONGEST_TARGET: usize = 32 * 1024;
 #[derive(Debug)]
 pub(super) struct Wanted<'p> {
     rule: usize,
-    ids: Vec<&'p str>,
+    ids: Ids<'p>,
     is_list: bool,
     query: Query,
     pub(super) key: Key,
@@ -94,8 +95,8 @@ impl<'p> Wanted<'p> {
     }
 
     /// What a fetch needs to know of it, to go its own way.
-    pub(super) fn errand(self, head: &Parts, setup: &Arc<Setup>, account: &Account) -> Errand {
-        Errand {
+    pub(super) fn errand(self, head: &Parts, setup: &Arc<Setup>, account: &Account) -> Arc<Errand> {
+        Arc::new(Errand {
             setup: Arc::clone(setup),
             rule: self.rule,
             ids: (!self.is_list).then(|| self.ids.into_iter().map(Box::from).collect()),
@@ -106,6 +107,6 @@ impl<'p> Wanted<'p> {
             path: head.uri.path()[API_PREFIX.len()..].into(),
             query: self.query.as_str().into(),
             headers: account.injection.upward(&head.headers),
-        }
+        })
     }
 }

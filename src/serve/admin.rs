@@ -10,11 +10,12 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use subtle::ConstantTimeEq;
+use tokio::time::Instant;
 
 use super::connection::Respond;
 use super::drain::{Phase, Watch};
 use crate::config::{Admin, Secret};
-use crate::gateway::{Answer, Door, Gateway, PurgeError, admit};
+use crate::gateway::{Answer, Door, Gateway, Heading, PurgeError, Reply, admit};
 use crate::step::path::is_id;
 use crate::upstream::{Body, presented_tokens};
 
@@ -59,7 +60,8 @@ impl Desk {
     fn answer(&self, head: &Parts) -> Answer {
         // Beyond loopback the names are many, and the token guards what matters.
         let hosts: Option<&[String]> = self.loopback.then_some(&[]);
-        if let Err(refusal) = admit(head, Door::Tcp, hosts) {
+        let heading = Heading::of(&head.headers);
+        if let Err(refusal) = admit(head, &heading, Door::Tcp, hosts) {
             return refusal.answer();
         }
         let read = matches!(head.method, Method::GET | Method::HEAD);
@@ -136,27 +138,28 @@ const CONTENTS: &str = "stepgate admin\n\n\
     DELETE /cache/RULE[/ID...]      forget what lies below these leading path ids\n";
 
 impl Respond for Arc<Desk> {
-    async fn respond(&self, request: Request<Incoming>) -> Answer {
+    fn respond(&self, request: Request<Incoming>, _: Instant) -> Reply {
         let (head, _) = request.into_parts();
         let bodiless = head.method == Method::HEAD;
-        let slow = !matches!(head.uri.path(), "/live" | "/ready");
-        let desk = Self::clone(self);
-        let mut answer = if slow {
-            // A purge walks all entries, a scrape settles the cache's books: not on a worker.
-            tokio::task::spawn_blocking(move || desk.answer(&head))
-                .await
-                .unwrap_or_else(|_| {
-                    let status = StatusCode::INTERNAL_SERVER_ERROR;
-                    text(status, TEXT, "internal error\n".to_owned())
-                })
-        } else {
-            // A probe waits for nothing.
-            desk.answer(&head)
+        let finish = move |mut answer: Answer| {
+            if bodiless {
+                *answer.body_mut() = Body::Empty;
+            }
+            answer
         };
-        if bodiless {
-            *answer.body_mut() = Body::Empty;
+        if matches!(head.uri.path(), "/live" | "/ready") {
+            // A probe waits for nothing.
+            return Reply::Now(finish(self.answer(&head)));
         }
-        answer
+        let desk = Self::clone(self);
+        Reply::Later(Box::pin(async move {
+            // A purge walks all entries, a scrape settles the cache's books: not on a worker.
+            let answer = tokio::task::spawn_blocking(move || desk.answer(&head)).await;
+            finish(answer.unwrap_or_else(|_| {
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                text(status, TEXT, "internal error\n".to_owned())
+            }))
+        }))
     }
 }
 

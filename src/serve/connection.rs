@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING};
 use hyper::service::Service;
 use hyper::{Request, Response, Version};
@@ -26,8 +26,9 @@ use super::drain::{Phase, Watch};
 use super::listener::Stream;
 use super::patience::{Busy, Limits, Patience, Waiting};
 use super::tls::Tls;
+use super::undisturbed::Undisturbed;
 use super::watched::Watched;
-use crate::gateway::{Answer, Door, Gateway};
+use crate::gateway::{Answer, Door, Gateway, Reply};
 use crate::upstream::Body;
 
 /// Large enough for a head that carries a 64 KiB target, so that hyper can say 414 rather than 431.
@@ -78,8 +79,6 @@ const PART: usize = 64 * 1024;
 struct Sending {
     body: Body,
     busy: Busy,
-    /// HTTP/2: what is left of the last frame.
-    rest: Bytes,
     in_parts: bool,
 }
 
@@ -91,44 +90,33 @@ impl hyper::body::Body for Sending {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if self.rest.is_empty() {
-            let frame = Pin::new(&mut self.body).poll_frame(cx);
-            // Asked for more: the peer has room, and what is missing is ours to bring.
-            self.busy.turn(frame.is_pending());
-            match ready!(frame) {
-                // We pass nothing but data.
-                Some(Ok(frame)) => self.rest = frame.into_data().unwrap_or_default(),
-                end => return Poll::Ready(end),
-            }
-        }
-        self.busy.progressed();
-        let length = self.rest.len();
-        let part = if self.in_parts {
-            length.min(PART)
-        } else {
-            length
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        // Asked for more: the peer has room, and what is missing is ours to bring.
+        self.busy.turn(frame.is_pending());
+        let Some(frame) = ready!(frame) else {
+            return Poll::Ready(None);
         };
-        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(part)))))
+        self.busy.progressed();
+        // We pass nothing but data.
+        let mut data = frame?.into_data().unwrap_or_default();
+        if self.in_parts && data.len() > PART {
+            self.body.put_back(data.split_off(PART));
+        }
+        Poll::Ready(Some(Ok(Frame::data(data))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let (body, rest) = (self.body.size_hint(), self.rest.len() as u64);
-        let mut hint = SizeHint::new();
-        hint.set_lower(body.lower() + rest);
-        if let Some(upper) = body.upper() {
-            hint.set_upper(upper + rest);
-        }
-        hint
+        self.body.size_hint()
     }
 }
 
 /// What answers a connection's requests.
 pub(super) trait Respond: Send + Sync + 'static {
-    fn respond(&self, request: Request<Incoming>) -> impl Future<Output = Answer> + Send;
+    fn respond(&self, request: Request<Incoming>, arrived: Instant) -> Reply;
 }
 
 /// Answers by the gateway.
@@ -138,44 +126,82 @@ pub(super) struct Data {
 }
 
 impl Respond for Data {
-    async fn respond(&self, request: Request<Incoming>) -> Answer {
-        self.gateway.answer(request, self.door).await
+    fn respond(&self, request: Request<Incoming>, arrived: Instant) -> Reply {
+        self.gateway.answer(request, self.door, arrived)
     }
 }
 
 struct Timed<R> {
-    respond: Arc<R>,
+    respond: R,
     patience: Arc<Patience>,
 }
 
 impl<R: Respond> Service<Request<Incoming>> for Timed<R> {
     type Response = Response<Sending>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+    type Future = Replying;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<Incoming>) -> Replying {
         let in_parts = request.version() == Version::HTTP_2;
         let busy = Arc::clone(&self.patience).begin(request.version());
-        let respond = Arc::clone(&self.respond);
         // Nothing that we answer has a body to read; what follows one that was sent in chunks is
         // better not taken for a request.
-        let last = request.headers().contains_key(TRANSFER_ENCODING);
-        Box::pin(async move {
-            let mut answer = respond.respond(request).await;
-            if last {
-                answer
-                    .headers_mut()
-                    .insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            let mut busy = busy;
-            busy.turn(false);
-            Ok(answer.map(|body| Sending {
-                body,
-                busy,
-                rest: Bytes::new(),
-                in_parts,
-            }))
+        let last = !request.body().is_end_stream()
+            && request.headers().contains_key(TRANSFER_ENCODING);
+        let terms = Terms {
+            busy,
+            in_parts,
+            last,
+        };
+        match self.respond.respond(request, self.patience.now()) {
+            Reply::Now(answer) => Replying::Now(Some(terms.send(answer))),
+            Reply::Later(answer) => Replying::Later(answer, Some(terms)),
+        }
+    }
+}
+
+/// How an answer is sent.
+struct Terms {
+    busy: Busy,
+    in_parts: bool,
+    /// It ends its connection.
+    last: bool,
+}
+
+impl Terms {
+    fn send(mut self, mut answer: Answer) -> Response<Sending> {
+        if self.last {
+            answer
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        self.busy.turn(false);
+        answer.map(|body| Sending {
+            body,
+            busy: self.busy,
+            in_parts: self.in_parts,
         })
+    }
+}
+
+/// An answer that is there, or is being made.
+enum Replying {
+    Now(Option<Response<Sending>>),
+    Later(Pin<Box<dyn Future<Output = Answer> + Send>>, Option<Terms>),
+}
+
+impl Future for Replying {
+    type Output = Result<Response<Sending>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        const ONCE: &str = "hyper does not poll what has ended";
+        Poll::Ready(Ok(match self.get_mut() {
+            Self::Now(answer) => answer.take().expect(ONCE),
+            Self::Later(answer, terms) => {
+                let answer = ready!(answer.as_mut().poll(cx));
+                terms.take().expect(ONCE).send(answer)
+            }
+        }))
     }
 }
 
@@ -204,7 +230,7 @@ pub(super) async fn serve<R: Respond>(
     };
     let door = stream.door();
     let service = Timed {
-        respond: Arc::new(respond(door)),
+        respond: respond(door),
         patience: Arc::clone(&patience),
     };
     let http2 = stream.is_http2();
@@ -239,9 +265,12 @@ pub(super) async fn serve<R: Respond>(
     }
     let mut connection = pin!(builder.serve_connection(io, service));
 
+    let drain = pin!(watch.reached(Phase::Draining));
+    let outgrown = pin!(outgrown(tls.as_deref(), door));
     let end = tokio::select! {
+        biased;
         end = timed(connection.as_mut(), &patience, timer.as_mut()) => end,
-        () = watch.reached(Phase::Draining) => {
+        () = Undisturbed::new(drain) => {
             // What came before the drain did may lie unread.
             let look = timed(connection.as_mut(), &patience, timer.as_mut());
             match patience.waiting() {
@@ -251,7 +280,7 @@ pub(super) async fn serve<R: Respond>(
                 }
             }
         }
-        () = outgrown(tls.as_deref(), door) => End::Draining,
+        () = Undisturbed::new(outgrown) => End::Draining,
     };
     match end {
         End::Over => {}
@@ -323,19 +352,23 @@ enum End {
 async fn timed<C: Future>(
     mut connection: Pin<&mut C>,
     patience: &Patience,
-    mut timer: Pin<&mut Sleep>,
+    timer: Pin<&mut Sleep>,
 ) -> End {
+    let mut timer = Undisturbed::new(timer);
     let mut moment = None;
     std::future::poll_fn(|cx| {
+        patience.wake(Instant::now());
         if connection.as_mut().poll(cx).is_ready() {
             return Poll::Ready(End::Over);
         }
         while let Some(limit) = patience.deadline() {
             let deadline = moment.map_or(limit, |until| limit.max(until));
-            if timer.is_elapsed() || deadline < timer.deadline() {
-                timer.as_mut().reset(deadline);
+            let sleep = timer.get_mut();
+            if sleep.is_elapsed() || deadline < sleep.deadline() {
+                sleep.as_mut().reset(deadline);
+                timer.disturb();
             }
-            ready!(timer.as_mut().poll(cx));
+            ready!(Pin::new(&mut timer).poll(cx));
             let now = Instant::now();
             if now >= deadline + LATE && deadline == limit {
                 moment = Some(now + MOMENT);

@@ -11,6 +11,7 @@ mod health;
 mod listener;
 mod patience;
 mod tls;
+mod undisturbed;
 mod watched;
 
 use std::io;

@@ -1,6 +1,7 @@
 //! How long a connection may keep us waiting, and who waits for whom right now.
 //!
-//! Fed by the bytes that go in and out and by the requests; asked by the timer of the connection.
+//! Fed by the bytes that go in and out and by the requests; asked by the timer of the connection. The
+//! clock is read once each time the connection's task runs, not once a byte or a request.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -44,6 +45,8 @@ pub(super) struct Patience {
 
 #[derive(Debug)]
 struct Waits {
+    /// When the connection's task last began to run.
+    now: Instant,
     waiting: Waiting,
     http2: bool,
     /// The last bytes that came in.
@@ -56,9 +59,10 @@ struct Waits {
 
 impl Patience {
     pub(super) fn new(limits: Limits) -> Arc<Self> {
-        let waiting = Waiting::Head(Instant::now() + limits.header);
+        let now = Instant::now();
         let state = Waits {
-            waiting,
+            now,
+            waiting: Waiting::Head(now + limits.header),
             tail: [0; 4],
             http2: false,
             ahead: false,
@@ -75,6 +79,16 @@ impl Patience {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The connection's task begins to run.
+    pub(super) fn wake(&self, now: Instant) {
+        self.lock().now = now;
+    }
+
+    /// When the connection's task last began to run: what it reads now had come by then, or comes now.
+    pub(super) fn now(&self) -> Instant {
+        self.lock().now
+    }
+
     /// These bytes came in. In HTTP/2 they may be a ping; there only requests count.
     pub(super) fn received(&self, bytes: &[u8]) {
         let mut waits = self.lock();
@@ -84,7 +98,7 @@ impl Patience {
         waits.tail[kept..].copy_from_slice(&bytes[bytes.len() - new..]);
         match waits.waiting {
             Waiting::Idle(_) if !waits.http2 => {
-                waits.waiting = Waiting::Head(Instant::now() + self.limits.header);
+                waits.waiting = Waiting::Head(waits.now + self.limits.header);
             }
             Waiting::Answers { .. } => waits.ahead = true,
             Waiting::Idle(_) | Waiting::Head(_) => {}
@@ -94,24 +108,27 @@ impl Patience {
     /// The peer took so many bytes: none, if it must read first. In HTTP/2 they may be pongs, which a
     /// peer that reads nothing can ask for at will; there only parts of answers count.
     pub(super) fn sent(&self, bytes: usize) {
-        let mut waits = self.lock();
+        let waits = &mut *self.lock();
         waits.stalled = bytes == 0;
         if bytes == 0 || waits.http2 {
             return;
         }
         match &mut waits.waiting {
-            Waiting::Idle(since) | Waiting::Answers { since, .. } => *since = Instant::now(),
+            Waiting::Idle(since) | Waiting::Answers { since, .. } => *since = waits.now,
             Waiting::Head(_) => {}
         }
     }
 
     /// A part of an answer was taken.
     pub(super) fn progressed(&self) {
-        if let Waiting::Answers { since, .. } = &mut self.lock().waiting {
-            *since = Instant::now();
+        let waits = &mut *self.lock();
+        let now = waits.moment();
+        if let Waiting::Answers { since, .. } = &mut waits.waiting {
+            *since = now;
         }
     }
 
+    /// A request has come.
     pub(super) fn begin(self: Arc<Self>, version: Version) -> Busy {
         let mut waits = self.lock();
         let (ours, theirs) = match waits.waiting {
@@ -121,7 +138,7 @@ impl Patience {
         waits.waiting = Waiting::Answers {
             ours: ours + 1,
             theirs,
-            since: Instant::now(),
+            since: waits.now,
         };
         waits.http2 = version == Version::HTTP_2;
         // What follows the end of this head has begun already.
@@ -150,6 +167,17 @@ impl Patience {
     }
 }
 
+impl Waits {
+    /// The time, for whoever may run in a task of its own: a stream of HTTP/2.
+    fn moment(&self) -> Instant {
+        if self.http2 {
+            Instant::now()
+        } else {
+            self.now
+        }
+    }
+}
+
 /// A request that is being answered, to the last byte that hyper takes of its body.
 #[derive(Debug)]
 pub(super) struct Busy {
@@ -170,11 +198,13 @@ impl Busy {
             return;
         }
         self.ours = is_ours;
+        let waits = &mut *self.patience.lock();
+        let now = waits.moment();
         if let Waiting::Answers {
             ours,
             theirs,
             since,
-        } = &mut self.patience.lock().waiting
+        } = &mut waits.waiting
         {
             let (from, to) = if is_ours {
                 (theirs, ours)
@@ -183,7 +213,7 @@ impl Busy {
             };
             *from = from.saturating_sub(1);
             *to += 1;
-            *since = Instant::now();
+            *since = now;
         }
     }
 }
@@ -202,7 +232,7 @@ impl Drop for Busy {
             return;
         };
         let theirs = theirs.saturating_sub(1);
-        let now = Instant::now();
+        let now = waits.moment();
         waits.waiting = match (ours, theirs) {
             (0, 0) if waits.ahead && !waits.http2 => Waiting::Head(now + limits.header),
             (0, 0) => Waiting::Idle(now),

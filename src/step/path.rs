@@ -6,12 +6,17 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr;
 use percent_encoding::percent_decode_str;
+use smallvec::SmallVec;
 
-use super::rule::{API_PREFIX, Rule, Segment, Template};
+use super::rule::{API_PREFIX, Rule, Template};
 
 /// The longest id that is taken for one.
 const MAX_ID: usize = 128;
+
+/// The ids of a path, in its order.
+pub type Ids<'p> = SmallVec<[&'p str; 4]>;
 
 /// What a path asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,14 +26,14 @@ pub enum Route<'p> {
         /// Index into the rules.
         rule: usize,
         /// The ids, in path order.
-        ids: Vec<&'p str>,
+        ids: Ids<'p>,
     },
     /// The list of the rule with this index.
     List {
         /// Index into the rules.
         rule: usize,
         /// The ids, in path order.
-        ids: Vec<&'p str>,
+        ids: Ids<'p>,
     },
     /// Nothing that a rule names.
     Other,
@@ -53,7 +58,7 @@ impl<'p> Route<'p> {
     }
 }
 
-fn checked<'p>(ids: Vec<&'p str>, route: impl FnOnce(Vec<&'p str>) -> Route<'p>) -> Route<'p> {
+fn checked<'p>(ids: Ids<'p>, route: impl FnOnce(Ids<'p>) -> Route<'p>) -> Route<'p> {
     if ids.iter().all(|id| is_id(id)) {
         route(ids)
     } else {
@@ -61,27 +66,35 @@ fn checked<'p>(ids: Vec<&'p str>, route: impl FnOnce(Vec<&'p str>) -> Route<'p>)
     }
 }
 
+const IN_AN_ID: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut b = 0_u8;
+    while b < 128 {
+        table[b as usize] = b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+        b += 1;
+    }
+    table
+};
+
 /// Whether `text` is an id: `[A-Za-z0-9_-]{1,128}`.
 pub fn is_id(text: &str) -> bool {
-    (1..=MAX_ID).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+    // Without a way out, and by table: the longest part of reading a path.
+    let plain = text.bytes().fold(true, |plain, b| plain & IN_AN_ID[usize::from(b)]);
+    plain && (1..=MAX_ID).contains(&text.len())
 }
 
 /// The ids, if the literals match and the number of segments does. The ids are not checked yet.
-fn matches<'p>(template: &Template, relative: &'p str) -> Option<Vec<&'p str>> {
-    let mut parts = relative.strip_prefix('/')?.split('/');
-    let mut ids = Vec::with_capacity(template.segments().len());
-    for segment in template.segments() {
-        let part = parts.next()?;
-        match segment {
-            Segment::Literal(text) if **text == *part => {}
-            Segment::Literal(_) => return None,
-            Segment::Parameter(_) => ids.push(part),
-        }
+fn matches<'p>(template: &Template, relative: &'p str) -> Option<Ids<'p>> {
+    let (first, others) = template.literals().split_first()?;
+    let mut left = relative.strip_prefix(&**first)?;
+    let mut ids = Ids::new();
+    for literal in others {
+        let end = memchr(b'/', left.as_bytes()).unwrap_or(left.len());
+        let (id, behind) = left.split_at(end);
+        ids.push(id);
+        left = behind.strip_prefix(&**literal)?;
     }
-    parts.next().is_none().then_some(ids)
+    left.is_empty().then_some(ids)
 }
 
 /// Says why a path that is none of ours could yet become one behind our back.
@@ -139,14 +152,14 @@ mod tests {
             route("/v1/threads/t_1/runs/r-2/steps/S3"),
             Route::Resource {
                 rule: 0,
-                ids: vec!["t_1", "r-2", "S3"]
+                ids: Ids::from_slice(&["t_1", "r-2", "S3"])
             }
         );
         assert_eq!(
             route("/v1/threads/t/runs/r/steps"),
             Route::List {
                 rule: 0,
-                ids: vec!["t", "r"]
+                ids: Ids::from_slice(&["t", "r"])
             }
         );
     }

@@ -68,7 +68,7 @@ pub enum RuleError {
 
 /// One segment of a path template.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Segment {
+enum Segment {
     /// Must be equal, byte for byte.
     Literal(Box<str>),
     /// An id, by the parameter's name.
@@ -79,6 +79,8 @@ pub(crate) enum Segment {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Template {
     segments: Vec<Segment>,
+    /// What stands before, between and behind the parameters, slashes included.
+    literals: Vec<Box<str>>,
 }
 
 impl Template {
@@ -111,7 +113,8 @@ impl Template {
             }
             segments.push(segment);
         }
-        Ok(Self { segments })
+        let literals = literals(&segments);
+        Ok(Self { segments, literals })
     }
 
     /// The parameters' names, in path order.
@@ -122,8 +125,9 @@ impl Template {
         })
     }
 
-    pub(crate) fn segments(&self) -> &[Segment] {
-        &self.segments
+    /// What stands before, between and behind the parameters: one more than there are of these.
+    pub(crate) fn literals(&self) -> &[Box<str>] {
+        &self.literals
     }
 
     /// Whether some path matches both templates, which would leave it open whose it is.
@@ -156,6 +160,19 @@ impl fmt::Debug for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{self}`")
     }
+}
+
+fn literals(segments: &[Segment]) -> Vec<Box<str>> {
+    let mut literals = vec![String::new()];
+    for segment in segments {
+        let last = literals.last_mut().expect("there is one from the start");
+        last.push('/');
+        match segment {
+            Segment::Literal(text) => last.push_str(text),
+            Segment::Parameter(_) => literals.push(String::new()),
+        }
+    }
+    literals.into_iter().map(String::into_boxed_str).collect()
 }
 
 fn is_word(name: &str) -> bool {

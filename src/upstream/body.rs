@@ -151,6 +151,16 @@ impl Passage {
     }
 }
 
+impl Body {
+    /// Puts back what was taken and could not all be passed on.
+    pub fn put_back(&mut self, rest: Bytes) {
+        match self {
+            Self::Empty | Self::Full(_) => *self = Self::Full(rest),
+            Self::Passing(passage) => passage.front.push_front(rest),
+        }
+    }
+}
+
 impl hyper::body::Body for Body {
     type Data = Bytes;
     type Error = Box<dyn Error + Send + Sync>;

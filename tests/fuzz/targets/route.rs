@@ -237,6 +237,7 @@ fn read(target: &Uri) -> Option<(Key, Query, String)> {
 fn check_route(path: &str) {
     let route = Route::of(&RULES, path);
     if let Some((rule, is_list, ids)) = accepted(path) {
+        let ids = ids.into();
         let expected = if is_list {
             Route::List { rule, ids }
         } else {
