@@ -43,7 +43,7 @@ use crate::config::Config;
 use crate::fetch::{Berths, Book, Patrols, Seat};
 use crate::step::{Conditions, Key};
 use crate::upstream::SetupError;
-use answer::{Asked, Hit};
+use answer::{Asked, Hit, Said};
 use flight::Flight;
 use metrics::Metrics;
 use news::{Errand, News, Shared};
@@ -51,6 +51,23 @@ use outcome::{Forward, Record};
 use ride::Got;
 use setup::Setup;
 use wanted::Wanted;
+
+/// Whose requests come over one connection.
+#[derive(Debug)]
+pub struct Caller {
+    door: Door,
+    said: Said,
+}
+
+impl Caller {
+    /// Nothing was said to it yet.
+    pub fn new(door: Door) -> Self {
+        Self {
+            door,
+            said: Said::default(),
+        }
+    }
+}
 
 /// How a request is answered.
 pub enum Reply {
@@ -136,14 +153,14 @@ impl Gateway {
     pub fn answer(
         self: &Arc<Self>,
         request: Request<Incoming>,
-        door: Door,
+        caller: &mut Caller,
         arrived: Instant,
     ) -> Reply {
         let setup = self.setup.load();
         // The body, if there is one, is nobody's: dropped unread, it ends the connection.
         let (head, _) = request.into_parts();
         let mut record = Record::default();
-        match self.look_up(&setup, &head, door, arrived, &mut record) {
+        match self.look_up(&setup, &head, caller.door, arrived, &mut record) {
             Ok(Found::Stored(hit)) => {
                 let told = Told {
                     outcome: Outcome::Hit,
@@ -152,7 +169,7 @@ impl Gateway {
                     took: arrived.elapsed(),
                 };
                 self.note(&setup, &head, &record, &told);
-                Reply::Now(hit.answer(head, arrived))
+                Reply::Now(hit.answer(head, &mut caller.said, arrived))
             }
             Ok(Found::Wanted(wish)) => {
                 let fetched = Arc::clone(self).fetch(head, wish, arrived, record);

@@ -47,7 +47,7 @@ use thiserror::Error;
 
 use config::{Address, Config};
 use gateway::Gateway;
-use serve::Edge;
+use serve::{Crew, Edge};
 
 /// Why a gateway did not start.
 #[derive(Debug, Error)]
@@ -68,13 +68,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Builds a gateway and opens its listeners. Runs on the current tokio runtime.
+    /// Builds a gateway and opens its listeners. Callers are served by `crew`, everything else runs on
+    /// the current tokio runtime.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left open then.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
+    pub async fn start(config: Config, crew: &Crew) -> Result<Self, StartError> {
         let gateway = Arc::new(Gateway::new(&config)?);
-        let edge = Edge::open(&config, &gateway)?;
+        let edge = Edge::open(&config, &gateway, crew)?;
         Ok(Self { gateway, edge })
     }
 

@@ -12,6 +12,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use stepgate::config::{Config, Sources};
 use stepgate::reload::Reloader;
+use stepgate::serve::Crew;
 use stepgate::{Server, StartError, demo};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -118,7 +119,11 @@ fn serve(settings: &Settings) -> ExitCode {
             (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
             (Err(error), _) | (_, Err(error)) => return deaf(&error),
         };
-        let server = match Server::start(config).await {
+        let crew = match Crew::hire(workers()) {
+            Ok(crew) => crew,
+            Err(error) => return unmanned(&error),
+        };
+        let server = match Server::start(config, &crew).await {
             Ok(server) => server,
             Err(StartError::Setup(error)) => return bad_configuration(&error),
             Err(StartError::Bind(error)) => {
@@ -140,6 +145,10 @@ fn serve(settings: &Settings) -> ExitCode {
             }
         }
     })
+}
+
+fn unmanned(error: &std::io::Error) -> ExitCode {
+    failed(&format_args!("cannot start a worker: {error}"))
 }
 
 fn deaf(error: &std::io::Error) -> ExitCode {
@@ -175,6 +184,10 @@ fn run_demo(settings: &Settings, options: &Demo) -> ExitCode {
         say(std::io::stderr(), &format!("stepgate: {wrong}"));
         return ExitCode::from(BAD_USAGE);
     }
+    let crew = match Crew::hire(workers()) {
+        Ok(crew) => crew,
+        Err(error) => return unmanned(&error),
+    };
     let options = demo::Options {
         duration: options.duration,
         pollers: usize::from(options.pollers),
@@ -182,15 +195,25 @@ fn run_demo(settings: &Settings, options: &Demo) -> ExitCode {
         admin: flags.admin,
     };
     in_runtime(async {
-        match demo::run(options).await {
+        match demo::run(options, &crew).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => failed(&error),
         }
     })
 }
 
+/// As many workers as there are cores to run on, or as the variable says that tokio knows.
+fn workers() -> usize {
+    variable("TOKIO_WORKER_THREADS")
+        .and_then(|workers| workers.parse().ok())
+        .or_else(|| std::thread::available_parallelism().ok().map(Into::into))
+        .unwrap_or(1)
+}
+
+/// Runs `work` on this thread.
 fn in_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
-    match tokio::runtime::Runtime::new() {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    match builder.enable_all().build() {
         Ok(runtime) => {
             let code = runtime.block_on(work);
             // What is still running was given its time.

@@ -23,7 +23,7 @@ pub use self::sandbox::Sandbox;
 use self::text::Scene;
 use self::view::View;
 use crate::config::{Address, Config, Flags, Problems, Sources};
-use crate::serve::BindError;
+use crate::serve::{BindError, Crew};
 use crate::{Server, StartError};
 
 /// What the gateway of the demo takes for its own when the user does not say.
@@ -84,15 +84,15 @@ pub enum DemoError {
     Output(#[source] io::Error),
 }
 
-/// Runs the demo until its time is over or Ctrl-C, and sums up.
+/// Runs the demo until its time is over or Ctrl-C, and sums up. The gateway's callers are served by `crew`.
 ///
 /// # Errors
 /// What kept it from starting or from being seen. A reader that left (`| head`) is no error.
-pub async fn run(options: Options) -> Result<(), DemoError> {
+pub async fn run(options: Options, crew: &Crew) -> Result<(), DemoError> {
     let settings = sandbox::Settings::wan();
     let latency = settings.latency;
     let sandbox = Sandbox::start(settings).await.map_err(DemoError::Sandbox)?;
-    let server = gateway(&options, &sandbox.base_url()).await?;
+    let server = gateway(&options, &sandbox.base_url(), crew).await?;
     let shown = match tcp(server.data()) {
         Some(data) => {
             let intro = text::intro(options.pollers, latency, data, server.admin());
@@ -112,11 +112,11 @@ pub async fn run(options: Options) -> Result<(), DemoError> {
 }
 
 /// The gateway, where the user wants it, else at its usual place, else anywhere.
-async fn gateway(options: &Options, upstream: &str) -> Result<Server, DemoError> {
-    let usual = start(options, [LISTEN, ADMIN], upstream).await;
+async fn gateway(options: &Options, upstream: &str, crew: &Crew) -> Result<Server, DemoError> {
+    let usual = start(options, [LISTEN, ADMIN], upstream, crew).await;
     match usual {
         Err(DemoError::Bind(_)) if options.listen.is_none() || options.admin.is_none() => {
-            start(options, [FREE, FREE], upstream).await
+            start(options, [FREE, FREE], upstream, crew).await
         }
         outcome => outcome,
     }
@@ -126,6 +126,7 @@ async fn start(
     options: &Options,
     [listen, admin]: [&str; 2],
     upstream: &str,
+    crew: &Crew,
 ) -> Result<Server, DemoError> {
     let or = |named: &Option<String>, usual: &str| named.as_deref().unwrap_or(usual).to_owned();
     let config = Config::load(&Sources {
@@ -138,10 +139,12 @@ async fn start(
         },
         env: &environment,
     })?;
-    Server::start(config).await.map_err(|error| match error {
-        StartError::Bind(error) => DemoError::Bind(error),
-        error => DemoError::Start(error),
-    })
+    Server::start(config, crew)
+        .await
+        .map_err(|error| match error {
+            StartError::Bind(error) => DemoError::Bind(error),
+            error => DemoError::Start(error),
+        })
 }
 
 /// All that the gateway sees of an environment: none of the user's settings and keys.
@@ -233,7 +236,7 @@ mod tests {
                 listen,
                 admin,
             };
-            let told = run(options).await.unwrap_err().to_string();
+            let told = run(options, &Crew::here()).await.unwrap_err().to_string();
             let said = format!("cannot listen on {address}: Address already in use");
             assert!(told.starts_with(&said), "{told}");
             assert!(told.contains("--listen or --admin"), "{told}");

@@ -9,7 +9,6 @@ use hyper::header::{
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
-use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::heading::Heading;
@@ -31,6 +30,47 @@ const LIVE: HeaderValue = HeaderValue::from_static("no-store");
 pub(super) struct Asked<'a> {
     pub(super) method: &'a Method,
     pub(super) headers: &'a HeaderMap,
+}
+
+/// What was said last on a connection, where the next answer mostly says the same: numbers that
+/// change once a second.
+#[derive(Debug)]
+pub(super) struct Said {
+    age: Counted,
+    hit: Counted,
+}
+
+impl Default for Said {
+    fn default() -> Self {
+        Self {
+            age: Counted::new(""),
+            hit: Counted::new("stepgate; hit; ttl="),
+        }
+    }
+}
+
+/// A number behind a text.
+#[derive(Debug)]
+struct Counted {
+    text: &'static str,
+    last: Option<(u64, HeaderValue)>,
+}
+
+impl Counted {
+    fn new(text: &'static str) -> Self {
+        Self { text, last: None }
+    }
+
+    fn with(&mut self, number: u64) -> HeaderValue {
+        match &self.last {
+            Some((last, value)) if *last == number => value.clone(),
+            _ => {
+                let value = header_value(&format!("{}{number}", self.text));
+                self.last = Some((number, value.clone()));
+                value
+            }
+        }
+    }
 }
 
 /// A stored body, for somebody who asks for it.
@@ -55,7 +95,7 @@ impl Hit {
     }
 
     /// The answer takes over the request's map of headers: it has the room.
-    pub(super) fn answer(self, head: Parts, now: Instant) -> Answer {
+    pub(super) fn answer(self, head: Parts, said: &mut Said, now: Instant) -> Answer {
         let entry = self.found.entry();
         let mut headers = head.headers;
         headers.clear();
@@ -72,11 +112,11 @@ impl Hit {
         if let Some(content_type) = entry.content_type().filter(|_| !self.is_known) {
             headers.insert(CONTENT_TYPE, content_type.clone());
         }
-        headers.insert(AGE, counted("", entry.age(now).as_secs()));
+        headers.insert(AGE, said.age.with(entry.age(now).as_secs()));
         headers.insert(ETAG, entry.etag().clone());
         headers.insert(CACHE_CONTROL, FINAL);
         let left = entry.rest(now).as_secs();
-        headers.insert(CACHE_STATUS, counted("stepgate; hit; ttl=", left));
+        headers.insert(CACHE_STATUS, said.hit.with(left));
         let mut answer = Response::new(body);
         *answer.status_mut() = self.status();
         *answer.headers_mut() = headers;
@@ -230,14 +270,6 @@ pub(super) fn finish(mut answer: Answer, method: &Method) -> Answer {
         *answer.body_mut() = Body::Empty;
     }
     answer
-}
-
-/// A number behind a text.
-fn counted(text: &str, number: u64) -> HeaderValue {
-    let mut digits = itoa::Buffer::new();
-    let mut value = SmallVec::<[u8; 48]>::from_slice(text.as_bytes());
-    value.extend_from_slice(digits.format(number).as_bytes());
-    HeaderValue::from_bytes(&value).expect("words and numbers are a valid header value")
 }
 
 fn header_value(text: &str) -> HeaderValue {

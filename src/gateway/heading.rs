@@ -68,6 +68,9 @@ impl<'h> Heading<'h> {
 
     /// Whether its caller has what this entity tag stands for.
     pub(crate) fn knows(&self, etag: &HeaderValue) -> bool {
-        self.has_none_match && etag.to_str().is_ok_and(|etag| none_match(self.headers, etag))
+        self.has_none_match
+            && etag
+                .to_str()
+                .is_ok_and(|etag| none_match(self.headers, etag))
     }
 }

@@ -9,8 +9,8 @@ use super::news::Errand;
 use super::outcome::Record;
 use super::refusal::Refusal;
 use super::setup::{Account, Setup};
-use crate::step::rule::API_PREFIX;
 use crate::step::path::Ids;
+use crate::step::rule::API_PREFIX;
 use crate::step::{Key, Query, Route};
 
 /// Path and query, as they go up, in bytes. Beside it a target of 64 KiB, the longest that the `http`

@@ -138,7 +138,7 @@ const CONTENTS: &str = "stepgate admin\n\n\
     DELETE /cache/RULE[/ID...]      forget what lies below these leading path ids\n";
 
 impl Respond for Arc<Desk> {
-    fn respond(&self, request: Request<Incoming>, _: Instant) -> Reply {
+    fn respond(&mut self, request: Request<Incoming>, _: Instant) -> Reply {
         let (head, _) = request.into_parts();
         let bodiless = head.method == Method::HEAD;
         let finish = move |mut answer: Answer| {

@@ -5,6 +5,7 @@
 //! peer that never speaks. So the limits live here, around the bytes: from accept to a whole head
 //! (the handshake is a part of it), from the first byte of a later head to its end, and between requests.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
@@ -23,12 +24,12 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::drain::{Phase, Watch};
-use super::listener::Stream;
+use super::listener::{Accepted, Stream};
 use super::patience::{Busy, Limits, Patience, Waiting};
 use super::tls::Tls;
 use super::undisturbed::Undisturbed;
 use super::watched::Watched;
-use crate::gateway::{Answer, Door, Gateway, Reply};
+use crate::gateway::{Answer, Caller, Door, Gateway, Reply};
 use crate::upstream::Body;
 
 /// Large enough for a head that carries a 64 KiB target, so that hyper can say 414 rather than 431.
@@ -115,24 +116,25 @@ impl hyper::body::Body for Sending {
 }
 
 /// What answers a connection's requests.
-pub(super) trait Respond: Send + Sync + 'static {
-    fn respond(&self, request: Request<Incoming>, arrived: Instant) -> Reply;
+pub(super) trait Respond: Send + 'static {
+    fn respond(&mut self, request: Request<Incoming>, arrived: Instant) -> Reply;
 }
 
 /// Answers by the gateway.
 pub(super) struct Data {
     pub(super) gateway: Arc<Gateway>,
-    pub(super) door: Door,
+    pub(super) caller: Caller,
 }
 
 impl Respond for Data {
-    fn respond(&self, request: Request<Incoming>, arrived: Instant) -> Reply {
-        self.gateway.answer(request, self.door, arrived)
+    fn respond(&mut self, request: Request<Incoming>, arrived: Instant) -> Reply {
+        self.gateway.answer(request, &mut self.caller, arrived)
     }
 }
 
 struct Timed<R> {
-    respond: R,
+    /// hyper hands out no other than shared references, one at a time.
+    respond: RefCell<R>,
     patience: Arc<Patience>,
 }
 
@@ -146,14 +148,15 @@ impl<R: Respond> Service<Request<Incoming>> for Timed<R> {
         let busy = Arc::clone(&self.patience).begin(request.version());
         // Nothing that we answer has a body to read; what follows one that was sent in chunks is
         // better not taken for a request.
-        let last = !request.body().is_end_stream()
-            && request.headers().contains_key(TRANSFER_ENCODING);
+        let last =
+            !request.body().is_end_stream() && request.headers().contains_key(TRANSFER_ENCODING);
         let terms = Terms {
             busy,
             in_parts,
             last,
         };
-        match self.respond.respond(request, self.patience.now()) {
+        let arrived = self.patience.now();
+        match self.respond.borrow_mut().respond(request, arrived) {
             Reply::Now(answer) => Replying::Now(Some(terms.send(answer))),
             Reply::Later(answer) => Replying::Later(answer, Some(terms)),
         }
@@ -208,12 +211,19 @@ impl Future for Replying {
 /// Serves a connection to its end; one over TCP with `tls`, if there is. `respond` makes what answers
 /// it, once it is clear which way it came in.
 pub(super) async fn serve<R: Respond>(
-    stream: Stream,
+    accepted: Accepted,
     tls: Option<Arc<Tls>>,
     respond: impl FnOnce(Door) -> R,
     limits: Limits,
     watch: Watch,
 ) {
+    let stream = match accepted.arrive() {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::warn!(%error, "connection closed: it cannot be served");
+            return;
+        }
+    };
     tracing::trace!("connection accepted");
     let patience = Patience::new(limits);
     let mut timer = pin!(sleep(limits.header));
@@ -230,7 +240,7 @@ pub(super) async fn serve<R: Respond>(
     };
     let door = stream.door();
     let service = Timed {
-        respond: respond(door),
+        respond: RefCell::new(respond(door)),
         patience: Arc::clone(&patience),
     };
     let http2 = stream.is_http2();

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
+use super::crew::Crew;
 use super::drain::{Phase, Watch};
 use super::tls::{H2, Secured};
 use crate::config::Address;
@@ -42,7 +43,24 @@ enum Socket {
     Unix(UnixListener),
 }
 
-/// An accepted connection.
+/// An accepted connection, on its way to the runtime that will serve it.
+#[derive(Debug)]
+pub(super) enum Accepted {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Accepted {
+    /// Hands it to the runtime that this is called on.
+    pub(super) fn arrive(self) -> io::Result<Stream> {
+        Ok(match self {
+            Self::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
+            Self::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
+        })
+    }
+}
+
+/// A connection that is served.
 #[derive(Debug)]
 pub(super) enum Stream {
     Tcp(TcpStream),
@@ -102,23 +120,25 @@ impl Listener {
         &self.address
     }
 
-    /// Runs `serve` for every connection until the drain begins. Above the limit of `slots`
-    /// newcomers wait in the kernel's queue.
+    /// Has the crew run `serve` for every connection until the drain begins. Above the limit of
+    /// `slots` newcomers wait in the kernel's queue.
     pub(super) async fn accept<F>(
         self,
+        crew: Crew,
         slots: Arc<Semaphore>,
         watch: Watch,
         tasks: TaskTracker,
-        serve: impl Fn(Stream) -> F,
+        serve: impl Fn(Accepted) -> F,
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
-        let take = |stream, slot: OwnedSemaphorePermit| {
-            let connection = serve(stream);
-            tasks.spawn(async move {
+        let take = |accepted, slot: OwnedSemaphorePermit| {
+            let connection = serve(accepted);
+            let connection = async move {
                 connection.await;
                 drop(slot);
-            });
+            };
+            tasks.spawn_on(connection, crew.next());
         };
         loop {
             // First the connection, then its slot: an idle listener holds none back from others.
@@ -142,24 +162,22 @@ impl Listener {
     }
 
     /// The next connection; no error ends a listener.
-    async fn next(&self) -> Stream {
+    async fn next(&self) -> Accepted {
         let mut told = false;
         loop {
             let accepted = match &self.socket {
-                Socket::Tcp(socket) => socket.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
+                Socket::Tcp(socket) => socket.accept().await.and_then(|(stream, _)| {
+                    // Fails only on a socket that is gone already, which reading will tell.
+                    let _ = stream.set_nodelay(true);
+                    stream.into_std().map(Accepted::Tcp)
+                }),
                 Socket::Unix(socket) => socket
                     .accept()
                     .await
-                    .map(|(stream, _)| Stream::Unix(stream)),
+                    .and_then(|(stream, _)| stream.into_std().map(Accepted::Unix)),
             };
             match accepted {
-                Ok(stream) => {
-                    if let Stream::Tcp(stream) = &stream {
-                        // Fails only on a socket that is gone already, which reading will tell.
-                        let _ = stream.set_nodelay(true);
-                    }
-                    return stream;
-                }
+                Ok(accepted) => return accepted,
                 // The peer left before we came: the next one is waiting.
                 Err(error)
                     if matches!(

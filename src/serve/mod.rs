@@ -5,6 +5,7 @@
 
 mod admin;
 mod connection;
+mod crew;
 mod descriptors;
 mod drain;
 mod health;
@@ -23,11 +24,12 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+pub use crew::Crew;
 pub use drain::Phase;
 pub use health::{HealthError, check_ready};
 
 use crate::config::{Address, Config};
-use crate::gateway::{Counted, Gateway};
+use crate::gateway::{Caller, Counted, Gateway};
 use admin::Desk;
 use connection::Data;
 use descriptors::Shares;
@@ -62,11 +64,12 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Opens every listener and starts to accept.
+    /// Opens every listener and starts to accept: on the current runtime, as everything of the admin
+    /// listener is, so that it never waits for callers; their connections are the crew's.
     ///
     /// # Errors
     /// [`BindError`] for the first listener that cannot be opened; none is left open then.
-    pub fn open(config: &Config, gateway: &Arc<Gateway>) -> Result<Self, BindError> {
+    pub fn open(config: &Config, gateway: &Arc<Gateway>, crew: &Crew) -> Result<Self, BindError> {
         let failed = |address: &dyn std::fmt::Display| {
             let address = address.to_string();
             move |source| BindError { address, source }
@@ -104,16 +107,20 @@ impl Edge {
             data.push(address);
             let (gateway, watch, tls) = (Arc::clone(gateway), watch.clone(), tls.clone());
             connections.spawn(listener.accept(
+                crew.clone(),
                 Arc::clone(&slots),
                 watch.clone(),
                 connections.clone(),
-                move |stream| {
+                move |accepted| {
                     let open = Counted::new(&gateway.gauges().connections);
                     let (gateway, watch) = (Arc::clone(&gateway), watch.clone());
                     let tls = tls.clone();
                     async move {
-                        let data = |door| Data { gateway, door };
-                        connection::serve(stream, tls, data, limits, watch).await;
+                        let data = |door| Data {
+                            gateway,
+                            caller: Caller::new(door),
+                        };
+                        connection::serve(accepted, tls, data, limits, watch).await;
                         drop(open);
                     }
                 },
@@ -130,13 +137,14 @@ impl Edge {
         let until_the_end = drain.end();
         let at_the_desk = Arc::clone(&desk);
         admin_tasks.spawn(admin_listener.accept(
+            Crew::here(),
             Arc::new(Semaphore::new(shares.admin)),
             until_the_end.clone(),
             admin_tasks.clone(),
-            move |stream| {
+            move |accepted| {
                 let desk = Arc::clone(&at_the_desk);
                 let desk = |_| admin::service(desk);
-                connection::serve(stream, None, desk, limits, until_the_end.clone())
+                connection::serve(accepted, None, desk, limits, until_the_end.clone())
             },
         ));
         Ok(Self {

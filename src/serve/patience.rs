@@ -170,11 +170,7 @@ impl Patience {
 impl Waits {
     /// The time, for whoever may run in a task of its own: a stream of HTTP/2.
     fn moment(&self) -> Instant {
-        if self.http2 {
-            Instant::now()
-        } else {
-            self.now
-        }
+        if self.http2 { Instant::now() } else { self.now }
     }
 }
 

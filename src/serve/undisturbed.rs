@@ -47,7 +47,10 @@ impl<F: Future + Unpin> Future for Undisturbed<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let known = self.bell.take().filter(|bell| bell.task.will_wake(cx.waker()));
+        let known = self
+            .bell
+            .take()
+            .filter(|bell| bell.task.will_wake(cx.waker()));
         let bell = known.unwrap_or_else(|| {
             // As if it had been rung: nobody has heard of this task yet.
             Arc::new(Bell {

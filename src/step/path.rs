@@ -6,7 +6,6 @@
 
 use std::borrow::Cow;
 
-use memchr::memchr;
 use percent_encoding::percent_decode_str;
 use smallvec::SmallVec;
 
@@ -46,23 +45,15 @@ impl<'p> Route<'p> {
     pub fn of(rules: &[Rule], path: &'p str) -> Self {
         if let Some(relative) = path.strip_prefix(API_PREFIX) {
             for (index, rule) in rules.iter().enumerate() {
-                if let Some(ids) = matches(rule.path(), relative) {
-                    return checked(ids, |ids| Self::Resource { rule: index, ids });
+                if let Some(found) = matches(rule.path(), relative) {
+                    return found.checked(|ids| Self::Resource { rule: index, ids });
                 }
-                if let Some(ids) = rule.list().and_then(|list| matches(list, relative)) {
-                    return checked(ids, |ids| Self::List { rule: index, ids });
+                if let Some(found) = rule.list().and_then(|list| matches(list, relative)) {
+                    return found.checked(|ids| Self::List { rule: index, ids });
                 }
             }
         }
         disguised(rules, path).map_or(Self::Other, Self::Invalid)
-    }
-}
-
-fn checked<'p>(ids: Ids<'p>, route: impl FnOnce(Ids<'p>) -> Route<'p>) -> Route<'p> {
-    if ids.iter().all(|id| is_id(id)) {
-        route(ids)
-    } else {
-        Route::Invalid("An id in the path is not 1 to 128 characters of A-Z a-z 0-9 _ -.")
     }
 }
 
@@ -76,25 +67,55 @@ const IN_AN_ID: [bool; 256] = {
     table
 };
 
-/// Whether `text` is an id: `[A-Za-z0-9_-]{1,128}`.
-pub fn is_id(text: &str) -> bool {
-    // Without a way out, and by table: the longest part of reading a path.
-    let plain = text.bytes().fold(true, |plain, b| plain & IN_AN_ID[usize::from(b)]);
-    plain && (1..=MAX_ID).contains(&text.len())
+/// How many of the first bytes could be an id's.
+fn length_of_id(text: &str) -> usize {
+    let plain = |b: u8| IN_AN_ID[usize::from(b)];
+    text.bytes().position(|b| !plain(b)).unwrap_or(text.len())
 }
 
-/// The ids, if the literals match and the number of segments does. The ids are not checked yet.
-fn matches<'p>(template: &Template, relative: &'p str) -> Option<Ids<'p>> {
+/// Whether `text` is an id: `[A-Za-z0-9_-]{1,128}`.
+pub fn is_id(text: &str) -> bool {
+    (1..=MAX_ID).contains(&text.len()) && length_of_id(text) == text.len()
+}
+
+/// What stands where the template has its parameters.
+struct Found<'p> {
+    ids: Ids<'p>,
+    /// Each of them is an id.
+    are_ids: bool,
+}
+
+impl<'p> Found<'p> {
+    fn checked(self, route: impl FnOnce(Ids<'p>) -> Route<'p>) -> Route<'p> {
+        if self.are_ids {
+            route(self.ids)
+        } else {
+            Route::Invalid("An id in the path is not 1 to 128 characters of A-Z a-z 0-9 _ -.")
+        }
+    }
+}
+
+/// What a path has for the template's parameters, if the literals match and the number of segments
+/// does.
+fn matches<'p>(template: &Template, relative: &'p str) -> Option<Found<'p>> {
     let (first, others) = template.literals().split_first()?;
     let mut left = relative.strip_prefix(&**first)?;
-    let mut ids = Ids::new();
+    let mut found = Found {
+        ids: Ids::new(),
+        are_ids: true,
+    };
     for literal in others {
-        let end = memchr(b'/', left.as_bytes()).unwrap_or(left.len());
+        let length = length_of_id(left);
+        let end = match left.as_bytes().get(length) {
+            None | Some(b'/') => length,
+            Some(_) => left.find('/').unwrap_or(left.len()),
+        };
         let (id, behind) = left.split_at(end);
-        ids.push(id);
+        found.ids.push(id);
+        found.are_ids &= end == length && (1..=MAX_ID).contains(&length);
         left = behind.strip_prefix(&**literal)?;
     }
-    left.is_empty().then_some(ids)
+    left.is_empty().then_some(found)
 }
 
 /// Says why a path that is none of ours could yet become one behind our back.

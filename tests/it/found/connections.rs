@@ -33,7 +33,12 @@ async fn an_idle_listener_takes_no_connection_from_another() {
         },
     });
     let config = config.unwrap_or_else(|problems| panic!("the test's file:\n{problems}"));
-    let server = Box::pin(stepgate::Server::start(config)).await.unwrap();
+    let server = Box::pin(stepgate::Server::start(
+        config,
+        &stepgate::serve::Crew::here(),
+    ))
+    .await
+    .unwrap();
     let tcp = server.data().iter().find_map(|address| match address {
         Address::Tcp(address) => Some(*address),
         Address::Unix(_) => None,

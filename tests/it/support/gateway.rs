@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use hyper::Request;
 use stepgate::Server;
 use stepgate::config::{Address, Config, Flags, Sources};
+use stepgate::serve::Crew;
 use tempfile::TempDir;
 
 use super::raw::{self, Raw, head};
@@ -70,7 +71,11 @@ impl Gateway {
 
     async fn start_with(folder: TempDir, upstream: &str, listen: &str, toml: &str) -> Self {
         let config = configuration(&folder, upstream, listen, toml);
-        let started = within("the gateway to start", Box::pin(Server::start(config))).await;
+        let started = within(
+            "the gateway to start",
+            Box::pin(Server::start(config, &Crew::here())),
+        )
+        .await;
         let server = started.unwrap_or_else(|e| panic!("the gateway did not start: {e}"));
         Self { server, folder }
     }

@@ -237,7 +237,9 @@ async fn c16_nothing_in_the_gateway_shows_a_secret_when_printed() {
     let (folder, toml) = secrets();
     let config = load(folder.path(), &toml);
     let printed = [format!("{config:?}"), format!("{config:#?}")];
-    let server = Box::pin(Server::start(config)).await.unwrap();
+    let server = Box::pin(Server::start(config, &stepgate::serve::Crew::here()))
+        .await
+        .unwrap();
     let all = [
         &printed[..],
         &[format!("{server:?}"), format!("{server:#?}")],
