@@ -6,8 +6,10 @@
 //! call it.
 
 mod bare;
+mod instructions;
 mod origin;
 mod process;
+mod verdict;
 
 use std::process::ExitCode;
 
@@ -28,11 +30,17 @@ enum Command {
     Bare(bare::Bare),
     /// An upstream that is cheap to run: what an id says is what it answers.
     Origin(origin::Origin),
+    /// The verdict on a final body, so many times.
+    Verdict(verdict::Verdict),
+    /// Counts what requests cost in instructions, and fails above the bounds.
+    Instructions(instructions::Instructions),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Bare(bare) => bare.run(),
         Command::Origin(origin) => origin.run(),
+        Command::Verdict(verdict) => verdict.run(),
+        Command::Instructions(instructions) => instructions.run(),
     }
 }
