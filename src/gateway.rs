@@ -212,7 +212,7 @@ impl Gateway {
         let errand = wanted.errand(head, setup, account);
         let wait = self.wait(&errand, &heading);
         Ok(Found::Wanted(Wish {
-            errand,
+            errand: Arc::new(errand),
             seat,
             forward,
             wait,
@@ -302,7 +302,7 @@ impl Gateway {
     /// How many seconds a request is to be held, and its place among those that are. Where all are
     /// taken it is answered as if it had not asked.
     fn wait(&self, errand: &Errand, heading: &Heading<'_>) -> Option<(u64, OwnedSemaphorePermit)> {
-        let seconds = heading.wait().filter(|_| errand.ids.is_some())?;
+        let seconds = heading.wait().filter(|_| !errand.is_list)?;
         let place = Arc::clone(&self.waiters).try_acquire_owned().ok()?;
         Some((seconds, place))
     }
@@ -342,7 +342,7 @@ impl Gateway {
                 } else {
                     Outcome::Fetched
                 };
-                Ok((answer::arrived(&arrived, forward, joined, asked), outcome))
+                Ok((answer::arrived(arrived, forward, joined, asked), outcome))
             }
             Got::News {
                 news: News::Held(said, until),

@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::future::poll_fn;
 use std::hash::Hash;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::berths::Berths;
 use super::departures::{Answer, Fetch, Ride, Seat};
-use super::shuttle::{Passenger, Place, Shuttle};
+use super::shuttle::{Passenger, Pilot, Place, Shuttle};
 
 /// The live steps: what gathers, what is in the air.
 pub struct Book<K, F: Fetch> {
@@ -25,12 +27,12 @@ pub struct Book<K, F: Fetch> {
 pub(super) struct Shared<K, F: Fetch> {
     pub(super) window: Duration,
     pub(super) berths: Berths,
-    tasks: TaskTracker,
+    pub(super) tasks: TaskTracker,
     state: Mutex<State<K, F>>,
 }
 
 pub(super) struct State<K, F: Fetch> {
-    pub(super) steps: HashMap<K, Step<F>>,
+    pub(super) steps: HashMap<K, Step<F>, foldhash::fast::RandomState>,
     /// Steps that are needed only until then, in that order.
     lingering: BTreeMap<(Instant, u64), K>,
     ids: u64,
@@ -66,7 +68,7 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> Book<K, F> {
     /// An empty book. A window of zero: every request its own fetch.
     pub fn new(window: Duration, berths: Berths) -> Self {
         let state = State {
-            steps: HashMap::new(),
+            steps: HashMap::default(),
             lingering: BTreeMap::new(),
             ids: 0,
         };
@@ -83,14 +85,26 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> Book<K, F> {
     /// Gets an answer about `key` that departed after now, or a final one. `fetch` is asked for one
     /// only where nothing gathers yet.
     pub async fn ride(&self, key: K, seat: Seat, fetch: impl FnOnce() -> F) -> Answer<F> {
-        let Some(mut passenger) = self.board(key, seat, fetch) else {
+        let Some((mut pilot, mut passenger)) = self.board(key, seat, fetch) else {
             return Ride::Alone;
         };
-        match timeout_at(seat.deadline, &mut passenger.answer).await {
+        let answer = poll_fn(|cx| {
+            if let Some(flying) = &mut pilot
+                && flying.poll(cx).is_ready()
+            {
+                pilot = None;
+            }
+            Pin::new(&mut passenger.answer).poll(cx)
+        });
+        let ride = match timeout_at(seat.deadline, answer).await {
             Ok(Ok(ride)) => ride,
             Ok(Err(_)) => Ride::Lost,
             Err(_) => Ride::Late,
-        }
+        };
+        // In this order: what it flew goes on without it only if others are aboard.
+        drop(passenger);
+        drop(pilot);
+        ride
     }
 
     /// Steps in the book.
@@ -100,7 +114,7 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> Book<K, F> {
         state.steps.len()
     }
 
-    /// Fetches at work, and what gathers.
+    /// Fetches at work that go on without whoever opened them.
     pub fn tasks(&self) -> usize {
         self.shared.tasks.len()
     }
@@ -110,7 +124,13 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> Book<K, F> {
         &self.shared.berths
     }
 
-    fn board(&self, key: K, seat: Seat, fetch: impl FnOnce() -> F) -> Option<Passenger<F>> {
+    /// A place, and the shuttle itself for whoever opened it. Dropped, both do what leaving means.
+    fn board(
+        &self,
+        key: K,
+        seat: Seat,
+        fetch: impl FnOnce() -> F,
+    ) -> Option<(Option<Pilot<K, F>>, Passenger<F>)> {
         if self.shared.window.is_zero() {
             return None;
         }
@@ -129,7 +149,7 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> Book<K, F> {
             return None;
         }
         if let Some(gate) = &mut step.gate {
-            return Some(gate.board(seat));
+            return Some((None, gate.board(seat)));
         }
         let mut gate = Shuttle::new(id);
         let passenger = gate.board(seat);
@@ -138,8 +158,7 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> Book<K, F> {
         state.ids += 1;
         drop(state);
         let place = Place::new(&self.shared, key, id);
-        self.shared.tasks.spawn(place.run(aboard, fetch()));
-        Some(passenger)
+        Some((Some(Pilot::new(place, aboard, fetch())), passenger))
     }
 }
 

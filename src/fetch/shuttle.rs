@@ -1,12 +1,17 @@
 //! A shuttle: who is aboard, and its life from the gate to its landing.
 //!
-//! A flight belongs to nobody: it is a task of its own, goes on when the passenger that caused it
-//! leaves, and is dropped when none is left.
+//! A flight belongs to nobody. Whoever opened it flies it, which costs no task and no waking of
+//! others; when that passenger leaves it goes on as a task of its own, and it is dropped when none is
+//! left.
 
 use std::hash::Hash;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 
@@ -103,7 +108,92 @@ impl<F: Fetch> Shuttle<F> {
     }
 }
 
-/// A shuttle's place in the book. Dropped, however its task ends, it leaves the book clean.
+/// A shuttle on its way, flown by whoever opened it. Dropped, it goes on without, as long as somebody
+/// is aboard.
+pub(super) struct Pilot<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> {
+    flight: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    watch: Option<Watch<K, F>>,
+}
+
+impl<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> Pilot<K, F> {
+    pub(super) fn new(place: Place<K, F>, aboard: Arc<Aboard>, fetch: F) -> Self {
+        let watch = Watch {
+            shared: Arc::clone(&place.shared),
+            key: place.key.clone(),
+            id: place.id,
+            aboard,
+        };
+        Self {
+            flight: Some(Box::pin(place.fly(fetch))),
+            watch: Some(watch),
+        }
+    }
+
+    /// Flies on. A panic ends the flight, and nothing of the request that flew it: its passengers hear
+    /// that it was lost.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(flight) = &mut self.flight else {
+            return Poll::Ready(());
+        };
+        let flown = catch_unwind(AssertUnwindSafe(|| flight.as_mut().poll(cx)));
+        if !matches!(flown, Ok(Poll::Pending)) {
+            self.flight = None;
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+}
+
+impl<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> Drop for Pilot<K, F> {
+    fn drop(&mut self) {
+        let (Some(flight), Some(watch)) = (self.flight.take(), self.watch.take()) else {
+            return;
+        };
+        // No runtime any more: the end of the process.
+        if watch.leave_if_empty() || Handle::try_current().is_err() {
+            return;
+        }
+        let shared = Arc::clone(&watch.shared);
+        shared.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = flight => {}
+                () = watch.deserted() => {}
+            }
+        });
+    }
+}
+
+/// Sees who is aboard a shuttle.
+struct Watch<K, F: Fetch> {
+    shared: Arc<Shared<K, F>>,
+    key: K,
+    id: u64,
+    aboard: Arc<Aboard>,
+}
+
+impl<K: Clone + Eq + Hash, F: Fetch> Watch<K, F> {
+    /// Returns when nobody waits for this shuttle any more; then nobody can board it either.
+    async fn deserted(&self) {
+        loop {
+            self.aboard.deserted.notified().await;
+            if self.leave_if_empty() {
+                return;
+            }
+        }
+    }
+
+    fn leave_if_empty(&self) -> bool {
+        let mut state = self.shared.lock();
+        let empty = self.aboard.count.load(Ordering::Acquire) == 0;
+        if empty && let Some(step) = state.steps.get_mut(&self.key) {
+            step.gate.take_if(|gate| gate.id == self.id);
+        }
+        empty
+    }
+}
+
+/// A shuttle's place in the book. Dropped, however its flight ends, it leaves the book clean.
 pub(super) struct Place<K: Clone + Eq + Hash, F: Fetch> {
     shared: Arc<Shared<K, F>>,
     key: K,
@@ -134,16 +224,8 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> Place<K, F> {
         }
     }
 
-    /// The life of a shuttle: gather, depart, land; or end early, when nobody is left.
-    pub(super) async fn run(self, aboard: Arc<Aboard>, fetch: F) {
-        tokio::select! {
-            biased;
-            () = self.fly(fetch) => {}
-            () = self.deserted(&aboard) => {}
-        }
-    }
-
-    async fn fly(&self, mut fetch: F) {
+    /// The life of a shuttle: gather, depart, land.
+    async fn fly(self, mut fetch: F) {
         self.turn().await;
         if let Some(news) = fetch.clearance().await {
             return self.give_up(&news);
@@ -247,24 +329,5 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> Place<K, F> {
                 }
             }
         }
-    }
-
-    /// Returns when nobody waits for this shuttle any more; then nobody can board it either.
-    async fn deserted(&self, aboard: &Aboard) {
-        loop {
-            aboard.deserted.notified().await;
-            if self.leave_if_empty(aboard) {
-                return;
-            }
-        }
-    }
-
-    fn leave_if_empty(&self, aboard: &Aboard) -> bool {
-        let mut state = self.shared.lock();
-        let empty = aboard.count.load(Ordering::Acquire) == 0;
-        if empty && let Some(step) = state.steps.get_mut(&self.key) {
-            step.gate.take_if(|gate| gate.id == self.id);
-        }
-        empty
     }
 }

@@ -1,6 +1,6 @@
 //! Answers: from memory, from a fetch, `304`, and bare JSON.
 
-use std::fmt::Write;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::header::{
@@ -15,7 +15,7 @@ use super::heading::Heading;
 use super::news::{Arrived, Larger};
 use super::outcome::Forward;
 use crate::cache::Found;
-use crate::step::{NotStored, none_match};
+use crate::step::NotStored;
 use crate::upstream::Body;
 
 /// An answer on its way to the caller.
@@ -65,7 +65,7 @@ impl Counted {
         match &self.last {
             Some((last, value)) if *last == number => value.clone(),
             _ => {
-                let value = header_value(&format!("{}{number}", self.text));
+                let value = header_value(format!("{}{number}", self.text));
                 self.last = Some((number, value.clone()));
                 value
             }
@@ -126,23 +126,26 @@ impl Hit {
 
 /// What a fetch brought; `collapsed`: it was another request's fetch.
 pub(super) fn arrived(
-    arrived: &Arrived,
+    arrived: Arc<Arrived>,
     forward: Forward,
     collapsed: bool,
     asked: Asked<'_>,
 ) -> Answer {
-    let mut answer = Response::new(Body::Full(arrived.body.clone()));
-    *answer.status_mut() = arrived.status;
-    *answer.headers_mut() = arrived.headers.clone();
-    let headers = answer.headers_mut();
-    if let Some(etag) = &arrived.etag {
-        headers.insert(ETAG, etag.clone());
+    let (status, stored) = (arrived.status, arrived.stored);
+    let etag = arrived.etag.clone();
+    // Whoever rode alone need not leave it to others.
+    let (mut headers, body) = match Arc::try_unwrap(arrived) {
+        Ok(alone) => (alone.headers, alone.body),
+        Err(shared) => (shared.headers.clone(), shared.body.clone()),
+    };
+    if let Some(etag) = etag {
+        headers.insert(ETAG, etag);
     }
-    headers.insert(
-        CACHE_CONTROL,
-        if arrived.stored.is_ok() { FINAL } else { LIVE },
-    );
-    say_forwarded(headers, forward, arrived.status, arrived.stored, collapsed);
+    headers.insert(CACHE_CONTROL, if stored.is_ok() { FINAL } else { LIVE });
+    say_forwarded(&mut headers, forward, status, stored, collapsed);
+    let mut answer = Response::new(Body::Full(body));
+    *answer.status_mut() = status;
+    *answer.headers_mut() = headers;
     conclude(answer, asked)
 }
 
@@ -184,7 +187,7 @@ pub(super) fn held(said: &Arrived, until: Instant, asked: Asked<'_>) -> Answer {
         .saturating_duration_since(Instant::now())
         .as_secs_f64()
         .ceil();
-    headers.insert(RETRY_AFTER, header_value(&format!("{}", left.max(1.0))));
+    headers.insert(RETRY_AFTER, header_value(left.max(1.0).to_string()));
     headers.insert(CACHE_CONTROL, LIVE);
     headers.append(
         CACHE_STATUS,
@@ -195,7 +198,7 @@ pub(super) fn held(said: &Arrived, until: Instant, asked: Asked<'_>) -> Answer {
 
 /// Says that a request was held for its `wait` preference, of so many seconds (RFC 7240).
 pub(super) fn say_waited(answer: &mut Answer, seconds: u64) {
-    let applied = header_value(&format!("wait={seconds}"));
+    let applied = header_value(format!("wait={seconds}"));
     answer.headers_mut().insert("preference-applied", applied);
     answer
         .headers_mut()
@@ -209,11 +212,15 @@ fn say_forwarded(
     stored: Result<(), NotStored>,
     collapsed: bool,
 ) {
-    let mut said = format!(
-        "stepgate; fwd={}; fwd-status={}",
+    let mut said = String::with_capacity(96);
+    for part in [
+        "stepgate; fwd=",
         forward.as_str(),
-        status.as_u16()
-    );
+        "; fwd-status=",
+        status.as_str(),
+    ] {
+        said.push_str(part);
+    }
     if stored.is_ok() {
         said.push_str("; stored");
     }
@@ -221,11 +228,11 @@ fn say_forwarded(
         said.push_str("; collapsed");
     }
     if let Err(reason) = stored {
-        // Writing to a String cannot fail.
-        let _ = write!(said, "; detail={}", reason.as_str());
+        said.push_str("; detail=");
+        said.push_str(reason.as_str());
     }
     // Behind the upstream's own members: the last one is the closest to the caller.
-    headers.append(CACHE_STATUS, header_value(&said));
+    headers.append(CACHE_STATUS, header_value(said));
 }
 
 /// A JSON text of the gateway's own.
@@ -240,13 +247,8 @@ pub(crate) fn json_answer(status: StatusCode, value: &serde_json::Value) -> Answ
 
 /// `304` where the caller has these bytes already, then [`finish`].
 fn conclude(mut answer: Answer, asked: Asked<'_>) -> Answer {
-    let known = answer.status() == StatusCode::OK
-        && answer
-            .headers()
-            .get(ETAG)
-            .and_then(|etag| etag.to_str().ok())
-            .is_some_and(|etag| none_match(asked.headers, etag));
-    if known {
+    let knows = |etag| Heading::of(asked.headers).knows(etag);
+    if answer.status() == StatusCode::OK && answer.headers().get(ETAG).is_some_and(knows) {
         *answer.status_mut() = StatusCode::NOT_MODIFIED;
         // RFC 9110 section 15.4.5: nothing that describes the bytes that are not sent.
         for name in [CONTENT_LENGTH, CONTENT_TYPE] {
@@ -272,6 +274,6 @@ pub(super) fn finish(mut answer: Answer, method: &Method) -> Answer {
     answer
 }
 
-fn header_value(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).expect("words and numbers are a valid header value")
+fn header_value(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).expect("words and numbers are a valid header value")
 }

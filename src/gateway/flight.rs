@@ -51,7 +51,7 @@ impl Fetch for Flight {
             .errand
             .setup
             .holds
-            .clearance(&self.errand.partition)
+            .clearance(&self.errand.account.partition)
             .await
         {
             Clearance::Go => None,
@@ -65,7 +65,7 @@ impl Fetch for Flight {
 
     fn recalled(&self) -> Option<News> {
         let holds = &self.errand.setup.holds;
-        let held = holds.held(&self.errand.partition, Instant::now());
+        let held = holds.held(&self.errand.account.partition, Instant::now());
         held.map(|(said, until)| News::Held(said, until))
     }
 
@@ -110,19 +110,20 @@ impl Flight {
     }
 
     fn rule(&self) -> &Rule {
-        &self.errand.setup.rules[self.errand.rule]
+        self.errand.rule()
     }
 
     async fn fly(mut self, departed: Departed, berth: Berth) -> Brought {
         let setup = Arc::clone(&self.errand.setup);
         let gateway = Arc::clone(&self.gateway);
         let counters = setup.counters(Some(self.errand.rule));
-        let mut tally = Tally::new(&gateway.metrics, counters);
+        let deadline = departed.manifest.deadline;
+        let mut tally = Tally::new(&gateway.metrics, counters, deadline);
         let call = Call {
-            path: &self.errand.path,
-            query: &self.errand.query,
-            headers: &self.errand.headers,
-            deadline: departed.manifest.deadline,
+            target: &self.errand.target,
+            injection: &self.errand.account.injection,
+            passing: &self.errand.passing,
+            deadline,
         };
         let fetched = setup.upstream.fetch(&call, setup.held).await;
         let probe = self.probe.take();
@@ -200,7 +201,7 @@ impl Flight {
         if verdict.is_err() {
             return Landed::Live(news);
         }
-        self.gateway.tell_end(&self.errand.shared(), number, &news);
+        self.gateway.tell_end(&self.errand.shared, number, &news);
         Landed::Final(news)
     }
 
@@ -214,17 +215,17 @@ impl Flight {
         }
         tracing::info!(
             rule = self.rule().name(),
-            client = self.errand.client.as_deref(),
+            client = self.errand.account.name.as_deref(),
             status = status.as_u16(),
             not_stored = stored.err().map(NotStored::as_str),
             ms = milliseconds(took),
-            trace_id = trace_id(&self.errand.headers),
+            trace_id = trace_id(&self.errand.passing),
             "fetch",
         );
     }
 
     fn verdict(&self, fetched: &Fetched) -> Result<(), NotStored> {
-        let Some(ids) = &self.errand.ids else {
+        let Some(ids) = self.errand.ids() else {
             return Err(NotStored::List);
         };
         let body = match &fetched.body {
@@ -234,7 +235,6 @@ impl Flight {
             }
             Gathered::Larger(_) => return Err(NotStored::TooLarge),
         };
-        let ids: Vec<&str> = ids.iter().map(|id| &**id).collect();
         judge(
             self.rule(),
             &ids,
@@ -261,12 +261,11 @@ impl Flight {
             return Err(NotStored::Purged);
         }
         let entry = Entry::new(body, headers.get(CONTENT_TYPE));
-        let Errand { setup, key, .. } = &*self.errand;
         self.gateway.cache.store(
             &departed.departure,
-            key,
+            self.errand.key(),
             entry,
-            &setup.cache,
+            &self.errand.setup.cache,
             Instant::now(),
         )
     }
@@ -275,10 +274,10 @@ impl Flight {
     fn withdraw(&self, departure: &Departure, status: StatusCode, verdict: Result<(), NotStored>) {
         let gone = matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
         let live = status == StatusCode::OK && verdict.is_err();
-        if self.errand.ids.is_none() || !(gone || live) {
+        if self.errand.is_list || !(gone || live) {
             return;
         }
-        let removed = self.gateway.cache.withdraw(departure, &self.errand.key);
+        let removed = self.gateway.cache.withdraw(departure, self.errand.key());
         if removed && verdict == Err(NotStored::NotFinal) {
             self.counters().regressed();
             let rule = self.rule().name();
@@ -296,7 +295,7 @@ impl Flight {
             let until = Instant::now() + wait.min(max_hold);
             let held = Arc::clone(arrived);
             let setup = &self.errand.setup;
-            setup.holds.hold(self.errand.partition, held, until);
+            setup.holds.hold(self.errand.account.partition, held, until);
         }
     }
 
@@ -325,15 +324,18 @@ struct Tally<'m> {
     metrics: &'m Metrics,
     counters: &'m RuleCounters,
     departed: Instant,
+    /// When the last of its passengers gives it up.
+    deadline: Instant,
     class: Class,
 }
 
 impl<'m> Tally<'m> {
-    fn new(metrics: &'m Metrics, counters: &'m RuleCounters) -> Self {
+    fn new(metrics: &'m Metrics, counters: &'m RuleCounters, deadline: Instant) -> Self {
         Self {
             metrics,
             counters,
             departed: Instant::now(),
+            deadline,
             class: Class::Dropped,
         }
     }
@@ -347,8 +349,13 @@ impl<'m> Tally<'m> {
 
 impl Drop for Tally<'_> {
     fn drop(&mut self) {
+        let now = Instant::now();
+        let class = match self.class {
+            Class::Dropped if now >= self.deadline => Class::Error,
+            class => class,
+        };
         self.metrics
-            .fetched(self.counters, self.class, self.departed.elapsed());
+            .fetched(self.counters, class, now - self.departed);
     }
 }
 

@@ -6,41 +6,56 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{HeaderMap, HeaderValue};
+use hyper::http::uri::PathAndQuery;
 use tokio::time::Instant;
 
-use super::setup::Setup;
-use crate::step::{Key, NotStored, Partition};
+use super::setup::{Account, Setup};
+use crate::step::path::Ids;
+use crate::step::{Key, NotStored, Rule};
 use crate::upstream::{FetchError, Passage};
 
 /// Who may share a fetch: those who came under the same configuration (by its number) with the same
 /// question.
-pub(super) type Shared = (u64, Key);
+pub(super) type Shared = Arc<(u64, Key)>;
 
 /// What a fetch is to bring.
 #[derive(Debug)]
 pub(super) struct Errand {
     /// The configuration that it goes by, whichever is in force when it departs.
     pub(super) setup: Arc<Setup>,
+    /// Whose it is.
+    pub(super) account: Arc<Account>,
     /// Index of the rule in it.
     pub(super) rule: usize,
-    /// Of one resource; none: the rule's list.
-    pub(super) ids: Option<Arc<[Box<str>]>>,
-    pub(super) partition: Partition,
-    /// Whose it is, for the log.
-    pub(super) client: Option<Arc<str>>,
-    /// Under what its body may be stored.
-    pub(super) key: Key,
+    /// With whom it may be shared; the key is the one under which its body may be stored.
+    pub(super) shared: Shared,
+    /// Of the rule's list, of which nothing is stored.
+    pub(super) is_list: bool,
     /// Every query parameter is known: the body may be stored.
     pub(super) storable: bool,
-    pub(super) path: Box<str>,
-    pub(super) query: Box<str>,
-    /// What goes up, of the caller that opened the departure.
-    pub(super) headers: HeaderMap,
+    /// What the caller asked for.
+    pub(super) asked: PathAndQuery,
+    /// What goes up.
+    pub(super) target: PathAndQuery,
+    /// What of the caller that opened the departure goes up with it.
+    pub(super) passing: HeaderMap,
 }
 
 impl Errand {
-    pub(super) fn shared(&self) -> Shared {
-        (self.setup.number, self.key.clone())
+    pub(super) fn key(&self) -> &Key {
+        &self.shared.1
+    }
+
+    pub(super) fn rule(&self) -> &Rule {
+        &self.setup.rules[self.rule]
+    }
+
+    /// The ids of the one resource that it asks for; none: it is a list.
+    pub(super) fn ids(&self) -> Option<Ids<'_>> {
+        if self.is_list {
+            return None;
+        }
+        self.rule().ids_in(self.asked.path())
     }
 }
 

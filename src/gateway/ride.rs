@@ -32,7 +32,11 @@ impl Gateway {
     /// An answer from a fetch that departed after now, or a final one.
     pub(super) async fn ride(self: &Arc<Self>, errand: &Arc<Errand>, seat: Seat) -> Got {
         // Held already: no need to gather first.
-        if let Some((said, until)) = errand.setup.holds.held(&errand.partition, Instant::now()) {
+        if let Some((said, until)) = errand
+            .setup
+            .holds
+            .held(&errand.account.partition, Instant::now())
+        {
             return Got::News {
                 news: News::Held(said, until),
                 joined: false,
@@ -40,7 +44,11 @@ impl Gateway {
         }
         let flight = || Flight::new(self, Arc::clone(errand));
         let failed = |error| News::Failed(Arc::new(error));
-        match self.book.ride(errand.shared(), seat, flight).await {
+        match self
+            .book
+            .ride(Arc::clone(&errand.shared), seat, flight)
+            .await
+        {
             Ride::Opened(news) => Got::News {
                 news,
                 joined: false,
@@ -128,7 +136,7 @@ impl Gateway {
                 async move { gateway.report(&errand, seat.store).await }
             }
         };
-        let key = (errand.shared(), seat.store);
+        let key = (Arc::clone(&errand.shared), seat.store);
         let news = self
             .patrols
             .wait(key, terms, self.draining.cancelled(), poll)
@@ -146,7 +154,7 @@ impl Gateway {
         let mark = self.cache.next_number();
         let seat = Seat {
             deadline: Instant::now() + errand.setup.timeout,
-            after: self.cache.believable(&errand.key),
+            after: self.cache.believable(errand.key()),
             store,
             fresh: false,
         };
@@ -174,7 +182,7 @@ impl Gateway {
     pub(super) fn tell_end(&self, shared: &Shared, number: u64, news: &News) {
         for store in [true, false] {
             self.patrols
-                .tell_end(&(shared.clone(), store), number, news);
+                .tell_end(&(Arc::clone(shared), store), number, news);
         }
     }
 }

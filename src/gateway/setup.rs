@@ -48,7 +48,7 @@ pub(super) struct Setup {
     /// One a rule, then the one of none.
     counters: Vec<Arc<RuleCounters>>,
     /// Of an open listener: the one account of everybody. Else one a client.
-    accounts: Vec<Account>,
+    accounts: Vec<Arc<Account>>,
     open: bool,
     /// The roots that a caller's certificate must have passed, where there is TLS.
     roots: Option<blake3::Hash>,
@@ -88,12 +88,12 @@ impl Setup {
                 .collect(),
         };
         let accounts = if config.clients.is_empty() {
-            vec![account(None)]
+            vec![Arc::new(account(None))]
         } else {
             config
                 .clients
                 .iter()
-                .map(|client| account(Some(client)))
+                .map(|client| Arc::new(account(Some(client))))
                 .collect()
         };
         let injected = upstream
@@ -154,11 +154,11 @@ impl Setup {
     /// The account of whoever presents a known token. Every token is compared with every known one,
     /// in constant time. Two tokens may be presented (the Portkey SDKs send both headers, one of
     /// them with a dummy); if both are known they must be the same client's.
-    pub(super) fn authorise(&self, headers: &HeaderMap) -> Result<&Account, Refusal> {
+    pub(super) fn authorise(&self, headers: &HeaderMap) -> Result<&Arc<Account>, Refusal> {
         if self.open {
             return self.accounts.first().ok_or(Refusal::Unauthorized);
         }
-        let mut found: Option<&Account> = None;
+        let mut found: Option<&Arc<Account>> = None;
         for token in presented_tokens(headers) {
             for account in &self.accounts {
                 let matches = account
@@ -168,7 +168,7 @@ impl Setup {
                         any | known.expose().as_bytes().ct_eq(token)
                     });
                 if bool::from(matches) {
-                    if found.is_some_and(|other| !std::ptr::eq(other, account)) {
+                    if found.is_some_and(|other| !Arc::ptr_eq(other, account)) {
                         return Err(Refusal::Unauthorized);
                     }
                     found = Some(account);

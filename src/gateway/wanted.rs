@@ -9,7 +9,6 @@ use super::news::Errand;
 use super::outcome::Record;
 use super::refusal::Refusal;
 use super::setup::{Account, Setup};
-use crate::step::path::Ids;
 use crate::step::rule::API_PREFIX;
 use crate::step::{Key, Query, Route};
 
@@ -19,19 +18,18 @@ const LONGEST_TARGET: usize = 32 * 1024;
 
 /// What a request asks for.
 #[derive(Debug)]
-pub(super) struct Wanted<'p> {
+pub(super) struct Wanted {
     rule: usize,
-    ids: Ids<'p>,
     is_list: bool,
     query: Query,
     pub(super) key: Key,
 }
 
-impl<'p> Wanted<'p> {
+impl Wanted {
     /// Reads path and query; the key is made of what the caller sent, before anything is rewritten.
     pub(super) fn read(
         setup: &Setup,
-        head: &'p Parts,
+        head: &Parts,
         account: &Account,
         record: &mut Record,
     ) -> Result<Self, Refusal> {
@@ -68,7 +66,6 @@ impl<'p> Wanted<'p> {
         };
         Ok(Self {
             rule,
-            ids,
             is_list,
             query,
             key,
@@ -95,18 +92,20 @@ impl<'p> Wanted<'p> {
     }
 
     /// What a fetch needs to know of it, to go its own way.
-    pub(super) fn errand(self, head: &Parts, setup: &Arc<Setup>, account: &Account) -> Arc<Errand> {
-        Arc::new(Errand {
+    pub(super) fn errand(self, head: &Parts, setup: &Arc<Setup>, account: &Arc<Account>) -> Errand {
+        let asked = head.uri.path_and_query();
+        let asked = asked.expect("a path that a rule names").clone();
+        let path = &asked.path()[API_PREFIX.len()..];
+        Errand {
+            target: setup.upstream.target(path, self.query.as_str(), &asked),
             setup: Arc::clone(setup),
+            account: Arc::clone(account),
             rule: self.rule,
-            ids: (!self.is_list).then(|| self.ids.into_iter().map(Box::from).collect()),
-            partition: account.partition,
-            client: account.name.clone(),
-            key: self.key,
+            shared: Arc::new((setup.number, self.key)),
+            is_list: self.is_list,
             storable: self.query.is_known(),
-            path: head.uri.path()[API_PREFIX.len()..].into(),
-            query: self.query.as_str().into(),
-            headers: account.injection.upward(&head.headers),
-        })
+            asked,
+            passing: account.injection.passing(&head.headers),
+        }
     }
 }

@@ -10,6 +10,8 @@ use hyper::header::{
     TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
 
+use smallvec::SmallVec;
+
 use super::secrecy::Redactor;
 use crate::config::{Header, Value};
 
@@ -75,8 +77,24 @@ impl Injection {
 
     /// The headers of a fetch for a caller that sent `caller`.
     pub fn upward(&self, caller: &HeaderMap) -> HeaderMap {
+        self.with(&self.passing(caller))
+    }
+
+    /// What of `caller` goes up.
+    pub fn passing(&self, caller: &HeaderMap) -> HeaderMap {
+        let mut passing = HeaderMap::new();
+        for (name, value) in caller {
+            if self.passed_up.contains(name) && !is_nominated(caller, name) {
+                passing.append(name.clone(), value.clone());
+            }
+        }
+        passing
+    }
+
+    /// The headers of a fetch, with what of its caller's is [`Injection::passing`].
+    pub fn with(&self, passing: &HeaderMap) -> HeaderMap {
         let mut headers = self.base.clone();
-        for (name, value) in passing(&self.passed_up, caller) {
+        for (name, value) in passing {
             headers.append(name.clone(), value.clone());
         }
         headers
@@ -87,19 +105,12 @@ impl Injection {
         &'a self,
         caller: &'a HeaderMap,
     ) -> impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)> {
-        passing(&self.forwarded, caller)
+        // In this order, whatever the caller's.
+        self.forwarded
+            .iter()
+            .filter(|name| caller.contains_key(*name) && !is_nominated(caller, name))
+            .flat_map(|name| caller.get_all(name).iter().map(move |value| (name, value)))
     }
-}
-
-/// The caller's headers of these names, without those that `Connection` names.
-fn passing<'a>(
-    names: &'a [HeaderName],
-    caller: &'a HeaderMap,
-) -> impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)> {
-    names
-        .iter()
-        .filter(|name| caller.contains_key(*name) && !is_nominated(caller, name))
-        .flat_map(|name| caller.get_all(name).iter().map(move |value| (name, value)))
 }
 
 fn value_of(value: &Value) -> HeaderValue {
@@ -117,27 +128,27 @@ fn value_of(value: &Value) -> HeaderValue {
 
 /// Removes from an upstream's answer what belongs to its connection, to another caller, or to us.
 pub fn clean_answer(headers: &mut HeaderMap, redactor: &Redactor) {
-    // RFC 9112 section 6.3: beside a transfer coding a length says nothing.
-    if headers.contains_key(TRANSFER_ENCODING) {
-        headers.remove(CONTENT_LENGTH);
+    let mut unfit = SmallVec::<[HeaderName; 4]>::new();
+    let mut echoes = false;
+    for (name, value) in &*headers {
+        let echo = redactor.finds_in(value.as_bytes()) || redactor.finds_in_name(name.as_str());
+        echoes |= echo;
+        if echo || NOT_PASSED_DOWN.contains(name) {
+            unfit.push(name.clone());
+        }
+        // RFC 9112 section 6.3: beside a transfer coding a length says nothing.
+        if name == TRANSFER_ENCODING {
+            unfit.push(CONTENT_LENGTH);
+        }
     }
-    let nominated: Vec<HeaderName> = nominated(headers)
-        .filter_map(|name| HeaderName::from_bytes(name).ok())
-        .collect();
-    for name in nominated.iter().chain(&NOT_PASSED_DOWN) {
+    if headers.contains_key(CONNECTION) {
+        let named = nominated(headers).filter_map(|name| HeaderName::from_bytes(name).ok());
+        unfit.extend(named);
+    }
+    for name in &unfit {
         headers.remove(name);
     }
-    let echoes: Vec<HeaderName> = headers
-        .iter()
-        .filter(|(name, value)| {
-            redactor.finds_in(value.as_bytes()) || redactor.finds_in_name(name.as_str())
-        })
-        .map(|(name, _)| name.clone())
-        .collect();
-    for name in &echoes {
-        headers.remove(name);
-    }
-    if !echoes.is_empty() {
+    if echoes {
         // Not which: the name itself may hold it.
         tracing::warn!("dropped response headers that echo an injected secret");
     }

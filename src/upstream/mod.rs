@@ -16,9 +16,10 @@ use std::io;
 use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::header::{HOST, HeaderMap, HeaderValue};
-use hyper::{Request, StatusCode, Version};
+use hyper::http::uri::{self, Authority, PathAndQuery, Scheme};
+use hyper::{Request, StatusCode, Uri, Version};
 use thiserror::Error;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 pub use body::{Body, Gathered, LOOKED_AT, Passage};
 pub(crate) use headers::presented_tokens;
@@ -93,13 +94,14 @@ pub enum FetchError {
 /// What a fetch asks for.
 #[derive(Debug)]
 pub struct Call<'a> {
-    /// The path below [`crate::step::rule::API_PREFIX`], from its slash.
-    pub path: &'a str,
-    /// The query without its `?`, ours not yet added.
-    pub query: &'a str,
-    /// What goes up, but for the host: see [`Injection::upward`].
-    pub headers: &'a HeaderMap,
-    /// When it must be over.
+    /// See [`Upstream::target`].
+    pub target: &'a PathAndQuery,
+    /// What is injected.
+    pub injection: &'a Injection,
+    /// What of the caller goes up with it: see [`Injection::passing`].
+    pub passing: &'a HeaderMap,
+    /// Until when what is too large to be held may take. What is held is the caller's to limit: by
+    /// dropping the fetch.
     pub deadline: Instant,
 }
 
@@ -119,10 +121,13 @@ pub struct Fetched {
 pub struct Upstream {
     pool: Pool,
     base: BaseUrl,
-    /// `host:port` as the Host header and the `:authority` have it.
-    authority: HeaderValue,
+    /// `host:port` as the `:authority` has it, and the Host header.
+    authority: Authority,
+    host: HeaderValue,
     added_query: String,
 }
+
+const PLAIN: &str = "a validated base_url has a plain host";
 
 impl Upstream {
     /// Prepares TLS and an empty pool. Connects to nothing.
@@ -138,8 +143,8 @@ impl Upstream {
             .collect();
         Ok(Self {
             pool: Pool::new(Connector::new(config)?),
-            authority: HeaderValue::try_from(base.authority())
-                .expect("a validated base_url has a plain host"),
+            authority: Authority::try_from(base.authority()).expect(PLAIN),
+            host: HeaderValue::try_from(base.authority()).expect(PLAIN),
             added_query: added.join("&"),
             base,
         })
@@ -151,21 +156,37 @@ impl Upstream {
         self.pool.retire();
     }
 
-    /// Fetches, and holds a body of up to `limit` bytes; a larger one is handed over half read.
+    /// The target of a request for `path`, from its slash behind [`API_PREFIX`], with `query`; `asked`
+    /// is what the caller asked for, which mostly is the same.
     ///
-    /// # Errors
-    /// [`FetchError`], by `call.deadline` at the latest.
-    pub async fn fetch(&self, call: &Call<'_>, limit: usize) -> Result<Fetched, FetchError> {
-        timeout_at(call.deadline, self.fetch_undisturbed(call, limit))
-            .await
-            .unwrap_or(Err(FetchError::Deadline))
+    /// [`API_PREFIX`]: crate::step::rule::API_PREFIX
+    pub fn target(&self, path: &str, query: &str, asked: &PathAndQuery) -> PathAndQuery {
+        let mut target = String::with_capacity(160);
+        target.push_str(&self.base.path);
+        target.push_str(path);
+        let mut separator = '?';
+        for query in [query, &self.added_query] {
+            if !query.is_empty() {
+                target.push(separator);
+                target.push_str(query);
+                separator = '&';
+            }
+        }
+        if asked.as_str() == target {
+            // Read once already.
+            return asked.clone();
+        }
+        target
+            .try_into()
+            .expect("a matched path and an escaped or received query make a valid target")
     }
 
-    async fn fetch_undisturbed(
-        &self,
-        call: &Call<'_>,
-        limit: usize,
-    ) -> Result<Fetched, FetchError> {
+    /// Fetches, and holds a body of up to `limit` bytes; a larger one is handed over half read. It has
+    /// no time limit of its own, but for connecting.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn fetch(&self, call: &Call<'_>, limit: usize) -> Result<Fetched, FetchError> {
         let (response, connection) = self.send(call).await?;
         let (head, incoming) = response.into_parts();
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -214,29 +235,18 @@ impl Upstream {
     }
 
     fn request(&self, call: &Call<'_>, version: Version) -> Request<Empty<Bytes>> {
-        let mut target = String::with_capacity(160);
-        if version == Version::HTTP_2 {
-            // Only TLS chooses it.
-            target.push_str("https://");
-            target.push_str(&self.base.authority());
-        }
-        target.push_str(&self.base.path);
-        target.push_str(call.path);
-        let mut separator = '?';
-        for query in [call.query, &self.added_query] {
-            if !query.is_empty() {
-                target.push(separator);
-                target.push_str(query);
-                separator = '&';
-            }
-        }
         let mut request = Request::new(Empty::new());
-        *request.uri_mut() = target
-            .try_into()
-            .expect("a matched path and an escaped or received query make a valid target");
-        *request.headers_mut() = call.headers.clone();
-        if version != Version::HTTP_2 {
-            request.headers_mut().insert(HOST, self.authority.clone());
+        *request.headers_mut() = call.injection.with(call.passing);
+        if version == Version::HTTP_2 {
+            let mut parts = uri::Parts::default();
+            // Only TLS chooses it.
+            parts.scheme = Some(Scheme::HTTPS);
+            parts.authority = Some(self.authority.clone());
+            parts.path_and_query = Some(call.target.clone());
+            *request.uri_mut() = Uri::from_parts(parts).expect("nothing is missing");
+        } else {
+            *request.uri_mut() = call.target.clone().into();
+            request.headers_mut().insert(HOST, self.host.clone());
         }
         request
     }

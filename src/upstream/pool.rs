@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -55,11 +56,26 @@ struct State {
     retired: bool,
 }
 
+impl State {
+    /// The connection that was last used; of this worker's own, if it has any: another's would have to
+    /// be woken for every byte.
+    fn newest(&mut self) -> Option<Idle> {
+        let here = thread::current().id();
+        let own = self.idle.iter().rposition(|idle| idle.home == here);
+        match own {
+            Some(index) => Some(self.idle.remove(index)),
+            None => self.idle.pop(),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Idle {
     sender: http1::SendRequest<RequestBody>,
     heard: Arc<Heard>,
     since: Instant,
+    /// The worker that gave it back, which mostly is the one that drives it.
+    home: ThreadId,
 }
 
 /// A connection that a request can be sent on.
@@ -144,6 +160,7 @@ impl Lease {
                     sender,
                     heard,
                     since: now,
+                    home: thread::current().id(),
                 });
             }
             Connection::Exclusive { .. } | Connection::Shared { .. } => {}
@@ -184,7 +201,7 @@ impl Pool {
             if let Some(shared) = self.shared(None) {
                 return Some(shared);
             }
-            let idle = lock(&self.state).idle.pop()?;
+            let idle = lock(&self.state).newest()?;
             if idle.since.elapsed() > IDLE {
                 continue;
             }

@@ -9,11 +9,13 @@ use percent_encoding::percent_decode;
 const LONG_ENOUGH: usize = 8;
 
 /// Knows the secrets, and finds them also where they are escaped as in JSON or in a URL.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Redactor {
     secrets: Vec<Finder<'static>>,
     /// In lower case, as header names arrive.
     lower: Vec<Finder<'static>>,
+    /// Bytes of the shortest; of none, more than any text has.
+    shortest: usize,
 }
 
 impl std::fmt::Debug for Redactor {
@@ -34,6 +36,11 @@ impl Redactor {
             .collect();
         let finder = |text: &str| Finder::new(text.as_bytes()).into_owned();
         Self {
+            shortest: secrets
+                .iter()
+                .map(|secret| secret.len())
+                .min()
+                .unwrap_or(usize::MAX),
             secrets: secrets.iter().map(|secret| finder(secret)).collect(),
             lower: secrets
                 .iter()
@@ -44,7 +51,8 @@ impl Redactor {
 
     /// Whether a secret occurs in `text`, plain or escaped.
     pub fn finds_in(&self, text: &[u8]) -> bool {
-        if self.secrets.is_empty() {
+        // Escaping makes a text longer, never shorter.
+        if text.len() < self.shortest {
             return false;
         }
         let unescaped = unescape_json(text);
@@ -57,7 +65,7 @@ impl Redactor {
 
     /// Whether a secret occurs in a header's name.
     pub fn finds_in_name(&self, name: &str) -> bool {
-        occurs(&self.lower, name.as_bytes())
+        name.len() >= self.shortest && occurs(&self.lower, name.as_bytes())
     }
 }
 
