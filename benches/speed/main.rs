@@ -5,13 +5,29 @@
 //! its own without a build of its own. `benches/peers/run`, `benches/instructions` and `benches/growth`
 //! call it.
 
+mod ask;
 mod bare;
+mod clock;
+mod contender;
+mod line;
+mod machine;
+mod open_loop;
 mod origin;
+mod peers;
 mod process;
+mod report;
+mod steps;
+mod upstream;
+mod weight;
+mod wrk;
 
+use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+/// What went wrong is for whoever reads the terminal.
+type Fallible<T> = Result<T, Box<dyn Error>>;
 
 #[derive(Parser)]
 struct Cli {
@@ -28,11 +44,17 @@ enum Command {
     Bare(bare::Bare),
     /// An upstream that is cheap to run: what an id says is what it answers.
     Origin(origin::Origin),
+    /// Hits at a fixed pace, and how long they take.
+    Load(open_loop::Load),
+    /// stepgate beside its peers.
+    Peers(peers::Peers),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Bare(bare) => bare.run(),
         Command::Origin(origin) => origin.run(),
+        Command::Load(load) => load.run(),
+        Command::Peers(peers) => peers.run(),
     }
 }
