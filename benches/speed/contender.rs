@@ -22,8 +22,21 @@ pub(crate) enum Kind {
     Stepgate(u32),
     Haproxy,
     HaproxyStatus,
-    Nginx,
+    Nginx(Files),
     Varnish,
+}
+
+/// How nginx gets at the files of its cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Files {
+    /// Read and written: cheaper for small bodies.
+    Read,
+    /// By sendfile: cheaper for large ones.
+    Sent,
+    /// Read, and kept open from request to request.
+    ReadOpen,
+    /// By sendfile, and kept open from request to request.
+    SentOpen,
 }
 
 impl Kind {
@@ -34,7 +47,8 @@ impl Kind {
             Self::Stepgate(_) => "stepgate, more workers",
             Self::Haproxy => "HAProxy",
             Self::HaproxyStatus => "HAProxy, body rule",
-            Self::Nginx => "nginx",
+            Self::Nginx(Files::Read | Files::Sent) => "nginx",
+            Self::Nginx(Files::ReadOpen | Files::SentOpen) => "nginx, open_file_cache",
             Self::Varnish => "Varnish",
         }
     }
@@ -112,7 +126,7 @@ impl Contender {
             Kind::Stepgate(workers) => plan.stepgate(workers),
             Kind::Haproxy => plan.haproxy(include_str!("../peers/haproxy.cfg")),
             Kind::HaproxyStatus => plan.haproxy(include_str!("../peers/haproxy-status.cfg")),
-            Kind::Nginx => plan.nginx(),
+            Kind::Nginx(files) => plan.nginx(files),
             Kind::Varnish => plan.varnish(),
         };
         Ok(Self {
@@ -179,8 +193,19 @@ impl Plan<'_> {
         Ok(command)
     }
 
-    fn nginx(&self) -> Fallible<Command> {
-        let file = self.file("nginx.conf", include_str!("../peers/nginx.conf"))?;
+    fn nginx(&self, files: Files) -> Fallible<Command> {
+        let sendfile = match files {
+            Files::Read | Files::ReadOpen => "off",
+            Files::Sent | Files::SentOpen => "on",
+        };
+        let open = match files {
+            Files::Read | Files::Sent => "off",
+            Files::ReadOpen | Files::SentOpen => "max=10000 inactive=1h",
+        };
+        let template = include_str!("../peers/nginx.conf")
+            .replace("{{sendfile}}", sendfile)
+            .replace("{{open_file_cache}}", open);
+        let file = self.file("nginx.conf", &template)?;
         let mut command = self.place.command("nginx");
         command.arg("-p").arg(&self.folder).arg("-c").arg(file);
         // Before it has read where its log is.

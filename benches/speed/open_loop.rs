@@ -5,6 +5,7 @@
 //! A process of its own that spins on its core: no timer's coarseness, and no wake-up, is in what it
 //! measures.
 
+use std::collections::VecDeque;
 use std::hint;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -75,9 +76,10 @@ impl Load {
             line.never_wait()?;
             Ok(line)
         };
+        // In turn, as callers with a connection each would ask.
         let mut idle = (0..self.connections)
             .map(|_| connect())
-            .collect::<io::Result<Vec<_>>>()?;
+            .collect::<io::Result<VecDeque<_>>>()?;
         let mut outstanding: Vec<(Instant, Line)> = Vec::new();
         let requests = self.rate * self.seconds;
         let begun = now();
@@ -87,7 +89,7 @@ impl Load {
         while sent < requests || !outstanding.is_empty() {
             let time = now();
             while sent < requests && due(sent) <= time {
-                let mut line = match idle.pop() {
+                let mut line = match idle.pop_front() {
                     Some(line) => line,
                     None if outstanding.len() < MOST => connect()?,
                     None => return Err(format!("{MOST} requests are outstanding").into()),
@@ -102,7 +104,7 @@ impl Load {
                     None => looked_at += 1,
                     Some(200) => {
                         latencies.push(scheduled.elapsed());
-                        idle.push(outstanding.swap_remove(looked_at).1);
+                        idle.push_back(outstanding.swap_remove(looked_at).1);
                     }
                     Some(other) => return Err(format!("status {other}").into()),
                 }

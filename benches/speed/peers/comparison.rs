@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use super::Effort;
 use crate::Fallible;
-use crate::contender::{Contender, Kind, Stage};
+use crate::contender::{Contender, Files, Kind, Stage};
 use crate::process::{LOAD, Place, SERVED};
 use crate::report::{Reach, Section, Series, Table, Unit, as_figure};
 use crate::steps::{SMALL, done, forward, keep, live};
@@ -51,7 +51,8 @@ impl Comparison {
                 (Kind::Bare(SMALL), Some(1.10)),
                 (Kind::Haproxy, Some(0.80)),
                 (Kind::HaproxyStatus, None),
-                (Kind::Nginx, Some(0.58)),
+                (Kind::Nginx(Files::Read), Some(0.58)),
+                (Kind::Nginx(Files::ReadOpen), None),
                 (Kind::Varnish, Some(0.37)),
             ],
             ..Self::of(Work::Hit(SMALL))
@@ -70,7 +71,8 @@ impl Comparison {
             others: vec![
                 (Kind::Bare(size), Some(1.10)),
                 (Kind::Haproxy, None),
-                (Kind::Nginx, None),
+                (Kind::Nginx(Files::Sent), None),
+                (Kind::Nginx(Files::SentOpen), None),
                 (Kind::Varnish, None),
             ],
             ..Self::of(Work::Hit(size))
@@ -83,7 +85,7 @@ impl Comparison {
             others: vec![
                 (Kind::Haproxy, Some(1.0)),
                 (Kind::HaproxyStatus, None),
-                (Kind::Nginx, Some(0.9)),
+                (Kind::Nginx(Files::Read), Some(0.9)),
                 (Kind::Varnish, None),
             ],
             ..Self::of(Work::Forward(SMALL))
@@ -95,7 +97,10 @@ impl Comparison {
         Self {
             title: "Forward of a live step, TLS upstream",
             tls: true,
-            others: vec![(Kind::Haproxy, Some(1.0)), (Kind::Nginx, Some(0.9))],
+            others: vec![
+                (Kind::Haproxy, Some(1.0)),
+                (Kind::Nginx(Files::Read), Some(0.9)),
+            ],
             ..Self::of(Work::Forward(SMALL))
         }
     }

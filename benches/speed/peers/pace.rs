@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::Effort;
 use super::comparison::CONNECTIONS;
 use crate::Fallible;
-use crate::contender::{Contender, Kind, Stage};
+use crate::contender::{Contender, Files, Kind, Stage};
 use crate::open_loop::pace;
 use crate::report::{Reach, Section, Series, Table, Unit, as_figure};
 use crate::steps::{SMALL, done, keep};
@@ -18,7 +18,7 @@ const KINDS: [Kind; 5] = [
     Kind::Stepgate(1),
     Kind::Bare(SMALL),
     Kind::Haproxy,
-    Kind::Nginx,
+    Kind::Nginx(Files::Read),
     Kind::Varnish,
 ];
 
