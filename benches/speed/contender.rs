@@ -9,6 +9,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::Fallible;
+use crate::ask::ask;
 use crate::origin::CREDENTIALS;
 use crate::process::{Place, Process, SERVED, free_address};
 use crate::upstream::{Authority, NAME, Upstream};
@@ -86,6 +87,8 @@ impl Stage {
 pub(crate) struct Contender {
     pub(crate) kind: Kind,
     pub(crate) address: SocketAddr,
+    /// stepgate's own listener for its operator; nobody's else.
+    admin: SocketAddr,
     process: Process,
 }
 
@@ -132,6 +135,7 @@ impl Contender {
         Ok(Self {
             kind,
             address: plan.listen,
+            admin: plan.admin,
             process: Process::start(kind.name(), command?)?,
         })
     }
@@ -146,6 +150,19 @@ impl Contender {
 
     pub(crate) fn resident(&self) -> u64 {
         self.process.resident()
+    }
+
+    /// The sum of a metric's samples, whatever their labels. Only stepgate has them.
+    pub(crate) fn counted(&self, name: &str) -> Fallible<u64> {
+        let metrics = ask(self.admin, "/metrics")?.text();
+        let samples = metrics.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            let labelled = rest.starts_with('{') || rest.starts_with(' ');
+            labelled.then(|| rest.rsplit_once(' '))?
+        });
+        samples
+            .map(|(_, number)| Ok(number.parse::<u64>()?))
+            .sum::<Fallible<u64>>()
     }
 }
 

@@ -4,20 +4,29 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// A list in Markdown.
+/// The machine, and what is always part of it: a list in Markdown.
 pub(crate) fn described() -> String {
-    let lines = [
+    list(&[
         ("CPU", cpu()),
         ("kernel", kernel()),
         ("stepgate", commit()),
         ("rustc", said("rustc", &["--version"])),
         ("hyper", locked("hyper")),
         ("tokio", locked("tokio")),
+        ("wrk", said("wrk", &["-v"])),
+    ])
+}
+
+/// Those beside it.
+pub(crate) fn peers() -> String {
+    list(&[
         ("HAProxy", said("haproxy", &["-v"])),
         ("nginx", said("nginx", &["-v"])),
         ("Varnish", said("varnishd", &["-V"])),
-        ("wrk", said("wrk", &["-v"])),
-    ];
+    ])
+}
+
+fn list(lines: &[(&str, String)]) -> String {
     lines
         .iter()
         .map(|(name, value)| format!("- {name}: {value}\n"))

@@ -9,6 +9,7 @@ mod ask;
 mod bare;
 mod clock;
 mod contender;
+mod growth;
 mod line;
 mod machine;
 mod open_loop;
@@ -17,6 +18,7 @@ mod peers;
 mod process;
 mod report;
 mod steps;
+mod suite;
 mod upstream;
 mod weight;
 mod wrk;
@@ -48,6 +50,8 @@ enum Command {
     Load(open_loop::Load),
     /// stepgate beside its peers.
     Peers(peers::Peers),
+    /// How stepgate's cost grows.
+    Growth(growth::Growth),
 }
 
 fn main() -> ExitCode {
@@ -56,5 +60,6 @@ fn main() -> ExitCode {
         Command::Origin(origin) => origin.run(),
         Command::Load(load) => load.run(),
         Command::Peers(peers) => peers.run(),
+        Command::Growth(growth) => growth.run(),
     }
 }

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use super::Effort;
 use crate::Fallible;
 use crate::ask::ask;
 use crate::clock::{now, pause};
@@ -12,6 +11,7 @@ use crate::line::ask_all;
 use crate::process::Place;
 use crate::report::{Reach, Section, Series, Table, Unit, as_figure, mebibytes};
 use crate::steps::{SMALL, done, live};
+use crate::suite::Effort;
 use crate::upstream::Upstream;
 
 const ENTRIES: u32 = 100_000;

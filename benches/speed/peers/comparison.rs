@@ -3,12 +3,12 @@
 
 use std::io::{self, Write};
 
-use super::Effort;
 use crate::Fallible;
 use crate::contender::{Contender, Files, Kind, Stage};
 use crate::process::{LOAD, Place, SERVED};
 use crate::report::{Reach, Section, Series, Table, Unit, as_figure};
 use crate::steps::{SMALL, done, forward, keep, live};
+use crate::suite::Effort;
 use crate::upstream::Upstream;
 use crate::wrk::{Others, Wrk};
 

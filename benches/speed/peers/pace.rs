@@ -2,13 +2,13 @@
 
 use std::io::{self, Write};
 
-use super::Effort;
 use super::comparison::CONNECTIONS;
 use crate::Fallible;
 use crate::contender::{Contender, Files, Kind, Stage};
 use crate::open_loop::pace;
 use crate::report::{Reach, Section, Series, Table, Unit, as_figure};
 use crate::steps::{SMALL, done, keep};
+use crate::suite::Effort;
 use crate::upstream::Upstream;
 
 /// Requests a second.

@@ -1,12 +1,12 @@
 //! A crowd of pollers on one live step: how few fetches they cost, and what a poll costs beside a hit.
 
-use super::Effort;
 use super::comparison::{CONNECTIONS, Sample, time};
 use crate::Fallible;
 use crate::contender::{Contender, Kind, Stage};
 use crate::process::LOAD;
 use crate::report::{Reach, Section, Series, Table, Unit, as_figure};
 use crate::steps::{SMALL, done, forward, keep, live};
+use crate::suite::Effort;
 use crate::upstream::Upstream;
 use crate::wrk::Wrk;
 
