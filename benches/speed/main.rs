@@ -5,15 +5,33 @@
 //! its own without a build of its own. `benches/peers/run`, `benches/instructions` and `benches/growth`
 //! call it.
 
+mod ask;
 mod bare;
+mod clock;
+mod contender;
+mod growth;
 mod instructions;
+mod line;
+mod machine;
+mod open_loop;
 mod origin;
+mod peers;
 mod process;
+mod report;
+mod steps;
+mod suite;
+mod upstream;
 mod verdict;
+mod weight;
+mod wrk;
 
+use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+/// What went wrong is for whoever reads the terminal.
+type Fallible<T> = Result<T, Box<dyn Error>>;
 
 #[derive(Parser)]
 struct Cli {
@@ -34,6 +52,12 @@ enum Command {
     Verdict(verdict::Verdict),
     /// Counts what requests cost in instructions, and fails above the bounds.
     Instructions(instructions::Instructions),
+    /// Hits at a fixed pace, and how long they take.
+    Load(open_loop::Load),
+    /// stepgate beside its peers.
+    Peers(peers::Peers),
+    /// How stepgate's cost grows.
+    Growth(growth::Growth),
 }
 
 fn main() -> ExitCode {
@@ -42,5 +66,8 @@ fn main() -> ExitCode {
         Command::Origin(origin) => origin.run(),
         Command::Verdict(verdict) => verdict.run(),
         Command::Instructions(instructions) => instructions.run(),
+        Command::Load(load) => load.run(),
+        Command::Peers(peers) => peers.run(),
+        Command::Growth(growth) => growth.run(),
     }
 }

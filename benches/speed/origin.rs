@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -34,10 +34,23 @@ pub(crate) struct Origin {
     /// The certificate's key.
     #[arg(long, requires = "cert")]
     key: Option<PathBuf>,
+    /// Refuses whoever comes without the credentials, and says in `Cache-Control` what may be kept: a
+    /// cache that does not read bodies needs to be told.
+    #[arg(long)]
+    strict: bool,
 }
 
 /// Where it says how many steps it was asked for.
 pub(crate) const COUNT: &str = "/count";
+
+/// Only a live step's path has it.
+const LIVE: &str = "/live-";
+
+/// What a gateway adds to a request, and what it must say.
+pub(crate) const CREDENTIALS: [(&str, &str); 2] = [
+    ("x-portkey-api-key", "pk-0123456789abcdef0123456789ab"),
+    ("x-portkey-virtual-key", "openai-0123456789abcdef"),
+];
 
 impl Origin {
     pub(crate) fn run(self) -> ExitCode {
@@ -59,12 +72,13 @@ impl Origin {
             };
             let _ = stream.set_nodelay(true);
             let (tls, asked) = (tls.clone(), Arc::clone(&asked));
+            let strict = self.strict;
             tokio::task::spawn_local(async move {
                 match tls {
-                    None => converse(stream, asked).await,
+                    None => converse(stream, asked, strict).await,
                     Some(tls) => {
                         if let Ok(stream) = tls.accept(stream).await {
-                            converse(stream, asked).await;
+                            converse(stream, asked, strict).await;
                         }
                     }
                 }
@@ -91,10 +105,13 @@ impl Origin {
     }
 }
 
-async fn converse<S: AsyncRead + AsyncWrite + Unpin>(stream: S, asked: Arc<AtomicU64>) {
+async fn converse<S>(stream: S, asked: Arc<AtomicU64>, strict: bool)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let answer = service_fn(move |request: Request<Incoming>| {
         let asked = Arc::clone(&asked);
-        async move { Ok::<_, Infallible>(answer(request.uri().path(), &asked).await) }
+        async move { Ok::<_, Infallible>(answer(&request, &asked, strict).await) }
     });
     // A peer that leaves is its own affair.
     let _ = http1::Builder::new()
@@ -102,15 +119,17 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(stream: S, asked: Arc<Atomi
         .await;
 }
 
-async fn answer(path: &str, asked: &AtomicU64) -> Response<Full<Bytes>> {
+async fn answer<B>(request: &Request<B>, asked: &AtomicU64, strict: bool) -> Response<Full<Bytes>> {
+    let path = request.uri().path();
     if path == COUNT {
         return Response::new(Full::from(asked.load(Ordering::Relaxed).to_string()));
     }
     let Some((body, delay)) = of_path(path) else {
-        let mut answer = Response::new(Full::from("{}"));
-        *answer.status_mut() = StatusCode::NOT_FOUND;
-        return answer;
+        return refusal(StatusCode::NOT_FOUND);
     };
+    if strict && !has_credentials(request.headers()) {
+        return refusal(StatusCode::UNAUTHORIZED);
+    }
     asked.fetch_add(1, Ordering::Relaxed);
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;
@@ -118,10 +137,33 @@ async fn answer(path: &str, asked: &AtomicU64) -> Response<Full<Bytes>> {
     let mut answer = Response::new(Full::from(body));
     let json = HeaderValue::from_static("application/json");
     answer.headers_mut().insert(CONTENT_TYPE, json);
+    if strict {
+        let says = if path.contains(LIVE) {
+            "no-store"
+        } else {
+            "max-age=86400"
+        };
+        let says = HeaderValue::from_static(says);
+        answer.headers_mut().insert(CACHE_CONTROL, says);
+    }
     answer
 }
 
-fn of_path(path: &str) -> Option<(String, Duration)> {
+fn refusal(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::from("{}"));
+    *answer.status_mut() = status;
+    answer
+}
+
+fn has_credentials(headers: &HeaderMap) -> bool {
+    CREDENTIALS.iter().all(|(name, value)| {
+        let mut sent = headers.get_all(*name).iter();
+        sent.next().is_some_and(|sent| sent == value) && sent.next().is_none()
+    })
+}
+
+/// The body of the step with this path, and how far away it is.
+pub(crate) fn of_path(path: &str) -> Option<(String, Duration)> {
     let mut parts = path.strip_prefix("/v1/threads/")?.split('/');
     let thread = parts.next()?;
     let run = parts.nth(1)?;

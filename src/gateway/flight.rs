@@ -350,10 +350,8 @@ impl<'m> Tally<'m> {
 impl Drop for Tally<'_> {
     fn drop(&mut self) {
         let now = Instant::now();
-        let class = match self.class {
-            Class::Dropped if now >= self.deadline => Class::Error,
-            class => class,
-        };
+        let late = self.class == Class::Dropped && now >= self.deadline;
+        let class = if late { Class::Error } else { self.class };
         self.metrics
             .fetched(self.counters, class, now - self.departed);
     }

@@ -152,7 +152,7 @@ mod tests {
         ] {
             assert!(!redactor.finds_in(text.as_bytes()), "{text}");
         }
-        assert!(!Redactor::default().finds_in(b"anything"));
+        assert!(!Redactor::new([]).finds_in(b"anything"));
         assert!(!Redactor::new([""]).finds_in(b"anything"));
     }
 

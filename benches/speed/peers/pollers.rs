@@ -1,0 +1,86 @@
+//! A crowd of pollers on one live step: how few fetches they cost, and what a poll costs beside a hit.
+
+use super::comparison::{CONNECTIONS, Sample, time};
+use crate::Fallible;
+use crate::contender::{Contender, Kind, Stage};
+use crate::process::LOAD;
+use crate::report::{Reach, Section, Series, Table, Unit, as_figure};
+use crate::steps::{SMALL, done, forward, keep, live};
+use crate::suite::Effort;
+use crate::upstream::Upstream;
+use crate::wrk::Wrk;
+
+/// As far away as an upstream in the same region.
+const AWAY: u32 = 20;
+
+const WORK: &str = "64 pollers on one live step";
+
+pub(super) fn run(stage: &Stage, effort: Effort) -> Fallible<Section> {
+    let upstream = Upstream::plain()?;
+    let stepgate = Contender::start(Kind::Stepgate(1), stage, &upstream)?;
+    keep(&stepgate, &upstream, &done(SMALL, "1"))?;
+    forward(&stepgate, &upstream, &live(SMALL, AWAY, "1"))?;
+    let measure = |path: &str, seconds: u32| {
+        let wrk = Wrk {
+            connections: CONNECTIONS,
+            seconds,
+            place: LOAD,
+            url: stepgate.url(path),
+            others: None,
+        };
+        time(&stepgate, &wrk)
+    };
+    measure(&done(SMALL, "1"), 1)?;
+    let [mut hits, mut polls, mut pace, mut fetches] = [const { Vec::new() }; 4];
+    for round in 1..=effort.rounds {
+        let (Sample { cpu, .. }, _) = measure(&done(SMALL, "1"), effort.seconds)?;
+        hits.push(cpu);
+        let before = upstream.asked()?;
+        // They wait for departures, so there are few of them: twice as long.
+        let path = live(SMALL, AWAY, &round.to_string());
+        let (Sample { cpu, per_second }, answered) = measure(&path, 2 * effort.seconds)?;
+        polls.push(cpu);
+        pace.push(per_second);
+        fetches.push(as_figure(upstream.asked()? - before) / as_figure(answered));
+    }
+    let [hits, polls, pace, fetches] =
+        [hits, polls, pace, fetches].map(|figures| figures.into_iter().collect::<Series>());
+    let mut table = Table::new(["figure", "median", "least to most"]);
+    for (name, series, unit) in [
+        ("CPU µs per poll", &polls, Unit::Micros),
+        ("CPU µs per hit, in the same rounds", &hits, Unit::Micros),
+        ("polls/s", &pace, Unit::Count),
+        ("fetches per poll", &fetches, Unit::Share),
+    ] {
+        let (median, spread) = (unit.show(series.median()), series.spread(unit));
+        table.row([name.to_owned(), median, spread]);
+    }
+    let reach = |against: &str, unit, figure, spread, at_most| Reach {
+        work: WORK.to_owned(),
+        against: against.to_owned(),
+        unit,
+        figure,
+        spread,
+        at_most: Some(at_most),
+    };
+    let share = fetches.median();
+    let ratio = polls.median() / hits.median();
+    let spread = polls.over(&hits).spread(Unit::Ratio);
+    Ok(Section {
+        title: WORK.to_owned(),
+        how: format!(
+            "A closed loop: each asks again as soon as it is answered. The upstream is {AWAY} ms away."
+        ),
+        table,
+        reaches: vec![
+            reach(
+                "fetches per poll",
+                Unit::Share,
+                share,
+                fetches.spread(Unit::Share),
+                0.02,
+            ),
+            reach("CPU of a hit", Unit::Ratio, ratio, spread, 1.5),
+        ],
+    })
+}
