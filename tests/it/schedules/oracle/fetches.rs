@@ -177,7 +177,9 @@ impl Oracle<'_> {
         let early = !std::mem::replace(&mut flight.over, true);
         let waits = |id: &Id| {
             let asker = &self.askers[*id];
-            asker.standing == Standing::Aboard(number) && asker.due.is_none()
+            // At its deadline whoever flies it lets go of it, and then says that it is late.
+            let in_time = self.now < asker.request.deadline();
+            asker.standing == Standing::Aboard(number) && asker.due.is_none() && in_time
         };
         let left = flight.seats.iter().any(waits);
         must(
