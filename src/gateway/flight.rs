@@ -225,9 +225,9 @@ impl Flight {
     }
 
     fn verdict(&self, fetched: &Fetched) -> Result<(), NotStored> {
-        let Some(ids) = self.errand.ids() else {
+        if self.errand.is_list {
             return Err(NotStored::List);
-        };
+        }
         let body = match &fetched.body {
             Gathered::Whole(body) => body,
             Gathered::Larger(_) if fetched.status != StatusCode::OK => {
@@ -237,7 +237,7 @@ impl Flight {
         };
         judge(
             self.rule(),
-            &ids,
+            &self.errand.ids(),
             fetched.status,
             &fetched.headers,
             body,

@@ -1,5 +1,6 @@
 //! What a fetch is to bring, and what it brought.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{HeaderMap, HeaderValue};
 use hyper::http::uri::PathAndQuery;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::setup::{Account, Setup};
@@ -31,6 +33,8 @@ pub(super) struct Errand {
     pub(super) shared: Shared,
     /// Of the rule's list, of which nothing is stored.
     pub(super) is_list: bool,
+    /// Where in the path the ids stand.
+    pub(super) ids: SmallVec<[Range<usize>; 4]>,
     /// Every query parameter is known: the body may be stored.
     pub(super) storable: bool,
     /// What the caller asked for.
@@ -50,12 +54,9 @@ impl Errand {
         &self.setup.rules[self.rule]
     }
 
-    /// The ids of the one resource that it asks for; none: it is a list.
-    pub(super) fn ids(&self) -> Option<Ids<'_>> {
-        if self.is_list {
-            return None;
-        }
-        self.rule().ids_in(self.asked.path())
+    pub(super) fn ids(&self) -> Ids<'_> {
+        let path = self.asked.path();
+        self.ids.iter().map(|id| &path[id.clone()]).collect()
     }
 }
 

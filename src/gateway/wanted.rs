@@ -1,5 +1,6 @@
 //! What a request asks for: its path and query, read, and the key that it shares.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use hyper::Method;
@@ -9,6 +10,7 @@ use super::news::Errand;
 use super::outcome::Record;
 use super::refusal::Refusal;
 use super::setup::{Account, Setup};
+use crate::step::path::Ids;
 use crate::step::rule::API_PREFIX;
 use crate::step::{Key, Query, Route};
 
@@ -18,18 +20,19 @@ const LONGEST_TARGET: usize = 32 * 1024;
 
 /// What a request asks for.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(super) struct Wanted<'p> {
     rule: usize,
     is_list: bool,
+    ids: Ids<'p>,
     query: Query,
     pub(super) key: Key,
 }
 
-impl Wanted {
+impl<'p> Wanted<'p> {
     /// Reads path and query; the key is made of what the caller sent, before anything is rewritten.
     pub(super) fn read(
         setup: &Setup,
-        head: &Parts,
+        head: &'p Parts,
         account: &Account,
         record: &mut Record,
     ) -> Result<Self, Refusal> {
@@ -67,6 +70,7 @@ impl Wanted {
         Ok(Self {
             rule,
             is_list,
+            ids,
             query,
             key,
         })
@@ -103,9 +107,16 @@ impl Wanted {
             rule: self.rule,
             shared: Arc::new((setup.number, self.key)),
             is_list: self.is_list,
+            ids: self.ids.iter().map(|id| within(head.uri.path(), id)).collect(),
             storable: self.query.is_known(),
             asked,
             passing: account.injection.passing(&head.headers),
         }
     }
+}
+
+/// Where in `text` a part of it stands.
+fn within(text: &str, part: &str) -> Range<usize> {
+    let start = part.as_ptr().addr() - text.as_ptr().addr();
+    start..start + part.len()
 }

@@ -57,14 +57,6 @@ impl<'p> Route<'p> {
     }
 }
 
-impl Rule {
-    /// The ids in the path of one of its resources.
-    pub fn ids_in<'p>(&self, path: &'p str) -> Option<Ids<'p>> {
-        let found = matches(self.path(), path.strip_prefix(API_PREFIX)?)?;
-        found.are_ids.then_some(found.ids)
-    }
-}
-
 const IN_AN_ID: [bool; 256] = {
     let mut table = [false; 256];
     let mut b = 0_u8;

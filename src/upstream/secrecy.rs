@@ -55,9 +55,11 @@ impl Redactor {
         if text.len() < self.shortest {
             return false;
         }
+        if memchr::memchr2(b'\\', b'%', text).is_none() {
+            return occurs(&self.secrets, text);
+        }
         let unescaped = unescape_json(text);
         let decoded: Cow<'_, [u8]> = percent_decode(&unescaped).into();
-        // The plain text last: mostly it is the same as the others, and they are borrowed from it.
         occurs(&self.secrets, &decoded)
             || (decoded != unescaped && occurs(&self.secrets, &unescaped))
             || (unescaped != text && occurs(&self.secrets, text))
