@@ -120,7 +120,7 @@ impl Flight {
         let deadline = departed.manifest.deadline;
         let mut tally = Tally::new(&gateway.metrics, counters, deadline);
         let call = Call {
-            target: &self.errand.target,
+            target: &self.errand.target(),
             injection: &self.errand.account.injection,
             passing: &self.errand.passing,
             deadline,
@@ -251,7 +251,7 @@ impl Flight {
         headers: &HeaderMap,
         body: &Bytes,
     ) -> Result<(), NotStored> {
-        if !self.errand.storable {
+        if !self.errand.query.is_known() {
             return Err(NotStored::UnknownQuery);
         }
         if !departed.manifest.store {

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use super::setup::{Account, Setup};
 use crate::step::path::Ids;
-use crate::step::{Key, NotStored, Rule};
+use crate::step::rule::API_PREFIX;
+use crate::step::{Key, NotStored, Query, Rule};
 use crate::upstream::{FetchError, Passage};
 
 /// Who may share a fetch: those who came under the same configuration (by its number) with the same
@@ -35,12 +36,9 @@ pub(super) struct Errand {
     pub(super) is_list: bool,
     /// Where in the path the ids stand.
     pub(super) ids: SmallVec<[Range<usize>; 4]>,
-    /// Every query parameter is known: the body may be stored.
-    pub(super) storable: bool,
     /// What the caller asked for.
     pub(super) asked: PathAndQuery,
-    /// What goes up.
-    pub(super) target: PathAndQuery,
+    pub(super) query: Query,
     /// What of the caller that opened the departure goes up with it.
     pub(super) passing: HeaderMap,
 }
@@ -52,6 +50,13 @@ impl Errand {
 
     pub(super) fn rule(&self) -> &Rule {
         &self.setup.rules[self.rule]
+    }
+
+    /// What goes up.
+    pub(super) fn target(&self) -> PathAndQuery {
+        let path = &self.asked.path()[API_PREFIX.len()..];
+        let upstream = &self.setup.upstream;
+        upstream.target(path, self.query.as_str(), &self.asked)
     }
 
     pub(super) fn ids(&self) -> Ids<'_> {

@@ -11,7 +11,6 @@ use super::outcome::Record;
 use super::refusal::Refusal;
 use super::setup::{Account, Setup};
 use crate::step::path::Ids;
-use crate::step::rule::API_PREFIX;
 use crate::step::{Key, Query, Route};
 
 /// Path and query, as they go up, in bytes. Beside it a target of 64 KiB, the longest that the `http`
@@ -99,17 +98,19 @@ impl<'p> Wanted<'p> {
     pub(super) fn errand(self, head: &Parts, setup: &Arc<Setup>, account: &Arc<Account>) -> Errand {
         let asked = head.uri.path_and_query();
         let asked = asked.expect("a path that a rule names").clone();
-        let path = &asked.path()[API_PREFIX.len()..];
         Errand {
-            target: setup.upstream.target(path, self.query.as_str(), &asked),
             setup: Arc::clone(setup),
             account: Arc::clone(account),
             rule: self.rule,
             shared: Arc::new((setup.number, self.key)),
             is_list: self.is_list,
-            ids: self.ids.iter().map(|id| within(head.uri.path(), id)).collect(),
-            storable: self.query.is_known(),
+            ids: self
+                .ids
+                .iter()
+                .map(|id| within(head.uri.path(), id))
+                .collect(),
             asked,
+            query: self.query,
             passing: account.injection.passing(&head.headers),
         }
     }

