@@ -9,6 +9,7 @@ use hyper::header::{
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::heading::Heading;
@@ -212,27 +213,23 @@ fn say_forwarded(
     stored: Result<(), NotStored>,
     collapsed: bool,
 ) {
-    let mut said = String::with_capacity(96);
-    for part in [
+    let parts = [
         "stepgate; fwd=",
         forward.as_str(),
         "; fwd-status=",
         status.as_str(),
-    ] {
-        said.push_str(part);
-    }
-    if stored.is_ok() {
-        said.push_str("; stored");
-    }
-    if collapsed {
-        said.push_str("; collapsed");
-    }
-    if let Err(reason) = stored {
-        said.push_str("; detail=");
-        said.push_str(reason.as_str());
+        if stored.is_ok() { "; stored" } else { "" },
+        if collapsed { "; collapsed" } else { "" },
+        if stored.is_err() { "; detail=" } else { "" },
+        stored.err().map_or("", NotStored::as_str),
+    ];
+    let mut said = SmallVec::<[u8; 128]>::new();
+    for part in parts {
+        said.extend_from_slice(part.as_bytes());
     }
     // Behind the upstream's own members: the last one is the closest to the caller.
-    headers.append(CACHE_STATUS, header_value(said));
+    let said = HeaderValue::from_bytes(&said).expect("words and a number");
+    headers.append(CACHE_STATUS, said);
 }
 
 /// A JSON text of the gateway's own.
@@ -258,15 +255,21 @@ fn conclude(mut answer: Answer, asked: Asked<'_>) -> Answer {
     finish(answer, asked.method)
 }
 
-/// Says the length, and leaves the body out for HEAD (hyper's HTTP/2 server would send it).
+/// Leaves the body out for HEAD, and says its length there (hyper's HTTP/2 server would send it);
+/// elsewhere hyper says what it sends.
 pub(super) fn finish(mut answer: Answer, method: &Method) -> Answer {
     let status = answer.status();
     let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
     if let Body::Full(bytes) = answer.body()
         && !bodiless
     {
-        let length = HeaderValue::from(bytes.len());
-        answer.headers_mut().insert(CONTENT_LENGTH, length);
+        let length = bytes.len();
+        if method == Method::HEAD {
+            let length = HeaderValue::from(length);
+            answer.headers_mut().insert(CONTENT_LENGTH, length);
+        } else {
+            answer.headers_mut().remove(CONTENT_LENGTH);
+        }
     }
     if method == Method::HEAD || bodiless {
         *answer.body_mut() = Body::Empty;

@@ -50,3 +50,35 @@ impl Crew {
         &self.hands[turn % self.hands.len()]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn each_worker_has_its_turn_on_a_thread_of_its_own() {
+        let crew = Crew::hire(3).unwrap();
+        let mut threads = Vec::new();
+        for _ in 0..6 {
+            let asked = crew.next().spawn(async { std::thread::current().id() });
+            threads.push(asked.await.unwrap());
+        }
+        assert_eq!(threads[..3], threads[3..]);
+        assert_eq!(HashSet::<_>::from_iter(&threads).len(), 3);
+        assert!(!threads.contains(&std::thread::current().id()));
+    }
+
+    #[tokio::test]
+    async fn nobody_is_hired_here() {
+        let crew = Crew::here();
+        let asked = crew.next().spawn(async { std::thread::current().id() });
+        assert_eq!(asked.await.unwrap(), std::thread::current().id());
+    }
+
+    #[test]
+    fn no_workers_are_one() {
+        assert_eq!(Crew::hire(0).unwrap().hands.len(), 1);
+    }
+}

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Frame, Incoming, SizeHint};
+use smallvec::SmallVec;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::FetchError;
@@ -86,21 +87,21 @@ impl Passage {
             limit
         };
         let mut size = 0;
+        let mut parts = SmallVec::<[Bytes; 2]>::new();
         while let Some(data) = std::future::poll_fn(|cx| self.poll_incoming(cx)).await {
             let data = data.map_err(FetchError::Truncated)?;
             size += data.len();
-            self.front.push_back(data);
+            parts.push(data);
             if size > limit {
+                self.front.extend(parts);
                 return Ok(Gathered::Larger(Box::new(self)));
             }
         }
-        if self.front.len() == 1 {
-            return Ok(Gathered::Whole(self.front.pop_front().unwrap_or_default()));
+        if parts.len() == 1 {
+            return Ok(Gathered::Whole(parts.pop().unwrap_or_default()));
         }
         let mut whole = BytesMut::with_capacity(size);
-        self.front
-            .iter()
-            .for_each(|part| whole.extend_from_slice(part));
+        parts.iter().for_each(|part| whole.extend_from_slice(part));
         Ok(Gathered::Whole(whole.freeze()))
     }
 

@@ -393,6 +393,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn of_a_workers_own_the_newest_goes_before_anothers() {
+        let pool = pool();
+        let (own, _far) = put_idle(&pool).await;
+        let (anothers, _far_too) = put_idle(&pool).await;
+        let elsewhere = thread::spawn(|| thread::current().id()).join().unwrap();
+        for idle in &mut lock(&pool.state).idle {
+            if Arc::ptr_eq(&idle.heard, &anothers) {
+                idle.home = elsewhere;
+            }
+        }
+        assert!(takes(&pool, &own).await);
+        assert!(takes(&pool, &anothers).await, "rather than open one");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_was_idle_for_too_long_is_not_used_again() {
         let pool = pool();
         let (heard, _far) = put_idle(&pool).await;

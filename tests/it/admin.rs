@@ -237,3 +237,20 @@ async fn a_fetch_that_everybody_has_left_is_counted_as_dropped_and_not_as_an_err
     until("the count", async || count("dropped").await == 1.0).await;
     assert_eq!(count("error").await, 0.0);
 }
+
+/// What nobody left, and nobody got an answer from in time.
+#[tokio::test]
+async fn a_fetch_that_took_too_long_is_counted_as_an_error() {
+    let origin = Origin::start().await;
+    origin.always(vec![Act::Hold]);
+    let gateway = Gateway::start(&origin, "[upstream]\ntimeout = \"200ms\"\n").await;
+    assert_eq!(gateway.get(STEP).await.status, 504);
+    let count = async |class: &str| {
+        let labels = format!("{{rule=\"run-step\",class=\"{class}\"}}");
+        gateway
+            .metric(&format!("stepgate_upstream_requests_total{labels}"))
+            .await
+    };
+    until("the count", async || count("error").await == 1.0).await;
+    assert_eq!(count("dropped").await, 0.0);
+}
