@@ -4,6 +4,7 @@
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -11,8 +12,12 @@ use rustls_pki_types::{CertificateDer, ServerName};
 
 use crate::Fallible;
 use crate::ask::{ask, ask_over};
+use crate::clock::pause;
 use crate::origin::COUNT;
 use crate::process::{LOAD, Process, free_address};
+
+/// Nobody asks any more who has not asked for so long.
+const QUIET: Duration = Duration::from_millis(20);
 
 /// The name in its certificate, beside the address.
 pub(crate) const NAME: &str = "localhost";
@@ -102,6 +107,19 @@ impl Upstream {
     /// How many steps it was asked for up to now.
     pub(crate) fn asked(&self) -> Fallible<u64> {
         asked(self.address, self.tls.as_ref())
+    }
+
+    /// The same once that no longer grows: load that has ended leaves some requests behind.
+    pub(crate) fn asked_in_all(&self) -> Fallible<u64> {
+        let mut before = self.asked()?;
+        loop {
+            pause(QUIET);
+            let now = self.asked()?;
+            if now == before {
+                return Ok(now);
+            }
+            before = now;
+        }
     }
 }
 

@@ -154,7 +154,9 @@ impl Comparison {
                 Work::Hit(size) => keep(contender, &upstream, &done(size, "1"))?,
                 Work::Forward(size) => forward(contender, &upstream, &live(size, 0, "1"))?,
             }
-            // Connections, heaps and branch predictors as they are after a while.
+        }
+        // Heaps and upstream connections as they are after a while.
+        for contender in &contenders {
             self.measure(contender, &upstream, 0, 1)?;
         }
         let mut cpu = vec![Series::default(); contenders.len()];
@@ -196,7 +198,7 @@ impl Comparison {
                 });
             }
         }
-        let asked = upstream.asked()?;
+        let asked = upstream.asked_in_all()?;
         let (sample, requests) = time(contender, &wrk)?;
         let fetches = upstream.asked()? - asked;
         let right = match self.work {

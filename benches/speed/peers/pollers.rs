@@ -50,7 +50,7 @@ pub(super) fn run(stage: &Stage, effort: Effort) -> Fallible<Section> {
     for round in 1..=effort.rounds {
         let (Sample { cpu, .. }, _) = measure(&done(SMALL, "1"), effort.seconds)?;
         hits.push(cpu);
-        let before = upstream.asked()?;
+        let before = upstream.asked_in_all()?;
         // They wait for departures, so there are few of them: twice as long.
         let path = live(SMALL, AWAY, &round.to_string());
         let (Sample { cpu, per_second }, answered) = measure(&path, 2 * effort.seconds)?;
