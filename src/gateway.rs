@@ -50,20 +50,22 @@ use news::{Errand, News, Shared};
 use outcome::{Forward, Record};
 use ride::Got;
 use setup::Setup;
-use wanted::Wanted;
+use wanted::Last;
 
 /// Whose requests come over one connection.
 #[derive(Debug)]
 pub struct Caller {
     door: Door,
+    asked: Last,
     said: Said,
 }
 
 impl Caller {
-    /// Nothing was said to it yet.
+    /// Nothing was asked or said yet.
     pub fn new(door: Door) -> Self {
         Self {
             door,
+            asked: Last::default(),
             said: Said::default(),
         }
     }
@@ -160,7 +162,7 @@ impl Gateway {
         // The body, if there is one, is nobody's: dropped unread, it ends the connection.
         let (head, _) = request.into_parts();
         let mut record = Record::default();
-        match self.look_up(&setup, &head, caller.door, arrived, &mut record) {
+        match self.look_up(&setup, &head, caller, arrived, &mut record) {
             Ok(Found::Stored(hit)) => {
                 let told = Told {
                     outcome: Outcome::Hit,
@@ -184,16 +186,16 @@ impl Gateway {
         &self,
         setup: &Arc<Setup>,
         head: &Parts,
-        door: Door,
+        caller: &mut Caller,
         arrived: Instant,
         record: &mut Record,
     ) -> Result<Found, Refusal> {
         let heading = Heading::of(&head.headers);
-        setup.knows(door)?;
-        admit(head, &heading, door, setup.open_to())?;
+        setup.knows(caller.door)?;
+        admit(head, &heading, caller.door, setup.open_to())?;
         let account = setup.authorise(&head.headers)?;
         record.client.clone_from(&account.name);
-        let wanted = Wanted::read(setup, head, account, record)?;
+        let wanted = caller.asked.read(setup, head, account, record)?;
         let conditions = heading.conditions();
 
         let mut forward = Forward::UriMiss;

@@ -5,33 +5,81 @@ use std::sync::Arc;
 
 use hyper::Method;
 use hyper::http::request::Parts;
+use hyper::http::uri::PathAndQuery;
+use smallvec::SmallVec;
 
 use super::news::Errand;
 use super::outcome::Record;
 use super::refusal::Refusal;
 use super::setup::{Account, Setup};
-use crate::step::path::Ids;
 use crate::step::{Key, Query, Route};
 
 /// Path and query, as they go up, in bytes. Beside it a target of 64 KiB, the longest that the `http`
 /// crate takes, has room for what the configuration may add.
 const LONGEST_TARGET: usize = 32 * 1024;
 
+/// What a caller asked for last, and what it means: who polls asks the same again and again.
+#[derive(Debug, Default)]
+pub(super) struct Last(Option<Known>);
+
+#[derive(Debug)]
+struct Known {
+    /// Whose it was; of one configuration.
+    account: Arc<Account>,
+    target: Box<str>,
+    wanted: Wanted,
+}
+
+impl Last {
+    /// What `head` asks for, read only if it is not what it asked for last.
+    pub(super) fn read(
+        &mut self,
+        setup: &Setup,
+        head: &Parts,
+        account: &Arc<Account>,
+        record: &mut Record,
+    ) -> Result<&Wanted, Refusal> {
+        let target = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
+        let again =
+            |known: &Known| Arc::ptr_eq(&known.account, account) && *known.target == *target;
+        // What headers go up is part of the key, too.
+        if account.injection.forwards() || !self.0.as_ref().is_some_and(again) {
+            self.0 = Some(Known {
+                wanted: Wanted::read(setup, head, account, record)?,
+                account: Arc::clone(account),
+                target: target.into(),
+            });
+        }
+        let wanted = self
+            .0
+            .as_ref()
+            .map(|known| &known.wanted)
+            .expect("just read");
+        record.rule = Some(wanted.rule);
+        if matches!(head.method, Method::GET | Method::HEAD) {
+            Ok(wanted)
+        } else {
+            Err(Refusal::MethodNotAllowed)
+        }
+    }
+}
+
 /// What a request asks for.
 #[derive(Debug)]
-pub(super) struct Wanted<'p> {
+pub(super) struct Wanted {
     rule: usize,
     is_list: bool,
-    ids: Ids<'p>,
+    /// Where in the path the ids stand.
+    ids: SmallVec<[Range<usize>; 4]>,
     query: Query,
     pub(super) key: Key,
 }
 
-impl<'p> Wanted<'p> {
+impl Wanted {
     /// Reads path and query; the key is made of what the caller sent, before anything is rewritten.
-    pub(super) fn read(
+    fn read(
         setup: &Setup,
-        head: &'p Parts,
+        head: &Parts,
         account: &Account,
         record: &mut Record,
     ) -> Result<Self, Refusal> {
@@ -50,9 +98,6 @@ impl<'p> Wanted<'p> {
             Route::Other => return Err(Refusal::RouteNotFound),
         };
         record.rule = Some(rule);
-        if !matches!(head.method, Method::GET | Method::HEAD) {
-            return Err(Refusal::MethodNotAllowed);
-        }
         if head.uri.path().len() + query.as_str().len() > LONGEST_TARGET {
             return Err(Refusal::InvalidRequest(
                 "The path and the query are too long.",
@@ -69,7 +114,7 @@ impl<'p> Wanted<'p> {
         Ok(Self {
             rule,
             is_list,
-            ids,
+            ids: ids.iter().map(|id| within(head.uri.path(), id)).collect(),
             query,
             key,
         })
@@ -95,22 +140,23 @@ impl<'p> Wanted<'p> {
     }
 
     /// What a fetch needs to know of it, to go its own way.
-    pub(super) fn errand(self, head: &Parts, setup: &Arc<Setup>, account: &Arc<Account>) -> Errand {
+    pub(super) fn errand(
+        &self,
+        head: &Parts,
+        setup: &Arc<Setup>,
+        account: &Arc<Account>,
+    ) -> Errand {
         let asked = head.uri.path_and_query();
         let asked = asked.expect("a path that a rule names").clone();
         Errand {
             setup: Arc::clone(setup),
             account: Arc::clone(account),
             rule: self.rule,
-            shared: Arc::new((setup.number, self.key)),
+            shared: Arc::new((setup.number, self.key.clone())),
             is_list: self.is_list,
-            ids: self
-                .ids
-                .iter()
-                .map(|id| within(head.uri.path(), id))
-                .collect(),
+            ids: self.ids.clone(),
             asked,
-            query: self.query,
+            query: self.query.clone(),
             passing: account.injection.passing(&head.headers),
         }
     }

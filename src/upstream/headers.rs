@@ -100,6 +100,11 @@ impl Injection {
         headers
     }
 
+    /// Whether headers of callers go up that may change the answer.
+    pub fn forwards(&self) -> bool {
+        !self.forwarded.is_empty()
+    }
+
     /// What of it may change the answer: the same selection, so that the key is what goes up.
     pub fn keyed<'a>(
         &'a self,
