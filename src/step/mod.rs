@@ -4,6 +4,7 @@
 //! judged here, so that it can be tested with tables and properties.
 
 pub mod conditions;
+mod json;
 pub mod key;
 pub mod path;
 pub mod query;

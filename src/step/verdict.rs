@@ -3,13 +3,11 @@
 //! Promise 1 lives here. Whatever is not provably final is not stored; every refusal has a name,
 //! which is what the caller, the log and the metrics see.
 
-use std::fmt;
-
 use hyper::StatusCode;
 use hyper::header::{AGE, CACHE_CONTROL, CONTENT_ENCODING, HeaderMap};
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::conditions::has_directive;
+use super::json::{self, Text};
 use super::rule::Rule;
 
 /// Why an answer was not stored.
@@ -151,13 +149,7 @@ fn judge_head(
 /// # Errors
 /// Why it is not provably final.
 pub fn judge_body(rule: &Rule, ids: &[&str], body: &[u8]) -> Result<(), NotStored> {
-    // The whole of it: serde_json does not look at the UTF-8 of what it skips in a byte slice.
-    let text = std::str::from_utf8(body).map_err(|_| NotStored::NotJson)?;
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let found = Members { rule, ids }
-        .deserialize(&mut reader)
-        .and_then(|found| reader.end().map(|()| found))
-        .map_err(|_| NotStored::NotJson)?;
+    let found = read(rule, ids, body).ok_or(NotStored::NotJson)?;
     if found.duplicate {
         Err(NotStored::DuplicateMember)
     } else if found.object != Some(true) {
@@ -182,150 +174,63 @@ struct Found {
     duplicate: bool,
 }
 
-struct Members<'a> {
-    rule: &'a Rule,
-    ids: &'a [&'a str],
-}
-
 /// A member's name, as far as we care.
 enum Name {
     Object,
     Status,
-    /// Index into the rule's identity.
-    Identity(usize),
+    /// Index into the rule's identity, and that of the parameter that it must equal.
+    Identity(usize, usize),
     Skipped,
 }
 
-impl<'de> DeserializeSeed<'de> for Members<'_> {
-    type Value = Found;
-
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Found, D::Error> {
-        reader.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Members<'_> {
-    type Value = Found;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found, A::Error> {
-        let mut found = Found::default();
-        while let Some(name) = map.next_key_seed(NameOf(self.rule))? {
-            match name {
-                Name::Object => {
-                    let is = map.next_value_seed(Text(|text: &str| text == self.rule.object()))?;
-                    found.duplicate |= found.object.replace(is).is_some();
-                }
-                Name::Status => {
-                    let is = map.next_value_seed(Text(|text: &str| self.rule.is_terminal(text)))?;
-                    found.duplicate |= found.terminal.replace(is).is_some();
-                }
-                Name::Identity(index) => {
-                    let expected = self
-                        .rule
-                        .identity()
-                        .nth(index)
-                        .and_then(|(_, parameter)| self.ids.get(parameter));
-                    let is = map.next_value_seed(Text(|text: &str| {
-                        expected.is_some_and(|id| *id == text)
-                    }))?;
-                    found.duplicate |= found.met & (1 << index) != 0;
-                    found.met |= 1 << index;
-                    found.matching_ids += usize::from(is);
-                }
-                Name::Skipped => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
+impl Name {
+    fn of(name: &[u8], rule: &Rule) -> Self {
+        match name {
+            b"object" => Self::Object,
+            b"status" => Self::Status,
+            other => rule
+                .identity()
+                .enumerate()
+                .find(|(_, (member, _))| member.as_bytes() == other)
+                .map_or(Self::Skipped, |(index, (_, parameter))| {
+                    Self::Identity(index, parameter)
+                }),
         }
-        Ok(found)
     }
 }
 
-/// Reads a member's name, unescaped.
-struct NameOf<'a>(&'a Rule);
-
-impl<'de> DeserializeSeed<'de> for NameOf<'_> {
-    type Value = Name;
-
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Name, D::Error> {
-        reader.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for NameOf<'_> {
-    type Value = Name;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a member name")
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<Name, E> {
-        Ok(match name {
-            "object" => Name::Object,
-            "status" => Name::Status,
-            other => match self.0.identity().position(|(member, _)| member == other) {
-                Some(index) => Name::Identity(index),
-                None => Name::Skipped,
-            },
-        })
-    }
+/// Reads all of a body, whatever it says on the way. `None` if it is not one JSON object.
+fn read(rule: &Rule, ids: &[&str], body: &[u8]) -> Option<Found> {
+    let mut found = Found::default();
+    json::read_object(body, |name, value| {
+        match name.read(|name| Name::of(name, rule))? {
+            Name::Object => {
+                let is = says(value, |text| text == rule.object().as_bytes())?;
+                found.duplicate |= found.object.replace(is).is_some();
+            }
+            Name::Status => {
+                let is = says(value, |text| {
+                    rule.terminal().any(|status| status.as_bytes() == text)
+                })?;
+                found.duplicate |= found.terminal.replace(is).is_some();
+            }
+            Name::Identity(index, parameter) => {
+                let expected = ids.get(parameter).map(|id| id.as_bytes());
+                let is = says(value, |text| expected == Some(text))?;
+                found.duplicate |= found.met & (1 << index) != 0;
+                found.met |= 1 << index;
+                found.matching_ids += usize::from(is);
+            }
+            Name::Skipped => {}
+        }
+        Some(())
+    })?;
+    Some(found)
 }
 
 /// Whether a value is a string that satisfies the test; any other kind of value is `false`.
-struct Text<F>(F);
-
-impl<'de, F: Fn(&str) -> bool> DeserializeSeed<'de> for Text<F> {
-    type Value = bool;
-
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<bool, D::Error> {
-        reader.deserialize_any(self)
-    }
-}
-
-impl<'de, F: Fn(&str) -> bool> Visitor<'de> for Text<F> {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<bool, E> {
-        Ok((self.0)(text))
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<bool, E> {
-        Ok(false)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<bool, E> {
-        Ok(false)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<bool, E> {
-        Ok(false)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<bool, E> {
-        Ok(false)
-    }
-
-    fn visit_unit<E>(self) -> Result<bool, E> {
-        Ok(false)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<bool, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(false)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(false)
-    }
+fn says(value: Option<Text<'_>>, test: impl Fn(&[u8]) -> bool) -> Option<bool> {
+    value.map_or(Some(false), |text| text.read(test))
 }
 
 #[cfg(test)]
@@ -463,6 +368,81 @@ mod tests {
             Err(NotJson),
             "invalid UTF-8 in a skipped member"
         );
+    }
+
+    /// Each doubt hides those behind it.
+    #[test]
+    fn the_first_doubt_is_named() {
+        use NotStored::*;
+        let body = |end: &str, more: &str, object: &str, id: &str, status: &str| {
+            format!(
+                r#"{{"status":"{status}","id":"{id}","run_id":"run_1","object":"{object}",{more}"thread_id":"thread_1"{end}"#
+            )
+        };
+        let (twice, other) = (r#""id":"step_1","#, "thread.run");
+        for (body, expected) in [
+            (body("", twice, other, "step_2", "queued"), NotJson),
+            (body("}", twice, other, "step_2", "queued"), DuplicateMember),
+            (body("}", "", other, "step_2", "queued"), WrongObject),
+            (
+                body("}", "", "thread.run.step", "step_2", "queued"),
+                WrongId,
+            ),
+            (
+                body("}", "", "thread.run.step", "step_1", "queued"),
+                NotFinal,
+            ),
+        ] {
+            assert_eq!(verdict(body.as_bytes()), Err(expected), "{body}");
+        }
+        let last = body("}", "", "thread.run.step", "step_1", "expired");
+        assert_eq!(verdict(last.as_bytes()), Ok(()), "{last}");
+    }
+
+    /// A name is what it says, however it is spelled; only the body's own members decide.
+    #[test]
+    fn names_count_unescaped_and_at_the_top_only() {
+        let done = step("completed");
+        let spelled = done
+            .replace(
+                r#""status":"completed""#,
+                r#""\u0073t\u0061tus":"\u0063ompleted""#,
+            )
+            .replace(r#""id":"step_1""#, r#""\u0069\u0064":"step\u005f1""#)
+            .replace("thread.run.step", r"thread\u002Erun\u002estep");
+        assert_ne!(done, spelled);
+        assert_eq!(verdict(spelled.as_bytes()), Ok(()), "{spelled}");
+        let nested = done.replace(
+            r#""n":-1.5e3"#,
+            r#""id":"step_2","id":3,"object":{"object":"thread","object":null},"status":["status"]"#,
+        );
+        assert_ne!(done, nested);
+        assert_eq!(verdict(nested.as_bytes()), Ok(()), "{nested}");
+        for other in [
+            r"\u0053tatus",
+            r"status\u0000",
+            r"\\u0073tatus",
+            "Status",
+            "status ",
+        ] {
+            let body = done.replacen(r#""status":"#, &format!("\"{other}\":"), 1);
+            assert_eq!(verdict(body.as_bytes()), Err(NotStored::NotFinal), "{body}");
+        }
+    }
+
+    /// The grammar has numbers that no `f64` holds and strings that are no text.
+    #[test]
+    fn what_not_every_reader_can_hold_is_no_proof() {
+        let done = step("completed");
+        let with = |value: &str| done.replacen(r#""completed""#, value, 1).into_bytes();
+        assert_eq!(verdict(&with("1e999")), Err(NotStored::NotFinal));
+        assert_eq!(verdict(&with(r#""\ud83e""#)), Err(NotStored::NotJson));
+        for skipped in ["1e999", r#""\ud83e""#, r#"{"\ud83e":0}"#] {
+            let body = done.replace("-1.5e3", skipped);
+            assert_eq!(verdict(body.as_bytes()), Ok(()), "{body}");
+        }
+        let named = done.replacen('{', r#"{"\ud83e":0,"#, 1);
+        assert_eq!(verdict(named.as_bytes()), Err(NotStored::NotJson));
     }
 
     #[test]
