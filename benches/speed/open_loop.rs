@@ -37,6 +37,9 @@ pub(crate) struct Load {
     /// Connections that are open before it begins.
     #[arg(long)]
     connections: usize,
+    /// So many at a time, at the same pace.
+    #[arg(long, default_value_t = 1)]
+    burst: u32,
 }
 
 /// Latencies in microseconds.
@@ -83,7 +86,9 @@ impl Load {
         let mut outstanding: Vec<(Instant, Line)> = Vec::new();
         let requests = self.rate * self.seconds;
         let begun = now();
-        let due = |number: u32| begun + Duration::from_secs(1) * number / self.rate;
+        let due = |number: u32| {
+            begun + Duration::from_secs(1) * (number - number % self.burst) / self.rate
+        };
         let mut latencies = Vec::new();
         let mut sent = 0;
         while sent < requests || !outstanding.is_empty() {
@@ -141,6 +146,7 @@ pub(crate) fn pace(
     rate: u32,
     seconds: u32,
     connections: u32,
+    burst: u32,
 ) -> Fallible<Latencies> {
     let mut command: Command = LOAD.command(std::env::current_exe()?);
     command.args(["load", "--to"]).arg(to.to_string());
@@ -149,6 +155,7 @@ pub(crate) fn pace(
         ("--rate", rate),
         ("--seconds", seconds),
         ("--connections", connections),
+        ("--burst", burst),
     ] {
         command.arg(flag).arg(number.to_string());
     }

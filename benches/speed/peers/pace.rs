@@ -40,7 +40,7 @@ pub(super) fn run(stage: &Stage, effort: Effort) -> Fallible<Section> {
         .collect::<Fallible<Vec<_>>>()?;
     let measure = |contender: &Contender, seconds| {
         let before = contender.used();
-        let latencies = pace(contender.address, &path, RATE, seconds, CONNECTIONS)?;
+        let latencies = pace(contender.address, &path, RATE, seconds, CONNECTIONS, 1)?;
         let used = contender.used().since(&before);
         Fallible::Ok((latencies, used))
     };

@@ -31,7 +31,8 @@ pub(super) fn run(stage: &Stage, effort: Effort) -> Fallible<Section> {
         };
         time(&stepgate, &wrk)
     };
-    // A server that is asked seldom sleeps in between, and pays more for each request; so does a hit.
+    // Who is asked seldom sleeps in between, and pays more for each request. So hits are asked for as
+    // the polls are: by all at once, and as seldom.
     let at_pace = |rate: f64, seconds: u32| {
         #[expect(
             clippy::cast_possible_truncation,
@@ -41,7 +42,14 @@ pub(super) fn run(stage: &Stage, effort: Effort) -> Fallible<Section> {
         let rate = rate.round() as u32;
         let before = stepgate.used();
         let path = done(SMALL, "1");
-        let hits = pace(stepgate.address, &path, rate, seconds, CONNECTIONS)?;
+        let hits = pace(
+            stepgate.address,
+            &path,
+            rate,
+            seconds,
+            CONNECTIONS,
+            CONNECTIONS,
+        )?;
         let used = stepgate.used().since(&before);
         Fallible::Ok(used.as_secs_f64() * 1e6 / as_figure(hits.requests))
     };
