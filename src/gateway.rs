@@ -171,7 +171,7 @@ impl Gateway {
                     took: arrived.elapsed(),
                 };
                 self.note(&setup, &head, &record, &told);
-                Reply::Now(hit.answer(head, &mut caller.said, arrived))
+                Reply::Now(hit.answer(head, &mut caller.said))
             }
             Ok(Found::Wanted(wish)) => {
                 let fetched = Arc::clone(self).fetch(head, wish, arrived, record);
@@ -202,7 +202,7 @@ impl Gateway {
         if conditions.no_cache {
             forward = Forward::Request;
         } else if let Some(found) = self.cache.look_up(&wanted.key, arrived) {
-            if conditions.accept_age(found.entry().age(arrived).as_secs()) {
+            if conditions.accept_age(found.age().as_secs()) {
                 return Ok(Found::Stored(Hit::new(found, &heading)));
             }
             forward = Forward::Request;

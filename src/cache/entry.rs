@@ -1,85 +1,25 @@
-//! A stored body with what a hit needs to replay it.
+//! A final body on its way into the cache.
 
-use std::time::Duration;
-
-use bytes::Bytes;
 use hyper::header::HeaderValue;
-use tokio::time::Instant;
 use twox_hash::XxHash3_128;
 
 /// 32 hexadecimal digits between quotes.
-const ETAG_LEN: usize = 34;
+pub(super) const ETAG_LEN: usize = 34;
 
-/// One final body.
-#[derive(Debug, Clone)]
-pub struct Entry {
-    body: Bytes,
-    content_type: Option<HeaderValue>,
-    etag: HeaderValue,
-    /// The departure that brought it; 0 before it is stored.
-    departed: u64,
-    stored_at: Instant,
-    expires_at: Instant,
+/// A final body, and what of its answer is kept with it. It borrows: storing copies what is kept, since
+/// bodies and header values that hyper hands out are slices that keep the whole read buffer alive.
+#[derive(Debug)]
+pub struct Entry<'a> {
+    pub(super) body: &'a [u8],
+    /// The one header of the upstream's that a hit replays.
+    pub(super) content_type: Option<&'a HeaderValue>,
 }
 
-impl Entry {
-    /// Copies what it keeps: bodies and header values that hyper hands out are slices, and would keep
-    /// the whole read buffer around them.
-    pub fn new(body: &[u8], content_type: Option<&HeaderValue>) -> Self {
-        let now = Instant::now();
-        Self {
-            etag: etag_of(body),
-            body: Bytes::copy_from_slice(body),
-            content_type: content_type.map(copied),
-            departed: 0,
-            stored_at: now,
-            expires_at: now,
-        }
+impl<'a> Entry<'a> {
+    /// With the upstream's `content-type`.
+    pub fn new(body: &'a [u8], content_type: Option<&'a HeaderValue>) -> Self {
+        Self { body, content_type }
     }
-
-    pub(super) fn kept(mut self, departed: u64, now: Instant, ttl: Duration) -> Self {
-        self.departed = departed;
-        self.stored_at = now;
-        self.expires_at = now + ttl;
-        self
-    }
-
-    /// The bytes as the upstream sent them.
-    pub fn body(&self) -> &Bytes {
-        &self.body
-    }
-
-    /// The upstream's `content-type`, the one header that a hit replays.
-    pub fn content_type(&self) -> Option<&HeaderValue> {
-        self.content_type.as_ref()
-    }
-
-    /// The strong validator of the bytes.
-    pub fn etag(&self) -> &HeaderValue {
-        &self.etag
-    }
-
-    /// How long it has been stored.
-    pub fn age(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.stored_at)
-    }
-
-    /// How long it will be kept; zero once its time is over.
-    pub fn rest(&self, now: Instant) -> Duration {
-        self.expires_at.saturating_duration_since(now)
-    }
-
-    pub(super) fn departed(&self) -> u64 {
-        self.departed
-    }
-}
-
-fn copied(value: &HeaderValue) -> HeaderValue {
-    const JSON: HeaderValue = HeaderValue::from_static("application/json");
-    if value == JSON {
-        return JSON;
-    }
-    HeaderValue::from_bytes(value.as_bytes()).expect("it was a header value already")
 }
 
 /// A strong entity tag (RFC 9110 section 8.8.3): the 128-bit XXH3 of the bytes, without a seed, in the
@@ -87,6 +27,11 @@ fn copied(value: &HeaderValue) -> HeaderValue {
 /// The specification fixes it, so the tag is the same on every gateway and in every version. It is no
 /// defence against whoever makes the bytes, and need not be: that is the upstream, which is believed.
 pub fn etag_of(body: &[u8]) -> HeaderValue {
+    HeaderValue::from_bytes(&etag_text(body))
+        .expect("quotes and hexadecimal digits are a valid header value")
+}
+
+pub(super) fn etag_text(body: &[u8]) -> [u8; ETAG_LEN] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = [b'"'; ETAG_LEN];
     let hash = XxHash3_128::oneshot(body).to_be_bytes();
@@ -94,7 +39,7 @@ pub fn etag_of(body: &[u8]) -> HeaderValue {
         digits[0] = DIGITS[usize::from(byte >> 4)];
         digits[1] = DIGITS[usize::from(byte & 15)];
     }
-    HeaderValue::from_bytes(&text).expect("quotes and hexadecimal digits are a valid header value")
+    text
 }
 
 #[cfg(test)]

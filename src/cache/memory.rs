@@ -1,49 +1,77 @@
 //! The memory tier: moka, weighed in bytes, least recently used first.
 //!
-//! One moka entry holds all variants of a step, so that they fall together without a walk. Expiry
-//! is judged by the caller's `now`: moka's own clock can be neither paused nor inherited.
+//! One moka entry holds all variants of a step, so that they fall together without a walk. moka's key
+//! is only a hash, the place where a step is looked for: whose bodies are there, the bodies know, in
+//! full. Where two steps have one place, which 64 bits make rare, the last one stored is there. (A key
+//! with more in it would stay behind in moka's table for a while when its entry is gone.) Expiry is
+//! judged by the caller's `now`: moka's own clock can be neither paused nor inherited.
 
-use std::sync::Arc;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
 use super::entry::Entry;
+use super::stored::{Replay, Stored, Times};
+use super::variants::Variants;
 use crate::step::{Key, NotStored, Scope, StepKey};
-
-/// What a stored body costs beside its bytes and its key: moka's bookkeeping, the allocations'
-/// headers, the entry itself: 590 bytes, as 100,000 entries of 790 bytes showed in resident memory.
-const OVERHEAD: usize = 600;
 
 /// The variants of one step that are kept at once; a further one replaces the oldest. A caller can
 /// invent variants, the upstream's answers to them are all final bodies of one step.
 const MAX_VARIANTS: usize = 8;
 
-#[derive(Debug, Clone)]
-struct Variant {
-    name: Box<str>,
-    entry: Entry,
-}
-
-type Variants = Arc<[Variant]>;
+/// By itself moka would evict up to 64 stores later, which may be 64 MiB beyond `max_bytes`. So it is
+/// made to whenever this part of them has been stored. After every store it would make storing dearer
+/// by half.
+const EVICTED_EACH: u64 = 128;
 
 /// A stored body, found.
 #[derive(Debug)]
 pub struct Found {
-    variants: Variants,
-    index: usize,
+    stored: Stored,
+    age: Duration,
+    rest: Duration,
 }
 
 impl Found {
-    /// The body and its headers.
-    pub fn entry(&self) -> &Entry {
-        &self.variants[self.index].entry
+    /// How long it had been stored when it was looked for.
+    pub fn age(&self) -> Duration {
+        self.age
+    }
+
+    /// How long it would be kept from then on.
+    pub fn rest(&self) -> Duration {
+        self.rest
+    }
+
+    /// The strong validator of the bytes.
+    pub fn etag(&self) -> &[u8] {
+        self.stored.etag()
+    }
+
+    /// The bytes as the upstream sent them.
+    pub fn body(&self) -> &[u8] {
+        self.stored.body()
+    }
+
+    /// Body and headers, to be sent.
+    pub fn replay(self) -> Replay {
+        self.stored.replay()
     }
 }
 
 pub(super) struct Memory {
-    steps: Cache<StepKey, Variants, foldhash::fast::RandomState>,
+    steps: Cache<u64, Variants, RandomState>,
+    places: RandomState,
+    /// When stored times begin.
+    beginning: Instant,
+    /// Bytes that were stored since moka was last made to evict.
+    since: AtomicU64,
+    evict_each: u64,
 }
 
 impl std::fmt::Debug for Memory {
@@ -58,68 +86,90 @@ impl Memory {
     pub(super) fn new(max_bytes: u64) -> Self {
         let steps = Cache::builder()
             .max_capacity(max_bytes)
-            .weigher(|step: &StepKey, variants: &Variants| {
-                let bytes: usize = variants
-                    .iter()
-                    .map(|v| v.entry.body().len() + v.name.len() + step.len() + OVERHEAD)
-                    .sum();
-                u32::try_from(bytes).unwrap_or(u32::MAX)
-            })
+            .weigher(|_, variants: &Variants| u32::try_from(variants.weight()).unwrap_or(u32::MAX))
             // TinyLFU would turn newcomers away when full, and here the newest is wanted next.
             .eviction_policy(EvictionPolicy::lru())
-            .build_with_hasher(foldhash::fast::RandomState::default());
-        Self { steps }
+            .build_with_hasher(RandomState::default());
+        Self {
+            steps,
+            places: RandomState::default(),
+            beginning: Instant::now(),
+            since: AtomicU64::new(0),
+            evict_each: max_bytes / EVICTED_EACH,
+        }
     }
 
-    pub(super) fn find(&self, key: &Key, now: Instant) -> Option<Found> {
-        let variants = self.steps.get(&key.step)?;
-        let index = variants.iter().position(|v| v.name == key.variant)?;
-        let found = Found { variants, index };
-        (!found.entry().rest(now).is_zero()).then_some(found)
+    pub(super) fn find(&self, step: &[u8], variant: &str, now: Instant) -> Option<Found> {
+        let variants = self.steps.get(&self.place(step))?;
+        let stored = variants.named(variant).filter(|it| it.is_of(step))?;
+        let now = self.nanoseconds(now);
+        let Times {
+            stored_at,
+            expires_at,
+            ..
+        } = stored.times();
+        let rest = expires_at.checked_sub(now).filter(|rest| *rest > 0)?;
+        Some(Found {
+            age: Duration::from_nanos(now.saturating_sub(stored_at)),
+            rest: Duration::from_nanos(rest),
+            stored,
+        })
     }
 
-    /// Puts an entry beside its step's other variants, without those from before the `wall`: a purge
+    /// The block of an entry that departure `departed` brought. To be made before the walls are held:
+    /// it is the most of the work. None for a key beyond all measure.
+    pub(super) fn block(
+        &self,
+        key: &Key,
+        entry: &Entry<'_>,
+        departed: u64,
+        now: Instant,
+        ttl: Duration,
+    ) -> Option<Stored> {
+        let ttl = u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX);
+        let stored_at = self.nanoseconds(now);
+        let times = Times {
+            departed,
+            stored_at,
+            expires_at: stored_at.saturating_add(ttl),
+        };
+        Stored::new(key, entry, times)
+    }
+
+    /// Puts a block beside its step's other variants, without those from before the `wall`: a purge
     /// that walks meanwhile may have removed them. Called with the walls held.
-    pub(super) fn put(&self, key: &Key, entry: Entry, wall: u64) -> Result<(), NotStored> {
-        let known = self.steps.get(&key.step);
-        let known = known.as_deref().unwrap_or_default();
-        let newer = |v: &&Variant| v.name == key.variant && v.entry.departed() > entry.departed();
-        if known.iter().any(|v| newer(&v)) {
+    pub(super) fn put(&self, key: &Key, stored: Stored, wall: u64) -> Result<(), NotStored> {
+        let known = self.variants(&key.step);
+        let all = known.as_ref().map_or(&[][..], Variants::all);
+        let is_same = |other: &Stored| other.variant() == key.variant.as_bytes();
+        let number = stored.departed();
+        if all.iter().any(|v| is_same(v) && v.departed() > number) {
             return Err(NotStored::Superseded);
         }
-        let mut variants: Vec<Variant> = known
+        let mut variants: Vec<Stored> = all
             .iter()
-            .filter(|v| v.name != key.variant && v.entry.departed() >= wall)
+            .filter(|v| !is_same(v) && v.departed() >= wall)
             .cloned()
             .collect();
         if variants.len() >= MAX_VARIANTS {
             variants.remove(0);
         }
-        variants.push(Variant {
-            name: key.variant.clone(),
-            entry,
-        });
-        self.steps.insert(key.step.clone(), variants.into());
-        // By itself moka would evict up to 64 stores later: 64 MiB beyond `max_bytes`.
-        self.steps.run_pending_tasks();
+        variants.push(stored);
+        self.replace(&key.step, variants);
         Ok(())
     }
 
     /// Removes the variants that departed before `number`. Called with the walls held.
     pub(super) fn remove_older(&self, step: &StepKey, number: u64) -> bool {
-        let Some(known) = self.steps.get(step) else {
+        let Some(known) = self.variants(step) else {
             return false;
         };
-        let kept: Vec<Variant> = known
-            .iter()
-            .filter(|v| v.entry.departed() >= number)
-            .cloned()
-            .collect();
-        let removed = kept.len() < known.len();
-        if kept.is_empty() {
-            self.steps.invalidate(step);
-        } else if removed {
-            self.steps.insert(step.clone(), kept.into());
+        let known = known.all();
+        let is_newer = |stored: &&Stored| stored.departed() >= number;
+        let left: Vec<Stored> = known.iter().filter(is_newer).cloned().collect();
+        let removed = left.len() < known.len();
+        if removed {
+            self.replace(step, left);
         }
         removed
     }
@@ -127,12 +177,16 @@ impl Memory {
     /// Removes what departed before `number` and is covered. Walks everything, unlocked: what is put
     /// meanwhile is from after the wall, and at worst fetched once more.
     pub(super) fn remove_covered(&self, scope: &Scope, number: u64) -> usize {
+        let mut step = Vec::new();
+        let is_older = |stored: &Stored| stored.departed() < number;
         self.steps
             .iter()
-            .filter(|(step, _)| scope.covers(step))
-            .filter(|(_, variants)| variants.iter().any(|v| v.entry.departed() < number))
-            .filter_map(|(step, _)| self.steps.remove(&*step))
-            .map(|variants| variants.len())
+            .filter(|(_, variants)| {
+                variants.write_step(&mut step);
+                variants.all().iter().any(is_older) && scope.covers(&step)
+            })
+            .filter_map(|(place, _)| self.steps.remove(&*place))
+            .map(|variants| variants.all().len())
             .sum()
     }
 
@@ -144,5 +198,116 @@ impl Memory {
     pub(super) fn bytes(&self) -> u64 {
         self.steps.run_pending_tasks();
         self.steps.weighted_size()
+    }
+
+    fn nanoseconds(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.beginning).as_nanos();
+        u64::try_from(since).unwrap_or(u64::MAX)
+    }
+
+    fn place(&self, step: &[u8]) -> u64 {
+        self.places.hash_one(step)
+    }
+
+    fn variants(&self, step: &StepKey) -> Option<Variants> {
+        let found = self.steps.get(&self.place(step.as_ref()))?;
+        Some(found).filter(|variants| variants.are_of(step.as_ref()))
+    }
+
+    /// Puts variants, or none, in the place of what is known of a step.
+    fn replace(&self, step: &StepKey, variants: Vec<Stored>) {
+        let place = self.place(step.as_ref());
+        let Some(variants) = Variants::of(variants) else {
+            self.steps.invalidate(&place);
+            return;
+        };
+        let weight = variants.weight();
+        self.steps.insert(place, variants);
+        if self.since.fetch_add(weight, Ordering::Relaxed) + weight > self.evict_each {
+            self.since.store(0, Ordering::Relaxed);
+            self.steps.run_pending_tasks();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::step::Partition;
+
+    const TTL: Duration = Duration::from_secs(100);
+
+    fn key(thread: &str, variant: &str) -> Key {
+        Key::new(
+            Partition::of(["p"]),
+            "run-step",
+            &[thread, "r", "s"],
+            variant,
+        )
+    }
+
+    fn block(memory: &Memory, key: &Key, departed: u64) -> Stored {
+        let entry = Entry::new(b"{}", None);
+        memory
+            .block(key, &entry, departed, Instant::now(), TTL)
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_put_drops_the_variants_from_before_the_wall() {
+        let memory = Memory::new(1 << 20);
+        let put = |variant, number, wall| {
+            let key = key("t", variant);
+            memory
+                .put(&key, block(&memory, &key, number), wall)
+                .unwrap();
+        };
+        let step = key("t", "").step;
+        let found = |variant| {
+            memory
+                .find(step.as_ref(), variant, Instant::now())
+                .is_some()
+        };
+        put("a", 1, 0);
+        put("b", 3, 0);
+        put("c", 4, 3);
+        assert_eq!(["a", "b", "c"].map(found), [false, true, true]);
+    }
+
+    /// Two hashes that are the same cannot be had; another step at a step's place can.
+    #[tokio::test]
+    async fn a_step_at_anothers_place_is_never_taken_for_it() {
+        let memory = Memory::new(1 << 20);
+        let (own, other) = (key("own", ""), key("other", ""));
+        let place = memory.place(own.step.as_ref());
+        let usurp = |number| {
+            let others = vec![block(&memory, &other, number)];
+            memory.steps.insert(place, Variants::of(others).unwrap());
+        };
+        let find = || memory.find(own.step.as_ref(), "", Instant::now());
+        usurp(9);
+        assert!(find().is_none());
+        assert!(!memory.remove_older(&own.step, 10));
+        // What is there is no newer one of its own.
+        assert_eq!(memory.put(&own, block(&memory, &own, 1), 0), Ok(()));
+        assert!(find().is_some());
+        usurp(9);
+        let remove = |thread| memory.remove_covered(&Scope::below("run-step", &[thread]), 10);
+        assert_eq!([remove("own"), remove("other")], [0, 1]);
+    }
+
+    #[tokio::test]
+    async fn between_two_evictions_little_is_stored() {
+        let memory = Memory::new(1 << 20);
+        for n in 0..2000 {
+            let key = key(&format!("t{n}"), "");
+            memory.put(&key, block(&memory, &key, 1), 0).unwrap();
+            // As it stands, without a further look.
+            let known = memory.steps.weighted_size();
+            let unknown = memory.since.load(Ordering::Relaxed);
+            assert!(known <= 1 << 20, "{known}");
+            assert!(unknown <= memory.evict_each, "{unknown}");
+        }
+        assert!(memory.entries() > 1000);
     }
 }

@@ -131,7 +131,10 @@ impl Walls {
 
 impl State {
     fn before(&self, step: &StepKey) -> u64 {
-        let covering = self.walls.iter().filter(|(_, scope)| scope.covers(step));
+        let covering = self
+            .walls
+            .iter()
+            .filter(|(_, scope)| scope.covers(step.as_ref()));
         covering.map(|(number, _)| *number).max().unwrap_or(0)
     }
 

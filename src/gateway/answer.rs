@@ -83,7 +83,7 @@ pub(super) struct Hit {
 
 impl Hit {
     pub(super) fn new(found: Found, heading: &Heading<'_>) -> Self {
-        let is_known = heading.knows(found.entry().etag());
+        let is_known = heading.knows(found.etag());
         Self { found, is_known }
     }
 
@@ -96,30 +96,31 @@ impl Hit {
     }
 
     /// The answer takes over the request's map of headers: it has the room.
-    pub(super) fn answer(self, head: Parts, said: &mut Said, now: Instant) -> Answer {
-        let entry = self.found.entry();
+    pub(super) fn answer(self, head: Parts, said: &mut Said) -> Answer {
+        let status = self.status();
+        let (age, left) = (self.found.age(), self.found.rest());
+        let replay = self.found.replay();
         let mut headers = head.headers;
         headers.clear();
         let body = match head.method {
             // RFC 9110 section 15.4.5: nothing that describes the bytes that are not sent.
             _ if self.is_known => Body::Empty,
             Method::HEAD => {
-                headers.insert(CONTENT_LENGTH, HeaderValue::from(entry.body().len()));
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(replay.body.len()));
                 Body::Empty
             }
             // hyper says its length.
-            _ => Body::Full(entry.body().clone()),
+            _ => Body::Full(replay.body),
         };
-        if let Some(content_type) = entry.content_type().filter(|_| !self.is_known) {
-            headers.insert(CONTENT_TYPE, content_type.clone());
+        if let Some(content_type) = replay.content_type.filter(|_| !self.is_known) {
+            headers.insert(CONTENT_TYPE, content_type);
         }
-        headers.insert(AGE, said.age.with(entry.age(now).as_secs()));
-        headers.insert(ETAG, entry.etag().clone());
+        headers.insert(AGE, said.age.with(age.as_secs()));
+        headers.insert(ETAG, replay.etag);
         headers.insert(CACHE_CONTROL, FINAL);
-        let left = entry.rest(now).as_secs();
-        headers.insert(CACHE_STATUS, said.hit.with(left));
+        headers.insert(CACHE_STATUS, said.hit.with(left.as_secs()));
         let mut answer = Response::new(body);
-        *answer.status_mut() = self.status();
+        *answer.status_mut() = status;
         *answer.headers_mut() = headers;
         answer
     }
@@ -244,7 +245,7 @@ pub(crate) fn json_answer(status: StatusCode, value: &serde_json::Value) -> Answ
 
 /// `304` where the caller has these bytes already, then [`finish`].
 fn conclude(mut answer: Answer, asked: Asked<'_>) -> Answer {
-    let knows = |etag| Heading::of(asked.headers).knows(etag);
+    let knows = |etag: &HeaderValue| Heading::of(asked.headers).knows(etag.as_bytes());
     if answer.status() == StatusCode::OK && answer.headers().get(ETAG).is_some_and(knows) {
         *answer.status_mut() = StatusCode::NOT_MODIFIED;
         // RFC 9110 section 15.4.5: nothing that describes the bytes that are not sent.

@@ -67,10 +67,7 @@ impl<'h> Heading<'h> {
     }
 
     /// Whether its caller has what this entity tag stands for.
-    pub(crate) fn knows(&self, etag: &HeaderValue) -> bool {
-        self.has_none_match
-            && etag
-                .to_str()
-                .is_ok_and(|etag| none_match(self.headers, etag))
+    pub(crate) fn knows(&self, etag: &[u8]) -> bool {
+        self.has_none_match && str::from_utf8(etag).is_ok_and(|etag| none_match(self.headers, etag))
     }
 }

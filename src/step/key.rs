@@ -7,7 +7,7 @@
 use std::fmt;
 
 /// Ends every part of a key; neither names, ids, canonical queries nor header values contain it.
-const END: u8 = b'\n';
+pub(crate) const END: u8 = b'\n';
 
 const PARTITION: usize = 16;
 
@@ -51,6 +51,21 @@ impl StepKey {
     /// Never: it holds at least the partition.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Partition and rule together, then its ids. Each is followed by [`END`] in the key.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let is_end = |b: &u8| *b == END;
+        let rule = self.0[PARTITION..].iter().position(is_end);
+        let (first, ids) = self.0.split_at(PARTITION + rule.unwrap_or_default());
+        let ids = ids.get(1..).unwrap_or_default().split_inclusive(is_end);
+        std::iter::once(first).chain(ids.map(|id| &id[..id.len() - 1]))
+    }
+}
+
+impl AsRef<[u8]> for StepKey {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -120,12 +135,12 @@ impl Scope {
         Self::Below(path.into())
     }
 
-    /// Whether it covers `step`.
-    pub fn covers(&self, step: &StepKey) -> bool {
+    /// Whether it covers `step`, the bytes of a [`StepKey`].
+    pub fn covers(&self, step: &[u8]) -> bool {
         match self {
             Self::All => true,
-            Self::Below(path) => step.0[PARTITION..].starts_with(path),
-            Self::Step(own) => own == step,
+            Self::Below(path) => step[PARTITION..].starts_with(path),
+            Self::Step(own) => *own.0 == *step,
         }
     }
 }
@@ -167,24 +182,39 @@ mod tests {
     }
 
     #[test]
+    fn the_parts_of_a_key_are_its_ids_behind_partition_and_rule() {
+        // A partition may have any bytes, those that end a part among them.
+        let partition = Partition([END; PARTITION]);
+        let key = Key::new(partition, "run-step", &["t", "r", "s"], "").step;
+        let first = [&[END; PARTITION], &b"run-step"[..]].concat();
+        let parts: Vec<&[u8]> = key.parts().collect();
+        assert_eq!(parts, [&first[..], b"t", b"r", b"s"]);
+        let spelt: Vec<u8> = parts
+            .iter()
+            .flat_map(|part| [part, &[END][..]].concat())
+            .collect();
+        assert_eq!(spelt, key.as_ref());
+    }
+
+    #[test]
     fn a_scope_covers_whole_ids_only() {
         let partition = Partition::of(["p"]);
         let step = |rule: &str, ids: &[&str]| Key::new(partition, rule, ids, "").step;
         let scope = Scope::below("run-step", &["thread_1"]);
-        assert!(scope.covers(&step("run-step", &["thread_1", "r", "s"])));
-        assert!(!scope.covers(&step("run-step", &["thread_12", "r", "s"])));
-        assert!(!scope.covers(&step("run-step", &["r", "thread_1", "s"])));
-        assert!(!scope.covers(&step("response", &["thread_1"])));
-        assert!(Scope::below("run-step", &[]).covers(&step("run-step", &["t", "r", "s"])));
-        assert!(!Scope::below("run", &[]).covers(&step("run-step", &["t", "r", "s"])));
+        assert!(scope.covers(step("run-step", &["thread_1", "r", "s"]).as_ref()));
+        assert!(!scope.covers(step("run-step", &["thread_12", "r", "s"]).as_ref()));
+        assert!(!scope.covers(step("run-step", &["r", "thread_1", "s"]).as_ref()));
+        assert!(!scope.covers(step("response", &["thread_1"]).as_ref()));
+        assert!(Scope::below("run-step", &[]).covers(step("run-step", &["t", "r", "s"]).as_ref()));
+        assert!(!Scope::below("run", &[]).covers(step("run-step", &["t", "r", "s"]).as_ref()));
     }
 
     #[test]
     fn a_step_scope_stays_in_its_partition() {
         let key = |p: &str| Key::new(Partition::of([p]), "run-step", &["t", "r", "s"], "").step;
-        assert!(Scope::Step(key("a")).covers(&key("a")));
-        assert!(!Scope::Step(key("a")).covers(&key("b")));
-        assert!(Scope::below("run-step", &["t"]).covers(&key("b")));
+        assert!(Scope::Step(key("a")).covers(key("a").as_ref()));
+        assert!(!Scope::Step(key("a")).covers(key("b").as_ref()));
+        assert!(Scope::below("run-step", &["t"]).covers(key("b").as_ref()));
     }
 
     proptest! {

@@ -12,6 +12,7 @@ pub mod rule;
 pub mod verdict;
 
 pub use conditions::{Conditions, none_match, wait_preference};
+pub(crate) use key::END;
 pub use key::{Key, Partition, Scope, StepKey};
 pub use path::Route;
 pub use query::Query;

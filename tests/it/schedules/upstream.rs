@@ -237,7 +237,8 @@ impl Flight {
         });
         let key = &world.keys[self.trip.place()];
         if what == What::Final && self.terms.store {
-            let entry = Entry::new(number.to_string().as_bytes(), None);
+            let body = number.to_string();
+            let entry = Entry::new(body.as_bytes(), None);
             let stored = world
                 .cache
                 .store(&self.departure, key, entry, &TERMS, Instant::now());
