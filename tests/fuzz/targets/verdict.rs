@@ -1,4 +1,5 @@
-//! The verdict on an answer: what is stored is final, and what is final is stored.
+//! The verdict on an answer: what is stored is final, what is final is stored, and what is not is
+//! told why.
 //!
 //! The input is an answer as text: a status, header lines, an empty line, the body. Or, behind a
 //! `#`, bytes out of which an answer is built whose verdict is known beforehand, member by member.
@@ -236,15 +237,41 @@ fn deciding(rule: &Rule) -> Vec<(String, Vec<String>)> {
     members
 }
 
-fn is_final(rule: &Rule, members: &[(Said, Said)]) -> bool {
-    deciding(rule).iter().all(|(name, words)| {
-        let found: Vec<&Said> = members
+/// The verdict on a body, from its members. A name that is no text is nobody's, so what says one is
+/// refused as a whole; so is a member that decides and is no text.
+fn by_members(rule: &Rule, members: Option<&[(Said, Said)]>) -> Result<(), NotStored> {
+    let members = members.ok_or(NotStored::NotJson)?;
+    let deciding = deciding(rule);
+    let values = |name: &String| -> Vec<&Said> {
+        let named = members
             .iter()
-            .filter(|(found, _)| *found == Said::Text(name.clone()))
-            .map(|(_, value)| value)
-            .collect();
-        matches!(found[..], [Said::Text(word)] if words.contains(word))
-    })
+            .filter(|(found, _)| *found == Said::Text(name.clone()));
+        named.map(|(_, value)| value).collect()
+    };
+    let is_half = |value: &&Said| **value == Said::Half;
+    if members
+        .iter()
+        .map(|(name, _)| name)
+        .any(|name| is_half(&name))
+        || deciding
+            .iter()
+            .any(|(name, _)| values(name).iter().any(is_half))
+    {
+        return Err(NotStored::NotJson);
+    }
+    if deciding.iter().any(|(name, _)| values(name).len() > 1) {
+        return Err(NotStored::DuplicateMember);
+    }
+    let says = |(name, words): &(String, Vec<String>)| matches!(values(name)[..], [Said::Text(word)] if words.contains(word));
+    let [object, status, ids @ ..] = &deciding[..] else {
+        unreachable!("every rule has an object and a status");
+    };
+    match () {
+        () if !says(object) => Err(NotStored::WrongObject),
+        () if !ids.iter().all(says) => Err(NotStored::WrongId),
+        () if !says(status) => Err(NotStored::NotFinal),
+        () => Ok(()),
+    }
 }
 
 /// What serde_json's own tree says, where it can be built: it has no more than 128 levels, takes no
@@ -294,24 +321,19 @@ fn check(rule: &Rule, answer: &Answer, honor_no_store: bool) -> Result<(), NotSt
     let verdict = judge(rule, &IDS, *status, headers, body, honor_no_store);
     let shown = || String::from_utf8_lossy(body).into_owned();
     let forbidden = head_forbids(*status, headers, honor_no_store);
+    if forbidden {
+        assert!(verdict.is_err(), "stored against its head: {headers:?}");
+        return verdict;
+    }
     let members = Reader { rest: body }.document();
-    let is_final = members.as_ref().is_some_and(|m| is_final(rule, m));
-    // A name that is no text is nobody's; that such a body is not stored costs a fetch.
-    let has_halves = members
-        .iter()
-        .flatten()
-        .any(|(name, _)| *name == Said::Half);
+    assert_eq!(verdict, by_members(rule, members.as_deref()), "{}", shown());
     if verdict.is_ok() {
-        assert!(!forbidden, "stored against its head: {headers:?}");
-        assert!(is_final, "stored: {}", shown());
         assert_ne!(
             final_by_value(rule, body),
             Some(false),
             "stored: {}",
             shown()
         );
-    } else if !forbidden && is_final && !has_halves {
-        panic!("not stored, {verdict:?}: {}", shown());
     }
     verdict
 }
