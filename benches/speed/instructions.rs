@@ -32,31 +32,31 @@ const ROWS: [Row; 6] = [
     Row {
         name: "hit 790 B",
         work: Work::Hit(Head::Bare),
-        bound: 23_440,
+        bound: 13_200,
         reach: Reach::OfBare(125),
     },
     Row {
         name: "hit 790 B, an SDK's headers",
         work: Work::Hit(Head::Sdk),
-        bound: 40_390,
+        bound: 28_900,
         reach: Reach::None,
     },
     Row {
         name: "forward of a live step, 790 B",
         work: Work::Forward,
-        bound: 97_520,
+        bound: 59_500,
         reach: Reach::Absolute(35_000),
     },
     Row {
         name: "join, 64 pollers of a live step",
         work: Work::Join,
-        bound: 34_530,
+        bound: 22_900,
         reach: Reach::None,
     },
     Row {
         name: "verdict, 790 B",
         work: Work::Verdict,
-        bound: 10_610,
+        bound: 5_570,
         reach: Reach::None,
     },
 ];

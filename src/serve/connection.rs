@@ -302,8 +302,13 @@ pub(super) async fn serve<R: Respond>(
         }
         End::Draining => {
             connection.as_mut().graceful_shutdown();
-            // A half-sent head or an unread answer must not hold up the drain for ever.
-            let _ = timed(connection, &patience, timer).await;
+            // A half-sent head or an unread answer must not hold up the drain for ever, and who owes us
+            // no more than a goodbye must not for as long.
+            let ending = timed(connection, &patience, timer);
+            let _ = match patience.waiting() {
+                Waiting::Idle(_) => tokio::time::timeout(CLOSING, ending).await,
+                Waiting::Head(_) | Waiting::Answers { .. } => Ok(ending.await),
+            };
         }
     }
 }

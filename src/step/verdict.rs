@@ -455,10 +455,12 @@ mod tests {
     }
 
     #[test]
-    fn whitespace_and_depth_do_not_matter() {
-        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-        let body = format!("\n {} \r\n", step("failed").replace("-1.5e3", &deep));
-        assert_eq!(verdict(body.as_bytes()), Ok(()));
+    fn whitespace_does_not_matter_and_depth_only_beyond_reason() {
+        for (depth, expected) in [(100, Ok(())), (100_000, Err(NotStored::NotJson))] {
+            let deep = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+            let body = format!("\n {} \r\n", step("failed").replace("-1.5e3", &deep));
+            assert_eq!(verdict(body.as_bytes()), expected, "{depth}");
+        }
     }
 
     #[test]
