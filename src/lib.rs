@@ -22,6 +22,11 @@
 //! | [`config`] | the file as written, the configuration as meant, secrets |
 //! | [`step`] | pure: rules and paths, what a body says, the verdict, the key |
 //!
+//! # Threads
+//! Callers are served by a crew of threads with a runtime each ([`serve::Crew`]); listeners, the admin
+//! listener and reloads have the main one. What callers share (the cache, the book of live steps, the
+//! counters) is locked for moments only, and nothing waits under a lock.
+//!
 //! # Bounds
 //! Memory: `cache.max_bytes` for what is stored, `upstream.max_in_flight` ×
 //! `cache.max_entry_bytes` for what is under way, and some kilobytes a connection. A larger body
