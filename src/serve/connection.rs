@@ -10,12 +10,11 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use hyper::body::{Body as _, Frame, Incoming, SizeHint};
-use hyper::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::TRANSFER_ENCODING;
 use hyper::service::Service;
 use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -25,12 +24,12 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::drain::{Phase, Watch};
 use super::listener::{Accepted, Stream};
-use super::patience::{Busy, Limits, Patience, Waiting};
+use super::patience::{Limits, Patience, Waiting};
+use super::sending::{PART, Replying, Sending, Terms};
 use super::tls::Tls;
 use super::undisturbed::Undisturbed;
 use super::watched::Watched;
-use crate::gateway::{Answer, Caller, Door, Gateway, Reply};
-use crate::upstream::Body;
+use crate::gateway::{Caller, Door, Gateway, Reply};
 
 /// Large enough for a head that carries a 64 KiB target, so that hyper can say 414 rather than 431.
 const MAX_HEAD: usize = 128 * 1024;
@@ -71,49 +70,6 @@ const LATE: Duration = Duration::from_millis(100);
 
 /// How long a handshake that a drain meets may take: some round trips of a far caller.
 const HANDSHAKE_IN_A_DRAIN: Duration = Duration::from_secs(1);
-
-/// HTTP/2: the part of a body that is handed over at once. The peer's taking of the next part is how
-/// we know that it reads.
-const PART: usize = 64 * 1024;
-
-/// A body that keeps its connection busy.
-struct Sending {
-    body: Body,
-    busy: Busy,
-    in_parts: bool,
-}
-
-impl hyper::body::Body for Sending {
-    type Data = Bytes;
-    type Error = <Body as hyper::body::Body>::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        // Asked for more: the peer has room, and what is missing is ours to bring.
-        self.busy.turn(frame.is_pending());
-        let Some(frame) = ready!(frame) else {
-            return Poll::Ready(None);
-        };
-        self.busy.progressed();
-        // We pass nothing but data.
-        let mut data = frame?.into_data().unwrap_or_default();
-        if self.in_parts && data.len() > PART {
-            self.body.put_back(data.split_off(PART));
-        }
-        Poll::Ready(Some(Ok(Frame::data(data))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
 
 /// What answers a connection's requests.
 pub(super) trait Respond: Send + 'static {
@@ -160,51 +116,6 @@ impl<R: Respond> Service<Request<Incoming>> for Timed<R> {
             Reply::Now(answer) => Replying::Now(Some(terms.send(answer))),
             Reply::Later(answer) => Replying::Later(answer, Some(terms)),
         }
-    }
-}
-
-/// How an answer is sent.
-struct Terms {
-    busy: Busy,
-    in_parts: bool,
-    /// It ends its connection.
-    last: bool,
-}
-
-impl Terms {
-    fn send(mut self, mut answer: Answer) -> Response<Sending> {
-        if self.last {
-            answer
-                .headers_mut()
-                .insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        self.busy.turn(false);
-        answer.map(|body| Sending {
-            body,
-            busy: self.busy,
-            in_parts: self.in_parts,
-        })
-    }
-}
-
-/// An answer that is there, or is being made.
-enum Replying {
-    Now(Option<Response<Sending>>),
-    Later(Pin<Box<dyn Future<Output = Answer> + Send>>, Option<Terms>),
-}
-
-impl Future for Replying {
-    type Output = Result<Response<Sending>, Infallible>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        const ONCE: &str = "hyper does not poll what has ended";
-        Poll::Ready(Ok(match self.get_mut() {
-            Self::Now(answer) => answer.take().expect(ONCE),
-            Self::Later(answer, terms) => {
-                let answer = ready!(answer.as_mut().poll(cx));
-                terms.take().expect(ONCE).send(answer)
-            }
-        }))
     }
 }
 

@@ -11,6 +11,7 @@ mod drain;
 mod health;
 mod listener;
 mod patience;
+mod sending;
 mod tls;
 mod undisturbed;
 mod watched;
