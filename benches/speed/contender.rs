@@ -19,6 +19,8 @@ use crate::weight::Used;
 pub(crate) enum Kind {
     /// With a body of so many bytes.
     Bare(usize),
+    /// hyper's server and client, and nothing between them.
+    Relay,
     /// With so many worker threads.
     Stepgate(u32),
     Haproxy,
@@ -44,6 +46,7 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Bare(_) => "bare hyper",
+            Self::Relay => "bare hyper, both sides",
             Self::Stepgate(1) => "stepgate",
             Self::Stepgate(_) => "stepgate, more workers",
             Self::Haproxy => "HAProxy",
@@ -126,6 +129,7 @@ impl Contender {
         };
         let command = match kind {
             Kind::Bare(size) => plan.bare(size),
+            Kind::Relay => plan.relay(),
             Kind::Stepgate(workers) => plan.stepgate(workers),
             Kind::Haproxy => plan.haproxy(include_str!("../peers/haproxy.cfg")),
             Kind::HaproxyStatus => plan.haproxy(include_str!("../peers/haproxy-status.cfg")),
@@ -182,6 +186,16 @@ impl Plan<'_> {
         command.arg("bare");
         command.arg("--listen").arg(self.listen.to_string());
         command.arg("--size").arg(size.to_string());
+        Ok(command)
+    }
+
+    fn relay(&self) -> Fallible<Command> {
+        let mut command = self.place.command(std::env::current_exe()?);
+        command.arg("relay");
+        command.arg("--listen").arg(self.listen.to_string());
+        command
+            .arg("--upstream")
+            .arg(self.upstream.address.to_string());
         Ok(command)
     }
 

@@ -17,6 +17,7 @@ mod open_loop;
 mod origin;
 mod peers;
 mod process;
+mod relay;
 mod report;
 mod steps;
 mod suite;
@@ -46,6 +47,8 @@ struct Cli {
 enum Command {
     /// A bare hyper server that answers everything with a stored step's bytes and headers.
     Bare(bare::Bare),
+    /// Bare hyper on both sides: what comes in goes up, what comes back goes down.
+    Relay(relay::Relay),
     /// An upstream that is cheap to run: what an id says is what it answers.
     Origin(origin::Origin),
     /// The verdict on a final body, so many times.
@@ -63,6 +66,7 @@ enum Command {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Bare(bare) => bare.run(),
+        Command::Relay(relay) => relay.run(),
         Command::Origin(origin) => origin.run(),
         Command::Verdict(verdict) => verdict.run(),
         Command::Instructions(instructions) => instructions.run(),

@@ -83,6 +83,7 @@ impl Comparison {
         Self {
             title: "Forward of a live step",
             others: vec![
+                (Kind::Relay, None),
                 (Kind::Haproxy, Some(1.0)),
                 (Kind::HaproxyStatus, None),
                 (Kind::Nginx(Files::Read), Some(0.9)),
