@@ -87,6 +87,7 @@ enum Found {
 
 /// What a request wants of a fetch.
 struct Wish {
+    arrived: Instant,
     errand: Arc<Errand>,
     seat: Seat,
     forward: Forward,
@@ -174,7 +175,7 @@ impl Gateway {
                 Reply::Now(hit.answer(head, &mut caller.said))
             }
             Ok(Found::Wanted(wish)) => {
-                let fetched = Arc::clone(self).fetch(head, wish, arrived, record);
+                let fetched = Arc::clone(self).fetch(head, wish, record);
                 Reply::Later(Box::pin(fetched))
             }
             Err(refusal) => Reply::Now(self.refuse(&setup, &head, &refusal, arrived, &record)),
@@ -201,7 +202,7 @@ impl Gateway {
         let mut forward = Forward::UriMiss;
         if conditions.no_cache {
             forward = Forward::Request;
-        } else if let Some(found) = self.cache.look_up(&wanted.key, arrived) {
+        } else if let Some(found) = self.cache.look_up(wanted.key(), arrived) {
             if conditions.accept_age(found.age().as_secs()) {
                 return Ok(Found::Stored(Hit::new(found, &heading)));
             }
@@ -210,10 +211,11 @@ impl Gateway {
         if conditions.only_if_cached {
             return Err(Refusal::NotCached);
         }
-        let seat = self.seat(&wanted.key, forward, conditions, arrived + setup.timeout);
+        let seat = self.seat(wanted.key(), forward, conditions, arrived + setup.timeout);
         let errand = wanted.errand(head, setup, account);
         let wait = self.wait(&errand, &heading);
         Ok(Found::Wanted(Wish {
+            arrived,
             errand: Arc::new(errand),
             seat,
             forward,
@@ -222,31 +224,33 @@ impl Gateway {
     }
 
     /// Answers by a fetch, or says why there is none.
-    async fn fetch(
+    fn fetch(
         self: Arc<Self>,
         head: Parts,
         wish: Wish,
-        arrived: Instant,
         mut record: Record,
-    ) -> Answer {
-        let response = tokio::select! {
-            biased;
-            response = self.respond(&wish, &head, arrived, &mut record) => response,
-            () = self.closing.cancelled() => Err(Refusal::Draining),
-        };
-        let setup = &wish.errand.setup;
-        match response {
-            Ok((answer, outcome)) => {
-                let told = Told {
-                    outcome,
-                    status: answer.status(),
-                    refusal: None,
-                    took: arrived.elapsed(),
-                };
-                self.note(setup, &head, &record, &told);
-                answer
+    ) -> impl Future<Output = Answer> + Send {
+        // A block, not the function: that would hold its arguments twice.
+        async move {
+            let response = tokio::select! {
+                biased;
+                response = self.respond(&wish, &head, &mut record) => response,
+                () = self.closing.cancelled() => Err(Refusal::Draining),
+            };
+            let setup = &wish.errand.setup;
+            match response {
+                Ok((answer, outcome)) => {
+                    let told = Told {
+                        outcome,
+                        status: answer.status(),
+                        refusal: None,
+                        took: wish.arrived.elapsed(),
+                    };
+                    self.note(setup, &head, &record, &told);
+                    answer
+                }
+                Err(refusal) => self.refuse(setup, &head, &refusal, wish.arrived, &record),
             }
-            Err(refusal) => self.refuse(setup, &head, &refusal, arrived, &record),
         }
     }
 
@@ -254,13 +258,14 @@ impl Gateway {
         self: &Arc<Self>,
         wish: &Wish,
         head: &Parts,
-        arrived: Instant,
         record: &mut Record,
     ) -> Result<(Answer, Outcome), Refusal> {
         let (errand, seat) = (&wish.errand, wish.seat);
         let (got, waited) = match &wish.wait {
             Some((seconds, _)) => {
-                let (got, waited) = self.await_end(errand, seat, arrived, *seconds).await?;
+                // In a box, as all that is rare: a fetch is as large as what it may hold.
+                let wait = Box::pin(self.await_end(errand, seat, wish.arrived, *seconds));
+                let (got, waited) = wait.await?;
                 (got, waited.then_some(*seconds))
             }
             None => {

@@ -6,7 +6,6 @@
 //! with more in it would stay behind in moka's table for a while when its entry is gone.) Expiry is
 //! judged by the caller's `now`: moka's own clock can be neither paused nor inherited.
 
-use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -66,7 +65,6 @@ impl Found {
 
 pub(super) struct Memory {
     steps: Cache<u64, Variants, RandomState>,
-    places: RandomState,
     /// When stored times begin.
     beginning: Instant,
     /// Bytes that were stored since moka was last made to evict.
@@ -92,16 +90,16 @@ impl Memory {
             .build_with_hasher(RandomState::default());
         Self {
             steps,
-            places: RandomState::default(),
             beginning: Instant::now(),
             since: AtomicU64::new(0),
             evict_each: max_bytes / EVICTED_EACH,
         }
     }
 
-    pub(super) fn find(&self, step: &[u8], variant: &str, now: Instant) -> Option<Found> {
-        let variants = self.steps.get(&self.place(step))?;
-        let stored = variants.named(variant).filter(|it| it.is_of(step))?;
+    pub(super) fn find(&self, key: &Key, now: Instant) -> Option<Found> {
+        let variants = self.steps.get(&key.step.place())?;
+        let stored = variants.named(&key.variant)?;
+        let stored = Some(stored).filter(|it| it.is_of(key.step.as_ref()))?;
         let now = self.nanoseconds(now);
         let Times {
             stored_at,
@@ -205,18 +203,14 @@ impl Memory {
         u64::try_from(since).unwrap_or(u64::MAX)
     }
 
-    fn place(&self, step: &[u8]) -> u64 {
-        self.places.hash_one(step)
-    }
-
     fn variants(&self, step: &StepKey) -> Option<Variants> {
-        let found = self.steps.get(&self.place(step.as_ref()))?;
+        let found = self.steps.get(&step.place())?;
         Some(found).filter(|variants| variants.are_of(step.as_ref()))
     }
 
     /// Puts variants, or none, in the place of what is known of a step.
     fn replace(&self, step: &StepKey, variants: Vec<Stored>) {
-        let place = self.place(step.as_ref());
+        let place = step.place();
         let Some(variants) = Variants::of(variants) else {
             self.steps.invalidate(&place);
             return;
@@ -262,12 +256,7 @@ mod tests {
                 .put(&key, block(&memory, &key, number), wall)
                 .unwrap();
         };
-        let step = key("t", "").step;
-        let found = |variant| {
-            memory
-                .find(step.as_ref(), variant, Instant::now())
-                .is_some()
-        };
+        let found = |variant| memory.find(&key("t", variant), Instant::now()).is_some();
         put("a", 1, 0);
         put("b", 3, 0);
         put("c", 4, 3);
@@ -279,12 +268,12 @@ mod tests {
     async fn a_step_at_anothers_place_is_never_taken_for_it() {
         let memory = Memory::new(1 << 20);
         let (own, other) = (key("own", ""), key("other", ""));
-        let place = memory.place(own.step.as_ref());
+        let place = own.step.place();
         let usurp = |number| {
             let others = vec![block(&memory, &other, number)];
             memory.steps.insert(place, Variants::of(others).unwrap());
         };
-        let find = || memory.find(own.step.as_ref(), "", Instant::now());
+        let find = || memory.find(&own, Instant::now());
         usurp(9);
         assert!(find().is_none());
         assert!(!memory.remove_older(&own.step, 10));

@@ -42,13 +42,7 @@ impl Cache {
 
     /// The stored body, unless its time is over.
     pub fn look_up(&self, key: &Key, now: Instant) -> Option<Found> {
-        self.find(key.step.as_ref(), &key.variant, now)
-    }
-
-    /// The same for whoever has no key, but what it would be made of: the bytes of a
-    /// [`StepKey`](crate::step::StepKey), and a variant's name.
-    pub fn find(&self, step: &[u8], variant: &str, now: Instant) -> Option<Found> {
-        self.memory.find(step, variant, now)
+        self.memory.find(key, now)
     }
 
     /// To be called when a fetch is handed to the client; it stands for that moment.

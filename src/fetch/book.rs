@@ -3,20 +3,23 @@
 //! It forgets a step as soon as nothing of it is needed: what is in it is bounded by what is under
 //! way and what departed within the last window.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::future::poll_fn;
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use super::berths::Berths;
 use super::departures::{Answer, Fetch, Ride, Seat};
+use super::past::Past;
 use super::shuttle::{Passenger, Pilot, Place, Shuttle};
 
 /// The live steps: what gathers, what is in the air.
@@ -32,20 +35,18 @@ pub(super) struct Shared<K, F: Fetch> {
 }
 
 pub(super) struct State<K, F: Fetch> {
-    pub(super) steps: HashMap<K, Step<F>, foldhash::fast::RandomState>,
-    /// Steps that are needed only until then, in that order.
-    lingering: BTreeMap<(Instant, u64), K>,
+    /// What is under way.
+    pub(super) steps: HashMap<K, Step<F>, RandomState>,
+    pub(super) past: Past,
     ids: u64,
 }
 
 pub(super) struct Step<F: Fetch> {
-    pub(super) last_departure: Option<Instant>,
     /// What gathers for the next departure.
     pub(super) gate: Option<Shuttle<F>>,
-    pub(super) air: Vec<Shuttle<F>>,
+    pub(super) air: SmallVec<[Shuttle<F>; 1]>,
     /// Wakes the gate when one has landed. Only one waits, so one stored permit is enough.
-    pub(super) landed: Arc<Notify>,
-    pub(super) alone_until: Option<Instant>,
+    pub(super) landed: Option<Arc<Notify>>,
 }
 
 impl<K, F: Fetch> Clone for Book<K, F> {
@@ -69,7 +70,7 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> Book<K, F> {
     pub fn new(window: Duration, berths: Berths) -> Self {
         let state = State {
             steps: HashMap::default(),
-            lingering: BTreeMap::new(),
+            past: Past::default(),
             ids: 0,
         };
         Self {
@@ -82,40 +83,45 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> Book<K, F> {
         }
     }
 
-    /// Gets an answer about `key` that departed after now, or a final one. `fetch` is asked for one
-    /// only where nothing gathers yet.
-    pub async fn ride(&self, key: K, seat: Seat, fetch: impl FnOnce() -> F) -> Answer<F> {
-        let Some(Boarded {
-            mut passenger,
-            mut pilot,
-        }) = self.board(key, seat, fetch)
-        else {
-            return Ride::Alone;
-        };
-        let answer = poll_fn(|cx| {
-            if let Some(flying) = &mut pilot
-                && flying.poll(cx).is_ready()
-            {
-                pilot = None;
+    /// Gets an answer about `key` that departed after this call, or a final one. `fetch` is asked for
+    /// one only where nothing gathers yet.
+    pub fn ride(
+        &self,
+        key: K,
+        seat: Seat,
+        fetch: impl FnOnce() -> F,
+    ) -> impl Future<Output = Answer<F>> + Send {
+        let mut boarded = self.board(key, seat, fetch);
+        async move {
+            let Some(Boarded { passenger, pilot }) = &mut boarded else {
+                return Ride::Alone;
+            };
+            let answer = poll_fn(|cx| {
+                if let Some(flying) = pilot
+                    && flying.poll(cx).is_ready()
+                {
+                    *pilot = None;
+                }
+                Pin::new(&mut passenger.answer).poll(cx)
+            });
+            match timeout_at(seat.deadline, answer).await {
+                Ok(Ok(ride)) => ride,
+                Ok(Err(_)) => Ride::Lost,
+                Err(_) => Ride::Late,
             }
-            Pin::new(&mut passenger.answer).poll(cx)
-        });
-        let ride = match timeout_at(seat.deadline, answer).await {
-            Ok(Ok(ride)) => ride,
-            Ok(Err(_)) => Ride::Lost,
-            Err(_) => Ride::Late,
-        };
-        // In this order: what it flew goes on without it only if others are aboard.
-        drop(passenger);
-        drop(pilot);
-        ride
+        }
     }
 
     /// Steps in the book.
     pub fn steps(&self) -> usize {
         let mut state = self.shared.lock();
-        state.sweep(Instant::now(), self.shared.window);
-        state.steps.len()
+        state.past.sweep(Instant::now(), self.shared.window);
+        let hash = |key| state.steps.hasher().hash_one(key);
+        let never_departed = state
+            .steps
+            .keys()
+            .filter(|key| !state.past.knows(hash(*key)));
+        state.past.len() + never_departed.count()
     }
 
     /// Fetches at work that go on without whoever opened them.
@@ -135,18 +141,17 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> Book<K, F> {
         }
         let now = Instant::now();
         let mut state = self.shared.lock();
-        state.sweep(now, self.shared.window);
-        let id = state.ids;
-        let step = state.steps.entry(key.clone()).or_insert_with(|| Step {
-            last_departure: None,
-            gate: None,
-            air: Vec::new(),
-            landed: Arc::default(),
-            alone_until: None,
-        });
-        if step.alone_until.is_some_and(|until| now < until) {
+        state.past.sweep(now, self.shared.window);
+        let hash = state.steps.hasher().hash_one(&key);
+        if state.past.is_alone(hash, now) {
             return None;
         }
+        let id = state.ids;
+        let step = state.steps.entry(key.clone()).or_insert_with(|| Step {
+            gate: None,
+            air: SmallVec::new(),
+            landed: None,
+        });
         if let Some(gate) = &mut step.gate {
             let passenger = gate.board(seat);
             return Some(Boarded {
@@ -160,7 +165,7 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> Book<K, F> {
         step.gate = Some(gate);
         state.ids += 1;
         drop(state);
-        let place = Place::new(&self.shared, key, id);
+        let place = Place::new(&self.shared, key, hash, id);
         Some(Boarded {
             passenger,
             pilot: Some(Pilot::new(place, aboard, fetch())),
@@ -168,7 +173,8 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> Book<K, F> {
     }
 }
 
-/// A place in a shuttle. Dropped, its parts do what leaving means.
+/// A place in a shuttle. Dropped, its parts do what leaving means, in this order: what it flew goes on
+/// without it only if others are aboard.
 struct Boarded<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> {
     passenger: Passenger<F>,
     /// Of whoever opened it.
@@ -179,39 +185,6 @@ impl<K, F: Fetch> Shared<K, F> {
     pub(super) fn lock(&self) -> MutexGuard<'_, State<K, F>> {
         // A panic under the lock could at worst lose a shuttle, whose passengers hear so.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<K: Clone + Eq + Hash, F: Fetch> State<K, F> {
-    /// Forgets the steps whose time is over.
-    fn sweep(&mut self, now: Instant, window: Duration) {
-        while let Some(entry) = self.lingering.first_entry() {
-            if entry.key().0 > now {
-                break;
-            }
-            let key = entry.remove();
-            self.forget(&key, now, window);
-        }
-    }
-
-    /// Forgets a step that nothing is needed of; else remembers to do so when it will not be.
-    pub(super) fn forget(&mut self, key: &K, now: Instant, window: Duration) {
-        let Some(step) = self.steps.get(key) else {
-            return;
-        };
-        if step.gate.is_some() || !step.air.is_empty() {
-            return;
-        }
-        let again = step.last_departure.map(|at| at + window);
-        match again.max(step.alone_until).filter(|until| *until > now) {
-            Some(until) => {
-                self.ids += 1;
-                self.lingering.insert((until, self.ids), key.clone());
-            }
-            None => {
-                self.steps.remove(key);
-            }
-        }
     }
 }
 
@@ -335,10 +308,12 @@ mod tests {
         let book = Book::new(WINDOW, Berths::new(2, TICK));
         let mut flying = Box::pin(book.ride("step", patient(), long));
         assert!(timeout(TICK, &mut flying).await.is_err());
-        let mut gone = Box::pin(book.ride("step", patient(), long));
-        assert!(timeout(TICK, &mut gone).await.is_err());
+        let mut gone = [(); 2].map(|()| Box::pin(book.ride("step", patient(), long)));
+        for rider in &mut gone {
+            assert!(timeout(TICK, rider).await.is_err());
+        }
         drop(gone);
-        // At once, before the shuttle has heard that it is empty.
+        // At once, before the shuttle, a task since its opener left, has heard that it is empty.
         let boards = book.ride("step", patient(), long);
         assert!(matches!(boards.await, Ride::Joined(())));
         assert!(matches!(flying.await, Ride::Opened(())));

@@ -98,10 +98,10 @@ impl<P: Clone + Eq + Hash, S: Clone> Holds<P, S> {
     }
 
     /// What holds the partition right now, if anything does.
-    pub fn held(&self, partition: &P, now: Instant) -> Option<(S, Instant)> {
+    pub fn held(&self, partition: &P) -> Option<(S, Instant)> {
         let holds = lock(&self.holds);
         let hold = holds.get(partition)?;
-        (now < hold.until).then(|| (hold.said.clone(), hold.until))
+        (Instant::now() < hold.until).then(|| (hold.said.clone(), hold.until))
     }
 
     /// Whether a fetch of this partition may go; waits only while a probe is out.
@@ -193,7 +193,7 @@ mod tests {
         assert!(matches!(holds.clearance(&1).await, Clearance::Held("busy", at) if at == until));
         assert!(matches!(holds.clearance(&2).await, Clearance::Go));
         tokio::time::advance(SECOND).await;
-        assert_eq!(holds.held(&1, Instant::now()), None);
+        assert_eq!(holds.held(&1), None);
         let Clearance::First(probe) = holds.clearance(&1).await else {
             panic!("the first goes");
         };
@@ -254,6 +254,6 @@ mod tests {
         let until = Instant::now() + 3 * SECOND;
         holds.hold(1, "long", until);
         holds.hold(1, "short", Instant::now() + SECOND);
-        assert_eq!(holds.held(&1, Instant::now()), Some(("long", until)));
+        assert_eq!(holds.held(&1), Some(("long", until)));
     }
 }

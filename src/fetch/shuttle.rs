@@ -11,20 +11,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
+use smallvec::SmallVec;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::berths::Berth;
-use super::book::Shared;
+use super::book::{Shared, State};
 use super::departures::{
     ALONE, Answer, Fetch, Flown, Landed, MAX_IN_THE_AIR, Manifest, Ride, Seat,
 };
 
+/// Who is aboard, in the order of their boarding. Mostly it is one.
+type Seats<F> = SmallVec<[(Seat, oneshot::Sender<Answer<F>>); 1]>;
+
 /// One gathering, one flight.
 pub(super) struct Shuttle<F: Fetch> {
     id: u64,
-    seats: Vec<(Seat, oneshot::Sender<Answer<F>>)>,
+    seats: Seats<F>,
     aboard: Arc<Aboard>,
 }
 
@@ -53,7 +57,7 @@ impl<F: Fetch> Shuttle<F> {
     pub(super) fn new(id: u64) -> Self {
         Self {
             id,
-            seats: Vec::new(),
+            seats: SmallVec::new(),
             aboard: Arc::default(),
         }
     }
@@ -197,6 +201,8 @@ impl<K: Clone + Eq + Hash, F: Fetch> Watch<K, F> {
 pub(super) struct Place<K: Clone + Eq + Hash, F: Fetch> {
     shared: Arc<Shared<K, F>>,
     key: K,
+    /// Of the key, as the past has it.
+    hash: u64,
     id: u64,
 }
 
@@ -206,41 +212,46 @@ impl<K: Clone + Eq + Hash, F: Fetch> Drop for Place<K, F> {
         let Some(step) = state.steps.get_mut(&self.key) else {
             return;
         };
-        if step.gate.as_ref().is_some_and(|gate| gate.id == self.id) {
-            step.gate = None;
-        }
+        step.gate.take_if(|gate| gate.id == self.id);
         step.air.retain(|shuttle| shuttle.id != self.id);
-        step.landed.notify_one();
-        state.forget(&self.key, Instant::now(), self.shared.window);
+        if step.gate.is_none() && step.air.is_empty() {
+            state.steps.remove(&self.key);
+        } else if let Some(landed) = &step.landed {
+            landed.notify_one();
+        }
     }
 }
 
 impl<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> Place<K, F> {
-    pub(super) fn new(shared: &Arc<Shared<K, F>>, key: K, id: u64) -> Self {
+    pub(super) fn new(shared: &Arc<Shared<K, F>>, key: K, hash: u64, id: u64) -> Self {
         Self {
             shared: Arc::clone(shared),
             key,
+            hash,
             id,
         }
     }
 
     /// The life of a shuttle: gather, depart, land.
-    async fn fly(self, mut fetch: F) {
-        self.turn().await;
-        if let Some(news) = fetch.clearance().await {
-            return self.give_up(&news);
+    fn fly(self, mut fetch: F) -> impl Future<Output = ()> + Send {
+        // A block, not the function: that would hold its arguments twice.
+        async move {
+            self.turn().await;
+            if let Some(news) = fetch.clearance().await {
+                return self.give_up(&news);
+            }
+            let Ok(berth) = self.shared.berths.take().await else {
+                return self.give_up(&fetch.no_berth());
+            };
+            if let Some(news) = fetch.recalled() {
+                return self.give_up(&news);
+            }
+            let Some(flight) = self.depart(fetch, berth) else {
+                return;
+            };
+            let (number, landed) = flight.await;
+            self.land(number, landed);
         }
-        let Ok(berth) = self.shared.berths.take().await else {
-            return self.give_up(&fetch.no_berth());
-        };
-        if let Some(news) = fetch.recalled() {
-            return self.give_up(&news);
-        }
-        let Some(flight) = self.depart(fetch, berth) else {
-            return;
-        };
-        let (number, landed) = flight.await;
-        self.land(number, landed);
     }
 
     /// Waits until the window and the number of flights allow a departure. Both stay allowed until
@@ -248,16 +259,17 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> Place<K, F> {
     async fn turn(&self) {
         loop {
             let (wait, landed) = {
-                let state = self.shared.lock();
-                let Some(step) = state.steps.get(&self.key) else {
+                let mut state = self.shared.lock();
+                let last = state.past.last_departure(self.hash);
+                let next = last.map(|at| at + self.shared.window);
+                let wait = next.filter(|at| *at > Instant::now());
+                let Some(step) = state.steps.get_mut(&self.key) else {
                     return;
                 };
-                let next = step.last_departure.map(|at| at + self.shared.window);
-                let wait = next.filter(|at| *at > Instant::now());
                 if wait.is_none() && step.air.len() < MAX_IN_THE_AIR {
                     return;
                 }
-                (wait, Arc::clone(&step.landed))
+                (wait, Arc::clone(step.landed.get_or_insert_default()))
             };
             match wait {
                 Some(at) => sleep_until(at).await,
@@ -277,7 +289,8 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> Place<K, F> {
         let shuttle = step.gate.take_if(|gate| gate.id == self.id)?;
         let manifest = shuttle.manifest()?;
         step.air.push(shuttle);
-        step.last_departure = Some(Instant::now());
+        let window = self.shared.window;
+        state.past.departed(self.hash, Instant::now(), window);
         Some(fetch.depart(manifest, berth))
     }
 
@@ -293,10 +306,12 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> Place<K, F> {
 
     fn land(&self, number: u64, landed: Landed<F::Shared, F::Own>) {
         let mut state = self.shared.lock();
-        let Some(step) = state.steps.get_mut(&self.key) else {
+        let State { steps, past, .. } = &mut *state;
+        let Some(step) = steps.get_mut(&self.key) else {
             return;
         };
-        let Some(index) = step.air.iter().position(|shuttle| shuttle.id == self.id) else {
+        let aloft = step.air.iter().position(|shuttle| shuttle.id == self.id);
+        let Some(index) = aloft else {
             return;
         };
         let mut shuttle = step.air.swap_remove(index);
@@ -309,8 +324,9 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> Place<K, F> {
                 }
             }
             Landed::Own(own) => {
-                step.alone_until = Some(Instant::now() + ALONE);
                 let mut own = Some(Ride::Own(own));
+                let (now, window) = (Instant::now(), self.shared.window);
+                past.alone(self.hash, now, window, now + ALONE);
                 let gate = step
                     .gate
                     .as_mut()

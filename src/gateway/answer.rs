@@ -1,5 +1,6 @@
 //! Answers: from memory, from a fetch, `304`, and bare JSON.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,7 +10,6 @@ use hyper::header::{
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
-use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::heading::Heading;
@@ -134,11 +134,14 @@ pub(super) fn arrived(
     asked: Asked<'_>,
 ) -> Answer {
     let (status, stored) = (arrived.status, arrived.stored);
-    let etag = arrived.etag.clone();
     // Whoever rode alone need not leave it to others.
-    let (mut headers, body) = match Arc::try_unwrap(arrived) {
-        Ok(alone) => (alone.headers, alone.body),
-        Err(shared) => (shared.headers.clone(), shared.body.clone()),
+    let (mut headers, body, etag) = match Arc::try_unwrap(arrived) {
+        Ok(alone) => (alone.headers, alone.body, alone.etag),
+        Err(shared) => (
+            shared.headers.clone(),
+            shared.body.clone(),
+            shared.etag.clone(),
+        ),
     };
     if let Some(etag) = etag {
         headers.insert(ETAG, etag);
@@ -214,23 +217,42 @@ fn say_forwarded(
     stored: Result<(), NotStored>,
     collapsed: bool,
 ) {
-    let parts = [
-        "stepgate; fwd=",
-        forward.as_str(),
-        "; fwd-status=",
-        status.as_str(),
-        if stored.is_ok() { "; stored" } else { "" },
-        if collapsed { "; collapsed" } else { "" },
-        if stored.is_err() { "; detail=" } else { "" },
-        stored.err().map_or("", NotStored::as_str),
-    ];
-    let mut said = SmallVec::<[u8; 128]>::new();
-    for part in parts {
-        said.extend_from_slice(part.as_bytes());
-    }
     // Behind the upstream's own members: the last one is the closest to the caller.
-    let said = HeaderValue::from_bytes(&said).expect("words and a number");
-    headers.append(CACHE_STATUS, said);
+    let said = Forwarded(forward, status, stored, collapsed);
+    headers.append(CACHE_STATUS, said.spelt());
+}
+
+/// How a fetch went, as `Cache-Status` says it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Forwarded(Forward, StatusCode, Result<(), NotStored>, bool);
+
+thread_local! {
+    /// What was said last: most fetches go alike.
+    static LAST: RefCell<Option<(Forwarded, HeaderValue)>> = const { RefCell::new(None) };
+}
+
+impl Forwarded {
+    fn spelt(self) -> HeaderValue {
+        LAST.with_borrow_mut(|last| match last {
+            Some((same, value)) if *same == self => value.clone(),
+            _ => last.insert((self, self.spell())).1.clone(),
+        })
+    }
+
+    fn spell(self) -> HeaderValue {
+        let Self(forward, status, stored, collapsed) = self;
+        let parts = [
+            "stepgate; fwd=",
+            forward.as_str(),
+            "; fwd-status=",
+            status.as_str(),
+            if stored.is_ok() { "; stored" } else { "" },
+            if collapsed { "; collapsed" } else { "" },
+            if stored.is_err() { "; detail=" } else { "" },
+            stored.err().map_or("", NotStored::as_str),
+        ];
+        header_value(parts.concat())
+    }
 }
 
 /// A JSON text of the gateway's own.

@@ -65,7 +65,7 @@ impl Fetch for Flight {
 
     fn recalled(&self) -> Option<News> {
         let holds = &self.errand.setup.holds;
-        let held = holds.held(&self.errand.account.partition, Instant::now());
+        let held = holds.held(&self.errand.account.partition);
         held.map(|(said, until)| News::Held(said, until))
     }
 
@@ -82,15 +82,12 @@ impl Fetch for Flight {
         // In this order: a reload first puts its configuration in force and then raises its wall, so
         // what finds its own still in force has a number from before that wall.
         let outdated = self.gateway.setup.load().number != self.errand.setup.number;
-        async move {
-            let number = departure.number();
-            let departed = Departed {
-                departure,
-                manifest,
-                outdated,
-            };
-            (number, self.fly(departed, berth).await)
-        }
+        let departed = Departed {
+            departure,
+            manifest,
+            outdated,
+        };
+        self.fly(departed, berth)
     }
 }
 
@@ -113,35 +110,35 @@ impl Flight {
         self.errand.rule()
     }
 
-    async fn fly(mut self, departed: Departed, berth: Berth) -> Brought {
-        let setup = Arc::clone(&self.errand.setup);
-        let gateway = Arc::clone(&self.gateway);
-        let counters = setup.counters(Some(self.errand.rule));
-        let deadline = departed.manifest.deadline;
-        let mut tally = Tally::new(&gateway.metrics, counters, deadline);
-        let call = Call {
-            target: &self.errand.target(),
-            injection: &self.errand.account.injection,
-            passing: &self.errand.passing,
-            deadline,
-        };
-        let fetched = setup.upstream.fetch(&call, setup.held).await;
-        let probe = self.probe.take();
-        let brought = match fetched {
-            Ok(fetched) => {
-                let took = tally.answered(fetched.status);
-                self.arrive(fetched, &departed, berth, took)
+    fn fly(mut self, departed: Departed, berth: Berth) -> impl Future<Output = Flown<Self>> + Send {
+        // A block, not the function: that would hold its arguments twice.
+        async move {
+            let setup = &*self.errand.setup;
+            let deadline = departed.manifest.deadline;
+            let tally = Tally::new(&self.gateway.metrics, self.counters(), deadline);
+            let call = Call {
+                target: &self.errand.target(),
+                injection: &self.errand.account.injection,
+                passing: &self.errand.passing,
+                deadline,
+            };
+            let fetched = setup.upstream.fetch(&call, setup.held).await;
+            let brought = match fetched {
+                Ok(fetched) => {
+                    let took = tally.ended(Class::Status(fetched.status));
+                    self.arrive(fetched, &departed, berth, took)
+                }
+                // Whoever waits for it says so.
+                Err(error) => {
+                    tally.ended(Class::Error);
+                    Landed::Live(News::Failed(Arc::new(error)))
+                }
+            };
+            if let Some(probe) = self.probe.take() {
+                probe.landed();
             }
-            // Whoever waits for it says so.
-            Err(error) => {
-                tally.class = Class::Error;
-                Landed::Live(News::Failed(Arc::new(error)))
-            }
-        };
-        if let Some(probe) = probe {
-            probe.landed();
+            (departed.departure.number(), brought)
         }
-        brought
     }
 
     /// Judges what came, before anything of it is dropped; then cleans, stores, and says so.
@@ -326,7 +323,7 @@ struct Tally<'m> {
     departed: Instant,
     /// When the last of its passengers gives it up.
     deadline: Instant,
-    class: Class,
+    end: Option<(Class, Duration)>,
 }
 
 impl<'m> Tally<'m> {
@@ -336,24 +333,28 @@ impl<'m> Tally<'m> {
             counters,
             departed: Instant::now(),
             deadline,
-            class: Class::Dropped,
+            end: None,
         }
     }
 
     /// Returns how long it took.
-    fn answered(&mut self, status: StatusCode) -> Duration {
-        self.class = Class::Status(status);
-        self.departed.elapsed()
+    fn ended(mut self, class: Class) -> Duration {
+        let took = self.departed.elapsed();
+        self.end = Some((class, took));
+        took
     }
 }
 
 impl Drop for Tally<'_> {
     fn drop(&mut self) {
-        let now = Instant::now();
-        let late = self.class == Class::Dropped && now >= self.deadline;
-        let class = if late { Class::Error } else { self.class };
-        self.metrics
-            .fetched(self.counters, class, now - self.departed);
+        let left = || {
+            let now = Instant::now();
+            let late = now >= self.deadline;
+            let class = if late { Class::Error } else { Class::Dropped };
+            (class, now - self.departed)
+        };
+        let (class, took) = self.end.unwrap_or_else(left);
+        self.metrics.fetched(self.counters, class, took);
     }
 }
 

@@ -13,7 +13,6 @@ use tokio::time::Instant;
 
 use super::setup::{Account, Setup};
 use crate::step::path::Ids;
-use crate::step::rule::API_PREFIX;
 use crate::step::{Key, NotStored, Query, Rule};
 use crate::upstream::{FetchError, Passage};
 
@@ -54,9 +53,7 @@ impl Errand {
 
     /// What goes up.
     pub(super) fn target(&self) -> PathAndQuery {
-        let path = &self.asked.path()[API_PREFIX.len()..];
-        let upstream = &self.setup.upstream;
-        upstream.target(path, self.query.as_str(), &self.asked)
+        self.setup.upstream.target(&self.asked, self.query.as_str())
     }
 
     pub(super) fn ids(&self) -> Ids<'_> {

@@ -32,11 +32,7 @@ impl Gateway {
     /// An answer from a fetch that departed after now, or a final one.
     pub(super) async fn ride(self: &Arc<Self>, errand: &Arc<Errand>, seat: Seat) -> Got {
         // Held already: no need to gather first.
-        if let Some((said, until)) = errand
-            .setup
-            .holds
-            .held(&errand.account.partition, Instant::now())
-        {
+        if let Some((said, until)) = errand.setup.holds.held(&errand.account.partition) {
             return Got::News {
                 news: News::Held(said, until),
                 joined: false,
@@ -55,7 +51,7 @@ impl Gateway {
             },
             Ride::Joined(news) => Got::News { news, joined: true },
             Ride::Own(larger) => Got::Larger(larger),
-            Ride::Alone => self.ride_alone(flight(), seat).await,
+            Ride::Alone => Box::pin(self.ride_alone(flight(), seat)).await,
             Ride::Late => Got::News {
                 news: failed(FetchError::Deadline),
                 joined: false,

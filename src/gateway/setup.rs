@@ -72,11 +72,13 @@ pub(super) struct Setup {
 impl Setup {
     pub(super) fn new(config: &Config, metrics: &Metrics, number: u64) -> Result<Self, SetupError> {
         let upstream = &config.upstream;
+        let client_side = Upstream::new(upstream)?;
         let rules = &config.rules;
         let account = |client: Option<&config::Client>| Account {
             name: client.map(|client| client.name.as_str().into()),
             tokens: client.map_or_else(Vec::new, |client| client.tokens.clone()),
-            injection: Injection::new(config.headers_for(client), &upstream.forward_headers),
+            injection: Injection::new(config.headers_for(client), &upstream.forward_headers)
+                .to(client_side.host()),
             partition: Partition::of(sent(config, client).iter().map(String::as_str)),
             by_rule: rules
                 .iter()
@@ -118,7 +120,7 @@ impl Setup {
             open: config.clients.is_empty(),
             roots: config.server.tls.as_ref().and_then(config::Tls::roots),
             hosts: config.server.hosts.clone(),
-            upstream: Upstream::new(upstream)?,
+            upstream: client_side,
             upstream_query: upstream.query.clone(),
             max_hold: upstream.max_hold,
             holds: Holds::default(),

@@ -8,7 +8,7 @@ use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use smallvec::SmallVec;
 
-use super::news::Errand;
+use super::news::{Errand, Shared};
 use super::outcome::Record;
 use super::refusal::Refusal;
 use super::setup::{Account, Setup};
@@ -72,10 +72,14 @@ pub(super) struct Wanted {
     /// Where in the path the ids stand.
     ids: SmallVec<[Range<usize>; 4]>,
     query: Query,
-    pub(super) key: Key,
+    shared: Shared,
 }
 
 impl Wanted {
+    pub(super) fn key(&self) -> &Key {
+        &self.shared.1
+    }
+
     /// Reads path and query; the key is made of what the caller sent, before anything is rewritten.
     fn read(
         setup: &Setup,
@@ -116,7 +120,7 @@ impl Wanted {
             is_list,
             ids: ids.iter().map(|id| within(head.uri.path(), id)).collect(),
             query,
-            key,
+            shared: Arc::new((setup.number, key)),
         })
     }
 
@@ -152,7 +156,7 @@ impl Wanted {
             setup: Arc::clone(setup),
             account: Arc::clone(account),
             rule: self.rule,
-            shared: Arc::new((setup.number, self.key.clone())),
+            shared: Arc::clone(&self.shared),
             is_list: self.is_list,
             ids: self.ids.clone(),
             asked,

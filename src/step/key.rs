@@ -5,6 +5,10 @@
 //! ids in the clear, so that a purge by leading ids can find it. What leaves the process is hashed.
 
 use std::fmt;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::LazyLock;
+
+use foldhash::fast::RandomState;
 
 /// Ends every part of a key; neither names, ids, canonical queries nor header values contain it.
 pub(crate) const END: u8 = b'\n';
@@ -38,26 +42,44 @@ impl fmt::Debug for Partition {
     }
 }
 
+/// Seeded per process: nobody can choose ids that fall on one place.
+static PLACES: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+
 /// The part of a key that all variants of one resource share.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct StepKey(Box<[u8]>);
+#[derive(Clone, PartialEq, Eq)]
+pub struct StepKey {
+    place: u64,
+    bytes: Box<[u8]>,
+}
 
 impl StepKey {
+    fn new(bytes: Vec<u8>) -> Self {
+        Self {
+            place: PLACES.hash_one(&*bytes),
+            bytes: bytes.into(),
+        }
+    }
+
+    /// A hash of it, made once: where it is looked for, in this process.
+    pub fn place(&self) -> u64 {
+        self.place
+    }
+
     /// Its size in memory, in bytes, without the allocation's own overhead.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.bytes.len()
     }
 
     /// Never: it holds at least the partition.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.bytes.is_empty()
     }
 
     /// Partition and rule together, then its ids. Each is followed by [`END`] in the key.
     pub(crate) fn parts(&self) -> impl Iterator<Item = &[u8]> {
         let is_end = |b: &u8| *b == END;
-        let rule = self.0[PARTITION..].iter().position(is_end);
-        let (first, ids) = self.0.split_at(PARTITION + rule.unwrap_or_default());
+        let rule = self.bytes[PARTITION..].iter().position(is_end);
+        let (first, ids) = self.bytes.split_at(PARTITION + rule.unwrap_or_default());
         let ids = ids.get(1..).unwrap_or_default().split_inclusive(is_end);
         std::iter::once(first).chain(ids.map(|id| &id[..id.len() - 1]))
     }
@@ -65,7 +87,13 @@ impl StepKey {
 
 impl AsRef<[u8]> for StepKey {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.bytes
+    }
+}
+
+impl Hash for StepKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.place);
     }
 }
 
@@ -103,7 +131,7 @@ impl Key {
         step.extend_from_slice(mark.as_bytes());
         write_path(&mut step, rule, ids);
         Self {
-            step: StepKey(step.into()),
+            step: StepKey::new(step),
             variant: variant.into(),
         }
     }
@@ -140,14 +168,14 @@ impl Scope {
         match self {
             Self::All => true,
             Self::Below(path) => step[PARTITION..].starts_with(path),
-            Self::Step(own) => *own.0 == *step,
+            Self::Step(own) => *own.bytes == *step,
         }
     }
 }
 
 impl fmt::Debug for StepKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&String::from_utf8_lossy(&self.0[PARTITION..]).replace('\n', "/"))
+        f.write_str(&String::from_utf8_lossy(&self.bytes[PARTITION..]).replace('\n', "/"))
     }
 }
 

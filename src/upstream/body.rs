@@ -78,7 +78,10 @@ impl Passage {
     }
 
     /// Reads up to `limit` bytes. Whoever calls it sets the time limit.
-    pub(super) async fn gather(mut self, limit: usize) -> Result<Gathered, FetchError> {
+    pub(super) fn gather(
+        mut self,
+        limit: usize,
+    ) -> impl Future<Output = Result<Gathered, FetchError>> + Send {
         // Known to be larger: no need to hold more of it than is looked at.
         let announced = hyper::body::Body::size_hint(&self.incoming).lower();
         let limit = if announced > limit as u64 {
@@ -86,23 +89,25 @@ impl Passage {
         } else {
             limit
         };
-        let mut size = 0;
-        let mut parts = SmallVec::<[Bytes; 2]>::new();
-        while let Some(data) = std::future::poll_fn(|cx| self.poll_incoming(cx)).await {
-            let data = data.map_err(FetchError::Truncated)?;
-            size += data.len();
-            parts.push(data);
-            if size > limit {
-                self.front.extend(parts);
-                return Ok(Gathered::Larger(Box::new(self)));
+        async move {
+            let mut size = 0;
+            let mut parts = SmallVec::<[Bytes; 2]>::new();
+            while let Some(data) = std::future::poll_fn(|cx| self.poll_incoming(cx)).await {
+                let data = data.map_err(FetchError::Truncated)?;
+                size += data.len();
+                parts.push(data);
+                if size > limit {
+                    self.front.extend(parts);
+                    return Ok(Gathered::Larger(Box::new(self)));
+                }
             }
+            if parts.len() == 1 {
+                return Ok(Gathered::Whole(parts.pop().unwrap_or_default()));
+            }
+            let mut whole = BytesMut::with_capacity(size);
+            parts.iter().for_each(|part| whole.extend_from_slice(part));
+            Ok(Gathered::Whole(whole.freeze()))
         }
-        if parts.len() == 1 {
-            return Ok(Gathered::Whole(parts.pop().unwrap_or_default()));
-        }
-        let mut whole = BytesMut::with_capacity(size);
-        parts.iter().for_each(|part| whole.extend_from_slice(part));
-        Ok(Gathered::Whole(whole.freeze()))
     }
 
     /// The first bytes of the body, as far as they were read.

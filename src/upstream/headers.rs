@@ -5,8 +5,8 @@
 //! injected header away.
 
 use hyper::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName,
-    HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap,
+    HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
 
@@ -73,6 +73,12 @@ impl Injection {
             passed_up,
             forwarded,
         }
+    }
+
+    /// The same with the Host header that HTTP/1.1 wants.
+    pub fn to(mut self, host: &HeaderValue) -> Self {
+        self.base.insert(HOST, host.clone());
+        self
     }
 
     /// The headers of a fetch for a caller that sent `caller`.

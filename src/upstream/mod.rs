@@ -28,6 +28,7 @@ pub use secrecy::Redactor;
 
 use crate::config::{self, BaseUrl};
 use crate::step::query::encode_pair;
+use crate::step::rule::API_PREFIX;
 use connect::Connector;
 use pool::{Connection, Pool};
 
@@ -150,20 +151,25 @@ impl Upstream {
         })
     }
 
+    /// The Host header of what goes there: for [`Injection::to`].
+    pub fn host(&self) -> &HeaderValue {
+        &self.host
+    }
+
     /// Keeps no connection from now on: another configuration is in force, and those who came under
     /// this one, which may wait long, must not keep descriptors from the others.
     pub fn retire(&self) {
         self.pool.retire();
     }
 
-    /// The target of a request for `path`, from its slash behind [`API_PREFIX`], with `query`; `asked`
-    /// is what the caller asked for, which mostly is the same.
-    ///
-    /// [`API_PREFIX`]: crate::step::rule::API_PREFIX
-    pub fn target(&self, path: &str, query: &str, asked: &PathAndQuery) -> PathAndQuery {
-        let mut target = String::with_capacity(160);
-        target.push_str(&self.base.path);
-        target.push_str(path);
+    /// The target of a request for what a caller `asked` for, with `query` in place of its own.
+    pub fn target(&self, asked: &PathAndQuery, query: &str) -> PathAndQuery {
+        let is_own = asked.query() == Some(query).filter(|query| !query.is_empty());
+        if is_own && self.base.path == API_PREFIX && self.added_query.is_empty() {
+            return asked.clone();
+        }
+        let mut target = self.base.path.clone();
+        target.push_str(&asked.path()[API_PREFIX.len()..]);
         let mut separator = '?';
         for query in [query, &self.added_query] {
             if !query.is_empty() {
@@ -171,10 +177,6 @@ impl Upstream {
                 target.push_str(query);
                 separator = '&';
             }
-        }
-        if asked.as_str() == target {
-            // Read once already.
-            return asked.clone();
         }
         target
             .try_into()
@@ -210,12 +212,10 @@ impl Upstream {
         &self,
         call: &Call<'_>,
     ) -> Result<(hyper::Response<hyper::body::Incoming>, Connection), FetchError> {
+        let request = |version| self.request(call, version);
         let mut lost = None;
         if let Some(mut connection) = self.pool.take().await {
-            match connection
-                .send(self.request(call, connection.version()))
-                .await
-            {
+            match connection.send(request).await {
                 Ok(response) => return Ok((response, connection)),
                 Err(error) if connection.has_answered() => return Err(failed(error)),
                 Err(error) => {
@@ -224,11 +224,9 @@ impl Upstream {
                 }
             }
         }
-        let mut connection = self.pool.open(lost).await?;
-        match connection
-            .send(self.request(call, connection.version()))
-            .await
-        {
+        // In a box: it is rare, and larger than all else of a fetch.
+        let mut connection = Box::pin(self.pool.open(lost)).await?;
+        match connection.send(request).await {
             Ok(response) => Ok((response, connection)),
             Err(error) => Err(failed(error)),
         }
@@ -244,9 +242,9 @@ impl Upstream {
             parts.authority = Some(self.authority.clone());
             parts.path_and_query = Some(call.target.clone());
             *request.uri_mut() = Uri::from_parts(parts).expect("nothing is missing");
+            request.headers_mut().remove(HOST);
         } else {
             *request.uri_mut() = call.target.clone().into();
-            request.headers_mut().insert(HOST, self.host.clone());
         }
         request
     }

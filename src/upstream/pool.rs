@@ -94,25 +94,19 @@ pub(super) enum Connection {
 }
 
 impl Connection {
-    pub(super) fn version(&self) -> Version {
-        match self {
-            Self::Exclusive { .. } => Version::HTTP_11,
-            Self::Shared { .. } => Version::HTTP_2,
-        }
-    }
-
+    /// Sends what `request` makes for its version. (Made here, it is not held beside what is sent.)
     pub(super) async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        request: impl FnOnce(Version) -> Request<RequestBody>,
     ) -> hyper::Result<Response<Incoming>> {
         match self {
             Self::Exclusive { sender, heard } => {
                 heard.reset();
-                let response = sender.send_request(request).await?;
+                let response = sender.send_request(request(Version::HTTP_11)).await?;
                 heard.head();
                 Ok(response)
             }
-            Self::Shared { sender, .. } => sender.send_request(request).await,
+            Self::Shared { sender, .. } => sender.send_request(request(Version::HTTP_2)).await,
         }
     }
 

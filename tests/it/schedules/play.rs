@@ -110,6 +110,8 @@ async fn request(world: Arc<World>, book: Shuttles, id: Id) {
             Some(after) => world.until(request.at + after, 0).await,
             None => std::future::pending().await,
         }
+        // Before it lets go of what it waits for.
+        world.note(Event::HungUp(id));
     };
     let answered = async {
         let (answer, larger) = ride(&world, &book, id, seat).await;
@@ -129,13 +131,9 @@ async fn request(world: Arc<World>, book: Shuttles, id: Id) {
             () = hangs_up => None,
         }
     };
-    match larger {
-        None => world.note(Event::HungUp(id)),
-        Some(None) => {}
-        Some(Some((larger, streams))) => {
-            sleep(streams).await;
-            drop(larger);
-        }
+    if let Some((larger, streams)) = larger.flatten() {
+        sleep(streams).await;
+        drop(larger);
     }
 }
 

@@ -92,10 +92,7 @@ impl Fetch for Trip {
     }
 
     fn recalled(&self) -> Option<News> {
-        let held = self
-            .world
-            .holds
-            .held(&step_of(self.place()), Instant::now());
+        let held = self.world.holds.held(&step_of(self.place()));
         let (number, until) = held?;
         let news = News::Held(number, self.world.ms(until));
         self.world.note(Event::Denied(self.cause, news));

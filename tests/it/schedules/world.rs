@@ -102,7 +102,7 @@ impl World {
 
     /// What holds the place right now.
     pub(super) fn held(&self, place: usize) -> Option<Answer> {
-        let (number, until) = self.holds.held(&step_of(place), Instant::now())?;
+        let (number, until) = self.holds.held(&step_of(place))?;
         Some(Answer::AtTheDoor(number, self.ms(until)))
     }
 
