@@ -21,6 +21,8 @@ pub(super) const POLLERS: u64 = 64;
 pub(super) enum Work {
     /// A hit's answer from hyper alone.
     Bare,
+    /// A live step's, forwarded by hyper alone.
+    Relay,
     /// A stored step, with these headers.
     Hit(Head),
     /// A live step, each time another one; the upstream's connection is kept.
@@ -36,6 +38,7 @@ impl Work {
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Bare => "bare",
+            Self::Relay => "relay",
             Self::Hit(Head::Bare) => "hit",
             Self::Hit(Head::Sdk) => "hit-sdk",
             Self::Forward => "forward",
@@ -49,7 +52,7 @@ impl Work {
         match self {
             // Rounds: each lasts a coalesce window.
             Self::Join => [10, 50],
-            Self::Bare | Self::Hit(_) | Self::Forward | Self::Verdict => [500, 2500],
+            Self::Bare | Self::Relay | Self::Hit(_) | Self::Forward | Self::Verdict => [500, 2500],
         }
     }
 
@@ -57,7 +60,7 @@ impl Work {
     pub(super) fn requests(self) -> u64 {
         match self {
             Self::Join => POLLERS,
-            Self::Bare | Self::Hit(_) | Self::Forward | Self::Verdict => 1,
+            Self::Bare | Self::Relay | Self::Hit(_) | Self::Forward | Self::Verdict => 1,
         }
     }
 }
@@ -95,6 +98,18 @@ impl Bench<'_> {
                 hit(address, "step_1", Head::Bare, times).await?;
                 server.end().await?;
             }
+            Work::Relay => {
+                let (mut origin, upstream) = self.origin().await?;
+                let mut command = callgrind::under(self.own, &out)?;
+                let address = free_address()?;
+                command.args(["relay", "--listen", &address.to_string()]);
+                command.args(["--upstream", &upstream.to_string()]);
+                let mut server = Server::start(command, log)?;
+                server.taking(address).await?;
+                forward(address, "", times).await?;
+                server.end().await?;
+                origin.end().await?;
+            }
             Work::Hit(_) | Work::Forward | Work::Join => {
                 self.count_gateway(work, times, &out, log).await?;
             }
@@ -109,12 +124,7 @@ impl Bench<'_> {
         out: &Path,
         log: PathBuf,
     ) -> Result<(), Failure> {
-        let upstream = free_address()?;
-        let mut command = Command::new(self.own);
-        command.args(["origin", "--listen", &upstream.to_string()]);
-        let mut origin = Server::start(command, self.folder.join("origin.log"))?;
-        origin.taking(upstream).await?;
-
+        let (mut origin, upstream) = self.origin().await?;
         let config = self.folder.join("stepgate.toml");
         std::fs::write(&config, configuration(upstream))?;
         let mut command = callgrind::under(self.stepgate, out)?;
@@ -137,12 +147,23 @@ impl Bench<'_> {
                 drop(line);
                 hit(address, &id, head, times).await?;
             }
-            Work::Forward => forward(address, times).await?,
+            Work::Forward => forward(address, "detail=not_final", times).await?,
             Work::Join => join(address, times).await?,
-            Work::Bare | Work::Verdict => return Err("no gateway has a part in it".into()),
+            Work::Bare | Work::Relay | Work::Verdict => {
+                return Err("no gateway has a part in it".into());
+            }
         }
         gateway.end().await?;
         origin.end().await
+    }
+
+    async fn origin(&self) -> Result<(Server, SocketAddr), Failure> {
+        let address = free_address()?;
+        let mut command = Command::new(self.own);
+        command.args(["origin", "--listen", &address.to_string()]);
+        let mut origin = Server::start(command, self.folder.join("origin.log"))?;
+        origin.taking(address).await?;
+        Ok((origin, address))
     }
 }
 
@@ -183,13 +204,13 @@ async fn hit(address: SocketAddr, id: &str, head: Head, times: u64) -> Result<()
     Ok(())
 }
 
-async fn forward(address: SocketAddr, times: u64) -> Result<(), Failure> {
+async fn forward(address: SocketAddr, said: &str, times: u64) -> Result<(), Failure> {
     let mut line = Line::connect(address).await?;
     for number in 0..times {
         // All as long as each other.
         let id = format!("live-{SIZE}-0-{number:06}");
         line.ask(&path(&id), Head::Bare).await?;
-        expect(&mut line, "detail=not_final", &body(&id, "in_progress")).await?;
+        expect(&mut line, said, &body(&id, "in_progress")).await?;
     }
     Ok(())
 }
