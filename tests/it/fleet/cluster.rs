@@ -1,0 +1,128 @@
+//! Three servers that share the slots: threads are spread over them, head and stream are on one.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::{
+    BACK, assert_serves, assert_shares, elsewhere, is_fetched, is_own, is_shared, is_up, purge,
+    reached, spread, tier_at,
+};
+use crate::support::redis::Cluster;
+use crate::support::{Gateway, Origin, STEP, step_json};
+
+const THREADS: usize = 24;
+
+async fn pair(origin: &Origin, cluster: &Cluster) -> (Gateway, Gateway) {
+    let toml = tier_at(&cluster.urls());
+    let (a, b) = (
+        Gateway::start(origin, &toml).await,
+        Gateway::start(origin, &toml).await,
+    );
+    is_up(&a).await;
+    is_up(&b).await;
+    (a, b)
+}
+
+fn threads(name: &str) -> Vec<String> {
+    (0..THREADS).map(|nth| format!("{name}_{nth}")).collect()
+}
+
+/// Steps of many threads, so that every node has some.
+async fn assert_serves_many(gateway: &Gateway, name: &str) {
+    for thread in threads(name) {
+        let right = step_json(&thread, "run_1", "step_1", "completed");
+        let answer = gateway.get(&elsewhere(&thread)).await;
+        assert_eq!((answer.status, &answer.body), (200, &right), "{thread}");
+    }
+}
+
+#[tokio::test]
+async fn a_fleet_on_a_cluster_shares_steps_of_every_node() {
+    let (origin, cluster) = (Origin::start().await, Cluster::start().await);
+    let (a, b) = pair(&origin, &cluster).await;
+    let paths: Vec<String> = threads("spread").iter().map(|t| elsewhere(t)).collect();
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    spread(&a, &paths).await;
+    for node in &cluster.nodes {
+        assert!(!node.threads().await.is_empty(), "a node has none");
+    }
+    for path in &paths {
+        let shared = b.get(path).await;
+        assert!(is_shared(&shared), "{path}: {}", shared.cache_status());
+    }
+    assert_eq!(origin.count(), THREADS);
+}
+
+#[tokio::test]
+async fn a_purge_on_a_cluster_reaches_every_gateway() {
+    let (origin, cluster) = (Origin::start().await, Cluster::start().await);
+    let (a, b) = pair(&origin, &cluster).await;
+    let other = elsewhere("thread_2");
+    for below in [
+        "run-step/thread_1/run_1/step_1",
+        "run-step/thread_1/run_1",
+        "run-step/thread_1",
+        "run-step",
+    ] {
+        origin.status("completed");
+        spread(&a, &[STEP, &other]).await;
+        for path in [STEP, &other] {
+            assert!(is_shared(&b.get(path).await), "{below}: {path}");
+        }
+        purge(&a, below).await;
+        origin.status("failed");
+        reached().await;
+        let new = Gateway::start(&origin, &tier_at(&cluster.urls())).await;
+        is_up(&new).await;
+        for gateway in [&new, &b] {
+            let answer = gateway.get(STEP).await;
+            assert!(!is_own(&answer), "{below}");
+            assert_eq!(answer.json()["status"], "failed", "{below}");
+        }
+        assert_eq!(is_own(&b.get(&other).await), below != "run-step", "{below}");
+        purge(&a, "run-step").await;
+        reached().await;
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_stops_or_dies_costs_no_answer() {
+    let (origin, mut cluster) = (Origin::start().await, Cluster::start().await);
+    let (a, b) = pair(&origin, &cluster).await;
+    for nth in 0..3 {
+        cluster.nodes[nth].stop().await;
+        let start = Instant::now();
+        assert_serves_many(&a, &format!("stopped_{nth}")).await;
+        assert_serves_many(&b, &format!("stopped_too_{nth}")).await;
+        purge(&a, &format!("run-step/stopped_{nth}_1")).await;
+        assert_serves(&a, &format!("meanwhile_{nth}")).await;
+        // No more than a few budgets, however many threads that node has.
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(15), "{took:?}");
+        cluster.nodes[nth].go_on().await;
+        cluster.is_whole().await;
+        is_up(&a).await;
+        is_up(&b).await;
+        assert_shares(&origin, &a, &b, &format!("gone_on_{nth}")).await;
+    }
+    cluster.nodes[2].kill();
+    assert_serves_many(&a, "killed").await;
+    assert_serves_many(&b, "killed_too").await;
+}
+
+/// It is one of three that is named first, and it is not there.
+#[tokio::test]
+async fn a_gateway_finds_a_cluster_by_any_of_its_nodes() {
+    let (origin, mut cluster) = (Origin::start().await, Cluster::start().await);
+    let (a, _b) = pair(&origin, &cluster).await;
+    assert_serves(&a, "before").await;
+    cluster.nodes[0].kill();
+    let start = Instant::now();
+    let new = Gateway::start(&origin, &tier_at(&cluster.urls())).await;
+    assert_serves_many(&new, "new").await;
+    let took = start.elapsed();
+    assert!(took < BACK, "{took:?}");
+    sleep(Duration::from_millis(100)).await;
+    assert!(is_fetched(&new.get(&elsewhere("alone")).await));
+}

@@ -1,0 +1,194 @@
+//! A purge while something is under way: a fetch, a write to the tier, a read from it (catalogue 41a).
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::{
+    Fleet, REACHED, counted, elsewhere, is_fetched, is_shared, is_up, purge, reached, spread, tier,
+};
+use crate::support::redis::Proxy;
+use crate::support::{Act, Gate, Gateway, STEP, body};
+
+/// What a moment is here: many times a round trip, and within every budget and lease.
+const MOMENT: Duration = Duration::from_millis(200);
+
+/// A gateway whose way to Redis can be slowed and held.
+async fn behind(fleet: &Fleet, proxy: &Proxy) -> Gateway {
+    let gateway = Gateway::start(&fleet.origin, &tier(&proxy.url())).await;
+    is_up(&gateway).await;
+    gateway
+}
+
+#[tokio::test]
+async fn a_write_that_was_under_way_is_refused() {
+    let fleet = Fleet::start().await;
+    let proxy = Proxy::start(fleet.redis.port()).await;
+    let (a, b) = (behind(&fleet, &proxy).await, fleet.gateway().await);
+    let gate = Gate::closed();
+    fleet
+        .origin
+        .next(vec![Act::Wait(gate.clone()), Act::Default]);
+    let mut asked = a.question(STEP, &[]).await;
+    fleet.origin.arrived(1).await;
+    // It has its token by now; what it writes is kept on its way.
+    proxy.hold();
+    gate.open();
+    assert!(asked.answer().await.is_stored());
+    sleep(MOMENT).await;
+    purge(&b, "run-step/thread_1").await;
+    fleet.origin.status("failed");
+    proxy.let_go();
+    sleep(MOMENT).await;
+    assert_eq!(fleet.redis.stored().await, [], "written after the purge");
+    for gateway in [&b, &fleet.gateway().await] {
+        assert_eq!(gateway.get(STEP).await.body, body("failed"));
+    }
+    assert_eq!(counted(&a, "refused").await, 1.0);
+    reached().await;
+    assert_eq!(a.get(STEP).await.body, body("failed"));
+}
+
+/// Under its old name, which nobody uses any more.
+#[tokio::test]
+async fn a_write_under_way_is_not_found_after_a_purge_of_everything() {
+    let fleet = Fleet::start().await;
+    let proxy = Proxy::start(fleet.redis.port()).await;
+    let (a, b) = (behind(&fleet, &proxy).await, fleet.gateway().await);
+    let gate = Gate::closed();
+    fleet
+        .origin
+        .next(vec![Act::Wait(gate.clone()), Act::Default]);
+    let mut asked = a.question(STEP, &[]).await;
+    fleet.origin.arrived(1).await;
+    proxy.hold();
+    gate.open();
+    assert!(asked.answer().await.is_stored());
+    sleep(MOMENT).await;
+    purge(&b, "run-step").await;
+    fleet.origin.status("failed");
+    proxy.let_go();
+    sleep(MOMENT).await;
+    for gateway in [&b, &fleet.gateway().await] {
+        assert_eq!(gateway.get(STEP).await.body, body("failed"));
+    }
+    reached().await;
+    assert_eq!(a.get(STEP).await.body, body("failed"));
+}
+
+#[tokio::test]
+async fn a_fetch_that_departed_before_a_purge_elsewhere_is_written_nowhere() {
+    for below in ["run-step", "run-step/thread_1"] {
+        let fleet = Fleet::start().await;
+        let (a, b) = fleet.pair().await;
+        let gate = Gate::closed();
+        fleet
+            .origin
+            .next(vec![Act::Wait(gate.clone()), Act::Default]);
+        let mut asked = a.question(STEP, &[]).await;
+        fleet.origin.arrived(1).await;
+        purge(&b, below).await;
+        reached().await;
+        gate.open();
+        let answer = asked.answer().await;
+        assert_eq!(answer.body, body("completed"), "{below}: it asked before");
+        assert!(!answer.is_stored(), "{below}: {}", answer.cache_status());
+        sleep(MOMENT).await;
+        assert_eq!(fleet.redis.stored().await, [], "{below}");
+        fleet.origin.status("failed");
+        for gateway in [&a, &b] {
+            assert_eq!(gateway.get(STEP).await.body, body("failed"), "{below}");
+        }
+    }
+}
+
+/// Landed before its gateway has heard of the purge: the tier refuses it all the same.
+#[tokio::test]
+async fn a_fetch_that_lands_right_after_a_purge_elsewhere_is_refused_by_the_tier() {
+    let fleet = Fleet::start().await;
+    let (a, b) = fleet.pair().await;
+    for nth in 0..10 {
+        let path = elsewhere(&format!("landing_{nth}"));
+        let gate = Gate::closed();
+        fleet.origin.status("completed");
+        fleet
+            .origin
+            .next(vec![Act::Wait(gate.clone()), Act::Step("completed")]);
+        let count = fleet.origin.count();
+        let mut asked = a.question(&path, &[]).await;
+        fleet.origin.arrived(count + 1).await;
+        purge(&b, &format!("run-step/landing_{nth}")).await;
+        gate.open();
+        assert_eq!(asked.answer().await.status, 200);
+        sleep(MOMENT / 4).await;
+        fleet.origin.status("failed");
+        let answer = b.get(&path).await;
+        assert_eq!(
+            answer.json()["status"],
+            "failed",
+            "{}",
+            answer.cache_status()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_was_under_way_is_served_to_nobody_who_comes_after() {
+    let fleet = Fleet::start().await;
+    let proxy = Proxy::start(fleet.redis.port()).await;
+    let (a, b) = (fleet.gateway().await, behind(&fleet, &proxy).await);
+    spread(&a, &[STEP]).await;
+    fleet.origin.status("failed");
+    proxy.delay(2 * MOMENT);
+    let mut before = b.question(STEP, &[]).await;
+    sleep(MOMENT).await;
+    // Its wall stands before anything goes to Redis.
+    let purged = purge(&b, "run-step/thread_1");
+    let after = async {
+        sleep(MOMENT / 2).await;
+        b.get(STEP).await
+    };
+    let (_, after) = tokio::join!(purged, after);
+    assert_eq!(after.body, body("failed"), "{}", after.cache_status());
+    assert_eq!(before.answer().await.status, 200);
+    proxy.delay(Duration::ZERO);
+    assert_eq!(b.get(STEP).await.body, body("failed"), "kept from before");
+}
+
+#[tokio::test]
+async fn a_read_under_way_while_another_purges_is_kept_no_longer_than_a_second() {
+    let fleet = Fleet::start().await;
+    let proxy = Proxy::start(fleet.redis.port()).await;
+    let (a, b) = (fleet.gateway().await, behind(&fleet, &proxy).await);
+    spread(&a, &[STEP]).await;
+    proxy.delay(MOMENT);
+    let mut before = b.question(STEP, &[]).await;
+    sleep(MOMENT / 2).await;
+    purge(&a, "run-step/thread_1").await;
+    fleet.origin.status("failed");
+    assert_eq!(before.answer().await.status, 200);
+    // Whatever came of that answer.
+    sleep(REACHED).await;
+    let after = b.get(STEP).await;
+    assert_eq!(after.body, body("failed"), "{}", after.cache_status());
+}
+
+/// Only steps of what was purged are fetched again, not what happened to be under way beside it.
+#[tokio::test]
+async fn a_write_of_another_thread_is_not_refused() {
+    let fleet = Fleet::start().await;
+    let (a, b) = fleet.pair().await;
+    let gate = Gate::closed();
+    let other = elsewhere("thread_2");
+    fleet
+        .origin
+        .next(vec![Act::Wait(gate.clone()), Act::Default]);
+    let mut asked = a.question(&other, &[]).await;
+    fleet.origin.arrived(1).await;
+    purge(&b, "run-step/thread_1").await;
+    gate.open();
+    assert!(asked.answer().await.is_stored());
+    super::has_written(&a, 1).await;
+    let shared = b.get(&other).await;
+    assert!(is_shared(&shared) && !is_fetched(&shared));
+}
