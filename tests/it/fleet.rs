@@ -141,11 +141,11 @@ async fn lookups(gateway: &Gateway) -> f64 {
 }
 
 /// Waits until it has written so much in all: that comes behind the answer.
-async fn has_written(gateway: &Gateway, entries: usize) {
+async fn has_written(gateway: &Gateway, entries: f64) {
     let start = Instant::now();
     loop {
         let stored = counted(gateway, "stored").await;
-        if stored >= entries as f64 {
+        if stored >= entries {
             return;
         }
         let waited = start.elapsed();
@@ -161,8 +161,7 @@ async fn spread(gateway: &Gateway, paths: &[&str]) {
         let fetched = gateway.get(path).await;
         assert!(fetched.is_stored(), "{path}: {}", fetched.cache_status());
     }
-    let sum = before as usize + paths.len();
-    has_written(gateway, sum).await;
+    has_written(gateway, before + paths.len() as f64).await;
 }
 
 /// From the tier, and no fetch.

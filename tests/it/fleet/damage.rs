@@ -96,7 +96,7 @@ pub(super) async fn assert_no_byte_is_trusted(
     for id in &ids[1..] {
         assert!(a.get(&step(id)).await.is_stored(), "{id}");
     }
-    has_written(&a, length).await;
+    has_written(&a, length as f64).await;
     let mut link = fleet.redis.link().await;
     let all = fleet.redis.stored().await;
     assert_eq!(all.len(), length);
@@ -184,10 +184,10 @@ pub(super) async fn assert_nothing_is_believed_of_another_client(rest: &str) {
     let a = fleet.gateway_with(&rest).await;
     let clients = [BILLING_TOKEN, SUPPORT_TOKEN].map(|token| [("x-portkey-api-key", token)]);
     assert!(a.get_with(STEP, &clients[0]).await.is_stored());
-    has_written(&a, 1).await;
+    has_written(&a, 1.0).await;
     let before = fleet.redis.stored().await;
     assert!(a.get_with(STEP, &clients[1]).await.is_stored());
-    has_written(&a, 2).await;
+    has_written(&a, 2.0).await;
     let second = added(&before, &fleet.redis.stored().await);
     swap(&fleet.redis, &before[0], &second).await;
     let b = fleet.gateway_with(&rest).await;

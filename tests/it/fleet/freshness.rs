@@ -111,7 +111,7 @@ async fn a_fresh_final_answer_replaces_what_the_tier_has() {
     fleet.origin.status("failed");
     let fresh = b.get_with(STEP, &FRESH).await;
     assert_eq!(fresh.body, body("failed"));
-    has_written(&b, 1).await;
+    has_written(&b, 1.0).await;
     let c = fleet.gateway().await;
     let shared = c.get(STEP).await;
     assert!(is_shared(&shared), "{}", shared.cache_status());

@@ -12,7 +12,7 @@ async fn clients_with_headers_of_their_own_share_nothing_with_each_other() {
     let billing = [("x-portkey-api-key", BILLING_TOKEN)];
     let support = [("x-portkey-api-key", SUPPORT_TOKEN)];
     assert!(a.get_with(STEP, &billing).await.is_stored());
-    super::has_written(&a, 1).await;
+    super::has_written(&a, 1.0).await;
     fleet.origin.status("failed");
     let other = b.get_with(STEP, &support).await;
     assert!(is_fetched(&other), "{}", other.cache_status());
@@ -20,7 +20,7 @@ async fn clients_with_headers_of_their_own_share_nothing_with_each_other() {
     let same = b.get_with(STEP, &billing).await;
     assert!(is_shared(&same), "{}", same.cache_status());
     assert_eq!(same.body, body("completed"));
-    super::has_written(&b, 1).await;
+    super::has_written(&b, 1.0).await;
     let fresh = fleet.gateway_with(TWO_CLIENTS).await;
     for (client, status) in [(billing, "completed"), (support, "failed")] {
         let shared = fresh.get_with(STEP, &client).await;
@@ -42,7 +42,7 @@ async fn another_upstream_is_another_partition() {
     let fetched = b.get(STEP).await;
     assert!(is_fetched(&fetched), "{}", fetched.cache_status());
     assert_eq!(fetched.body, body("failed"));
-    super::has_written(&b, 1).await;
+    super::has_written(&b, 1.0).await;
     let c = fleet.gateway().await;
     assert_eq!(c.get(STEP).await.body, body("completed"), "of its own");
 }
@@ -70,7 +70,7 @@ async fn another_prefix_is_another_fleet() {
     let b = Gateway::start(&fleet.origin, &toml).await;
     is_up(&b).await;
     assert!(is_fetched(&b.get(STEP).await), "one prefix, one account");
-    super::has_written(&b, 1).await;
+    super::has_written(&b, 1.0).await;
     super::purge(&b, "run-step").await;
     super::reached().await;
     assert!(is_shared(&fleet.gateway().await.get(STEP).await));
@@ -103,7 +103,7 @@ async fn variants_of_a_step_are_kept_apart() {
     let shared = b.get(&one).await;
     assert!(is_shared(&shared), "{}", shared.cache_status());
     assert_eq!(shared.body, body("completed"));
-    super::has_written(&b, 2).await;
+    super::has_written(&b, 2.0).await;
     let c = fleet.gateway().await;
     for (path, status) in [(STEP, "failed"), (&*one, "completed"), (&two, "failed")] {
         let shared = c.get(path).await;

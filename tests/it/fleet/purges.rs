@@ -49,7 +49,7 @@ async fn what_is_purged_on_one_is_served_by_no_other_within_a_second() {
                 assert!(is_own(&answer), "{below}: {path} was not meant");
             }
         }
-        has_written(&b, covered).await;
+        has_written(&b, covered as f64).await;
         for path in &paths[..covered] {
             // What was fetched since is shared; it is the new one.
             let answer = idle.get(path).await;

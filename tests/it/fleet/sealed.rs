@@ -209,7 +209,7 @@ async fn a_sealed_entry_from_before_a_purge_of_everything_is_not_believed_after_
     purge(&a, "run-step").await;
     fleet.origin.status("failed");
     spread(&a, &[&path()]).await;
-    let new = added(&[old.clone()], &fleet.redis.stored().await);
+    let new = added(std::slice::from_ref(&old), &fleet.redis.stored().await);
     assert_ne!(new.key, old.key, "names are new");
     fleet.redis.plant(&new, &old.value).await;
     let answer = fleet.gateway_with(&key.line()).await.get(&path()).await;
@@ -225,7 +225,7 @@ async fn what_is_sealed_twice_looks_different() {
     spread(&a, &[&path()]).await;
     let first = fleet.redis.stored().await.remove(0);
     a.get_with(&path(), &[("Cache-Control", "no-cache")]).await;
-    has_written(&a, 2).await;
+    has_written(&a, 2.0).await;
     let second = fleet.redis.stored().await.remove(0);
     assert_eq!((&first.key, &first.field), (&second.key, &second.field));
     let same = first

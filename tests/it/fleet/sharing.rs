@@ -19,7 +19,7 @@ async fn a_step_fetched_through_one_gateway_is_a_shared_hit_on_the_other() {
     let (a, b) = fleet.pair().await;
     let fetched = a.get(STEP).await;
     assert!(fetched.is_stored(), "{}", fetched.cache_status());
-    has_written(&a, 1).await;
+    has_written(&a, 1.0).await;
     sleep(Duration::from_millis(2_100)).await;
     let before = a.get(STEP).await;
     assert!(is_own(&before) && age(&before) >= 2, "{:?}", before.headers);

@@ -188,7 +188,7 @@ async fn a_write_of_another_thread_is_not_refused() {
     purge(&b, "run-step/thread_1").await;
     gate.open();
     assert!(asked.answer().await.is_stored());
-    super::has_written(&a, 1).await;
+    super::has_written(&a, 1.0).await;
     let shared = b.get(&other).await;
     assert!(is_shared(&shared) && !is_fetched(&shared));
 }
