@@ -11,7 +11,7 @@ use super::{
 };
 use crate::support::raw::head;
 use crate::support::redis::{Proxy, Redis};
-use crate::support::{Gateway, Raw, STEP, body, within};
+use crate::support::{Gateway, Raw, STEP, text, within};
 
 /// What the stream is capped at.
 const CAP: usize = 10_000;
@@ -57,7 +57,7 @@ impl Pair {
             let answer = self.b.get(STEP).await;
             assert_eq!(answer.status, 200);
             if up {
-                assert_eq!(answer.body, body("failed"), "{}", answer.cache_status());
+                assert_eq!(answer.text(), text("failed"), "{}", answer.cache_status());
                 return;
             }
             // From before it was cut off, or fetched since: never from a tier it does not know.
@@ -97,8 +97,9 @@ async fn a_gateway_whose_connection_is_silent_does_not_use_the_tier_for_longer_t
     pair.proxy.hold();
     purge(&pair.a, "run-step").await;
     pair.fleet.origin.status("failed");
-    assert_eq!(pair.a.get(STEP).await.body, body("failed"));
+    assert_eq!(pair.a.get(STEP).await.text(), text("failed"));
     is_resting(&pair.b).await;
+    pair.fleet.origin.status("completed");
     assert_serves(&pair.b, "silent").await;
     pair.proxy.let_go();
     pair.joins_and_knows().await;
@@ -111,16 +112,16 @@ async fn what_a_gateway_purges_while_cut_off_is_purged_everywhere_when_it_is_bac
     pair.cut_off().await;
     purge(&pair.b, "run-step/thread_1").await;
     pair.fleet.origin.status("failed");
-    assert_eq!(pair.b.get(STEP).await.body, body("failed"));
+    assert_eq!(pair.b.get(STEP).await.text(), text("failed"));
     pair.proxy.open();
     is_up(&pair.b).await;
     let start = Instant::now();
-    while pair.a.get(STEP).await.body != body("failed") {
+    while pair.a.get(STEP).await.text() != text("failed") {
         assert!(start.elapsed() < BACK, "never told");
         sleep(Duration::from_millis(20)).await;
     }
     let new = pair.fleet.gateway().await.get(STEP).await;
-    assert_eq!(new.body, body("failed"), "{}", new.cache_status());
+    assert_eq!(new.text(), text("failed"), "{}", new.cache_status());
 }
 
 /// What the stream has lost may have been anything: memory starts anew.
@@ -196,7 +197,7 @@ async fn a_server_that_forgot_the_last_purges_takes_none_of_them_back() {
     super::reached().await;
     for gateway in [&pair.a, &pair.b, &pair.fleet.gateway().await] {
         let answer = gateway.get(STEP).await;
-        assert_eq!(answer.body, body("failed"), "{}", answer.cache_status());
+        assert_eq!(answer.text(), text("failed"), "{}", answer.cache_status());
     }
 }
 

@@ -6,12 +6,12 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    BACK, Fleet, assert_serves, assert_shares, elsewhere, has_written, is_fetched, is_resting,
-    is_shared, is_up, process_is, spread, tier,
+    BACK, Fleet, assert_serves, assert_shares, completed, elsewhere, has_written, is_fetched,
+    is_resting, is_shared, is_up, process_is, spread, tier,
 };
 use crate::support::gateway::{BILLING_TOKEN, SUPPORT_TOKEN, TWO_CLIENTS};
 use crate::support::redis::{Redis, Stored, call};
-use crate::support::{Gateway, Process, STEP, body, step, step_json};
+use crate::support::{Gateway, Process, STEP, body, step, text};
 
 /// What must not be believed, made of what should be.
 type Damage = fn(&[u8]) -> Vec<u8>;
@@ -43,8 +43,8 @@ async fn assert_all_missed(fleet: &Fleet, rest: &str, ids: &[String], what: &str
     for id in ids {
         let before = fleet.origin.count();
         let answer = gateway.get(&step(id)).await;
-        let right = step_json("thread_1", "run_1", id, "completed");
-        assert_eq!((answer.status, &answer.body), (200, &right), "{what}: {id}");
+        let right = completed("thread_1", id);
+        assert_eq!((answer.status, answer.text()), (200, right), "{what}: {id}");
         assert!(!answer.is_hit(), "{what}: {id}: {}", answer.cache_status());
         assert_eq!(fleet.origin.count(), before + 1, "{what}: {id}");
     }
@@ -218,7 +218,7 @@ async fn a_value_of_a_hundred_megabytes_is_not_even_read() {
     let start = Instant::now();
     let answer = process.get(STEP, &[]).await;
     let took = start.elapsed();
-    assert_eq!(answer.body, body("completed"));
+    assert_eq!(answer.text(), text("completed"));
     assert!(is_fetched(&answer), "{}", answer.cache_status());
     let grown = process.memory("VmHWM:").saturating_sub(memory);
     assert!(grown < 16 * MIB, "{} KiB more", grown >> 10);
@@ -266,7 +266,7 @@ async fn a_token_that_is_junk_lets_nothing_wrong_in() {
         let words: [&[u8]; 4] = [b"HSET", &thread, b"g", token];
         fleet.redis.call::<i64>(&words).await;
         let b = fleet.gateway().await;
-        assert_eq!(b.get(STEP).await.body, body("completed"));
+        assert_eq!(b.get(STEP).await.text(), text("completed"));
         assert_serves(&b, "junk_token").await;
         is_up(&b).await;
     }
@@ -280,7 +280,7 @@ async fn after_a_flush_of_everything_steps_are_served_and_shared_again() {
     for nth in 0..3 {
         assert_eq!(fleet.redis.cli(&["FLUSHALL"]).await.trim(), "OK");
         for gateway in [&a, &b] {
-            assert_eq!(gateway.get(STEP).await.body, body("completed"));
+            assert_eq!(gateway.get(STEP).await.text(), text("completed"));
             assert_serves(gateway, &format!("flushed_{nth}")).await;
         }
         assert_shares(&fleet.origin, &a, &b, &format!("flushed_{nth}")).await;
@@ -299,7 +299,7 @@ async fn without_head_or_stream_steps_are_served_and_purges_go_on() {
         let key = fleet.redis.log(what).await;
         fleet.redis.call::<i64>(&[b"DEL", &key]).await;
         for gateway in [&a, &b] {
-            assert_eq!(gateway.get(STEP).await.body, body("completed"), "{what}");
+            assert_eq!(gateway.get(STEP).await.text(), text("completed"), "{what}");
             assert_serves(gateway, what).await;
         }
         // Purges after that must not be lost, whoever has noticed what.
@@ -330,7 +330,7 @@ async fn head_or_stream_of_another_type_costs_no_answer() {
             assert_serves(gateway, what).await;
         }
         fleet.origin.status("failed");
-        assert_eq!(a.get(STEP).await.body, body("failed"), "{what}");
+        assert_eq!(a.get(STEP).await.text(), text("failed"), "{what}");
         fleet.origin.status("completed");
         fleet.redis.call::<i64>(&[b"DEL", &key]).await;
         is_up(&a).await;
@@ -363,7 +363,7 @@ async fn a_head_or_a_message_of_junk_costs_no_answer() {
         fleet.redis.call::<i64>(&words).await;
         sleep(Duration::from_millis(600)).await;
         for gateway in [&a, &b] {
-            assert_eq!(gateway.get(STEP).await.body, body("completed"), "{nth}");
+            assert_eq!(gateway.get(STEP).await.text(), text("completed"), "{nth}");
             assert_serves(gateway, &format!("junk_{nth}")).await;
         }
         let name = format!("junk_{nth}");

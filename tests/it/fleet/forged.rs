@@ -8,7 +8,7 @@ use twox_hash::XxHash3_128;
 
 use super::{Fleet, age, is_fetched, is_shared, spread, ttl};
 use crate::support::redis::Stored;
-use crate::support::{STEP, body};
+use crate::support::{STEP, text};
 
 const CHECKSUM: usize = 16;
 
@@ -115,7 +115,7 @@ async fn no_body_is_believed_that_would_not_be_stored_had_it_come_from_upstream(
         fleet.redis.plant(&genuine, &forged.signed(&genuine)).await;
         let answer = fleet.gateway().await.get(STEP).await;
         assert!(is_fetched(&answer), "{by}: {}", answer.cache_status());
-        assert_eq!(answer.body, body("completed"), "{by}");
+        assert_eq!(answer.text(), text("completed"), "{by}");
     }
 }
 
@@ -154,8 +154,8 @@ async fn no_time_of_an_entry_makes_it_live_longer_or_be_younger_than_it_may() {
             let answer = gateway.get(STEP).await;
             let what = format!("{stored_at} {expires_at}: {}", answer.cache_status());
             assert_eq!(
-                (answer.status, &answer.body),
-                (200, &body("completed")),
+                (answer.status, answer.text()),
+                (200, text("completed")),
                 "{what}"
             );
             if answer.is_hit() {

@@ -2,7 +2,7 @@
 
 use super::{Fleet, is_fetched, is_shared, is_up, spread, tier};
 use crate::support::gateway::{BILLING_TOKEN, SUPPORT_TOKEN, TWO_CLIENTS};
-use crate::support::{Gateway, Origin, STEP, body};
+use crate::support::{Gateway, Origin, STEP, text};
 
 #[tokio::test]
 async fn clients_with_headers_of_their_own_share_nothing_with_each_other() {
@@ -16,16 +16,16 @@ async fn clients_with_headers_of_their_own_share_nothing_with_each_other() {
     fleet.origin.status("failed");
     let other = b.get_with(STEP, &support).await;
     assert!(is_fetched(&other), "{}", other.cache_status());
-    assert_eq!(other.body, body("failed"));
+    assert_eq!(other.text(), text("failed"));
     let same = b.get_with(STEP, &billing).await;
     assert!(is_shared(&same), "{}", same.cache_status());
-    assert_eq!(same.body, body("completed"));
+    assert_eq!(same.text(), text("completed"));
     super::has_written(&b, 1.0).await;
     let fresh = fleet.gateway_with(TWO_CLIENTS).await;
     for (client, status) in [(billing, "completed"), (support, "failed")] {
         let shared = fresh.get_with(STEP, &client).await;
         assert!(is_shared(&shared), "{status}: {}", shared.cache_status());
-        assert_eq!(shared.body, body(status));
+        assert_eq!(shared.text(), text(status));
     }
     assert_eq!(fleet.origin.count(), 2);
 }
@@ -41,10 +41,10 @@ async fn another_upstream_is_another_partition() {
     is_up(&b).await;
     let fetched = b.get(STEP).await;
     assert!(is_fetched(&fetched), "{}", fetched.cache_status());
-    assert_eq!(fetched.body, body("failed"));
+    assert_eq!(fetched.text(), text("failed"));
     super::has_written(&b, 1.0).await;
     let c = fleet.gateway().await;
-    assert_eq!(c.get(STEP).await.body, body("completed"), "of its own");
+    assert_eq!(c.get(STEP).await.text(), text("completed"), "of its own");
 }
 
 #[tokio::test]
@@ -98,17 +98,17 @@ async fn variants_of_a_step_are_kept_apart() {
     for path in [STEP, &two] {
         let fetched = b.get(path).await;
         assert!(is_fetched(&fetched), "{path}: {}", fetched.cache_status());
-        assert_eq!(fetched.body, body("failed"), "{path}");
+        assert_eq!(fetched.text(), text("failed"), "{path}");
     }
     let shared = b.get(&one).await;
     assert!(is_shared(&shared), "{}", shared.cache_status());
-    assert_eq!(shared.body, body("completed"));
+    assert_eq!(shared.text(), text("completed"));
     super::has_written(&b, 2.0).await;
     let c = fleet.gateway().await;
     for (path, status) in [(STEP, "failed"), (&*one, "completed"), (&two, "failed")] {
         let shared = c.get(path).await;
         assert!(is_shared(&shared), "{path}: {}", shared.cache_status());
-        assert_eq!(shared.body, body(status), "{path}");
+        assert_eq!(shared.text(), text(status), "{path}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{Fleet, elsewhere, has_written, is_fetched, is_own, is_shared, purge, reached, spread};
-use crate::support::{STEP, body, step};
+use crate::support::{STEP, step, text};
 
 #[tokio::test]
 async fn what_is_purged_on_one_is_served_by_no_other_within_a_second() {
@@ -80,9 +80,9 @@ async fn a_gateway_that_never_had_it_does_not_get_it_from_the_tier_after_a_purge
         fleet.origin.status("failed");
         let answer = b.get(STEP).await;
         assert!(is_fetched(&answer), "{below}: {}", answer.cache_status());
-        assert_eq!(answer.body, body("failed"), "{below}");
+        assert_eq!(answer.text(), text("failed"), "{below}");
         let new = fleet.gateway().await.get(STEP).await;
-        assert_eq!(new.body, body("failed"), "{below}");
+        assert_eq!(new.text(), text("failed"), "{below}");
     }
 }
 
@@ -96,7 +96,7 @@ async fn who_purges_is_not_needed_to_have_it() {
     purge(&b, "run-step/thread_1").await;
     reached().await;
     fleet.origin.status("failed");
-    assert_eq!(a.get(STEP).await.body, body("failed"));
+    assert_eq!(a.get(STEP).await.text(), text("failed"));
 }
 
 #[tokio::test]
@@ -113,7 +113,7 @@ async fn after_a_purge_steps_are_shared_as_before() {
         spread(&a, &[STEP]).await;
         let shared = b.get(STEP).await;
         assert!(is_shared(&shared), "{below}: {}", shared.cache_status());
-        assert_eq!(shared.body, body("failed"), "{below}");
+        assert_eq!(shared.text(), text("failed"), "{below}");
         purge(&a, below).await;
         reached().await;
     }

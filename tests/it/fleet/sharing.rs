@@ -9,9 +9,7 @@ use super::{
     Fleet, PREFIX, age, counted, has_written, is_fetched, is_own, is_shared, lookups, process_is,
     spread, state, tier, ttl,
 };
-use crate::support::{
-    Act, Crowd, Gateway, Origin, Process, STEP, body, respond, step, text, within,
-};
+use crate::support::{Act, Crowd, Gateway, Origin, Process, STEP, respond, step, text, within};
 
 #[tokio::test]
 async fn a_step_fetched_through_one_gateway_is_a_shared_hit_on_the_other() {
@@ -26,7 +24,7 @@ async fn a_step_fetched_through_one_gateway_is_a_shared_hit_on_the_other() {
 
     let shared = b.get(STEP).await;
     assert!(is_shared(&shared), "{}", shared.cache_status());
-    assert_eq!((shared.status, &shared.body), (200, &body("completed")));
+    assert_eq!((shared.status, shared.text()), (200, text("completed")));
     let expected = format!("stepgate; hit; ttl={}; detail=shared", ttl(&shared));
     assert_eq!(shared.cache_status(), expected);
     assert!(shared.header("etag").is_some());
@@ -106,7 +104,7 @@ async fn a_new_gateway_answers_its_first_request_from_the_tier() {
     .await;
     let first = new.get(STEP).await;
     assert!(is_shared(&first), "{}", first.cache_status());
-    assert_eq!(first.body, body("completed"));
+    assert_eq!(first.text(), text("completed"));
     assert_eq!(fleet.origin.count(), 1);
 }
 

@@ -10,7 +10,7 @@ use super::{
     is_resting, is_shared, is_up, purge, reached, spread, state, tier, tier_at,
 };
 use crate::support::redis::{Proxy, Redis};
-use crate::support::{Gateway, Origin, STEP, body, step};
+use crate::support::{Gateway, Origin, STEP, step, text};
 
 /// What a busy machine may add to anything.
 const SLACK: Duration = Duration::from_millis(300);
@@ -189,11 +189,11 @@ async fn out_of_memory_nothing_more_is_stored_and_what_is_there_is_shared() {
     // A purge cannot be told to the others, yet holds here, and for the tier.
     purge(&a, "run-step/thread_1").await;
     fleet.origin.status("failed");
-    assert_eq!(a.get(STEP).await.body, body("failed"));
+    assert_eq!(a.get(STEP).await.text(), text("failed"));
     assert_eq!(fleet.redis.stored().await, []);
     fleet.redis.cli(&["CONFIG", "SET", "maxmemory", "0"]).await;
     let start = Instant::now();
-    while b.get(STEP).await.body != body("failed") {
+    while b.get(STEP).await.text() != text("failed") {
         assert!(start.elapsed() < BACK, "never told");
         sleep(Duration::from_millis(50)).await;
     }

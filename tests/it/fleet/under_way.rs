@@ -7,8 +7,9 @@ use tokio::time::sleep;
 use super::{
     Fleet, REACHED, counted, elsewhere, is_fetched, is_shared, is_up, purge, reached, spread, tier,
 };
+use crate::support::raw::head;
 use crate::support::redis::Proxy;
-use crate::support::{Act, Gate, Gateway, STEP, body};
+use crate::support::{Act, Gate, Gateway, STEP, step, text};
 
 /// What a moment is here: many times a round trip, and within every budget and lease.
 const MOMENT: Duration = Duration::from_millis(200);
@@ -42,11 +43,11 @@ async fn a_write_that_was_under_way_is_refused() {
     sleep(MOMENT).await;
     assert_eq!(fleet.redis.stored().await, [], "written after the purge");
     for gateway in [&b, &fleet.gateway().await] {
-        assert_eq!(gateway.get(STEP).await.body, body("failed"));
+        assert_eq!(gateway.get(STEP).await.text(), text("failed"));
     }
     assert_eq!(counted(&a, "refused").await, 1.0);
     reached().await;
-    assert_eq!(a.get(STEP).await.body, body("failed"));
+    assert_eq!(a.get(STEP).await.text(), text("failed"));
 }
 
 /// Under its old name, which nobody uses any more.
@@ -70,10 +71,10 @@ async fn a_write_under_way_is_not_found_after_a_purge_of_everything() {
     proxy.let_go();
     sleep(MOMENT).await;
     for gateway in [&b, &fleet.gateway().await] {
-        assert_eq!(gateway.get(STEP).await.body, body("failed"));
+        assert_eq!(gateway.get(STEP).await.text(), text("failed"));
     }
     reached().await;
-    assert_eq!(a.get(STEP).await.body, body("failed"));
+    assert_eq!(a.get(STEP).await.text(), text("failed"));
 }
 
 #[tokio::test]
@@ -91,13 +92,13 @@ async fn a_fetch_that_departed_before_a_purge_elsewhere_is_written_nowhere() {
         reached().await;
         gate.open();
         let answer = asked.answer().await;
-        assert_eq!(answer.body, body("completed"), "{below}: it asked before");
+        assert_eq!(answer.text(), text("completed"), "{below}: it asked before");
         assert!(!answer.is_stored(), "{below}: {}", answer.cache_status());
         sleep(MOMENT).await;
         assert_eq!(fleet.redis.stored().await, [], "{below}");
         fleet.origin.status("failed");
         for gateway in [&a, &b] {
-            assert_eq!(gateway.get(STEP).await.body, body("failed"), "{below}");
+            assert_eq!(gateway.get(STEP).await.text(), text("failed"), "{below}");
         }
     }
 }
@@ -149,10 +150,10 @@ async fn a_read_that_was_under_way_is_served_to_nobody_who_comes_after() {
         b.get(STEP).await
     };
     let (_, after) = tokio::join!(purged, after);
-    assert_eq!(after.body, body("failed"), "{}", after.cache_status());
+    assert_eq!(after.text(), text("failed"), "{}", after.cache_status());
     assert_eq!(before.answer().await.status, 200);
     proxy.delay(Duration::ZERO);
-    assert_eq!(b.get(STEP).await.body, body("failed"), "kept from before");
+    assert_eq!(b.get(STEP).await.text(), text("failed"), "kept from before");
 }
 
 #[tokio::test]
@@ -170,7 +171,7 @@ async fn a_read_under_way_while_another_purges_is_kept_no_longer_than_a_second()
     // Whatever came of that answer.
     sleep(REACHED).await;
     let after = b.get(STEP).await;
-    assert_eq!(after.body, body("failed"), "{}", after.cache_status());
+    assert_eq!(after.text(), text("failed"), "{}", after.cache_status());
 }
 
 /// Only steps of what was purged are fetched again, not what happened to be under way beside it.
@@ -191,4 +192,90 @@ async fn a_write_of_another_thread_is_not_refused() {
     super::has_written(&a, 1.0).await;
     let shared = b.get(&other).await;
     assert!(is_shared(&shared) && !is_fetched(&shared));
+}
+
+/// So many steps of one thread, to have one for every moment.
+fn many(name: &str) -> Vec<String> {
+    (0..40).map(|nth| step(&format!("{name}_{nth}"))).collect()
+}
+
+/// Between hearing of a purge and knowing what things are called since, nothing may be read under the
+/// old names: nobody would purge it any more. Two purges close together, the log read slowly, and reads
+/// at every moment of that.
+#[tokio::test]
+async fn nothing_is_read_under_names_that_a_purge_has_ended() {
+    let fleet = Fleet::start().await;
+    let proxy = Proxy::start(fleet.redis.port()).await;
+    let (a, b) = (fleet.gateway().await, behind(&fleet, &proxy).await);
+    proxy.delay(MOMENT);
+    for round in 0..6 {
+        fleet.origin.status("completed");
+        let paths = many(&format!("named_{round}"));
+        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+        spread(&a, &paths).await;
+        fleet.origin.status("failed");
+        let purges = async {
+            purge(&a, "run-step/thread_9").await;
+            sleep(MOMENT * 9 / 10).await;
+            purge(&a, "run-step").await;
+        };
+        let reads = async {
+            let mut asked = Vec::new();
+            for path in &paths {
+                asked.push(b.question(path, &[]).await);
+                sleep(Duration::from_millis(25)).await;
+            }
+            for mut one in asked {
+                assert_eq!(one.answer().await.status, 200);
+            }
+        };
+        tokio::join!(purges, reads);
+        sleep(REACHED + MOMENT).await;
+        for path in &paths {
+            let answer = b.get(path).await;
+            let said = answer.cache_status();
+            assert_eq!(answer.json()["status"], "failed", "{round}: {path}: {said}");
+        }
+    }
+}
+
+/// A purge takes its time where much is stored. What is read meanwhile was there before it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_is_kept_that_was_read_while_a_purge_went_through_memory() {
+    const FILLING: usize = 1_500;
+    let fleet = Fleet::start().await;
+    let (a, b) = fleet.pair().await;
+    let mut raw = b.connect().await;
+    for nth in 0..FILLING {
+        let path = format!("/v1/threads/full/runs/run_1/steps/step_{nth}");
+        raw.send(head("GET", &path, "127.0.0.1", &[])).await;
+        assert_eq!(raw.answer().await.status, 200);
+    }
+    for round in 0..8 {
+        fleet.origin.status("completed");
+        let paths = many(&format!("meanwhile_{round}"));
+        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+        spread(&a, &paths).await;
+        fleet.origin.status("failed");
+        let purged = async {
+            sleep(Duration::from_millis(5)).await;
+            purge(&b, "run-step/thread_1").await;
+        };
+        let reads = async {
+            let mut asked = Vec::new();
+            for path in &paths {
+                asked.push(b.question(path, &[]).await);
+            }
+            for mut one in asked {
+                assert_eq!(one.answer().await.status, 200);
+            }
+        };
+        tokio::join!(purged, reads);
+        for path in &paths {
+            let answer = b.get(path).await;
+            let said = answer.cache_status();
+            // Who asked before it may have been told the old; it is not kept.
+            assert_eq!(answer.json()["status"], "failed", "{round}: {path}: {said}");
+        }
+    }
 }
