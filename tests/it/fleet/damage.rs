@@ -110,18 +110,18 @@ pub(super) async fn assert_no_byte_is_trusted(
 }
 
 #[tokio::test]
-async fn what_is_damaged_is_fetched_and_put_right() {
+async fn c40_what_is_damaged_is_fetched_and_put_right() {
     assert_survives_damage("").await;
 }
 
 #[tokio::test]
-async fn no_flipped_bit_is_trusted() {
+async fn c40_no_flipped_bit_is_trusted() {
     let flip = |value: &mut Vec<u8>, at: usize| value[at] ^= 1 << (at % 8);
     assert_no_byte_is_trusted("", flip, "flipped").await;
 }
 
 #[tokio::test]
-async fn no_part_is_trusted_as_the_whole() {
+async fn c40_no_part_is_trusted_as_the_whole() {
     assert_no_byte_is_trusted("", Vec::truncate, "truncated").await;
 }
 
@@ -173,7 +173,7 @@ pub(super) async fn assert_nothing_is_believed_in_anothers_place(rest: &str) {
 }
 
 #[tokio::test]
-async fn nothing_is_believed_in_anothers_place() {
+async fn c40_nothing_is_believed_in_anothers_place() {
     assert_nothing_is_believed_in_anothers_place("").await;
 }
 
@@ -198,12 +198,12 @@ pub(super) async fn assert_nothing_is_believed_of_another_client(rest: &str) {
 }
 
 #[tokio::test]
-async fn nothing_is_believed_of_another_client() {
+async fn c40_nothing_is_believed_of_another_client() {
     assert_nothing_is_believed_of_another_client("").await;
 }
 
 #[tokio::test]
-async fn a_value_of_a_hundred_megabytes_is_not_even_read() {
+async fn c40_a_value_of_a_hundred_megabytes_is_not_even_read() {
     const MIB: u64 = 1 << 20;
     let fleet = Fleet::start().await;
     let a = fleet.gateway().await;
@@ -227,7 +227,7 @@ async fn a_value_of_a_hundred_megabytes_is_not_even_read() {
 }
 
 #[tokio::test]
-async fn a_key_of_another_type_is_a_miss() {
+async fn c39_a_key_of_another_type_is_a_miss() {
     let make: [&[&[u8]]; 4] = [
         &[b"SET", b"", b"junk"],
         &[b"RPUSH", b"", b"junk"],
@@ -257,7 +257,7 @@ async fn a_key_of_another_type_is_a_miss() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_junk_lets_nothing_wrong_in() {
+async fn c40_a_token_that_is_junk_lets_nothing_wrong_in() {
     for token in [&b""[..], b"x", &[0; 16], &[0xff; 17], &vec![b'x'; 1 << 20]] {
         let fleet = Fleet::start().await;
         let a = fleet.gateway().await;
@@ -273,7 +273,7 @@ async fn a_token_that_is_junk_lets_nothing_wrong_in() {
 }
 
 #[tokio::test]
-async fn after_a_flush_of_everything_steps_are_served_and_shared_again() {
+async fn c40_after_a_flush_of_everything_steps_are_served_and_shared_again() {
     let fleet = Fleet::start().await;
     let (a, b) = fleet.pair().await;
     spread(&a, &[STEP]).await;
@@ -290,7 +290,7 @@ async fn after_a_flush_of_everything_steps_are_served_and_shared_again() {
 
 /// Without its log the tier cannot say what was purged meanwhile: memories start anew.
 #[tokio::test]
-async fn without_head_or_stream_steps_are_served_and_purges_go_on() {
+async fn c40_without_head_or_stream_steps_are_served_and_purges_go_on() {
     for what in ["head", "purges"] {
         let fleet = Fleet::start().await;
         let (a, b) = fleet.pair().await;
@@ -309,7 +309,7 @@ async fn without_head_or_stream_steps_are_served_and_purges_go_on() {
 }
 
 #[tokio::test]
-async fn head_or_stream_of_another_type_costs_no_answer() {
+async fn c39_head_or_stream_of_another_type_costs_no_answer() {
     for what in ["head", "purges"] {
         let fleet = Fleet::start().await;
         let (a, b) = fleet.pair().await;
@@ -341,7 +341,7 @@ async fn head_or_stream_of_another_type_costs_no_answer() {
 
 /// Numbers and chains that make no sense: whatever is made of them, no answer is wrong.
 #[tokio::test]
-async fn a_head_or_a_message_of_junk_costs_no_answer() {
+async fn c40_a_head_or_a_message_of_junk_costs_no_answer() {
     let fleet = Fleet::start().await;
     let (a, b) = fleet.pair().await;
     super::purge(&a, "run-step/thread_9").await;
@@ -380,7 +380,7 @@ async fn a_head_or_a_message_of_junk_costs_no_answer() {
 
 /// Nothing of a gateway's own is lost with what Redis has.
 #[tokio::test]
-async fn damage_touches_no_memory() {
+async fn c40_damage_touches_no_memory() {
     let fleet = Fleet::start().await;
     let gateway = fleet.gateway().await;
     spread(&gateway, &[STEP]).await;

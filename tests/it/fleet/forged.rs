@@ -82,7 +82,7 @@ async fn genuine(fleet: &Fleet) -> Stored {
 
 /// The forger can do it: else the others would prove nothing.
 #[tokio::test]
-async fn an_entry_that_is_signed_again_is_believed() {
+async fn c40_an_entry_that_is_signed_again_is_believed() {
     let fleet = Fleet::start().await;
     let genuine = genuine(&fleet).await;
     let same = Forgery::of(&genuine).signed(&genuine);
@@ -96,7 +96,7 @@ async fn an_entry_that_is_signed_again_is_believed() {
 
 /// The same verdict as on a body from upstream.
 #[tokio::test]
-async fn no_body_is_believed_that_would_not_be_stored_had_it_come_from_upstream() {
+async fn c40_no_body_is_believed_that_would_not_be_stored_had_it_come_from_upstream() {
     let fleet = Fleet::start().await;
     let genuine = genuine(&fleet).await;
     for (what, by) in [
@@ -120,7 +120,7 @@ async fn no_body_is_believed_that_would_not_be_stored_had_it_come_from_upstream(
 }
 
 #[tokio::test]
-async fn an_entry_whose_time_is_over_is_a_miss() {
+async fn c40_an_entry_whose_time_is_over_is_a_miss() {
     let fleet = Fleet::start().await;
     let genuine = genuine(&fleet).await;
     for expired in [0, 1, now() - 1] {
@@ -133,7 +133,7 @@ async fn an_entry_whose_time_is_over_is_a_miss() {
 
 /// Clocks differ, and anything can be in there.
 #[tokio::test]
-async fn no_time_of_an_entry_makes_it_live_longer_or_be_younger_than_it_may() {
+async fn c40_no_time_of_an_entry_makes_it_live_longer_or_be_younger_than_it_may() {
     let fleet = Fleet::start().await;
     let genuine = genuine(&fleet).await;
     let day = 86_400_000;

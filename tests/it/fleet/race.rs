@@ -122,7 +122,7 @@ async fn purge_again_and_again(race: &Race, origin: &Origin, gateways: &[Gateway
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn nobody_is_served_what_a_purge_has_taken() {
+async fn c41a_nobody_is_served_what_a_purge_has_taken() {
     let fleet = Fleet::start().await;
     fleet.origin.always(vec![Act::Numbered]);
     let (a, b) = fleet.pair().await;

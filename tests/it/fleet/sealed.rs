@@ -175,7 +175,7 @@ async fn without_the_key_or_with_another_one_nothing_is_taken() {
 
 /// Neither a plain one where a sealed one belongs, nor the other way round, nor one of another key.
 #[tokio::test]
-async fn an_entry_of_another_kind_is_not_believed_in_that_place() {
+async fn c40_an_entry_of_another_kind_is_not_believed_in_that_place() {
     let (key, other) = (Key::of(KEY), Key::of(&KEY.replace('9', "8")));
     for (what, owner, stranger) in [
         ("plain for sealed", key.line(), String::new()),
@@ -200,7 +200,7 @@ async fn an_entry_of_another_kind_is_not_believed_in_that_place() {
 
 /// Sealed for its place: from before a purge it is no good after it, though it is whole.
 #[tokio::test]
-async fn a_sealed_entry_from_before_a_purge_of_everything_is_not_believed_after_it() {
+async fn c40_a_sealed_entry_from_before_a_purge_of_everything_is_not_believed_after_it() {
     let (fleet, key) = (Fleet::start().await, Key::of(KEY));
     let a = fleet.gateway_with(&key.line()).await;
     spread(&a, &[&path()]).await;
@@ -241,26 +241,26 @@ async fn what_is_sealed_twice_looks_different() {
 }
 
 #[tokio::test]
-async fn what_is_sealed_and_damaged_is_fetched_and_put_right() {
+async fn c40_what_is_sealed_and_damaged_is_fetched_and_put_right() {
     let key = Key::of(KEY);
     assert_survives_damage(&key.line()).await;
 }
 
 #[tokio::test]
-async fn no_flipped_bit_of_a_sealed_entry_is_trusted() {
+async fn c40_no_flipped_bit_of_a_sealed_entry_is_trusted() {
     let key = Key::of(KEY);
     let flip = |value: &mut Vec<u8>, at: usize| value[at] ^= 1 << (at % 8);
     assert_no_byte_is_trusted(&key.line(), flip, "flipped").await;
 }
 
 #[tokio::test]
-async fn no_part_of_a_sealed_entry_is_trusted_as_the_whole() {
+async fn c40_no_part_of_a_sealed_entry_is_trusted_as_the_whole() {
     let key = Key::of(KEY);
     assert_no_byte_is_trusted(&key.line(), Vec::truncate, "truncated").await;
 }
 
 #[tokio::test]
-async fn nothing_sealed_is_believed_in_anothers_place() {
+async fn c40_nothing_sealed_is_believed_in_anothers_place() {
     let key = Key::of(KEY);
     assert_nothing_is_believed_in_anothers_place(&key.line()).await;
     assert_nothing_is_believed_of_another_client(&key.line()).await;
@@ -287,7 +287,7 @@ async fn the_key_of_the_tier_is_in_no_request_upstream_and_on_no_page() {
 
 /// Swapped within one thread, where nothing but the field tells them apart.
 #[tokio::test]
-async fn two_sealed_steps_of_a_run_are_not_taken_for_each_other() {
+async fn c40_two_sealed_steps_of_a_run_are_not_taken_for_each_other() {
     let (fleet, key) = (Fleet::start().await, Key::of(KEY));
     let a = fleet.gateway_with(&key.line()).await;
     let paths: Vec<String> = (0..2)

@@ -19,7 +19,7 @@ const NOTICED: Duration = Duration::from_millis(500);
 const STOPPED: Duration = Duration::from_secs(2);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stopped_under_a_thousand_requests_a_second_it_costs_a_budget_and_then_nothing() {
+async fn c39_stopped_under_a_thousand_requests_a_second_it_costs_a_budget_and_then_nothing() {
     let fleet = Fleet::start().await;
     let toml = brisk_tier(&fleet.redis.url()) + "[log]\naccess = \"off\"\n";
     let process = Process::start(&fleet.origin, &toml, "info").await;
@@ -68,7 +68,7 @@ async fn stopped_under_a_thousand_requests_a_second_it_costs_a_budget_and_then_n
 }
 
 #[tokio::test]
-async fn killed_and_restarted_under_load_it_comes_back_by_itself() {
+async fn c39_killed_and_restarted_under_load_it_comes_back_by_itself() {
     let mut fleet = Fleet::start().await;
     let toml = brisk_tier(&fleet.redis.url());
     let a = Gateway::start(&fleet.origin, &toml).await;
@@ -101,7 +101,7 @@ async fn killed_and_restarted_under_load_it_comes_back_by_itself() {
 
 /// Each time before it has looked whether the last time is over.
 #[tokio::test]
-async fn stopped_and_gone_on_again_and_again_every_answer_is_right() {
+async fn c39_stopped_and_gone_on_again_and_again_every_answer_is_right() {
     let fleet = Fleet::start().await;
     let gateway = Gateway::start(&fleet.origin, &brisk_tier(&fleet.redis.url())).await;
     is_up(&gateway).await;

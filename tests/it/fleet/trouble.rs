@@ -16,7 +16,7 @@ use crate::support::{Gateway, Origin, STEP, step, text};
 const SLACK: Duration = Duration::from_millis(300);
 
 #[tokio::test]
-async fn refused_at_its_start_a_gateway_serves_and_joins_when_redis_comes() {
+async fn c39_refused_at_its_start_a_gateway_serves_and_joins_when_redis_comes() {
     let mut fleet = Fleet::start().await;
     let toml = tier(&fleet.redis.url());
     fleet.redis.kill();
@@ -36,7 +36,7 @@ async fn refused_at_its_start_a_gateway_serves_and_joins_when_redis_comes() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_shares_nothing_and_the_right_one_does() {
+async fn c39_a_wrong_password_shares_nothing_and_the_right_one_does() {
     let mut fleet = Fleet::start().await;
     fleet.redis.require("sesame-right").await;
     let toml = |password: &str| {
@@ -65,7 +65,7 @@ async fn a_wrong_password_shares_nothing_and_the_right_one_does() {
 
 /// What the documentation tells operators to allow is enough.
 #[tokio::test]
-async fn a_user_that_may_do_no_more_than_documented_is_enough() {
+async fn c39_a_user_that_may_do_no_more_than_documented_is_enough() {
     const MAY: &str = "+eval +hget +hset +hstrlen +hlen +hexists +hgetall +pttl +pexpire +unlink \
                        +xadd +xrange +ping";
     let fleet = Fleet::start().await;
@@ -102,7 +102,7 @@ async fn a_user_that_may_do_no_more_than_documented_is_enough() {
 
 /// It accepts and says nothing, for a while.
 #[tokio::test]
-async fn a_pause_of_all_clients_costs_a_budget_and_then_nothing() {
+async fn c39_a_pause_of_all_clients_costs_a_budget_and_then_nothing() {
     let fleet = Fleet::start().await;
     let toml = brisk_tier(&fleet.redis.url());
     let a = Gateway::start(&fleet.origin, &toml).await;
@@ -123,7 +123,7 @@ async fn a_pause_of_all_clients_costs_a_budget_and_then_nothing() {
 }
 
 #[tokio::test]
-async fn answers_slower_than_the_budget_are_not_waited_for() {
+async fn c39_answers_slower_than_the_budget_are_not_waited_for() {
     let fleet = Fleet::start().await;
     let proxy = Proxy::start(fleet.redis.port()).await;
     let b = fleet.gateway().await;
@@ -150,7 +150,7 @@ async fn answers_slower_than_the_budget_are_not_waited_for() {
 }
 
 #[tokio::test]
-async fn slow_answers_within_the_budget_are_still_shared() {
+async fn c39_slow_answers_within_the_budget_are_still_shared() {
     let fleet = Fleet::start().await;
     let proxy = Proxy::start(fleet.redis.port()).await;
     let (a, b) = (
@@ -165,7 +165,7 @@ async fn slow_answers_within_the_budget_are_still_shared() {
 }
 
 #[tokio::test]
-async fn out_of_memory_nothing_more_is_stored_and_what_is_there_is_shared() {
+async fn c39_out_of_memory_nothing_more_is_stored_and_what_is_there_is_shared() {
     let fleet = Fleet::start().await;
     let (a, b) = fleet.pair().await;
     spread(&a, &[STEP]).await;
@@ -204,7 +204,7 @@ async fn out_of_memory_nothing_more_is_stored_and_what_is_there_is_shared() {
 
 /// At its start there is no room even for the head.
 #[tokio::test]
-async fn a_gateway_that_starts_on_a_full_server_serves() {
+async fn c39_a_gateway_that_starts_on_a_full_server_serves() {
     let redis = Redis::run("redis-server", &["--maxmemory", "1mb"]).await;
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, &tier(&redis.url())).await;
@@ -219,7 +219,7 @@ async fn a_gateway_that_starts_on_a_full_server_serves() {
 }
 
 #[tokio::test]
-async fn connections_that_are_cut_again_and_again_cost_no_answer() {
+async fn c39_connections_that_are_cut_again_and_again_cost_no_answer() {
     let fleet = Fleet::start().await;
     let proxy = Proxy::start(fleet.redis.port()).await;
     let toml = brisk_tier(&proxy.url());
@@ -239,7 +239,7 @@ async fn connections_that_are_cut_again_and_again_cost_no_answer() {
 }
 
 #[tokio::test]
-async fn a_drain_does_not_wait_for_a_redis_that_says_nothing() {
+async fn c39_a_drain_does_not_wait_for_a_redis_that_says_nothing() {
     let fleet = Fleet::start().await;
     let gateway = fleet.gateway().await;
     spread(&gateway, &[STEP]).await;
@@ -253,7 +253,7 @@ async fn a_drain_does_not_wait_for_a_redis_that_says_nothing() {
 
 /// What was written just before a drain is there after it.
 #[tokio::test]
-async fn a_drain_writes_what_is_still_to_be_written() {
+async fn c39_a_drain_writes_what_is_still_to_be_written() {
     let fleet = Fleet::start().await;
     let (a, b) = fleet.pair().await;
     assert!(a.get(STEP).await.is_stored());
@@ -263,7 +263,7 @@ async fn a_drain_writes_what_is_still_to_be_written() {
 
 /// Silent from its first byte: a black hole that accepts.
 #[tokio::test]
-async fn a_redis_that_never_said_anything_holds_up_no_start() {
+async fn c39_a_redis_that_never_said_anything_holds_up_no_start() {
     let fleet = Fleet::start().await;
     fleet.redis.stop().await;
     let start = Instant::now();
