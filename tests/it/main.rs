@@ -14,6 +14,7 @@ mod conditional;
 mod config;
 mod edge;
 mod fixtures;
+mod fleet;
 mod found;
 mod hold;
 mod house;

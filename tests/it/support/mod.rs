@@ -15,6 +15,7 @@ pub(crate) mod origin;
 pub(crate) mod process;
 pub(crate) mod pulse;
 pub(crate) mod raw;
+pub(crate) mod redis;
 mod script;
 pub(crate) mod tls;
 
