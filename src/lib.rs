@@ -49,6 +49,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use thiserror::Error;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use config::{Address, Config};
 use gateway::Gateway;
@@ -70,6 +71,8 @@ pub enum StartError {
 pub struct Server {
     gateway: Arc<Gateway>,
     edge: Edge,
+    /// Ends what keeps the shared tier.
+    _keeping: DropGuard,
 }
 
 impl Server {
@@ -80,8 +83,14 @@ impl Server {
     /// [`StartError`]; nothing is left open then.
     pub async fn start(config: Config, crew: &Crew) -> Result<Self, StartError> {
         let gateway = Arc::new(Gateway::new(&config)?);
+        let end = CancellationToken::new();
+        gateway.keep_tier(end.clone()).await;
         let edge = Edge::open(&config, &gateway, crew)?;
-        Ok(Self { gateway, edge })
+        Ok(Self {
+            gateway,
+            edge,
+            _keeping: end.drop_guard(),
+        })
     }
 
     /// Puts another configuration in force for whatever arrives from now on; all of it or, where

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use foldhash::fast::RandomState;
 
@@ -153,7 +153,34 @@ pub enum Scope {
     Below(Box<[u8]>),
     /// All variants of one resource, in its own partition.
     Step(StepKey),
+    /// Whatever a predicate says.
+    Such(Predicate),
 }
+
+/// Says of the bytes of a [`StepKey`] whether they are meant.
+#[derive(Clone)]
+pub struct Predicate(Arc<dyn Fn(&[u8]) -> bool + Send + Sync>);
+
+impl Predicate {
+    /// It is called under locks: it must not block.
+    pub fn new(covers: impl Fn(&[u8]) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(covers))
+    }
+}
+
+impl fmt::Debug for Predicate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Predicate")
+    }
+}
+
+impl PartialEq for Predicate {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Predicate {}
 
 impl Scope {
     /// The resources of `rule` whose path begins with `ids` (none: all of the rule's).
@@ -169,6 +196,7 @@ impl Scope {
             Self::All => true,
             Self::Below(path) => step[PARTITION..].starts_with(path),
             Self::Step(own) => *own.bytes == *step,
+            Self::Such(Predicate(covers)) => covers(step),
         }
     }
 }
