@@ -138,6 +138,7 @@ mod tests {
         max_entry_bytes: MIB,
         ttl: Duration::from_secs(100),
         honor_no_store: true,
+        redis: None,
     };
 
     fn key(thread: &str, variant: &str) -> Key {
