@@ -5,6 +5,7 @@
 
 mod entry;
 mod memory;
+pub mod shared;
 mod spelling;
 mod stored;
 mod variants;
