@@ -14,7 +14,7 @@ use crate::step::StepKey;
 const PURPOSE: &str = "stepgate 2026 names";
 
 /// Of a hash, so many bytes are written: no two names meet by chance.
-const NAME: usize = 16;
+pub(super) const NAME: usize = 16;
 
 /// The names below one prefix.
 #[derive(Debug)]
@@ -75,8 +75,8 @@ impl Names {
     }
 
     /// The field of the head that holds a rule's epoch: `r:` and 32 hexadecimal digits.
-    pub fn rule(&self, rule: &str) -> String {
-        let hash = self.hash("rule", [rule.as_bytes()]).to_hex();
+    pub fn rule<P: AsRef<[u8]>>(&self, rule: P) -> String {
+        let hash = self.hash("rule", [rule.as_ref()]).to_hex();
         ["r:", &hash[..2 * NAME]].concat()
     }
 
