@@ -144,6 +144,14 @@ fn write_path(out: &mut Vec<u8>, rule: &str, ids: &[&str]) {
     }
 }
 
+/// The rule's name, then the ids, of the step whose key has these bytes. (Of a list's key the name is
+/// another: no resource's.)
+pub fn path_of(step: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let path = step.get(PARTITION..).unwrap_or_default();
+    let parts = path.split_inclusive(|byte| *byte == END);
+    parts.map(|part| part.strip_suffix(&[END]).unwrap_or(part))
+}
+
 /// What a purge covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
@@ -250,6 +258,15 @@ mod tests {
             .flat_map(|part| [part, &[END][..]].concat())
             .collect();
         assert_eq!(spelt, key.as_ref());
+    }
+
+    #[test]
+    fn the_path_of_a_key_is_the_rule_and_its_ids() {
+        let partition = Partition([END; PARTITION]);
+        let key = Key::new(partition, "run-step", &["t", "r", "s"], "").step;
+        let path: Vec<&[u8]> = path_of(key.as_ref()).collect();
+        assert_eq!(path, [&b"run-step"[..], b"t", b"r", b"s"]);
+        assert_eq!(path_of(b"no key").count(), 0);
     }
 
     #[test]
