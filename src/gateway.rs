@@ -36,11 +36,11 @@ pub(crate) use metrics::Counted;
 pub use outcome::Outcome;
 pub(crate) use refusal::Refusal;
 pub use reload::{Prepared, Reload};
-pub use report::{Purge, PurgeError};
 use report::Told;
+pub use report::{Purge, PurgeError};
 
-use crate::cache::{Cache, Leave};
 use crate::cache::shared::Tier;
+use crate::cache::{Cache, Leave};
 use crate::config::Config;
 use crate::fetch::{Berths, Book, Patrols, Seat};
 use crate::step::{Conditions, Key};

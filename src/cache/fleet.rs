@@ -53,8 +53,15 @@ impl Cache {
         };
         // Like a fetch: what is purged while it is on its way does not come back.
         let departure = self.depart();
-        let shared = tier.look_up(question, terms.max_entry_bytes).await;
-        let shared = shared.filter(|shared| leave.take && is_final(&shared.body))?;
+        let shared = tier.look_up(question, terms.max_entry_bytes).await?;
+        if !leave.take {
+            return None;
+        }
+        let believed = is_final(&shared.body);
+        tier.judged(believed);
+        if !believed {
+            return None;
+        }
         let entry = Entry::new(&shared.body, shared.content_type.as_ref());
         let now = Instant::now();
         let life = Life {

@@ -271,7 +271,7 @@ mod tests {
     fn block(memory: &Memory, key: &Key, departed: u64) -> Stored {
         let entry = Entry::new(b"{}", None);
         memory
-            .block(key, &entry, departed, Instant::now(), TTL)
+            .block(key, &entry, departed, Instant::now(), Life::of(TTL))
             .unwrap()
     }
 

@@ -34,12 +34,13 @@ use tokio_util::sync::CancellationToken;
 
 pub use figures::Figures;
 pub use keeper::Purged;
-pub use known::Token;
 use keeper::{Pending, State};
+pub use known::Token;
 use known::{Asking, Known, Turn};
 use link::{Dialer, Link};
 use log::View;
 use names::Names;
+use record::Place;
 use scripts::Nonce;
 use seal::Seal;
 use writes::{Queue, Queued, Write};
@@ -152,7 +153,7 @@ impl Tier {
             return Ask::Nothing;
         }
         match self.known.turn(question) {
-            Turn::Known(_) => Ask::Nothing,
+            Turn::Known => Ask::Nothing,
             Turn::First(asking) => Ask::Turn(asking),
             Turn::After(answered) => {
                 answered.await;
@@ -172,9 +173,17 @@ impl Tier {
         let key = &question.1;
         let thread = self.thread(&up.view, &key.step);
         let field = self.names.field(&key.step, &key.variant);
-        let command = scripts::look(&thread, &field, &nonce(), largest.saturating_add(AROUND));
+        let command = scripts::look(
+            thread.as_bytes(),
+            &field,
+            &nonce(),
+            largest.saturating_add(AROUND),
+        );
         let departed = Instant::now();
-        let answer = up.link.ask::<(Option<Vec<u8>>, Option<Vec<u8>>)>(&command).await;
+        let answer = up
+            .link
+            .ask::<(Option<Vec<u8>>, Option<Vec<u8>>)>(&command)
+            .await;
         self.figures.took(departed.elapsed());
         let (token, value) = match answer {
             Ok(answer) => answer,
@@ -189,7 +198,7 @@ impl Tier {
         self.in_use()?;
         if let Some(bytes) = token.and_then(|token| Nonce::try_from(token).ok()) {
             let token = Token {
-                thread: thread.clone().into(),
+                thread: thread.as_str().into(),
                 bytes,
                 had_entry: value.is_some(),
             };
@@ -199,42 +208,50 @@ impl Tier {
             self.figures.miss.inc();
             return None;
         };
-        let found = self.open(value, &thread, &field, key, largest);
+        let place = Place {
+            thread: &thread,
+            field: &field,
+        };
+        let found = self.open(value, place, key, largest);
         if found.is_none() {
             self.figures.error.inc();
         }
         found
     }
 
+    /// Counts what was found, which was `believed` or not.
+    pub(super) fn judged(&self, believed: bool) {
+        if believed {
+            self.figures.hit.inc();
+        } else {
+            self.figures.error.inc();
+        }
+    }
+
     /// What a value holds, if it is what this key's should be.
-    fn open(
-        &self,
-        value: Vec<u8>,
-        thread: &[u8],
-        field: &[u8],
-        key: &Key,
-        largest: u64,
-    ) -> Option<Shared> {
-        let most = usize::try_from(largest).unwrap_or(usize::MAX);
-        let decoded = match record::decode(value, self.seal.as_ref(), thread, field, most) {
+    fn open(&self, value: Vec<u8>, place: Place<'_>, key: &Key, largest: u64) -> Option<Shared> {
+        let decoded = match record::decode(value, self.seal.as_ref(), place, largest) {
             Ok(decoded) => decoded,
             Err(reason) => {
                 tracing::debug!(%reason, "an entry of the shared tier is no good");
                 return None;
             }
         };
-        if decoded.step() != key.step.as_ref() || decoded.variant() != &*key.variant {
+        if decoded.step != key.step.as_ref() || decoded.variant != key.variant.as_bytes() {
             return None;
         }
-        let content_type = match decoded.content_type() {
+        let content_type = match &decoded.content_type {
             Some(bytes) => Some(HeaderValue::from_bytes(bytes).ok()?),
             None => None,
         };
         let now = milliseconds_since_1970();
-        let age = now.saturating_sub(decoded.stored_at());
-        let rest = decoded.expires_at().checked_sub(now).filter(|rest| *rest > 0)?;
+        let age = now.saturating_sub(decoded.stored_at);
+        let rest = decoded
+            .expires_at
+            .checked_sub(now)
+            .filter(|rest| *rest > 0)?;
         Some(Shared {
-            body: decoded.body(),
+            body: decoded.body,
             content_type,
             age: Duration::from_millis(age),
             rest: Duration::from_millis(rest),
@@ -281,16 +298,20 @@ impl Tier {
             stored_at: write.stored_at,
             expires_at: write.stored_at.saturating_add(ttl),
             step: key.step.as_ref(),
-            variant: &key.variant,
+            variant: key.variant.as_bytes(),
             content_type: write.content_type.as_ref().map(HeaderValue::as_bytes),
             body: &write.body,
         };
         let token = &write.token;
-        let Some(value) = record::encode(&record, self.seal.as_ref(), &token.thread, &field) else {
+        let place = Place {
+            thread: &token.thread,
+            field: &field,
+        };
+        let Some(value) = record::encode(&record, self.seal.as_ref(), place) else {
             self.figures.dropped.inc();
             return;
         };
-        let command = scripts::put(&token.thread, &token.bytes, &field, &value, ttl);
+        let command = scripts::put(token.thread.as_bytes(), &token.bytes, &field, &value, ttl);
         match up.link.ask::<u8>(&command).await {
             Ok(1) => {
                 self.succeeded();
@@ -325,7 +346,8 @@ impl Tier {
     }
 
     fn failed(&self, trouble: &link::Trouble) {
-        if trouble.is_the_servers() && self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES {
+        if trouble.is_the_servers() && self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES
+        {
             // At once: the keeper may be waiting for the same server.
             if self.up.swap(None).is_some() {
                 self.rest(&trouble.to_string());
@@ -335,12 +357,12 @@ impl Tier {
     }
 
     /// The name of the hash that a step's thread has.
-    fn thread(&self, view: &View, step: &StepKey) -> Vec<u8> {
+    fn thread(&self, view: &View, step: &StepKey) -> String {
         let mut path = path_of(step.as_ref());
         let rule = path.next().unwrap_or_default();
         let first = path.next().unwrap_or_default();
         let epoch = view.epoch(self.names.rule(rule).as_bytes());
-        self.names.thread(&view.log, epoch, rule, first).into_bytes()
+        self.names.thread(&view.log, epoch, rule, first)
     }
 }
 

@@ -132,7 +132,10 @@ impl Hit {
         headers.insert(ETAG, replay.etag);
         headers.insert(CACHE_CONTROL, FINAL);
         let hit = if self.is_shared {
-            header_value(format!("stepgate; hit; ttl={}; detail=shared", left.as_secs()))
+            header_value(format!(
+                "stepgate; hit; ttl={}; detail=shared",
+                left.as_secs()
+            ))
         } else {
             said.hit.with(left.as_secs())
         };

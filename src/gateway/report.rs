@@ -57,7 +57,11 @@ impl Gateway {
         self.metrics
             .answered(setup.counters(record.rule), outcome, told.took);
         let went_wrong = match outcome {
-            Outcome::Hit | Outcome::Fetched | Outcome::Joined | Outcome::Waited => false,
+            Outcome::Hit
+            | Outcome::SharedHit
+            | Outcome::Fetched
+            | Outcome::Joined
+            | Outcome::Waited => false,
             Outcome::Held | Outcome::Refused | Outcome::Failed => true,
         };
         let wanted = match setup.access {

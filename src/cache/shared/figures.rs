@@ -15,9 +15,7 @@ struct OfResult {
 }
 
 /// Bounds of the histogram, in seconds: a budget is some ten milliseconds.
-const SECONDS: [f64; 9] = [
-    0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1,
-];
+const SECONDS: [f64; 9] = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1];
 
 /// Counters of the shared tier, by what came of asking it and of writing to it.
 #[derive(Debug, Clone)]

@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::link::{Link, Trouble};
 use super::log::{self, Forget, MOST, Mark, Reader, View};
-use super::scripts::{self, Announcement};
 use super::names::Names;
+use super::scripts::{self, Announcement};
 use super::{Tier, Up, lock, nonce, writes};
 use crate::step::Predicate;
 use crate::step::key::path_of;
@@ -95,7 +95,7 @@ impl Tier {
     }
 
     /// For `/status`.
-    pub(in crate::cache) fn status(&self) -> serde_json::Value {
+    pub fn status(&self) -> serde_json::Value {
         let state = lock(&self.state);
         let pending = lock(&self.pending).purges.len();
         match &state.resting {
@@ -133,7 +133,8 @@ impl Tier {
         F: Fn(Purged) + Clone + Send + 'static,
     {
         let queue = lock(&self.queued).take();
-        let writer = queue.map(|queue| tokio::spawn(writes::write_behind(Arc::clone(&self), queue)));
+        let writer =
+            queue.map(|queue| tokio::spawn(writes::write_behind(Arc::clone(&self), queue)));
         end.run_until_cancelled(self.keep_on(forget)).await;
         self.rest("the gateway ends");
         if let Some(writer) = writer {
@@ -288,7 +289,9 @@ impl Tier {
     async fn remove_again(&self, link: &Link) -> Result<(), Trouble> {
         loop {
             let now = Instant::now();
-            let due = lock(&self.pending).again.pop_front_if(|(due, _)| *due <= now);
+            let due = lock(&self.pending)
+                .again
+                .pop_front_if(|(due, _)| *due <= now);
             let Some((_, thread)) = due else {
                 return Ok(());
             };
@@ -335,7 +338,7 @@ impl Marks {
         let depths: BTreeSet<u8> = self.marks.iter().map(|mark| mark.depth).collect();
         Predicate::new(move |step| {
             let path: SmallVec<[&[u8]; 4]> = path_of(step).collect();
-            let Some((rule, ids)) = path.split_first() else {
+            let Some((&rule, ids)) = path.split_first() else {
                 return false;
             };
             depths.iter().any(|&depth| {

@@ -25,7 +25,7 @@ const MOST: u64 = 65_536;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
     /// The thread's name in Redis.
-    pub(super) thread: Arc<[u8]>,
+    pub(super) thread: Arc<str>,
     pub(super) bytes: Nonce,
     /// An entry was there that time.
     pub(crate) had_entry: bool,
@@ -34,7 +34,7 @@ pub struct Token {
 /// Whose turn it is to ask.
 pub(super) enum Turn<K: Eq + Hash> {
     /// It was asked for.
-    Known(Token),
+    Known,
     /// This one asks.
     First(Asking<K>),
     /// Another one is asking: this ends when it knows.
@@ -64,8 +64,8 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Known<K> {
     }
 
     pub(super) fn turn(&self, key: &K) -> Turn<K> {
-        if let Some(token) = self.tokens.get(key) {
-            return Turn::Known(token);
+        if self.tokens.get(key).is_some() {
+            return Turn::Known;
         }
         let mut asking = lock(&self.asking);
         if let Some(other) = asking.get(key) {
@@ -96,7 +96,7 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Known<K> {
 }
 
 /// Somebody asks. Dropped, it lets those know who wait for it.
-pub(super) struct Asking<K: Eq + Hash> {
+pub(in crate::cache) struct Asking<K: Eq + Hash> {
     key: K,
     done: Arc<Notify>,
     all: Arc<Mutex<HashMap<K, Arc<Notify>>>>,

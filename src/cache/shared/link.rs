@@ -11,9 +11,7 @@ use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::io::tcp::TcpSettings;
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, FromRedisValue, IntoConnectionInfo, RedisError,
-};
+use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, IntoConnectionInfo, RedisError};
 use tokio::time::timeout;
 
 use crate::config;
@@ -117,7 +115,11 @@ impl Dialer {
             Ok::<_, RedisError>(match &self.server {
                 Server::One(client, terms) => {
                     let terms = terms.clone();
-                    Wire::One(client.get_multiplexed_async_connection_with_config(&terms).await?)
+                    Wire::One(
+                        client
+                            .get_multiplexed_async_connection_with_config(&terms)
+                            .await?,
+                    )
                 }
                 Server::Cluster(client) => Wire::Cluster(client.get_async_connection().await?),
             })

@@ -161,10 +161,12 @@ impl Reader {
         if at.number == seen.number && at.tail != seen.tail || at.number < seen.number {
             return Ok(Read::Broken);
         }
-        Ok(match self.at.as_ref().is_some_and(|at| at.number > seen.number) {
-            true => Read::Broken,
-            false => Read::Whole(at, marks),
-        })
+        Ok(
+            match self.at.as_ref().is_some_and(|at| at.number > seen.number) {
+                true => Read::Broken,
+                false => Read::Whole(at, marks),
+            },
+        )
     }
 
     async fn reset(&self, link: &Link, old: &[u8]) -> Result<(), Trouble> {

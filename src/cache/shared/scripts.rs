@@ -86,14 +86,23 @@ fn script(text: &str, keys: &[&[u8]]) -> Cmd {
 /// Asks for the token of a thread and for one of its entries. Answers `(Option<token>, Option<value>)`.
 pub(super) fn look(thread: &[u8], field: &[u8], fresh: &Nonce, largest: u64) -> Cmd {
     let mut command = script(LOOK, &[thread]);
-    command.arg(field).arg(&fresh[..]).arg(TOKEN_KEPT).arg(largest);
+    command
+        .arg(field)
+        .arg(&fresh[..])
+        .arg(TOKEN_KEPT)
+        .arg(largest);
     command
 }
 
 /// Writes an entry, if the token is still the thread's. Answers 1 or 0.
 pub(super) fn put(thread: &[u8], token: &[u8], field: &[u8], value: &[u8], ttl: u64) -> Cmd {
     let mut command = script(PUT, &[thread]);
-    command.arg(token).arg(field).arg(value).arg(ttl).arg(MOST_ENTRIES);
+    command
+        .arg(token)
+        .arg(field)
+        .arg(value)
+        .arg(ttl)
+        .arg(MOST_ENTRIES);
     command
 }
 
@@ -144,7 +153,11 @@ pub(super) fn head(head: &[u8]) -> Cmd {
 /// Up to so many messages from number `from` on.
 pub(super) fn messages(stream: &[u8], from: u64, most: usize) -> Cmd {
     let mut command = Cmd::new();
-    command.arg("XRANGE").arg(stream).arg(format!("{from}-0")).arg("+");
+    command
+        .arg("XRANGE")
+        .arg(stream)
+        .arg(format!("{from}-0"))
+        .arg("+");
     command.arg("COUNT").arg(most);
     command
 }
