@@ -233,13 +233,16 @@ impl Gateway {
     }
 
     /// Answers by a fetch, or says why there is none.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "async functions hold their arguments twice"
+    )]
     fn fetch(
         self: Arc<Self>,
         head: Parts,
         wish: Wish,
         mut record: Record,
     ) -> impl Future<Output = Answer> + Send {
-        // A block, not the function: that would hold its arguments twice.
         async move {
             if let Some(hit) = self.ask_the_fleet(&wish, &head).await {
                 let told = Told {

@@ -50,6 +50,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 use config::{Address, Config};
 use gateway::Gateway;
@@ -71,8 +72,8 @@ pub enum StartError {
 pub struct Server {
     gateway: Arc<Gateway>,
     edge: Edge,
-    /// Ends what keeps the shared tier.
-    _keeping: DropGuard,
+    /// What keeps the shared tier, and what ends it.
+    keeping: (TaskTracker, DropGuard),
 }
 
 impl Server {
@@ -84,12 +85,14 @@ impl Server {
     pub async fn start(config: Config, crew: &Crew) -> Result<Self, StartError> {
         let gateway = Arc::new(Gateway::new(&config)?);
         let end = CancellationToken::new();
-        gateway.keep_tier(end.clone()).await;
+        let keeping = TaskTracker::new();
+        keeping.spawn(Arc::clone(&gateway).keep_tier(end.clone()));
+        gateway.tried_tier().await;
         let edge = Edge::open(&config, &gateway, crew)?;
         Ok(Self {
             gateway,
             edge,
-            _keeping: end.drop_guard(),
+            keeping: (keeping, end.drop_guard()),
         })
     }
 
@@ -124,6 +127,11 @@ impl Server {
     /// Ends it gracefully, within `server.drain_timeout`. Returns whether every accepted request
     /// was answered.
     pub async fn drain(self) -> bool {
-        self.edge.drain().await
+        let all_answered = self.edge.drain().await;
+        let (keeping, end) = self.keeping;
+        drop(end);
+        keeping.close();
+        keeping.wait().await;
+        all_answered
     }
 }

@@ -116,8 +116,11 @@ impl Flight {
         self.errand.rule()
     }
 
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "async functions hold their arguments twice"
+    )]
     fn fly(mut self, departed: Departed, berth: Berth) -> impl Future<Output = Flown<Self>> + Send {
-        // A block, not the function: that would hold its arguments twice.
         async move {
             let setup = &*self.errand.setup;
             let deadline = departed.manifest.deadline;

@@ -110,15 +110,20 @@ impl Gateway {
         Ok(Purge { purged, told })
     }
 
-    /// Keeps the shared tier, if there is one, until `end`. Returns when it was tried once.
-    pub(crate) async fn keep_tier(self: &Arc<Self>, end: CancellationToken) {
-        let Some(tier) = self.cache.tier() else {
-            return;
-        };
-        let gateway = Arc::clone(self);
-        let forget = move |purged| gateway.cache.forget(purged);
-        tokio::spawn(Arc::clone(tier).keep(end, forget));
-        tier.tried().await;
+    /// Keeps the shared tier, if there is one, until `end`.
+    pub(crate) async fn keep_tier(self: Arc<Self>, end: CancellationToken) {
+        if let Some(tier) = self.cache.tier() {
+            let gateway = Arc::clone(&self);
+            let forget = move |purged| gateway.cache.forget(purged);
+            Arc::clone(tier).keep(end, forget).await;
+        }
+    }
+
+    /// Returns when the shared tier was tried once, or soon.
+    pub(crate) async fn tried_tier(&self) {
+        if let Some(tier) = self.cache.tier() {
+            tier.tried().await;
+        }
     }
 
     /// OpenMetrics text, for a scrape.

@@ -167,7 +167,9 @@ pub enum Scope {
 
 /// Says of the bytes of a [`StepKey`] whether they are meant.
 #[derive(Clone)]
-pub struct Predicate(Arc<dyn Fn(&[u8]) -> bool + Send + Sync>);
+pub struct Predicate(Arc<Covers>);
+
+type Covers = dyn Fn(&[u8]) -> bool + Send + Sync;
 
 impl Predicate {
     /// It is called under locks: it must not block.

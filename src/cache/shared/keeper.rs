@@ -133,13 +133,16 @@ impl Tier {
         F: Fn(Purged) + Clone + Send + 'static,
     {
         let queue = lock(&self.queued).take();
-        let writer =
-            queue.map(|queue| tokio::spawn(writes::write_behind(Arc::clone(&self), queue)));
-        end.run_until_cancelled(self.keep_on(forget)).await;
+        let written = async {
+            if let Some(queue) = queue {
+                writes::write_behind(&self, queue, &end).await;
+            }
+        };
+        let kept = async {
+            end.run_until_cancelled(self.keep_on(forget)).await;
+        };
+        tokio::join!(kept, written);
         self.rest("the gateway ends");
-        if let Some(writer) = writer {
-            writer.abort();
-        }
     }
 
     /// Returns when it was tried once, or soon: a start waits for it, so that a new gateway answers its

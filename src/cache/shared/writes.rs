@@ -8,7 +8,8 @@ use hyper::header::HeaderValue;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::Tier;
 use super::known::Token;
@@ -75,18 +76,33 @@ impl Queue {
     }
 }
 
-/// Writes what comes, for as long as the tier lives.
-pub(super) async fn write_behind(tier: Arc<Tier>, mut queue: Receiver<Queued>) {
+/// Writes what comes until the `end`, and then, not for long, what is left.
+pub(super) async fn write_behind(
+    tier: &Arc<Tier>,
+    mut queue: Receiver<Queued>,
+    end: &CancellationToken,
+) {
     let mut under_way = JoinSet::new();
-    while let Some(queued) = queue.recv().await {
-        while under_way.len() >= ABREAST {
+    while let Some(Some(queued)) = end.run_until_cancelled(queue.recv()).await {
+        if under_way.len() >= ABREAST {
             under_way.join_next().await;
         }
-        if queued.since.elapsed() > STALE {
-            tier.figures.dropped.inc();
-            continue;
-        }
-        let tier = Arc::clone(&tier);
-        under_way.spawn(async move { tier.put(&queued.write).await });
+        while under_way.try_join_next().is_some() {}
+        write(tier, queued, &mut under_way);
     }
+    queue.close();
+    while let Some(queued) = queue.recv().await {
+        write(tier, queued, &mut under_way);
+    }
+    // What is not written by then is lost to the fleet, and to nobody else.
+    let _ = timeout(STALE, under_way.join_all()).await;
+}
+
+fn write(tier: &Arc<Tier>, queued: Queued, under_way: &mut JoinSet<()>) {
+    if queued.since.elapsed() > STALE {
+        tier.figures.dropped.inc();
+        return;
+    }
+    let tier = Arc::clone(tier);
+    under_way.spawn(async move { tier.put(&queued.write).await });
 }
