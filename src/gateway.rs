@@ -20,6 +20,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
@@ -35,10 +36,11 @@ pub(crate) use metrics::Counted;
 pub use outcome::Outcome;
 pub(crate) use refusal::Refusal;
 pub use reload::{Prepared, Reload};
-pub use report::PurgeError;
 use report::Told;
+pub use report::{Purge, PurgeError};
 
-use crate::cache::Cache;
+use crate::cache::shared::Tier;
+use crate::cache::{Cache, Leave};
 use crate::config::Config;
 use crate::fetch::{Berths, Book, Patrols, Seat};
 use crate::step::{Conditions, Key};
@@ -88,6 +90,7 @@ enum Found {
 /// What a request wants of a fetch.
 struct Wish {
     arrived: Instant,
+    conditions: Conditions,
     errand: Arc<Errand>,
     seat: Seat,
     forward: Forward,
@@ -134,9 +137,14 @@ impl Gateway {
         metrics.secrets_loaded(wall_clock::seconds_since_1970());
         let max_waiters = config.server.max_waiters.min(Semaphore::MAX_PERMITS);
         let passengers = config.server.max_connections.max(FEWEST_PASSENGERS);
+        let mut cache = Cache::new(config.cache.max_bytes);
+        if let Some(redis) = &config.cache.redis {
+            let tier = Tier::new(redis, metrics.shared.clone()).map_err(SetupError::Redis)?;
+            cache = cache.shared_by(Arc::new(tier));
+        }
         Ok(Self {
             setup: ArcSwap::from_pointee(Setup::new(config, &metrics, 0)?),
-            cache: Cache::new(config.cache.max_bytes),
+            cache,
             book: Book::new(upstream.coalesce_window, berths),
             patrols: Patrols::default(),
             waiters: Arc::new(Semaphore::new(max_waiters)),
@@ -216,6 +224,7 @@ impl Gateway {
         let wait = self.wait(&errand, &heading);
         Ok(Found::Wanted(Wish {
             arrived,
+            conditions,
             errand: Arc::new(errand),
             seat,
             forward,
@@ -224,14 +233,27 @@ impl Gateway {
     }
 
     /// Answers by a fetch, or says why there is none.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "async functions hold their arguments twice"
+    )]
     fn fetch(
         self: Arc<Self>,
         head: Parts,
         wish: Wish,
         mut record: Record,
     ) -> impl Future<Output = Answer> + Send {
-        // A block, not the function: that would hold its arguments twice.
         async move {
+            if let Some(hit) = self.ask_the_fleet(&wish, &head).await {
+                let told = Told {
+                    outcome: Outcome::SharedHit,
+                    status: hit.status(),
+                    refusal: None,
+                    took: wish.arrived.elapsed(),
+                };
+                self.note(&wish.errand.setup, &head, &record, &told);
+                return hit.answer(head, &mut Said::default());
+            }
             let response = tokio::select! {
                 biased;
                 response = self.respond(&wish, &head, &mut record) => response,
@@ -252,6 +274,26 @@ impl Gateway {
                 Err(refusal) => self.refuse(setup, &head, &refusal, wish.arrived, &record),
             }
         }
+    }
+
+    /// What another gateway has fetched, if there is a shared tier and this step is new here.
+    async fn ask_the_fleet(&self, wish: &Wish, head: &Parts) -> Option<Hit> {
+        let errand = &wish.errand;
+        self.cache.tier()?;
+        if errand.is_list || !errand.query.is_known() {
+            return None;
+        }
+        let terms = &errand.setup.cache;
+        let leave = Leave {
+            take: !wish.seat.fresh,
+            keep: wish.seat.store,
+        };
+        let is_final = |body: &Bytes| errand.is_final(body);
+        // In a box, as all that is rare.
+        let asked = Box::pin(self.cache.ask(&errand.shared, leave, terms, is_final));
+        let found = asked.await?;
+        let is_young_enough = wish.conditions.accept_age(found.age().as_secs());
+        is_young_enough.then(|| Hit::shared(found, &Heading::of(&head.headers)))
     }
 
     async fn respond(

@@ -49,6 +49,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use thiserror::Error;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 use config::{Address, Config};
 use gateway::Gateway;
@@ -70,6 +72,8 @@ pub enum StartError {
 pub struct Server {
     gateway: Arc<Gateway>,
     edge: Edge,
+    /// What keeps the shared tier, and what ends it.
+    keeping: (TaskTracker, DropGuard),
 }
 
 impl Server {
@@ -80,8 +84,16 @@ impl Server {
     /// [`StartError`]; nothing is left open then.
     pub async fn start(config: Config, crew: &Crew) -> Result<Self, StartError> {
         let gateway = Arc::new(Gateway::new(&config)?);
+        let end = CancellationToken::new();
+        let keeping = TaskTracker::new();
+        keeping.spawn(Arc::clone(&gateway).keep_tier(end.clone()));
+        gateway.tried_tier().await;
         let edge = Edge::open(&config, &gateway, crew)?;
-        Ok(Self { gateway, edge })
+        Ok(Self {
+            gateway,
+            edge,
+            keeping: (keeping, end.drop_guard()),
+        })
     }
 
     /// Puts another configuration in force for whatever arrives from now on; all of it or, where
@@ -115,6 +127,11 @@ impl Server {
     /// Ends it gracefully, within `server.drain_timeout`. Returns whether every accepted request
     /// was answered.
     pub async fn drain(self) -> bool {
-        self.edge.drain().await
+        let all_answered = self.edge.drain().await;
+        let (keeping, end) = self.keeping;
+        drop(end);
+        keeping.close();
+        keeping.wait().await;
+        all_answered
     }
 }

@@ -63,6 +63,30 @@ impl Found {
     }
 }
 
+/// How old a body is when it comes, and how long it is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Life {
+    pub(super) age: Duration,
+    pub(super) rest: Duration,
+}
+
+impl Life {
+    /// Of a body that comes from upstream.
+    pub(super) fn of(ttl: Duration) -> Self {
+        Self {
+            age: Duration::ZERO,
+            rest: ttl,
+        }
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Stored times begin so long before this process: what a fleet shares may be older.
+const PAST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
 pub(super) struct Memory {
     steps: Cache<u64, Variants, RandomState>,
     /// When stored times begin.
@@ -100,6 +124,11 @@ impl Memory {
         let variants = self.steps.get(&key.step.place())?;
         let stored = variants.named(&key.variant)?;
         let stored = Some(stored).filter(|it| it.is_of(key.step.as_ref()))?;
+        self.found(stored, now)
+    }
+
+    /// A block as it stands `now`, unless its time is over.
+    pub(super) fn found(&self, stored: Stored, now: Instant) -> Option<Found> {
         let now = self.nanoseconds(now);
         let Times {
             stored_at,
@@ -122,14 +151,13 @@ impl Memory {
         entry: &Entry<'_>,
         departed: u64,
         now: Instant,
-        ttl: Duration,
+        life: Life,
     ) -> Option<Stored> {
-        let ttl = u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX);
-        let stored_at = self.nanoseconds(now);
+        let now = self.nanoseconds(now);
         let times = Times {
             departed,
-            stored_at,
-            expires_at: stored_at.saturating_add(ttl),
+            stored_at: now.saturating_sub(nanoseconds(life.age)),
+            expires_at: now.saturating_add(nanoseconds(life.rest)),
         };
         Stored::new(key, entry, times)
     }
@@ -199,8 +227,8 @@ impl Memory {
     }
 
     fn nanoseconds(&self, now: Instant) -> u64 {
-        let since = now.saturating_duration_since(self.beginning).as_nanos();
-        u64::try_from(since).unwrap_or(u64::MAX)
+        let since = now.saturating_duration_since(self.beginning);
+        nanoseconds(PAST.saturating_add(since))
     }
 
     fn variants(&self, step: &StepKey) -> Option<Variants> {
@@ -243,7 +271,7 @@ mod tests {
     fn block(memory: &Memory, key: &Key, departed: u64) -> Stored {
         let entry = Entry::new(b"{}", None);
         memory
-            .block(key, &entry, departed, Instant::now(), TTL)
+            .block(key, &entry, departed, Instant::now(), Life::of(TTL))
             .unwrap()
     }
 

@@ -4,7 +4,9 @@
 //! is stored after it, and an older departure never overwrites a newer one's store.
 
 mod entry;
+mod fleet;
 mod memory;
+pub mod shared;
 mod spelling;
 mod stored;
 mod variants;
@@ -15,13 +17,15 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 pub use entry::{Entry, etag_of};
+pub use fleet::Leave;
 pub use memory::Found;
 pub use stored::Replay;
 pub use walls::Departure;
 
 use crate::config;
 use crate::step::{Key, NotStored, Scope};
-use memory::Memory;
+use memory::{Life, Memory};
+use shared::Tier;
 use walls::Walls;
 
 /// One face over the tiers.
@@ -29,6 +33,7 @@ use walls::Walls;
 pub struct Cache {
     memory: Memory,
     walls: Arc<Walls>,
+    tier: Option<Arc<Tier>>,
 }
 
 impl Cache {
@@ -37,6 +42,7 @@ impl Cache {
         Self {
             memory: Memory::new(max_bytes),
             walls: Arc::default(),
+            tier: None,
         }
     }
 
@@ -78,7 +84,8 @@ impl Cache {
             return Err(NotStored::TooLarge);
         }
         let number = departure.number();
-        let stored = self.memory.block(key, &entry, number, now, terms.ttl);
+        let life = Life::of(terms.ttl);
+        let stored = self.memory.block(key, &entry, number, now, life);
         let stored = stored.ok_or(NotStored::TooLarge)?;
         self.walls.pass(departure, &key.step, |wall| {
             self.memory.put(key, stored, wall)
@@ -131,6 +138,7 @@ mod tests {
         max_entry_bytes: MIB,
         ttl: Duration::from_secs(100),
         honor_no_store: true,
+        redis: None,
     };
 
     fn key(thread: &str, variant: &str) -> Key {

@@ -10,7 +10,7 @@ use rustls_pki_types::ServerName;
 use super::{Address, BaseUrl};
 
 /// What `sockaddr_un` holds, less its closing zero.
-const LONGEST_SOCKET_PATH: usize = 107;
+pub(super) const LONGEST_SOCKET_PATH: usize = 107;
 
 /// Reads `127.0.0.1:8180` or `unix:/run/stepgate/stepgate.sock`.
 pub(super) fn parse_address(text: &str) -> Result<Address, String> {

@@ -95,6 +95,10 @@ impl Default for Upstream {
     }
 }
 
+/// The longest that a command of the shared tier may take: a hundred times what one needs in the same
+/// network, and less than most fetches.
+pub(super) const REDIS_BUDGET: Duration = Duration::from_millis(50);
+
 impl Default for Cache {
     fn default() -> Self {
         Self {
@@ -102,6 +106,7 @@ impl Default for Cache {
             max_entry_bytes: bytesize::MIB,
             ttl: Duration::from_secs(24 * 60 * 60),
             honor_no_store: true,
+            redis: None,
         }
     }
 }

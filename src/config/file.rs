@@ -16,7 +16,7 @@ use super::reference::References;
 use super::secret::{LONGEST_FILE, read_bounded, read_regular};
 use super::value::{DAY, TICK, boolean, duration, parse_word, size, word};
 use super::{Access, Cache, Config, Log, LogFormat, Sources};
-use super::{client, rules, server, upstream};
+use super::{client, redis, rules, server, upstream};
 
 pub(super) const LOG_FORMATS: [(&str, LogFormat); 2] =
     [("text", LogFormat::Text), ("json", LogFormat::Json)];
@@ -157,7 +157,7 @@ pub(super) fn read<'n>(
     let (server, listen) = server::read(root.table("server"), &overrides);
     let (admin, admin_place) = server::admin(root.table("admin"), &overrides);
     let (upstream, forwarded) = upstream::read(root.table("upstream"), &overrides);
-    let cache = cache(root.table("cache"));
+    let cache = cache(root.table("cache"), &references);
     let log = log(root.table("log"), &overrides);
     let clients = client::read(root.tables("client"), &references);
     let rules = rules::read(root.tables("rule"), notes);
@@ -181,7 +181,7 @@ pub(super) fn read<'n>(
     config
 }
 
-fn cache(mut table: Table<'_>) -> Cache {
+fn cache(mut table: Table<'_>, references: &References<'_>) -> Cache {
     let d = Cache::default();
     let cache = Cache {
         max_bytes: table.take_or("max_bytes", d.max_bytes, size(1..=1024 * bytesize::GIB)),
@@ -193,8 +193,10 @@ fn cache(mut table: Table<'_>) -> Cache {
         ),
         ttl: table.take_or("ttl", d.ttl, duration(TICK..=365 * DAY)),
         honor_no_store: table.take_or("honor_no_store", d.honor_no_store, boolean),
+        redis: table
+            .take("redis")
+            .and_then(|item| redis::read(item, references)),
     };
-    table.refuse("redis");
     table.finish();
     cache
 }

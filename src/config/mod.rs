@@ -9,9 +9,11 @@ mod consistency;
 mod defaults;
 mod file;
 mod header;
+mod node;
 mod overrides;
 mod problems;
 mod reader;
+mod redis;
 mod reference;
 mod reload;
 mod render;
@@ -30,6 +32,8 @@ use std::time::Duration;
 
 use hyper::header::{HeaderName, HeaderValue};
 
+pub use self::redis::Redis;
+pub use node::Node;
 pub use problems::{Problem, Problems};
 pub use reload::Successor;
 pub use secret::{Secret, SecretError, Source};
@@ -193,6 +197,8 @@ pub struct Cache {
     pub ttl: Duration,
     /// `Cache-Control: no-store` from upstream is heeded.
     pub honor_no_store: bool,
+    /// A second tier that a fleet shares; none: memory alone.
+    pub redis: Option<Redis>,
 }
 
 /// What is written to standard error.

@@ -226,13 +226,6 @@ impl<'n> Table<'n> {
             .collect()
     }
 
-    /// Refuses `key`, which a later version has.
-    pub(super) fn refuse(&mut self, key: &'static str) {
-        if let Some(item) = self.take(key) {
-            item.refuse::<()>("is not supported by this version");
-        }
-    }
-
     /// All entries, for a table whose keys are data; in the file's order, with the key as written.
     pub(super) fn entries(self) -> Vec<(String, Place, Item<'n>)> {
         let mut entries: Vec<_> = self.rest.into_iter().collect();

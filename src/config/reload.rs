@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::consistency::{self, Placed};
 use super::problems::{Notes, Place};
-use super::{Config, Problems, Source, Sources, Tls, Value};
+use super::{Config, Problems, Redis, Source, Sources, Tls, Value};
 
 /// A configuration that a running gateway can take up.
 #[derive(Debug)]
@@ -51,6 +51,7 @@ impl Config {
             upstream.queue_timeout,
             upstream.coalesce_window,
             cache.max_bytes,
+            cache.redis,
             log.format,
         );
         // Another certificate is taken up; whether there is one at all belongs to the listeners.
@@ -92,7 +93,11 @@ impl Config {
             Value::Literal(_) => None,
         });
         let tokens = clients.flat_map(|client| &client.tokens);
-        let secrets = injected.chain(tokens).chain(&self.admin.token);
+        let shared = self.cache.redis.iter().flat_map(Redis::secrets);
+        let secrets = injected
+            .chain(tokens)
+            .chain(&self.admin.token)
+            .chain(shared);
         let mut files: Vec<PathBuf> = secrets
             .filter_map(|secret| match secret.source() {
                 Source::File(path) => Some(path.clone()),

@@ -10,7 +10,7 @@ use super::defaults::HEADERS;
 use super::file::{ACCESS, LOG_FORMATS};
 use super::secret::{Secret, Source};
 use super::value::spell_size;
-use super::{Client, Config, Header, Upstream, Value};
+use super::{Client, Config, Header, Redis, Upstream, Value};
 
 impl Config {
     /// The configuration as TOML: loaded again in the same environment, it is equal.
@@ -33,6 +33,9 @@ impl Config {
         );
         page.key("ttl", span(self.cache.ttl));
         page.key("honor_no_store", self.cache.honor_no_store);
+        if let Some(redis) = &self.cache.redis {
+            redis.write(&mut page);
+        }
         page.section("[log]");
         page.key("format", spell(&LOG_FORMATS, &self.log.format));
         page.key("access", spell(&ACCESS, &self.log.access));
@@ -100,6 +103,28 @@ impl Upstream {
         page.section("[upstream.query]");
         for (name, value) in &self.query {
             page.key(name, quote(value));
+        }
+    }
+}
+
+impl Redis {
+    fn write(&self, page: &mut Page) {
+        page.section("[cache.redis]");
+        let urls: Vec<String> = self
+            .nodes
+            .iter()
+            .map(|node| node.source().map_or_else(|| quote(node), reference))
+            .collect();
+        let urls = match urls.as_slice() {
+            [url] => url.clone(),
+            urls => format!("[{}]", urls.join(", ")),
+        };
+        let is_secret = self.nodes.iter().any(|node| node.source().is_some());
+        page.key("url", urls + if is_secret { " # redacted" } else { "" });
+        page.key("prefix", quote(&self.prefix));
+        page.key("budget", span(self.budget));
+        if let Some(key) = &self.encryption_key {
+            page.key("encryption_key", redacted(key));
         }
     }
 }

@@ -107,7 +107,8 @@ impl Secret {
         &self.source
     }
 
-    /// The content: for the injected header and the comparison with a token, nothing else.
+    /// The content: for the injected header, the comparison with a token and the shared tier, nothing
+    /// else.
     pub fn expose(&self) -> &str {
         self.content.expose_secret()
     }

@@ -233,8 +233,11 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> Place<K, F> {
     }
 
     /// The life of a shuttle: gather, depart, land.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "async functions hold their arguments twice"
+    )]
     fn fly(self, mut fetch: F) -> impl Future<Output = ()> + Send {
-        // A block, not the function: that would hold its arguments twice.
         async move {
             self.turn().await;
             if let Some(news) = fetch.clearance().await {

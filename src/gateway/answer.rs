@@ -79,12 +79,25 @@ pub(super) struct Hit {
     found: Found,
     /// The caller has these bytes already.
     is_known: bool,
+    /// Another gateway had fetched it.
+    is_shared: bool,
 }
 
 impl Hit {
     pub(super) fn new(found: Found, heading: &Heading<'_>) -> Self {
         let is_known = heading.knows(found.etag());
-        Self { found, is_known }
+        Self {
+            found,
+            is_known,
+            is_shared: false,
+        }
+    }
+
+    pub(super) fn shared(found: Found, heading: &Heading<'_>) -> Self {
+        Self {
+            is_shared: true,
+            ..Self::new(found, heading)
+        }
     }
 
     pub(super) fn status(&self) -> StatusCode {
@@ -118,7 +131,15 @@ impl Hit {
         headers.insert(AGE, said.age.with(age.as_secs()));
         headers.insert(ETAG, replay.etag);
         headers.insert(CACHE_CONTROL, FINAL);
-        headers.insert(CACHE_STATUS, said.hit.with(left.as_secs()));
+        let hit = if self.is_shared {
+            header_value(format!(
+                "stepgate; hit; ttl={}; detail=shared",
+                left.as_secs()
+            ))
+        } else {
+            said.hit.with(left.as_secs())
+        };
+        headers.insert(CACHE_STATUS, hit);
         let mut answer = Response::new(body);
         *answer.status_mut() = status;
         *answer.headers_mut() = headers;

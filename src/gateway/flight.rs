@@ -15,6 +15,7 @@ use super::news::{Arrived, Errand, Larger, News};
 use super::pace::{poll_after, retry_after};
 use super::report::{milliseconds, trace_id};
 use super::{Gateway, wall_clock};
+use crate::cache::shared::Token;
 use crate::cache::{Departure, Entry, etag_of};
 use crate::config::Access;
 use crate::fetch::{Berth, Clearance, Fetch, Flown, Landed, Manifest, Probe};
@@ -81,11 +82,14 @@ impl Fetch for Flight {
         let departure = self.gateway.cache.depart();
         // In this order: a reload first puts its configuration in force and then raises its wall, so
         // what finds its own still in force has a number from before that wall.
+        // Read before it departs: what is written with it is refused if a purge came between.
+        let token = self.gateway.cache.token(&self.errand.shared);
         let outdated = self.gateway.setup.load().number != self.errand.setup.number;
         let departed = Departed {
             departure,
             manifest,
             outdated,
+            token,
         };
         self.fly(departed, berth)
     }
@@ -99,6 +103,8 @@ struct Departed {
     /// Another configuration was in force by then: what it brings is for those who came under its
     /// own, and stays out of the cache.
     outdated: bool,
+    /// With which its body may be written to the shared tier.
+    token: Option<Token>,
 }
 
 impl Flight {
@@ -110,8 +116,11 @@ impl Flight {
         self.errand.rule()
     }
 
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "async functions hold their arguments twice"
+    )]
     fn fly(mut self, departed: Departed, berth: Berth) -> impl Future<Output = Flown<Self>> + Send {
-        // A block, not the function: that would hold its arguments twice.
         async move {
             let setup = &*self.errand.setup;
             let deadline = departed.manifest.deadline;
@@ -162,7 +171,7 @@ impl Flight {
             return Landed::Live(News::Failed(Arc::new(FetchError::EchoedSecret)));
         }
         if departed.manifest.fresh && !departed.outdated {
-            self.withdraw(&departed.departure, status, verdict);
+            self.withdraw(departed, status, verdict);
         }
         let body = match body {
             Gathered::Whole(body) => body,
@@ -257,24 +266,35 @@ impl Flight {
         if departed.outdated {
             return Err(NotStored::Purged);
         }
-        let entry = Entry::new(body, headers.get(CONTENT_TYPE));
-        self.gateway.cache.store(
+        let content_type = headers.get(CONTENT_TYPE);
+        let (cache, terms) = (&self.gateway.cache, &self.errand.setup.cache);
+        cache.store(
             &departed.departure,
             self.errand.key(),
-            entry,
-            &self.errand.setup.cache,
+            Entry::new(body, content_type),
+            terms,
             Instant::now(),
-        )
+        )?;
+        if let Some(token) = &departed.token {
+            let question = &self.errand.shared;
+            cache.share(question, token.clone(), body, content_type, terms.ttl);
+        }
+        Ok(())
     }
 
     /// A caller that insisted on a fresh answer may have found that a stored body is no longer true.
-    fn withdraw(&self, departure: &Departure, status: StatusCode, verdict: Result<(), NotStored>) {
+    fn withdraw(&self, departed: &Departed, status: StatusCode, verdict: Result<(), NotStored>) {
         let gone = matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
         let live = status == StatusCode::OK && verdict.is_err();
         if self.errand.is_list || !(gone || live) {
             return;
         }
-        let removed = self.gateway.cache.withdraw(departure, self.errand.key());
+        let cache = &self.gateway.cache;
+        let removed = cache.withdraw(&departed.departure, self.errand.key());
+        if removed || departed.token.as_ref().is_some_and(|token| token.had_entry) {
+            // The fleet learns of it when it does: nobody waits for that.
+            drop(cache.tell(self.rule().name(), &self.errand.ids()));
+        }
         if removed && verdict == Err(NotStored::NotFinal) {
             self.counters().regressed();
             let rule = self.rule().name();

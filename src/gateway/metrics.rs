@@ -14,6 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::outcome::Outcome;
+use crate::cache::shared::Figures;
 use crate::step::NotStored;
 
 const OUTCOMES: usize = Outcome::ALL.len();
@@ -105,6 +106,8 @@ pub(super) struct Metrics {
     not_stored: Vec<Counter>,
     /// Succeeded and failed.
     reloads: [Counter; 2],
+    /// Of the shared tier, whether there is one or not.
+    pub(super) shared: Figures,
     /// Read at the moment of a scrape.
     pub(crate) gauges: Gauges,
 }
@@ -237,6 +240,8 @@ impl Metrics {
             "When the secrets in use were read, in seconds since 1970",
             gauges.secrets_loaded.clone(),
         );
+        let shared = Figures::default();
+        shared.register(&mut registry);
         let build = Family::<OfVersion, Gauge>::default();
         let version = env!("CARGO_PKG_VERSION");
         build.get_or_create(&OfVersion { version }).set(1);
@@ -265,6 +270,7 @@ impl Metrics {
                 })
                 .collect(),
             upstream_duration,
+            shared,
             registry,
             gauges,
         }
@@ -289,7 +295,7 @@ impl Metrics {
     pub(super) fn answered(&self, of: &RuleCounters, outcome: Outcome, took: Duration) {
         of.requests[outcome.index()].inc();
         match outcome {
-            Outcome::Hit | Outcome::Joined | Outcome::Waited => {
+            Outcome::Hit | Outcome::SharedHit | Outcome::Joined | Outcome::Waited => {
                 of.polls_avoided.inc();
             }
             Outcome::Fetched | Outcome::Held | Outcome::Refused | Outcome::Failed => {}

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::setup::{Account, Setup};
 use crate::step::path::Ids;
-use crate::step::{Key, NotStored, Query, Rule};
+use crate::step::{Key, NotStored, Query, Rule, judge};
 use crate::upstream::{FetchError, Passage};
 
 /// Who may share a fetch: those who came under the same configuration (by its number) with the same
@@ -54,6 +54,20 @@ impl Errand {
     /// What goes up.
     pub(super) fn target(&self) -> PathAndQuery {
         self.setup.upstream.target(&self.asked, self.query.as_str())
+    }
+
+    /// Whether a body that is not from upstream is what a final one would have to be.
+    pub(super) fn is_final(&self, body: &Bytes) -> bool {
+        let headers = HeaderMap::new();
+        judge(
+            self.rule(),
+            &self.ids(),
+            StatusCode::OK,
+            &headers,
+            body,
+            self.setup.cache.honor_no_store,
+        )
+        .is_ok()
     }
 
     pub(super) fn ids(&self) -> Ids<'_> {

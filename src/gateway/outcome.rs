@@ -7,6 +7,8 @@ use crate::step::NotStored;
 pub enum Outcome {
     /// From memory.
     Hit,
+    /// From what another gateway of the fleet had fetched.
+    SharedHit,
     /// By a fetch of its own.
     Fetched,
     /// By a fetch that was going anyway.
@@ -23,8 +25,9 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every outcome, in the order of [`Outcome::index`].
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Hit,
+        Self::SharedHit,
         Self::Fetched,
         Self::Joined,
         Self::Waited,
@@ -37,6 +40,7 @@ impl Outcome {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Hit => "hit",
+            Self::SharedHit => "shared_hit",
             Self::Fetched => "fetched",
             Self::Joined => "joined",
             Self::Waited => "waited",

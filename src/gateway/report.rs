@@ -3,12 +3,15 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, StatusCode};
 use serde_json::json;
 use thiserror::Error;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::metrics::Gauges;
 use super::outcome::{Outcome, Record};
@@ -37,6 +40,15 @@ pub(super) struct Told<'a> {
     pub(super) took: Duration,
 }
 
+/// What a purge did.
+#[derive(Debug)]
+pub struct Purge {
+    /// Bodies removed from this gateway's memory.
+    pub purged: usize,
+    /// Ends when the fleet knows; none without one.
+    pub told: Option<oneshot::Receiver<()>>,
+}
+
 impl Gateway {
     /// A request's line, where it is wanted, and the counters. A fetch has a line of its own, so here
     /// `log.access = "upstream"` means what went wrong.
@@ -45,7 +57,11 @@ impl Gateway {
         self.metrics
             .answered(setup.counters(record.rule), outcome, told.took);
         let went_wrong = match outcome {
-            Outcome::Hit | Outcome::Fetched | Outcome::Joined | Outcome::Waited => false,
+            Outcome::Hit
+            | Outcome::SharedHit
+            | Outcome::Fetched
+            | Outcome::Joined
+            | Outcome::Waited => false,
             Outcome::Held | Outcome::Refused | Outcome::Failed => true,
         };
         let wanted = match setup.access {
@@ -76,11 +92,11 @@ impl Gateway {
         );
     }
 
-    /// Removes what a rule stored below these leading ids.
+    /// Removes what a rule stored below these leading ids, and tells the fleet, if there is one.
     ///
     /// # Errors
     /// [`PurgeError`]; nothing is removed then.
-    pub fn purge(&self, rule: &str, ids: &[&str]) -> Result<usize, PurgeError> {
+    pub fn purge(&self, rule: &str, ids: &[&str]) -> Result<Purge, PurgeError> {
         let setup = self.setup.load();
         let known = setup.rules.iter().find(|known| known.name() == rule);
         let known = known.ok_or_else(|| PurgeError::NoRule(rule.to_owned()))?;
@@ -90,7 +106,24 @@ impl Gateway {
         }
         let purged = self.cache.purge(&Scope::below(known.name(), ids));
         tracing::info!(rule, ids = ids.len(), purged, "purged");
-        Ok(purged)
+        let told = self.cache.tell(known.name(), ids);
+        Ok(Purge { purged, told })
+    }
+
+    /// Keeps the shared tier, if there is one, until `end`.
+    pub(crate) async fn keep_tier(self: Arc<Self>, end: CancellationToken) {
+        if let Some(tier) = self.cache.tier() {
+            let gateway = Arc::clone(&self);
+            let forget = move |purged| gateway.cache.forget(purged);
+            Arc::clone(tier).keep(end, forget).await;
+        }
+    }
+
+    /// Returns when the shared tier was tried once, or soon.
+    pub(crate) async fn tried_tier(&self) {
+        if let Some(tier) = self.cache.tier() {
+            tier.tried().await;
+        }
     }
 
     /// OpenMetrics text, for a scrape.
@@ -142,6 +175,10 @@ impl Gateway {
             "in_flight": self.book.berths().taken(),
             "connections": self.gauges().connections.get(),
             "last_reload": self.last_reload(),
+            "shared": self.cache.tier().map_or_else(
+                || json!({ "state": "off" }),
+                |tier| tier.status(),
+            ),
         })
     }
 

@@ -1,6 +1,7 @@
 //! The admin listener: is it alive, is it ready, what did it do, forget this.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -10,12 +11,14 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use subtle::ConstantTimeEq;
-use tokio::time::Instant;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
 
 use super::connection::Respond;
 use super::drain::{Phase, Watch};
 use crate::config::{Admin, Secret};
-use crate::gateway::{Answer, Door, Gateway, Heading, PurgeError, Reply, admit};
+use crate::gateway::{Answer, Door, Gateway, Heading, Purge, PurgeError, Reply, admit};
 use crate::step::path::is_id;
 use crate::upstream::{Body, presented_tokens};
 
@@ -118,7 +121,14 @@ impl Desk {
             return json_text(StatusCode::BAD_REQUEST, &json!({ "error": error }));
         }
         match self.gateway.purge(rule, &ids) {
-            Ok(purged) => json_text(StatusCode::OK, &json!({ "purged": purged })),
+            Ok(Purge { purged, told }) => {
+                let mut answer = json!({ "purged": purged });
+                if told.is_some_and(|told| !is_told(told)) {
+                    // It goes on; until then this gateway takes nothing from the shared tier.
+                    answer["shared"] = "pending".into();
+                }
+                json_text(StatusCode::OK, &answer)
+            }
             Err(error) => {
                 let status = match error {
                     PurgeError::NoRule(_) => StatusCode::NOT_FOUND,
@@ -128,6 +138,15 @@ impl Desk {
             }
         }
     }
+}
+
+/// How long a purge waits for the fleet to know.
+const TO_TELL: Duration = Duration::from_millis(500);
+
+/// Waits until the fleet knows of a purge, not for long. Blocks.
+fn is_told(told: oneshot::Receiver<()>) -> bool {
+    let told = async { matches!(timeout(TO_TELL, told).await, Ok(Ok(()))) };
+    Handle::current().block_on(told)
 }
 
 const CONTENTS: &str = "stepgate admin\n\n\

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use foldhash::fast::RandomState;
 
@@ -144,6 +144,14 @@ fn write_path(out: &mut Vec<u8>, rule: &str, ids: &[&str]) {
     }
 }
 
+/// The rule's name, then the ids, of the step whose key has these bytes. (Of a list's key the name is
+/// another: no resource's.)
+pub fn path_of(step: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let path = step.get(PARTITION..).unwrap_or_default();
+    let parts = path.split_inclusive(|byte| *byte == END);
+    parts.map(|part| part.strip_suffix(&[END]).unwrap_or(part))
+}
+
 /// What a purge covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
@@ -153,7 +161,36 @@ pub enum Scope {
     Below(Box<[u8]>),
     /// All variants of one resource, in its own partition.
     Step(StepKey),
+    /// Whatever a predicate says.
+    Such(Predicate),
 }
+
+/// Says of the bytes of a [`StepKey`] whether they are meant.
+#[derive(Clone)]
+pub struct Predicate(Arc<Covers>);
+
+type Covers = dyn Fn(&[u8]) -> bool + Send + Sync;
+
+impl Predicate {
+    /// It is called under locks: it must not block.
+    pub fn new(covers: impl Fn(&[u8]) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(covers))
+    }
+}
+
+impl fmt::Debug for Predicate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Predicate")
+    }
+}
+
+impl PartialEq for Predicate {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Predicate {}
 
 impl Scope {
     /// The resources of `rule` whose path begins with `ids` (none: all of the rule's).
@@ -169,6 +206,7 @@ impl Scope {
             Self::All => true,
             Self::Below(path) => step[PARTITION..].starts_with(path),
             Self::Step(own) => *own.bytes == *step,
+            Self::Such(Predicate(covers)) => covers(step),
         }
     }
 }
@@ -222,6 +260,15 @@ mod tests {
             .flat_map(|part| [part, &[END][..]].concat())
             .collect();
         assert_eq!(spelt, key.as_ref());
+    }
+
+    #[test]
+    fn the_path_of_a_key_is_the_rule_and_its_ids() {
+        let partition = Partition([END; PARTITION]);
+        let key = Key::new(partition, "run-step", &["t", "r", "s"], "").step;
+        let path: Vec<&[u8]> = path_of(key.as_ref()).collect();
+        assert_eq!(path, [&b"run-step"[..], b"t", b"r", b"s"]);
+        assert_eq!(path_of(b"no key").count(), 0);
     }
 
     #[test]

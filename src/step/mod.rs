@@ -13,7 +13,7 @@ pub mod verdict;
 
 pub use conditions::{Conditions, none_match, wait_preference};
 pub(crate) use key::END;
-pub use key::{Key, Partition, Scope, StepKey};
+pub use key::{Key, Partition, Predicate, Scope, StepKey};
 pub use path::Route;
 pub use query::Query;
 pub use rule::{Rule, RuleError, RuleParts, Template};

@@ -49,6 +49,9 @@ pub enum SetupError {
     /// The host is no name that a certificate could be for.
     #[error("upstream.base_url: `{0}` is not a host name that TLS can verify")]
     HostName(String),
+    /// `cache.redis` is not what its client takes.
+    #[error("cache.redis: {0}")]
+    Redis(redis::RedisError),
 }
 
 /// Why a fetch brought no answer.

@@ -99,7 +99,7 @@ impl Bench<'_> {
                 server.end().await?;
             }
             Work::Relay => {
-                let (mut origin, upstream) = self.origin().await?;
+                let (origin, upstream) = self.origin().await?;
                 let mut command = callgrind::under(self.own, &out)?;
                 let address = free_address()?;
                 command.args(["relay", "--listen", &address.to_string()]);
@@ -124,7 +124,7 @@ impl Bench<'_> {
         out: &Path,
         log: PathBuf,
     ) -> Result<(), Failure> {
-        let (mut origin, upstream) = self.origin().await?;
+        let (origin, upstream) = self.origin().await?;
         let config = self.folder.join("stepgate.toml");
         std::fs::write(&config, configuration(upstream))?;
         let mut command = callgrind::under(self.stepgate, out)?;

@@ -21,19 +21,27 @@ const STARTS: u32 = 10;
 /// Until an idle gateway has settled.
 const SETTLED: Duration = Duration::from_millis(300);
 
+/// Ids as long as the upstream's: a part of the key that a short one would hide.
+const THREAD: &str = "thread_abcdefghijklmnopqrstuvwx";
+const RUN: &str = "run_abcdefghijklmnopqrstuvwx";
+
 /// What stepgate counts for a key beside the step's own id: a partition's hash, the rule's name and
 /// the other ids, each with its end.
-const KEY: usize = 16 + "run-step\nthread_1\nrun_1\n".len();
+const KEY: usize = 16 + "run-step\n\n\n".len() + THREAD.len() + RUN.len();
 
 pub(super) fn memory(stage: &Stage, _: Effort) -> Fallible<Section> {
     let upstream = Upstream::plain()?;
     let stepgate = Contender::start(Kind::Stepgate(1), stage, &upstream)?;
     // As many requests of the same kind that store nothing: what connections, fetches and the heap
     // take for themselves is not an entry's.
-    ask_all(stepgate.address, &live(SMALL, 0, ""), ENTRIES)?;
+    let below = |path: String| {
+        let step = path.rsplit('/').next().unwrap_or_default().to_owned();
+        format!("/v1/threads/{THREAD}/runs/{RUN}/steps/{step}")
+    };
+    ask_all(stepgate.address, &below(live(SMALL, 0, "")), ENTRIES)?;
     pause(SETTLED);
     let before = stepgate.resident();
-    ask_all(stepgate.address, &done(SMALL, ""), ENTRIES)?;
+    ask_all(stepgate.address, &below(done(SMALL, "")), ENTRIES)?;
     pause(SETTLED);
     let after = stepgate.resident();
 

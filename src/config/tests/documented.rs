@@ -23,9 +23,29 @@ fn the_documented_file_is_what_holds_without_a_file() {
 }
 
 #[test]
+fn the_documented_section_of_redis_holds_with_its_defaults() {
+    let section = DOCUMENTED.split_once("# [cache.redis]\n").unwrap().1;
+    let section = section.split_once("\n\n").unwrap().0;
+    let is_key = |line: &&str| {
+        line.split_once(" = ")
+            .is_some_and(|(key, _)| !key.contains(' '))
+    };
+    let lines = section.lines().filter_map(|line| line.strip_prefix("# "));
+    let keys: Vec<&str> = lines.filter(is_key).collect();
+    let minimal = keys.iter().filter(|line| !line.starts_with("budget"));
+    let [all, minimal] = [
+        keys.join("\n"),
+        minimal.copied().collect::<Vec<_>>().join("\n"),
+    ]
+    .map(|keys| parse(&format!("[cache.redis]\n{keys}")).unwrap());
+    assert_eq!(keys.len(), 4, "{keys:?}");
+    assert_eq!(all, minimal);
+}
+
+#[test]
 fn the_documented_file_has_every_key_that_the_reader_knows() {
-    // TLS, a client and secrets, so that the reader asks for the keys within them.
-    let text = "[server.tls]\n[admin]\ntoken = { env = \"TOKEN_B\" }\n\
+    // TLS, Redis, a client and secrets, so that the reader asks for the keys within them.
+    let text = "[server.tls]\n[cache.redis]\n[admin]\ntoken = { env = \"TOKEN_B\" }\n\
         [[client]]\nname = \"a\"\ntoken = { env = \"TOKEN_A\" }\n[[rule]]\n";
     let notes = Notes::new(Path::new("f.toml"), text);
     let sources = Sources {

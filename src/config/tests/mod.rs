@@ -2,6 +2,8 @@
 
 mod documented;
 mod headers;
+mod node;
+mod redis;
 mod tables;
 mod values;
 
@@ -20,6 +22,9 @@ fn env(name: &str) -> Option<String> {
         "TWO_LINES" => "canary-1\ncanary-2",
         "SPACED" => "canary with spaces",
         "UMLAUT" => "canary-ä",
+        "REDIS_URL" => " redis://reader:canary%23@redis.internal\n",
+        "ANOTHER_KEY" => "canary-of-another-account",
+        "STEPGATE_ENCRYPTION_KEY" => "canary-of-32-bytes-canary-canary",
         _ => return None,
     };
     Some(value.to_owned())

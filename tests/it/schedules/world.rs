@@ -22,6 +22,7 @@ pub(super) const TERMS: config::Cache = config::Cache {
     max_entry_bytes: 1 << 10,
     ttl: Duration::from_secs(24 * 3600),
     honor_no_store: true,
+    redis: None,
 };
 
 pub(super) struct World {

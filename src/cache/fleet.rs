@@ -1,0 +1,121 @@
+//! The cache as one of a fleet: what the shared tier gives, what it is given, what it is told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::header::HeaderValue;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::memory::{Found, Life};
+use super::shared::{Ask, Purged, Question, Tier, Token};
+use super::{Cache, Entry};
+use crate::config;
+use crate::step::{NotStored, Scope};
+
+/// What a request lets the shared tier do for it.
+#[derive(Debug, Clone, Copy)]
+pub struct Leave {
+    /// It takes what is there; if not, it only wants to be able to write.
+    pub take: bool,
+    /// What is there may be kept in memory.
+    pub keep: bool,
+}
+
+impl Cache {
+    /// The same with a second tier behind it.
+    pub fn shared_by(mut self, tier: Arc<Tier>) -> Self {
+        self.tier = Some(tier);
+        self
+    }
+
+    /// The second tier, if there is one.
+    pub fn tier(&self) -> Option<&Arc<Tier>> {
+        self.tier.as_ref()
+    }
+
+    /// Asks the fleet for a step, once when it comes. What it has is believed only if `is_final` says
+    /// so, as of an upstream's body. Waits for at most the tier's budget, and not at all while it rests.
+    pub async fn ask(
+        &self,
+        question: &Question,
+        leave: Leave,
+        terms: &config::Cache,
+        is_final: impl FnOnce(&Bytes) -> bool,
+    ) -> Option<Found> {
+        let tier = self.tier.as_ref()?;
+        let asking = match tier.ask(question).await {
+            Ask::Nothing => return None,
+            Ask::Answered if leave.take => return self.look_up(&question.1, Instant::now()),
+            Ask::Answered => return None,
+            Ask::Turn(asking) => asking,
+        };
+        // Like a fetch: what is purged while it is on its way does not come back.
+        let departure = self.depart();
+        let shared = tier.look_up(question, terms.max_entry_bytes).await?;
+        if !leave.take {
+            return None;
+        }
+        let believed = is_final(&shared.body);
+        tier.judged(believed);
+        if !believed {
+            return None;
+        }
+        let entry = Entry::new(&shared.body, shared.content_type.as_ref());
+        let now = Instant::now();
+        let life = Life {
+            age: shared.age,
+            rest: shared.rest.min(terms.ttl),
+        };
+        let key = &question.1;
+        let stored = self
+            .memory
+            .block(key, &entry, departure.number(), now, life)?;
+        let found = self.memory.found(stored.clone(), now)?;
+        let kept = self.walls.pass(&departure, &key.step, |wall| {
+            if leave.keep {
+                self.memory.put(key, stored, wall)
+            } else {
+                Ok(())
+            }
+        });
+        drop(asking);
+        // Behind a wall it may be what was purged; behind a newer store it is as final as that.
+        (kept != Err(NotStored::Purged)).then_some(found)
+    }
+
+    /// What a fetch that departs now needs to have its body written to the tier.
+    pub fn token(&self, question: &Question) -> Option<Token> {
+        self.tier.as_ref()?.token(question)
+    }
+
+    /// Gives the fleet what was stored here.
+    pub fn share(
+        &self,
+        question: &Question,
+        token: Token,
+        body: &Bytes,
+        content_type: Option<&HeaderValue>,
+        ttl: Duration,
+    ) {
+        if let Some(tier) = &self.tier {
+            tier.write(question, token, body, content_type, ttl);
+        }
+    }
+
+    /// Tells the fleet of what was purged here. What is returned ends when it knows.
+    pub fn tell(&self, rule: &str, ids: &[&str]) -> Option<oneshot::Receiver<()>> {
+        Some(self.tier.as_ref()?.purge(rule, ids))
+    }
+
+    /// Forgets what the fleet has purged. Walks all entries.
+    pub fn forget(&self, purged: Purged) {
+        let scope = match purged {
+            Purged::Anything => Scope::All,
+            Purged::Marked(marks) => Scope::Such(marks.predicate()),
+        };
+        let entries = self.purge(&scope);
+        tracing::info!(entries, "the fleet has purged");
+    }
+}

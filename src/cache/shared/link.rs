@@ -1,0 +1,165 @@
+//! The connection to Redis: one server, or a cluster. Made on one runtime, used from all.
+//!
+//! Nothing is retried and nothing queues without a bound: a command has its budget, and whoever waits
+//! for it goes on without it when that is over. What was sent may still be carried out later, so every
+//! write must be safe when it is late.
+
+use std::fmt;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
+use redis::io::tcp::TcpSettings;
+use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, IntoConnectionInfo, RedisError};
+use tokio::time::timeout;
+
+use crate::config;
+
+/// A connection may take so many budgets: it is more than one round trip.
+const TO_CONNECT: u32 = 5;
+
+/// Why a command brought nothing.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// Its budget was over.
+    Late,
+    /// The connection or the server refused it.
+    Failed(RedisError),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Late => f.write_str("no answer within cache.redis.budget"),
+            // Its detail may hold what was sent.
+            Self::Failed(error) => match error.code() {
+                Some(code) => write!(f, "{:?} ({code})", error.kind()),
+                None => write!(f, "{:?}", error.kind()),
+            },
+        }
+    }
+}
+
+impl From<RedisError> for Trouble {
+    fn from(error: RedisError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Trouble {
+    /// Whether the server is in trouble, rather than what this command touched.
+    pub(super) fn is_the_servers(&self) -> bool {
+        match self {
+            Self::Late => true,
+            Self::Failed(error) => {
+                error.is_io_error()
+                    || error.is_timeout()
+                    || !matches!(error.code(), None | Some("OOM" | "WRONGTYPE" | "ERR"))
+            }
+        }
+    }
+}
+
+/// How a connection is made.
+pub(super) struct Dialer {
+    server: Server,
+    budget: Duration,
+}
+
+enum Server {
+    One(Box<Client>, AsyncConnectionConfig),
+    Cluster(Box<ClusterClient>),
+}
+
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Dialer")
+    }
+}
+
+impl Dialer {
+    /// Connects to nothing. TLS trusts the system's roots, read at every connect.
+    pub(super) fn new(config: &config::Redis) -> Result<Self, RedisError> {
+        let tcp = TcpSettings::default().set_nodelay(true);
+        let to_connect = config.budget * TO_CONNECT;
+        let server = if let [node] = &config.nodes[..] {
+            let info = node.expose().into_connection_info()?;
+            let client = Client::open(info.set_tcp_settings(tcp))?;
+            let terms = AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(to_connect))
+                .set_response_timeout(None);
+            Server::One(Box::new(client), terms)
+        } else {
+            let nodes = config.nodes.iter().map(|node| node.expose());
+            let client = ClusterClient::builder(nodes)
+                .tcp_settings(tcp)
+                .retries(1)
+                .connection_timeout(to_connect)
+                .response_timeout(config.budget)
+                .overall_response_timeout(Some(config.budget))
+                .build()?;
+            Server::Cluster(Box::new(client))
+        };
+        Ok(Self {
+            server,
+            budget: config.budget,
+        })
+    }
+
+    /// Its driver runs on the current runtime.
+    pub(super) async fn dial(&self) -> Result<Link, Trouble> {
+        // A cluster asks several of its nodes.
+        let patience = self.budget * TO_CONNECT * 4;
+        let wire = timeout(patience, async {
+            Ok::<_, RedisError>(match &self.server {
+                Server::One(client, terms) => {
+                    let terms = terms.clone();
+                    Wire::One(
+                        client
+                            .get_multiplexed_async_connection_with_config(&terms)
+                            .await?,
+                    )
+                }
+                Server::Cluster(client) => Wire::Cluster(client.get_async_connection().await?),
+            })
+        });
+        Ok(Link {
+            wire: wire.await.map_err(|_| Trouble::Late)??,
+            budget: self.budget,
+        })
+    }
+}
+
+/// A connection. Clones share it.
+#[derive(Clone)]
+pub(super) struct Link {
+    wire: Wire,
+    budget: Duration,
+}
+
+#[derive(Clone)]
+enum Wire {
+    One(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Link")
+    }
+}
+
+impl Link {
+    /// One command, within the budget.
+    pub(super) async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Trouble> {
+        let answer = async {
+            match self.wire.clone() {
+                Wire::One(mut one) => command.query_async(&mut one).await,
+                Wire::Cluster(mut cluster) => command.query_async(&mut cluster).await,
+            }
+        };
+        let answer = timeout(self.budget, answer).await;
+        Ok(answer.map_err(|_| Trouble::Late)??)
+    }
+}

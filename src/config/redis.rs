@@ -1,0 +1,141 @@
+//! The section `[cache.redis]`: the tier that the gateways of a fleet share.
+
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::defaults::REDIS_BUDGET;
+use super::node::{Node, misfit};
+use super::reader::Item;
+use super::reference::References;
+use super::secret::Secret;
+use super::value::{TICK, duration, list};
+
+/// `[cache.redis]`: Redis or Valkey as a second tier, shared by the gateways of a fleet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Redis {
+    /// One server; several: the nodes of a cluster to begin with. Never empty.
+    pub nodes: Vec<Node>,
+    /// Stands before every name in Redis: 1 to 64 of `[A-Za-z0-9._:-]`.
+    pub prefix: String,
+    /// The longest that a command may take.
+    pub budget: Duration,
+    /// Seals what is stored; at least 16 bytes.
+    pub encryption_key: Option<Secret>,
+}
+
+impl Redis {
+    /// The secrets in it.
+    pub(super) fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        let urls = self.nodes.iter().filter_map(Node::source);
+        urls.chain(&self.encryption_key)
+    }
+}
+
+/// Longer than a command should ever keep a caller waiting, whose fetch would be under way by then.
+const LONGEST_BUDGET: Duration = Duration::from_secs(1);
+
+/// Reads `[cache.redis]` and the secrets that it names.
+pub(super) fn read(item: Item<'_>, references: &References<'_>) -> Option<Redis> {
+    let mut table = item.table("a table, [cache.redis]")?;
+    let nodes = table.require("url", "where Redis or Valkey is", |item| {
+        nodes(item, references)
+    });
+    let prefix = table.require(
+        "prefix",
+        "it keeps the bodies of one account apart from another's in the same Redis",
+        |item| item.parse("a string", parse_prefix),
+    );
+    let budget = table.take_or("budget", REDIS_BUDGET, duration(TICK..=LONGEST_BUDGET));
+    let encryption_key = table
+        .take("encryption_key")
+        .map(|item| encryption_key(item, references));
+    table.finish();
+    Some(Redis {
+        nodes: nodes?,
+        prefix: prefix?,
+        budget,
+        encryption_key: match encryption_key {
+            None => None,
+            Some(read) => Some(read?),
+        },
+    })
+}
+
+const URL: &str = "a URL like \"redis://redis.internal:6379\", { env = \"NAME\" }, \
+     { file = \"/path\" }, or a list of them for a cluster";
+
+fn nodes(item: Item<'_>, references: &References<'_>) -> Option<Vec<Node>> {
+    let one = |item: Item<'_>| {
+        let place = item.place();
+        Some((node(item, references)?, place))
+    };
+    let notes = item.notes();
+    let written = match item.value().as_array().map(|array| array.len()) {
+        None => return node(item, references).map(|node| vec![node]),
+        Some(0) => return item.refuse("is empty; name at least one server"),
+        Some(written) => written,
+    };
+    let nodes = list(URL, one)(item)?;
+    if let Some((first, _)) = nodes.first().filter(|_| written > 1) {
+        for (node, place) in &nodes {
+            if let Some(text) = misfit(node, first) {
+                notes.note(place, text);
+            }
+        }
+    }
+    Some(nodes.into_iter().map(|(node, _)| node).collect())
+}
+
+fn node(item: Item<'_>, references: &References<'_>) -> Option<Node> {
+    let (place, notes) = (item.place(), item.notes());
+    match item.value() {
+        DeValue::String(_) => return item.parse(URL, Node::literal),
+        DeValue::Table(_) => {}
+        DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Array(_) => return item.expected(URL),
+    }
+    match Node::secret(references.secret(item)?) {
+        Ok(node) => Some(node),
+        Err(text) => {
+            notes.note(&place, text);
+            None
+        }
+    }
+}
+
+/// Its braces would be a hash tag: a cluster then keeps all threads on one node.
+fn parse_prefix(text: &str) -> Result<String, String> {
+    const RIGHT: &str = "use 1 to 64 letters, digits, `.`, `_`, `:` and `-`";
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-');
+    if text.contains(['{', '}']) {
+        return Err(format!(
+            "{text:?} contains a brace: by what stands in braces a cluster chooses the node of a \
+             key, and all would be on one; {RIGHT}"
+        ));
+    }
+    if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("{text:?} is not a prefix; {RIGHT}"))
+}
+
+/// Fewer bytes can be guessed, however they were made.
+const SHORTEST_KEY: usize = 16;
+
+fn encryption_key(item: Item<'_>, references: &References<'_>) -> Option<Secret> {
+    let (place, notes) = (item.place(), item.notes());
+    let key = references.secret(item)?;
+    if key.expose().len() >= SHORTEST_KEY {
+        return Some(key);
+    }
+    let text = format!(
+        "{} has fewer than {SHORTEST_KEY} bytes; make one with `openssl rand -hex 32`",
+        key.source()
+    );
+    notes.note(&place, text);
+    None
+}

@@ -1,0 +1,288 @@
+//! `[cache.redis]`: what is refused in which words, what is printed, and that a running gateway keeps
+//! what it has.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::super::{Config, Flags, Problems, Redis, Source, Sources};
+use super::{env, parse, refused, told};
+
+/// `[cache.redis]` with these lines and a prefix.
+pub(super) fn section(lines: &str) -> String {
+    format!("[cache.redis]\n{lines}\nprefix = \"p\"")
+}
+
+/// Parses `text` where the variable `URL` holds `url`.
+pub(super) fn parse_with(text: &str, url: &str) -> Result<Config, Problems> {
+    let env = |name: &str| match name {
+        "URL" => Some(url.to_owned()),
+        other => env(other),
+    };
+    let sources = Sources {
+        file: Some(PathBuf::from("f.toml")),
+        flags: Flags::default(),
+        env: &env,
+    };
+    Config::parse(text, &sources)
+}
+
+#[track_caller]
+pub(super) fn redis(read: Result<Config, Problems>) -> Redis {
+    read.unwrap().cache.redis.unwrap()
+}
+
+#[test]
+fn without_the_section_there_is_no_second_tier() {
+    assert_eq!(parse("[cache]").unwrap().cache.redis, None);
+}
+
+#[test]
+fn url_and_prefix_are_enough() {
+    let redis = redis(parse(&section("url = \"redis://redis.internal\"")));
+    assert_eq!(redis.nodes.len(), 1);
+    assert_eq!(redis.nodes[0].expose(), "redis://redis.internal");
+    assert_eq!(redis.prefix, "p");
+    assert_eq!(redis.budget, Duration::from_millis(50));
+    assert_eq!(redis.encryption_key, None);
+}
+
+#[test]
+fn a_prefix_is_refused_where_a_key_could_not_begin_with_it() {
+    let longest = "x".repeat(64);
+    for prefix in ["p", "stepgate:billing", "A-z_0.9:", &longest] {
+        let text = format!("[cache.redis]\nurl = \"redis://h\"\nprefix = {prefix:?}");
+        assert_eq!(redis(parse(&text)).prefix, prefix);
+    }
+    let brace = "contains a brace: by what stands in braces a cluster chooses the node of a key, \
+                 and all would be on one; use 1 to 64 letters, digits, `.`, `_`, `:` and `-`";
+    let other = "is not a prefix; use 1 to 64 letters, digits, `.`, `_`, `:` and `-`";
+    let long = "x".repeat(65);
+    for (prefix, words) in [
+        ("{p}", brace),
+        ("p{", brace),
+        ("p}", brace),
+        ("", other),
+        ("a b", other),
+        (" p", other),
+        ("a/b", other),
+        ("ä", other),
+        ("a\nb", other),
+        (long.as_str(), other),
+    ] {
+        let text = format!("[cache.redis]\nurl = \"redis://h\"\nprefix = {prefix:?}");
+        refused(&[(&text, "f.toml:3:10: cache.redis.prefix: ", words)]);
+    }
+}
+
+#[test]
+fn a_budget_is_between_a_millisecond_and_a_second() {
+    let budget = |text: &str| section(&format!("url = \"redis://h\"\nbudget = {text}"));
+    for (text, millis) in [("\"1ms\"", 1), ("\"1s\"", 1000)] {
+        let read = redis(parse(&budget(text))).budget;
+        assert_eq!(read, Duration::from_millis(millis));
+    }
+    let place = "f.toml:3:10: cache.redis.budget: ";
+    refused(&[
+        (&budget("\"0s\""), place, "is out of range: from 1ms to 1s"),
+        (&budget("\"2s\""), place, "is out of range: from 1ms to 1s"),
+        (&budget("50"), place, "50 has no unit"),
+    ]);
+}
+
+#[test]
+fn an_encryption_key_is_a_secret_of_some_length() {
+    let keyed = |value: &str| section(&format!("url = \"redis://h\"\nencryption_key = {value}"));
+    let good = redis(parse(&keyed("{ env = \"STEPGATE_ENCRYPTION_KEY\" }")));
+    let key = good.encryption_key.unwrap();
+    assert_eq!(key.expose(), "canary-of-32-bytes-canary-canary");
+    let sixteen = redis(parse_with(
+        &keyed("{ env = \"URL\" }"),
+        " 16-bytes-canary-\n",
+    ));
+    assert_eq!(sixteen.encryption_key.unwrap().expose().len(), 16);
+    let place = "f.toml:3:18: cache.redis.encryption_key: ";
+    refused(&[
+        (
+            &keyed("\"canary-of-32-bytes-canary-canary\""),
+            place,
+            "secrets come from the environment or files only",
+        ),
+        (
+            &keyed("{ env = \"TOKEN_A\" }"),
+            place,
+            "env:TOKEN_A has fewer than 16 bytes; make one with `openssl rand -hex 32`",
+        ),
+        (&keyed("{ env = \"EMPTY\" }"), place, "env:EMPTY is empty"),
+        (&keyed("{ env = \"NONE\" }"), place, "NONE is not set"),
+        (&keyed("1"), place, "expected { env = \"NAME\" } or"),
+    ]);
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once() {
+    let lines: Vec<String> = told(
+        "[cache.redis]\nurls = \"redis://canary\"\nbuget = \"1ms\"\nprefix = \"{\"\n\
+         encryption_key = \"canary\"\ncolour = 1",
+    )
+    .lines()
+    .map(str::to_owned)
+    .collect();
+    for (line, (place, words)) in lines.iter().zip([
+        (
+            "f.toml:1:1: cache.redis: ",
+            "the key `url` is missing: where Redis or Valkey is",
+        ),
+        (
+            "f.toml:2:1: cache.redis: ",
+            "unknown key \"urls\"; did you mean \"url\"?",
+        ),
+        (
+            "f.toml:3:1: cache.redis: ",
+            "unknown key \"buget\"; did you mean \"budget\"?",
+        ),
+        ("f.toml:4:10: cache.redis.prefix: ", "contains a brace"),
+        (
+            "f.toml:5:18: cache.redis.encryption_key: ",
+            "secrets come from",
+        ),
+        (
+            "f.toml:6:1: cache.redis: ",
+            "known here: url, prefix, budget, encryption_key",
+        ),
+    ]) {
+        assert!(
+            line.starts_with(place) && line.contains(words),
+            "{line}\n{words}"
+        );
+    }
+    assert_eq!(lines.len(), 6, "{lines:#?}");
+    refused(&[
+        (
+            "[cache.redis]\nurl = \"redis://h\"",
+            "f.toml:1:1: cache.redis: ",
+            "the key `prefix` is missing: it keeps the bodies of one account apart from \
+             another's in the same Redis",
+        ),
+        (
+            "[cache]\nredis = \"redis://:canary@h\"",
+            "f.toml:2:9: cache.redis: ",
+            "expected a table, [cache.redis], found a string",
+        ),
+    ]);
+}
+
+#[test]
+fn it_is_printed_without_what_is_secret_and_read_again_the_same() {
+    let full = "url = { env = \"REDIS_URL\" }\nbudget = \"20ms\"\n\
+                encryption_key = { env = \"STEPGATE_ENCRYPTION_KEY\" }";
+    let cluster = "url = [{ env = \"REDIS_URL\" }, { env = \"REDIS_URL\" }]";
+    let plain = "url = [\"redis://a:7000\", \"redis://b:7000\"]";
+    for (lines, printed) in [
+        (
+            full,
+            "\n[cache.redis]\nurl = { env = \"REDIS_URL\" } # redacted\nprefix = \"p\"\n\
+             budget = \"20ms\"\nencryption_key = { env = \"STEPGATE_ENCRYPTION_KEY\" } # redacted\n\
+             \n[log]\n",
+        ),
+        (
+            cluster,
+            "\nurl = [{ env = \"REDIS_URL\" }, { env = \"REDIS_URL\" }] # redacted\n",
+        ),
+        (
+            plain,
+            "\nurl = [\"redis://a:7000\", \"redis://b:7000\"]\nprefix",
+        ),
+        (
+            "url = \" unix:/run/s.sock \"",
+            "\nurl = \"unix:/run/s.sock\"\nprefix = \"p\"\nbudget = \"50ms\"\n\n[log]\n",
+        ),
+    ] {
+        let config = parse(&section(lines)).unwrap();
+        let text = config.to_toml();
+        assert!(text.contains(printed), "{text}\n{printed}");
+        assert_eq!(parse(&text).unwrap(), config, "{text}");
+        for shown in [text, format!("{config:?}")] {
+            assert!(
+                !shown.contains("canary") && !shown.contains("reader"),
+                "{shown}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_running_gateway_keeps_its_tier_and_says_what_waits() {
+    let keyed = |rest: &str| {
+        section(&format!(
+            "url = {{ env = \"URL\" }}\nencryption_key = {{ env = \"STEPGATE_ENCRYPTION_KEY\" }}{rest}"
+        ))
+    };
+    let first = "redis://:canary@h";
+    let running = parse_with(&keyed(""), first).unwrap();
+    let succeed = |running: &Config, text: &str, url: &str| {
+        let env = |name: &str| match name {
+            "URL" => Some(url.to_owned()),
+            other => env(other),
+        };
+        let sources = Sources {
+            file: Some(PathBuf::from("f.toml")),
+            flags: Flags::default(),
+            env: &env,
+        };
+        running.succeed(text, &sources).unwrap()
+    };
+    let same = succeed(&running, &keyed(""), first);
+    assert_eq!(same.restart, [""; 0]);
+    let spelled = succeed(&running, &keyed("\nbudget = \"50ms\""), first);
+    assert_eq!(spelled.restart, [""; 0]);
+    for (text, url) in [
+        (keyed(""), "redis://:another@h"),
+        (keyed("\nbudget = \"51ms\""), first),
+        (keyed("").replace("\"p\"", "\"q\""), first),
+        (
+            keyed("").replace("STEPGATE_ENCRYPTION_KEY", "ANOTHER_KEY"),
+            first,
+        ),
+        (
+            keyed("").replace("{ env = \"URL\" }", "\"redis://h\""),
+            first,
+        ),
+        ("[cache]".to_owned(), first),
+    ] {
+        let next = succeed(&running, &format!("{text}\n[log]\naccess = \"all\""), url);
+        assert_eq!(next.restart, ["cache.redis"], "{text}");
+        assert_eq!(next.config.cache, running.cache, "{text}");
+        assert_ne!(next.config.log, running.log, "the rest is taken");
+    }
+    let without = parse("[cache]").unwrap();
+    let next = succeed(&without, &keyed(""), first);
+    assert_eq!(next.restart, ["cache.redis"]);
+    assert_eq!(next.config.cache.redis, None);
+}
+
+#[test]
+fn the_files_of_its_secrets_are_among_those_to_look_at() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, content) in [
+        ("url", "redis://:canary@h"),
+        ("node", "redis://:canary@i"),
+        ("key", "canary-canary-canary"),
+    ] {
+        fs::write(folder.path().join(name), content).unwrap();
+    }
+    let text = section(
+        "url = [{ file = \"url\" }, { file = \"node\" }]\nencryption_key = { file = \"key\" }",
+    );
+    let sources = Sources {
+        file: Some(folder.path().join("f.toml")),
+        flags: Flags::default(),
+        env: &env,
+    };
+    let config = Config::parse(&text, &sources).unwrap();
+    let expected = ["key", "node", "url"].map(|name| folder.path().join(name));
+    assert_eq!(config.files(), expected);
+    let redis = config.cache.redis.unwrap();
+    let is = |source: &Source, path: &Path| *source == Source::File(path.to_owned());
+    assert!(is(redis.encryption_key.unwrap().source(), &expected[0]));
+}
