@@ -14,8 +14,10 @@ use super::value::{TICK, duration, list};
 /// `[cache.redis]`: Redis or Valkey as a second tier, shared by the gateways of a fleet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Redis {
-    /// One server; several: the nodes of a cluster to begin with. Never empty.
+    /// One server, or the nodes of a cluster to begin with. Never empty.
     pub nodes: Vec<Node>,
+    /// They were written as a list.
+    pub is_cluster: bool,
     /// Stands before every name in Redis: 1 to 64 of `[A-Za-z0-9._:-]`.
     pub prefix: String,
     /// The longest that a command may take.
@@ -51,8 +53,10 @@ pub(super) fn read(item: Item<'_>, references: &References<'_>) -> Option<Redis>
         .take("encryption_key")
         .map(|item| encryption_key(item, references));
     table.finish();
+    let (nodes, is_cluster) = nodes?;
     Some(Redis {
-        nodes: nodes?,
+        nodes,
+        is_cluster,
         prefix: prefix?,
         budget,
         encryption_key: match encryption_key {
@@ -65,26 +69,26 @@ pub(super) fn read(item: Item<'_>, references: &References<'_>) -> Option<Redis>
 const URL: &str = "a URL like \"redis://redis.internal:6379\", { env = \"NAME\" }, \
      { file = \"/path\" }, or a list of them for a cluster";
 
-fn nodes(item: Item<'_>, references: &References<'_>) -> Option<Vec<Node>> {
+fn nodes(item: Item<'_>, references: &References<'_>) -> Option<(Vec<Node>, bool)> {
     let one = |item: Item<'_>| {
         let place = item.place();
         Some((node(item, references)?, place))
     };
     let notes = item.notes();
-    let written = match item.value().as_array().map(|array| array.len()) {
-        None => return node(item, references).map(|node| vec![node]),
+    match item.value().as_array().map(|array| array.len()) {
+        None => return node(item, references).map(|node| (vec![node], false)),
         Some(0) => return item.refuse("is empty; name at least one server"),
-        Some(written) => written,
-    };
+        Some(_) => {}
+    }
     let nodes = list(URL, one)(item)?;
-    if let Some((first, _)) = nodes.first().filter(|_| written > 1) {
+    if let Some((first, _)) = nodes.first() {
         for (node, place) in &nodes {
             if let Some(text) = misfit(node, first) {
                 notes.note(place, text);
             }
         }
     }
-    Some(nodes.into_iter().map(|(node, _)| node).collect())
+    Some((nodes.into_iter().map(|(node, _)| node).collect(), true))
 }
 
 fn node(item: Item<'_>, references: &References<'_>) -> Option<Node> {

@@ -116,7 +116,7 @@ impl Redis {
             .map(|node| node.source().map_or_else(|| quote(node), reference))
             .collect();
         let urls = match urls.as_slice() {
-            [url] => url.clone(),
+            [url] if !self.is_cluster => url.clone(),
             urls => format!("[{}]", urls.join(", ")),
         };
         let is_secret = self.nodes.iter().any(|node| node.source().is_some());

@@ -83,7 +83,7 @@ impl Dialer {
     pub(super) fn new(config: &config::Redis) -> Result<Self, RedisError> {
         let tcp = TcpSettings::default().set_nodelay(true);
         let to_connect = config.budget * TO_CONNECT;
-        let server = if let [node] = &config.nodes[..] {
+        let server = if let ([node], false) = (&config.nodes[..], config.is_cluster) {
             let info = node.expose().into_connection_info()?;
             let client = Client::open(info.set_tcp_settings(tcp))?;
             let terms = AsyncConnectionConfig::new()

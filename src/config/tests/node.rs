@@ -194,10 +194,11 @@ fn a_list_is_a_cluster() {
 }
 
 #[test]
-fn a_list_of_one_may_be_what_one_server_may_be() {
-    for url in ["unix:/run/s.sock", "redis://h/3"] {
-        let config = parse(&section(&format!("url = [{url:?}]")));
-        assert_eq!(redis(config).nodes[0].expose(), url);
+fn a_list_of_one_is_a_cluster_too() {
+    for (url, is_cluster) in [("[\"redis://h\"]", true), ("\"redis://h\"", false)] {
+        let config = parse(&section(&format!("url = {url}")));
+        assert!(config.to_toml().contains(&format!("url = {url}")));
+        assert_eq!(redis(config).is_cluster, is_cluster);
     }
 }
 
@@ -211,6 +212,8 @@ fn nodes_that_cannot_be_of_one_cluster_are_refused() {
         ("[\"redis://a\", \"redis://b/1\"]", 21, database),
         ("[\"redis://a/1\", \"redis://b\"]", 8, database),
         ("[\"redis://a\", \"unix:/s\"]", 21, socket),
+        ("[\"unix:/s\"]", 8, socket),
+        ("[\"redis://a/1\"]", 8, database),
         ("[\"unix:/s\", \"redis://a\"]", 8, socket),
         ("[\"redis://a\", \"rediss://b\"]", 21, manner),
         ("[\"redis://a\", \"redis://b?protocol=3\"]", 21, manner),
