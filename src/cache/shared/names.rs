@@ -230,8 +230,10 @@ mod tests {
         }
     }
 
+    /// So few that two draws often differ in one part alone, or in where one part ends and the next
+    /// begins.
     fn part() -> impl Strategy<Value = String> {
-        "[ab]{0,2}"
+        "a?"
     }
 
     proptest! {
@@ -250,8 +252,8 @@ mod tests {
 
         #[test]
         fn fields_are_equal_only_if_every_part_is(
-            a in (part(), part(), prop::collection::vec("[ab]{1,2}", 1..4), part()),
-            b in (part(), part(), prop::collection::vec("[ab]{1,2}", 1..4), part()),
+            a in (part(), part(), prop::collection::vec("a{1,2}", 1..3), part()),
+            b in (part(), part(), prop::collection::vec("a{1,2}", 1..3), part()),
         ) {
             for names in both() {
                 let field = |(partition, rule, ids, variant): &(String, String, Vec<String>, String)| {
@@ -264,8 +266,8 @@ mod tests {
 
         #[test]
         fn marks_and_rules_are_equal_only_if_every_part_is(
-            a in (part(), prop::collection::vec(part(), 0..4)),
-            b in (part(), prop::collection::vec(part(), 0..4)),
+            a in (part(), prop::collection::vec(part(), 0..3)),
+            b in (part(), prop::collection::vec(part(), 0..3)),
         ) {
             for names in both() {
                 let mark = |(rule, ids): &(String, Vec<String>)| names.mark(rule, &ids.iter().collect::<Vec<_>>());

@@ -145,9 +145,17 @@ fn check_written(u: &mut Unstructured<'_>, seal: &Seal) -> Result<()> {
         let read = read(other, PLACE);
         assert!(read.is_err(), "it was changed: {read:?}");
     }
-    let (thread, field) = (u.arbitrary()?, &u.arbitrary()?);
-    let elsewhere = Place { thread, field };
-    if seal.is_some() && (thread, field) != (PLACE.thread, PLACE.field) {
+    // Another thread, another field, or both.
+    let (mut elsewhere, field) = (PLACE, u.arbitrary()?);
+    let which = u.int_in_range(0..=2)?;
+    if which != 0 {
+        elsewhere.field = &field;
+    }
+    if which != 1 {
+        elsewhere.thread = u.arbitrary()?;
+    }
+    let differs = (elsewhere.thread, elsewhere.field) != (PLACE.thread, PLACE.field);
+    if seal.is_some() && differs {
         assert_eq!(read(value, elsewhere).err(), Some(Corrupt::Seal));
     }
     Ok(())
