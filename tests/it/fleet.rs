@@ -231,7 +231,7 @@ async fn assert_serves(gateway: &Gateway, name: &str) {
 /// What one has fetched, the other has from the tier; what it purges, the other loses.
 ///
 /// Soon, if not the first time: a tier that was in trouble may need a moment.
-async fn assert_shares(fleet: &Origin, one: &Gateway, other: &Gateway, name: &str) {
+async fn assert_shares(origin: &Origin, one: &Gateway, other: &Gateway, name: &str) {
     let start = Instant::now();
     for nth in 0.. {
         let thread = format!("{name}_{nth}");
@@ -239,11 +239,12 @@ async fn assert_shares(fleet: &Origin, one: &Gateway, other: &Gateway, name: &st
         let fetched = one.get(&path).await;
         assert_eq!(fetched.status, 200);
         sleep(Duration::from_millis(50)).await;
-        let before = fleet.count();
         let answer = other.get(&path).await;
         assert_eq!(answer.text(), fetched.text());
         if is_shared(&answer) {
-            assert_eq!(fleet.count(), before);
+            let requests = origin.requests();
+            let fetches = requests.iter().filter(|r| r.target() == path).count();
+            assert_eq!(fetches, 1, "{path}");
             purge(one, &format!("run-step/{thread}")).await;
             reached().await;
             assert!(is_fetched(&other.get(&path).await), "purged, and served");
