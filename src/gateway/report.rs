@@ -104,9 +104,10 @@ impl Gateway {
         if ids.len() > most {
             return Err(PurgeError::TooManyIds(most));
         }
+        // First: what is read from the tier after the wall is up would be kept.
+        let told = self.cache.tell(known.name(), ids);
         let purged = self.cache.purge(&Scope::below(known.name(), ids));
         tracing::info!(rule, ids = ids.len(), purged, "purged");
-        let told = self.cache.tell(known.name(), ids);
         Ok(Purge { purged, told })
     }
 

@@ -223,6 +223,8 @@ impl Tier {
         loop {
             let (view, news) = reader.follow(link).await?;
             if let Some(news) = news {
+                // First: what is read under the old names after the walls are up would be kept.
+                self.lease.store(0, Ordering::Release);
                 self.known.forget();
                 let purged = Purged::of(news, Arc::clone(&self.names));
                 let forget = forget.clone();

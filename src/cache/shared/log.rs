@@ -103,9 +103,18 @@ impl Reader {
             };
             match self.read_to(link, &seen).await? {
                 Read::Whole(position, marks) => {
+                    let is_ahead = position.number > seen.number;
                     self.at = Some(position);
-                    if forget.is_none() && !marks.is_empty() {
-                        forget = Some(Forget::Marked(marks));
+                    if !marks.is_empty() {
+                        match &mut forget {
+                            None => forget = Some(Forget::Marked(marks)),
+                            Some(Forget::Marked(all)) => all.extend(marks),
+                            Some(Forget::All) => {}
+                        }
+                    }
+                    if is_ahead {
+                        // The names that go with it are in a newer head.
+                        continue;
                     }
                     return Ok((View::of(head), forget));
                 }
