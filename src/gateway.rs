@@ -1,6 +1,7 @@
 //! The story of a request: who asks, for what, is it stored, else ride with a fetch, and answer.
 
 mod answer;
+mod fleet;
 mod flight;
 mod guard;
 mod heading;
@@ -20,7 +21,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
@@ -39,8 +39,8 @@ pub use reload::{Prepared, Reload};
 use report::Told;
 pub use report::{Purge, PurgeError};
 
+use crate::cache::Cache;
 use crate::cache::shared::Tier;
-use crate::cache::{Cache, Leave};
 use crate::config::Config;
 use crate::fetch::{Berths, Book, Patrols, Seat};
 use crate::step::{Conditions, Key};
@@ -173,12 +173,7 @@ impl Gateway {
         let mut record = Record::default();
         match self.look_up(&setup, &head, caller, arrived, &mut record) {
             Ok(Found::Stored(hit)) => {
-                let told = Told {
-                    outcome: Outcome::Hit,
-                    status: hit.status(),
-                    refusal: None,
-                    took: arrived.elapsed(),
-                };
+                let told = Told::of(Outcome::Hit, hit.status(), arrived);
                 self.note(&setup, &head, &record, &told);
                 Reply::Now(hit.answer(head, &mut caller.said))
             }
@@ -245,12 +240,7 @@ impl Gateway {
     ) -> impl Future<Output = Answer> + Send {
         async move {
             if let Some(hit) = self.ask_the_fleet(&wish, &head).await {
-                let told = Told {
-                    outcome: Outcome::SharedHit,
-                    status: hit.status(),
-                    refusal: None,
-                    took: wish.arrived.elapsed(),
-                };
+                let told = Told::of(Outcome::SharedHit, hit.status(), wish.arrived);
                 self.note(&wish.errand.setup, &head, &record, &told);
                 return hit.answer(head, &mut Said::default());
             }
@@ -262,38 +252,13 @@ impl Gateway {
             let setup = &wish.errand.setup;
             match response {
                 Ok((answer, outcome)) => {
-                    let told = Told {
-                        outcome,
-                        status: answer.status(),
-                        refusal: None,
-                        took: wish.arrived.elapsed(),
-                    };
+                    let told = Told::of(outcome, answer.status(), wish.arrived);
                     self.note(setup, &head, &record, &told);
                     answer
                 }
                 Err(refusal) => self.refuse(setup, &head, &refusal, wish.arrived, &record),
             }
         }
-    }
-
-    /// What another gateway has fetched, if there is a shared tier and this step is new here.
-    async fn ask_the_fleet(&self, wish: &Wish, head: &Parts) -> Option<Hit> {
-        let errand = &wish.errand;
-        self.cache.tier()?;
-        if errand.is_list || !errand.query.is_known() {
-            return None;
-        }
-        let terms = &errand.setup.cache;
-        let leave = Leave {
-            take: !wish.seat.fresh,
-            keep: wish.seat.store,
-        };
-        let is_final = |body: &Bytes| errand.is_final(body);
-        // In a box, as all that is rare.
-        let asked = Box::pin(self.cache.ask(&errand.shared, leave, terms, is_final));
-        let found = asked.await?;
-        let is_young_enough = wish.conditions.accept_age(found.age().as_secs());
-        is_young_enough.then(|| Hit::shared(found, &Heading::of(&head.headers)))
     }
 
     async fn respond(

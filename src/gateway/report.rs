@@ -3,7 +3,6 @@
 
 use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::http::request::Parts;
@@ -11,7 +10,7 @@ use hyper::{HeaderMap, StatusCode};
 use serde_json::json;
 use thiserror::Error;
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
 
 use super::metrics::Gauges;
 use super::outcome::{Outcome, Record};
@@ -38,6 +37,18 @@ pub(super) struct Told<'a> {
     pub(super) refusal: Option<&'a Refusal>,
     /// From its head to the answer's.
     pub(super) took: Duration,
+}
+
+impl Told<'_> {
+    /// Of a request that `arrived` then and is answered now.
+    pub(super) fn of(outcome: Outcome, status: StatusCode, arrived: Instant) -> Self {
+        Self {
+            outcome,
+            status,
+            refusal: None,
+            took: arrived.elapsed(),
+        }
+    }
 }
 
 /// What a purge did.
@@ -109,22 +120,6 @@ impl Gateway {
         let purged = self.cache.purge(&Scope::below(known.name(), ids));
         tracing::info!(rule, ids = ids.len(), purged, "purged");
         Ok(Purge { purged, told })
-    }
-
-    /// Keeps the shared tier, if there is one, until `end`.
-    pub(crate) async fn keep_tier(self: Arc<Self>, end: CancellationToken) {
-        if let Some(tier) = self.cache.tier() {
-            let gateway = Arc::clone(&self);
-            let forget = move |purged| gateway.cache.forget(purged);
-            Arc::clone(tier).keep(end, forget).await;
-        }
-    }
-
-    /// Returns when the shared tier was tried once, or soon.
-    pub(crate) async fn tried_tier(&self) {
-        if let Some(tier) = self.cache.tier() {
-            tier.tried().await;
-        }
     }
 
     /// OpenMetrics text, for a scrape.
