@@ -8,6 +8,7 @@ mod damage;
 mod forged;
 mod freshness;
 mod load;
+mod log;
 mod partitions;
 mod purges;
 mod race;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    BACK, Fleet, assert_serves, assert_shares, completed, elsewhere, has_written, is_fetched,
-    is_resting, is_shared, is_up, process_is, spread, tier,
+    BACK, Fleet, assert_serves, completed, elsewhere, has_written, is_fetched, is_shared, is_up,
+    process_is, spread, tier,
 };
 use crate::support::gateway::{BILLING_TOKEN, SUPPORT_TOKEN, TWO_CLIENTS};
 use crate::support::redis::{Redis, Stored, call};
@@ -270,112 +270,6 @@ async fn c40_a_token_that_is_junk_lets_nothing_wrong_in() {
         assert_serves(&b, "junk_token").await;
         is_up(&b).await;
     }
-}
-
-#[tokio::test]
-async fn c40_after_a_flush_of_everything_steps_are_served_and_shared_again() {
-    let fleet = Fleet::start().await;
-    let (a, b) = fleet.pair().await;
-    spread(&a, &[STEP]).await;
-    for nth in 0..3 {
-        assert_eq!(fleet.redis.cli(&["FLUSHALL"]).await.trim(), "OK");
-        for gateway in [&a, &b] {
-            assert_eq!(gateway.get(STEP).await.text(), text("completed"));
-            assert_serves(gateway, &format!("flushed_{nth}")).await;
-        }
-        assert_shares(&fleet.origin, &a, &b, &format!("flushed_{nth}")).await;
-        assert_shares(&fleet.origin, &b, &a, &format!("flushed_too_{nth}")).await;
-    }
-}
-
-/// Without its log the tier cannot say what was purged meanwhile: memories start anew.
-#[tokio::test]
-async fn c40_without_head_or_stream_steps_are_served_and_purges_go_on() {
-    for what in ["head", "purges"] {
-        let fleet = Fleet::start().await;
-        let (a, b) = fleet.pair().await;
-        super::purge(&a, "run-step/thread_9").await;
-        spread(&a, &[STEP]).await;
-        let key = fleet.redis.log(what).await;
-        fleet.redis.call::<i64>(&[b"DEL", &key]).await;
-        for gateway in [&a, &b] {
-            assert_eq!(gateway.get(STEP).await.text(), text("completed"), "{what}");
-            assert_serves(gateway, what).await;
-        }
-        // Purges after that must not be lost, whoever has noticed what.
-        assert_shares(&fleet.origin, &a, &b, &format!("without_{what}")).await;
-        assert_shares(&fleet.origin, &b, &a, &format!("without_{what}_too")).await;
-    }
-}
-
-#[tokio::test]
-async fn c39_head_or_stream_of_another_type_costs_no_answer() {
-    for what in ["head", "purges"] {
-        let fleet = Fleet::start().await;
-        let (a, b) = fleet.pair().await;
-        super::purge(&a, "run-step/thread_9").await;
-        spread(&a, &[STEP]).await;
-        let key = fleet.redis.log(what).await;
-        fleet
-            .redis
-            .call::<redis::Value>(&[b"SET", &key, b"junk"])
-            .await;
-        // Only a purge looks at the stream.
-        super::purge(&a, "run-step/thread_1").await;
-        if what == "head" {
-            is_resting(&a).await;
-            is_resting(&b).await;
-        }
-        for gateway in [&a, &b] {
-            assert_serves(gateway, what).await;
-        }
-        fleet.origin.status("failed");
-        assert_eq!(a.get(STEP).await.text(), text("failed"), "{what}");
-        fleet.origin.status("completed");
-        fleet.redis.call::<i64>(&[b"DEL", &key]).await;
-        is_up(&a).await;
-        is_up(&b).await;
-        assert_shares(&fleet.origin, &a, &b, &format!("repaired_{what}")).await;
-    }
-}
-
-/// Numbers and chains that make no sense: whatever is made of them, no answer is wrong.
-#[tokio::test]
-async fn c40_a_head_or_a_message_of_junk_costs_no_answer() {
-    let fleet = Fleet::start().await;
-    let (a, b) = fleet.pair().await;
-    super::purge(&a, "run-step/thread_9").await;
-    spread(&a, &[STEP]).await;
-    let head = fleet.redis.log("head").await;
-    let junk: [(&[u8], &[u8]); 8] = [
-        (b"n", b"-1"),
-        (b"n", b"junk"),
-        (b"n", b"99999999999999999999999"),
-        (b"n", b"9223372036854775807"),
-        (b"tail", b"x"),
-        (b"log", b""),
-        (b"log", b"\xff\0\r\n"),
-        (b"r:junk", b"junk"),
-    ];
-    for (nth, (field, value)) in junk.into_iter().enumerate() {
-        let words: [&[u8]; 4] = [b"HSET", &head, field, value];
-        // Only a reset of the log before it may have left no head at all.
-        fleet.redis.call::<i64>(&words).await;
-        sleep(Duration::from_millis(600)).await;
-        for gateway in [&a, &b] {
-            assert_eq!(gateway.get(STEP).await.text(), text("completed"), "{nth}");
-            assert_serves(gateway, &format!("junk_{nth}")).await;
-        }
-        let name = format!("junk_{nth}");
-        assert_shares(&fleet.origin, &a, &b, &name).await;
-    }
-    let stream = fleet.redis.log("purges").await;
-    let words: [&[u8]; 5] = [b"XADD", &stream, b"*", b"junk", b"junk"];
-    fleet.redis.call::<redis::Value>(&words).await;
-    for gateway in [&a, &b] {
-        assert_serves(gateway, "message").await;
-    }
-    assert_shares(&fleet.origin, &a, &b, "message").await;
 }
 
 /// Nothing of a gateway's own is lost with what Redis has.
