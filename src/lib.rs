@@ -18,14 +18,15 @@
 //! | [`gateway`] | the pipeline: admit, authorise, look up, fly, judge, store, answer |
 //! | [`upstream`] | the client: connections, TLS, deadlines, what may pass up and down |
 //! | [`fetch`] | when a fetch may depart |
-//! | [`cache`] | final bodies, and the walls that purges put up |
+//! | [`cache`] | final bodies, and the walls that purges put up; the tier that a fleet shares |
 //! | [`config`] | the file as written, the configuration as meant, secrets |
 //! | [`step`] | pure: rules and paths, what a body says, the verdict, the key |
 //!
 //! # Threads
 //! Callers are served by a crew of threads with a runtime each ([`serve::Crew`]); listeners, the admin
 //! listener and reloads have the main one. What callers share (the cache, the book of live steps, the
-//! counters) is locked for moments only, and nothing waits under a lock.
+//! counters) is locked for moments only, and nothing waits under a lock. The connection to Redis lives on
+//! the main one; requests wait for it where they are, for no longer than its budget.
 //!
 //! # Bounds
 //! Memory: `cache.max_bytes` for what is stored, `upstream.max_in_flight` ×

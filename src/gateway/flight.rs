@@ -275,7 +275,9 @@ impl Flight {
             terms,
             Instant::now(),
         )?;
-        if let Some(token) = &departed.token {
+        // What echoes an injected secret is the caller's to see, and nobody's to keep elsewhere.
+        let may_leave = |body: &Bytes| !self.errand.setup.redactor.finds_in(body);
+        if let Some(token) = departed.token.as_ref().filter(|_| may_leave(body)) {
             let question = &self.errand.shared;
             cache.share(question, token.clone(), body, content_type, terms.ttl);
         }
@@ -294,6 +296,8 @@ impl Flight {
         if removed || departed.token.as_ref().is_some_and(|token| token.had_entry) {
             // The fleet learns of it when it does: nobody waits for that.
             drop(cache.tell(self.rule().name(), &self.errand.ids()));
+            // Another variant may have been read from there between the two.
+            cache.withdraw(&cache.depart(), self.errand.key());
         }
         if removed && verdict == Err(NotStored::NotFinal) {
             self.counters().regressed();

@@ -9,6 +9,7 @@ use super::{
     Fleet, PREFIX, age, counted, has_written, is_fetched, is_own, is_shared, lookups, process_is,
     spread, state, tier, ttl,
 };
+use crate::support::gateway::API_KEY;
 use crate::support::{Act, Crowd, Gateway, Origin, Process, STEP, respond, step, text, within};
 
 #[tokio::test]
@@ -254,4 +255,20 @@ async fn valkey_does_as_well() {
     let c = fleet.gateway().await;
     assert!(is_shared(&c.get(STEP).await));
     assert!(is_shared(&b.get(STEP).await));
+}
+
+#[tokio::test]
+async fn a_body_that_echoes_an_injected_secret_stays_out_of_the_tier() {
+    let fleet = Fleet::start().await;
+    let (a, b) = fleet.pair().await;
+    let body = text("completed").replace("asst_1", API_KEY);
+    fleet
+        .origin
+        .next(vec![Act::Send(respond("200 OK", &[], body.into_bytes()))]);
+    assert!(a.get(STEP).await.is_stored());
+    // Another one that is written shows that this one was not.
+    spread(&a, &[&step("step_2")]).await;
+    assert_eq!(counted(&a, "stored").await, 1.0);
+    assert!(is_own(&a.get(STEP).await), "memory is this side's");
+    assert!(is_fetched(&b.get(STEP).await));
 }
