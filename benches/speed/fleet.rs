@@ -60,7 +60,7 @@ fn opening(Effort { rounds, seconds }: Effort, _: &[Section]) -> String {
          another. Every body is checked, and a step must not be told live once anybody was told that it \
          is final: *wrong* counts both. Latency is the caller's, of all answers from there; CPU is \
          processor time of the gateways, in user space and in the kernel. Figures are medians of \
-         {rounds} rounds.\n",
+         the rounds.\n",
         machine::described(),
         redis_version(),
     )
@@ -122,7 +122,12 @@ fn measured(crowd: Crowd, gateways: &[u32], stage: &Stage, effort: Effort) -> Fa
         }
         writeln!(io::stderr(), "    round {round} of {}", effort.rounds)?;
     }
-    Ok(table(&rows))
+    let is_wrong = rows.iter().any(|(_, figures)| figures.wrong > 0);
+    let table = table(&rows);
+    if is_wrong {
+        return Err(format!("answers are wrong:\n{}", table.markdown()).into());
+    }
+    Ok(table)
 }
 
 fn table(rows: &[(Row, Figures)]) -> Table {

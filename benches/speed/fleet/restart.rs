@@ -17,8 +17,11 @@ pub(super) const STEPS: u32 = 10_000;
 
 const ABREAST: [u32; 2] = [1, 16];
 
-/// Until all that is written behind is written.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// What is written behind is written sooner.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// Between two looks at how much is written.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The work, and where its answers have to come from.
 const WORKS: [(&str, Source); 4] = [
@@ -48,6 +51,10 @@ pub(super) fn restart(stage: &Stage, effort: Effort) -> Fallible<Section> {
             take(*abreast, stage, &upstream, figures)?;
         }
         writeln!(io::stderr(), "    round {round} of {}", effort.rounds)?;
+    }
+    let wrong: u64 = rows.iter().flat_map(|(_, all)| all).map(|f| f.wrong).sum();
+    if wrong > 0 {
+        return Err(format!("{wrong} answers are wrong").into());
     }
     let mut table = Table::new([
         "callers and work",
@@ -141,16 +148,17 @@ pub(super) fn paths(kind: &str, word: &str, count: u32) -> Vec<String> {
     (1..=count).map(path).collect()
 }
 
+/// Waits until so many are written, or no more are: what overran its budget is not.
 pub(super) fn wait_for_writes(gateway: &Contender, count: u32) -> Fallible<()> {
-    let begun = now();
+    let (mut before, mut since) = (0, now());
     loop {
         let stored = gateway.counted_of("stepgate_shared_requests_total", "result=\"stored\"")?;
-        if stored >= u64::from(count) {
+        if stored > before {
+            (before, since) = (stored, now());
+        }
+        if stored >= u64::from(count) || since.elapsed() > QUIET {
             return Ok(());
         }
-        if begun.elapsed() > PATIENCE {
-            return Err(format!("of {count} steps {stored} were written").into());
-        }
-        pause(Duration::from_millis(5));
+        pause(LOOK);
     }
 }
