@@ -42,8 +42,8 @@ pub(super) fn commands(stage: &Stage, effort: Effort) -> Fallible<Section> {
     for round in 1..=effort.rounds {
         let mut taken = take(stage, &upstream)?;
         // What an idle Redis does of its own accord is more.
-        let [round, ..] = &mut taken;
-        round[2] = f64::NAN;
+        let [idle, ..] = &mut taken;
+        idle[2] = f64::NAN;
         for (figures, each) in rows.iter_mut().zip(taken) {
             let [bytes_in, bytes_out, cpu, memory] = each;
             figures.bytes_in.push(bytes_in);
