@@ -112,12 +112,38 @@ impl Contender {
         Ok(contender)
     }
 
+    /// stepgate with one worker, as one of a fleet if there is a Redis; returns when that is in use.
+    pub(crate) fn start_in_fleet(
+        stage: &Stage,
+        upstream: &Upstream,
+        redis: Option<SocketAddr>,
+    ) -> Fallible<Self> {
+        let mut contender = Self::spawn_with(SERVED, Kind::Stepgate(1), stage, upstream, redis)?;
+        let (address, admin) = (contender.address, contender.admin);
+        contender.process.wait_for(address)?;
+        if redis.is_some() {
+            let is_up = || counted(admin, "stepgate_shared_up", "").is_ok_and(|up| up == 1);
+            contender.process.wait_until(is_up)?;
+        }
+        Ok(contender)
+    }
+
     /// Starts it, and returns at once.
     pub(crate) fn spawn(
         place: Place,
         kind: Kind,
         stage: &Stage,
         upstream: &Upstream,
+    ) -> Fallible<Self> {
+        Self::spawn_with(place, kind, stage, upstream, None)
+    }
+
+    fn spawn_with(
+        place: Place,
+        kind: Kind,
+        stage: &Stage,
+        upstream: &Upstream,
+        redis: Option<SocketAddr>,
     ) -> Fallible<Self> {
         let plan = Plan {
             place,
@@ -126,6 +152,7 @@ impl Contender {
             admin: free_address()?,
             stage,
             upstream,
+            redis,
         };
         let command = match kind {
             Kind::Bare(size) => plan.bare(size),
@@ -158,16 +185,25 @@ impl Contender {
 
     /// The sum of a metric's samples, whatever their labels. Only stepgate has them.
     pub(crate) fn counted(&self, name: &str) -> Fallible<u64> {
-        let metrics = ask(self.admin, "/metrics")?.text();
-        let samples = metrics.lines().filter_map(|line| {
-            let rest = line.strip_prefix(name)?;
-            let labelled = rest.starts_with('{') || rest.starts_with(' ');
-            labelled.then(|| rest.rsplit_once(' '))?
-        });
-        samples
-            .map(|(_, number)| Ok(number.parse::<u64>()?))
-            .sum::<Fallible<u64>>()
+        counted(self.admin, name, "")
     }
+
+    /// The sum of those that have this label, as in `result="hit"`.
+    pub(crate) fn counted_of(&self, name: &str, label: &str) -> Fallible<u64> {
+        counted(self.admin, name, label)
+    }
+}
+
+fn counted(admin: SocketAddr, name: &str, label: &str) -> Fallible<u64> {
+    let metrics = ask(admin, "/metrics")?.text();
+    let samples = metrics.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        let labelled = rest.starts_with('{') || rest.starts_with(' ');
+        (labelled && rest.contains(label)).then(|| rest.rsplit_once(' '))?
+    });
+    samples
+        .map(|(_, number)| Ok(number.parse::<u64>()?))
+        .sum::<Fallible<u64>>()
 }
 
 /// All that a command line or a configuration file may have to say.
@@ -178,7 +214,17 @@ struct Plan<'s> {
     admin: SocketAddr,
     stage: &'s Stage,
     upstream: &'s Upstream,
+    /// The fleet's, if it is one of a fleet.
+    redis: Option<SocketAddr>,
 }
+
+/// Added to its configuration as one of a fleet. The budget is the default.
+const SHARED: &str = "
+[cache.redis]
+url = \"redis://{{redis}}\"
+prefix = \"fleet\"
+budget = \"50ms\"
+";
 
 impl Plan<'_> {
     fn bare(&self, size: usize) -> Fallible<Command> {
@@ -200,7 +246,14 @@ impl Plan<'_> {
     }
 
     fn stepgate(&self, workers: u32) -> Fallible<Command> {
-        let file = self.file("stepgate.toml", include_str!("../peers/stepgate.toml"))?;
+        let alone = include_str!("../peers/stepgate.toml");
+        let file = match self.redis {
+            None => self.file("stepgate.toml", alone)?,
+            Some(redis) => {
+                let shared = SHARED.replace("{{redis}}", &redis.to_string());
+                self.file("stepgate.toml", &[alone, &shared].concat())?
+            }
+        };
         let [(_, api_key), (_, virtual_key)] = CREDENTIALS;
         let mut command = self.place.command(&self.stage.stepgate);
         command

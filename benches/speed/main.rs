@@ -2,13 +2,14 @@
 //! pick instead.
 //!
 //! Every part is a command of this one program, so that a server of the measurements is a process of
-//! its own without a build of its own. `benches/peers/run`, `benches/instructions` and `benches/growth`
-//! call it.
+//! its own without a build of its own. `benches/peers/run`, `benches/instructions`, `benches/growth` and
+//! `benches/fleet` call it.
 
 mod ask;
 mod bare;
 mod clock;
 mod contender;
+mod fleet;
 mod growth;
 mod instructions;
 mod line;
@@ -61,6 +62,8 @@ enum Command {
     Peers(peers::Peers),
     /// How stepgate's cost grows.
     Growth(growth::Growth),
+    /// What the shared tier saves a fleet, and what it costs.
+    Fleet(fleet::Fleet),
 }
 
 fn main() -> ExitCode {
@@ -73,5 +76,6 @@ fn main() -> ExitCode {
         Command::Load(load) => load.run(),
         Command::Peers(peers) => peers.run(),
         Command::Growth(growth) => growth.run(),
+        Command::Fleet(fleet) => fleet.run(),
     }
 }

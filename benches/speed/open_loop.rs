@@ -124,7 +124,7 @@ impl Load {
 }
 
 /// The nearest rank.
-fn quantile(sorted: &[Duration], share: f64) -> Duration {
+pub(crate) fn quantile(sorted: &[Duration], share: f64) -> Duration {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -135,7 +135,7 @@ fn quantile(sorted: &[Duration], share: f64) -> Duration {
     sorted[rank.clamp(1, sorted.len()) - 1]
 }
 
-fn micros(length: Duration) -> f64 {
+pub(crate) fn micros(length: Duration) -> f64 {
     length.as_secs_f64() * 1e6
 }
 

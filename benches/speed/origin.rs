@@ -1,13 +1,15 @@
 //! The upstream of the measurements. A step's id says what it is: `KIND-BYTES-MILLISECONDS-ANY`, as in
-//! `live-590-20-7`: a live step of 590 bytes, 20 ms away. `KIND` is `live` or `done`.
+//! `live-590-20-7`: a live step of 590 bytes, 20 ms away. `KIND` is `live`, `done`, or `ends` for a step
+//! that ends: `ends-590-20-1000-7` is live until 1,000 ms after it was first asked for.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -23,6 +25,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 use tokio_rustls::TlsAcceptor;
+
+use crate::clock::now;
 
 #[derive(clap::Args)]
 pub(crate) struct Origin {
@@ -43,8 +47,24 @@ pub(crate) struct Origin {
 /// Where it says how many steps it was asked for.
 pub(crate) const COUNT: &str = "/count";
 
-/// Only a live step's path has it.
-const LIVE: &str = "/live-";
+/// The same of answers that were final.
+pub(crate) const FINALS: &str = "/count/final";
+
+/// What it was asked for.
+#[derive(Default)]
+struct Asked {
+    steps: AtomicU64,
+    finals: AtomicU64,
+    /// When a step that ends was first asked for, by its path.
+    begun: Mutex<HashMap<String, Instant>>,
+}
+
+impl Asked {
+    fn since(&self, path: &str) -> Duration {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.entry(path.to_owned()).or_insert_with(now).elapsed()
+    }
+}
 
 /// What a gateway adds to a request, and what it must say.
 pub(crate) const CREDENTIALS: [(&str, &str); 2] = [
@@ -64,7 +84,7 @@ impl Origin {
 
     async fn serve(self) {
         let tls = self.tls();
-        let asked = Arc::new(AtomicU64::new(0));
+        let asked = Arc::<Asked>::default();
         let listener = TcpListener::bind(self.listen).await.expect("the address");
         loop {
             let Ok((stream, _)) = listener.accept().await else {
@@ -105,7 +125,7 @@ impl Origin {
     }
 }
 
-async fn converse<S>(stream: S, asked: Arc<AtomicU64>, strict: bool)
+async fn converse<S>(stream: S, asked: Arc<Asked>, strict: bool)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -119,29 +139,42 @@ where
         .await;
 }
 
-async fn answer<B>(request: &Request<B>, asked: &AtomicU64, strict: bool) -> Response<Full<Bytes>> {
+async fn answer<B>(request: &Request<B>, asked: &Asked, strict: bool) -> Response<Full<Bytes>> {
     let path = request.uri().path();
-    if path == COUNT {
-        return Response::new(Full::from(asked.load(Ordering::Relaxed).to_string()));
+    let count = match path {
+        COUNT => Some(&asked.steps),
+        FINALS => Some(&asked.finals),
+        _ => None,
+    };
+    if let Some(count) = count {
+        return Response::new(Full::from(count.load(Ordering::Relaxed).to_string()));
     }
-    let Some((body, delay)) = of_path(path) else {
+    let Some(step) = Step::of_path(path) else {
         return refusal(StatusCode::NOT_FOUND);
     };
     if strict && !has_credentials(request.headers()) {
         return refusal(StatusCode::UNAUTHORIZED);
     }
-    asked.fetch_add(1, Ordering::Relaxed);
-    if !delay.is_zero() {
-        tokio::time::sleep(delay).await;
+    asked.steps.fetch_add(1, Ordering::Relaxed);
+    let is_final = match step.end {
+        End::Never => false,
+        End::Before => true,
+        End::After(length) => asked.since(path) >= length,
+    };
+    if is_final {
+        asked.finals.fetch_add(1, Ordering::Relaxed);
     }
-    let mut answer = Response::new(Full::from(body));
+    if !step.away.is_zero() {
+        tokio::time::sleep(step.away).await;
+    }
+    let mut answer = Response::new(Full::from(step.body(is_final)));
     let json = HeaderValue::from_static("application/json");
     answer.headers_mut().insert(CONTENT_TYPE, json);
     if strict {
-        let says = if path.contains(LIVE) {
-            "no-store"
-        } else {
+        let says = if is_final {
             "max-age=86400"
+        } else {
+            "no-store"
         };
         let says = HeaderValue::from_static(says);
         answer.headers_mut().insert(CACHE_CONTROL, says);
@@ -162,21 +195,57 @@ fn has_credentials(headers: &HeaderMap) -> bool {
     })
 }
 
-/// The body of the step with this path, and how far away it is.
-pub(crate) fn of_path(path: &str) -> Option<(String, Duration)> {
-    let mut parts = path.strip_prefix("/v1/threads/")?.split('/');
-    let thread = parts.next()?;
-    let run = parts.nth(1)?;
-    let id = parts.nth(1)?;
-    let mut said = id.split('-');
-    let status = match said.next()? {
-        "live" => "in_progress",
-        "done" => "completed",
-        _ => return None,
-    };
-    let size = said.next()?.parse().ok()?;
-    let delay = Duration::from_millis(said.next()?.parse().ok()?);
-    Some((step([thread, run, id], status, size), delay))
+/// What a step's path says of it.
+pub(crate) struct Step<'p> {
+    ids: [&'p str; 3],
+    size: usize,
+    away: Duration,
+    end: End,
+}
+
+/// When a step ends.
+enum End {
+    Never,
+    Before,
+    /// It is first asked for.
+    After(Duration),
+}
+
+impl<'p> Step<'p> {
+    pub(crate) fn of_path(path: &'p str) -> Option<Self> {
+        let mut parts = path.strip_prefix("/v1/threads/")?.split('/');
+        let thread = parts.next()?;
+        let run = parts.nth(1)?;
+        let id = parts.nth(1)?;
+        let mut said = id.split('-');
+        let kind = said.next()?;
+        let size = said.next()?.parse().ok()?;
+        let mut milliseconds = || Some(Duration::from_millis(said.next()?.parse().ok()?));
+        let away = milliseconds()?;
+        let end = match kind {
+            "live" => End::Never,
+            "done" => End::Before,
+            "ends" => End::After(milliseconds()?),
+            _ => return None,
+        };
+        Some(Self {
+            ids: [thread, run, id],
+            size,
+            away,
+            end,
+        })
+    }
+
+    pub(crate) fn body(&self, is_final: bool) -> String {
+        let status = if is_final { "completed" } else { "in_progress" };
+        step(self.ids, status, self.size)
+    }
+}
+
+/// The body of the step with this path, which is live or final for good.
+pub(crate) fn of_path(path: &str) -> Option<String> {
+    let step = Step::of_path(path)?;
+    Some(step.body(matches!(step.end, End::Before)))
 }
 
 /// A step of about so many bytes (exactly, from 600 on), written as upstreams write them.

@@ -69,7 +69,7 @@ fn check(contender: &Contender, path: &str, answer: &Answer) -> Fallible<()> {
     let body = if let Kind::Bare(size) = contender.kind {
         step(["thread_1", "run_1", "step_1"], "completed", size)
     } else {
-        of_path(path).ok_or("no such step")?.0
+        of_path(path).ok_or("no such step")?
     };
     if answer.status != 200 {
         let why = format!("status {}: {}", answer.status, answer.text());
