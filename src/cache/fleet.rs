@@ -116,6 +116,8 @@ impl Cache {
             Purged::Marked(marks) => Scope::Such(marks.predicate()),
         };
         let entries = self.purge(&scope);
-        tracing::info!(entries, "the fleet has purged");
+        if entries > 0 {
+            tracing::info!(entries, "the fleet has purged");
+        }
     }
 }

@@ -13,8 +13,8 @@ pub mod berths;
 pub mod book;
 pub mod departures;
 pub mod hold;
-pub mod past;
-mod patrol;
+mod past;
+pub mod patrol;
 mod shuttle;
 
 pub use berths::{Berth, Berths, Overloaded};

@@ -33,6 +33,7 @@ impl fmt::Display for Trouble {
         match self {
             Self::Late => f.write_str("no answer within cache.redis.budget"),
             // Its detail may hold what was sent.
+            Self::Failed(error) if error.is_io_error() => write!(f, "{error}"),
             Self::Failed(error) => match error.code() {
                 Some(code) => write!(f, "{:?} ({code})", error.kind()),
                 None => write!(f, "{:?}", error.kind()),

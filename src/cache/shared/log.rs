@@ -205,6 +205,8 @@ impl Position {
 impl View {
     fn of(mut head: HashMap<Vec<u8>, Vec<u8>>) -> Self {
         let log = head.remove(&b"log"[..]).unwrap_or_default();
+        // How far it is, is no part of any name.
+        head.retain(|field, _| field.starts_with(b"r:"));
         Self { log, epochs: head }
     }
 }

@@ -104,6 +104,18 @@ async fn what_a_drain_refuses_is_bodiless_for_head_counted_and_logged() {
     );
 }
 
+/// It owes us no more than a goodbye, and has seconds for it, not the whole `drain_timeout`.
+#[tokio::test]
+async fn an_idle_peer_that_says_no_goodbye_does_not_hold_up_a_drain() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let mut peer = ask(gateway.address(), 65_535, "GET").await;
+    within("an answer", peer.listen_for(|heard| heard.kind == DATA)).await;
+    // Neither read nor closed until that is over.
+    gateway.drain().await;
+    drop(peer);
+}
+
 /// Pongs that leave together are no answer either.
 #[tokio::test]
 async fn pings_in_company_do_not_keep_a_connection() {
