@@ -45,7 +45,8 @@ impl Cache {
         is_final: impl FnOnce(&Bytes) -> bool,
     ) -> Option<Found> {
         let tier = self.tier.as_ref()?;
-        let asking = match tier.ask(question).await {
+        // Who insists on a fresh answer may find it gone: what is there by now has to be known.
+        let asking = match tier.ask(question, !leave.take).await {
             Ask::Nothing => return None,
             Ask::Answered if leave.take => return self.look_up(&question.1, Instant::now()),
             Ask::Answered => return None,
@@ -66,7 +67,7 @@ impl Cache {
         let now = Instant::now();
         let life = Life {
             age: shared.age,
-            rest: shared.rest.min(terms.ttl),
+            rest: shared.rest.min(terms.ttl.saturating_sub(shared.age)),
         };
         let key = &question.1;
         let stored = self
@@ -83,6 +84,11 @@ impl Cache {
         drop(asking);
         // Behind a wall it may be what was purged; behind a newer store it is as final as that.
         (kept != Err(NotStored::Purged)).then_some(found)
+    }
+
+    /// Whether there is a tier that cannot be asked.
+    pub fn is_resting(&self) -> bool {
+        self.tier.as_ref().is_some_and(|tier| tier.is_resting())
     }
 
     /// What a fetch that departs now needs to have its body written to the tier.

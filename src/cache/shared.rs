@@ -146,13 +146,13 @@ impl Tier {
         })
     }
 
-    /// Whose turn it is to ask for a step; waits while somebody asks.
-    pub(super) async fn ask(&self, question: &Question) -> Ask {
+    /// Whose turn it is to ask for a step, once or `anew`; waits while somebody asks.
+    pub(super) async fn ask(&self, question: &Question, anew: bool) -> Ask {
         if self.in_use().is_none() {
             self.figures.resting.inc();
             return Ask::Nothing;
         }
-        match self.known.turn(question) {
+        match self.known.turn(question, anew) {
             Turn::Known => Ask::Nothing,
             Turn::First(asking) => Ask::Turn(asking),
             Turn::After(answered) => {
@@ -319,6 +319,8 @@ impl Tier {
             }
             Ok(_) => {
                 self.succeeded();
+                // The token is of no use any more: the next one that asks gets another.
+                self.known.forget_one(&write.key);
                 self.figures.refused.inc();
             }
             Err(trouble) => {

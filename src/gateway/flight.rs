@@ -293,7 +293,12 @@ impl Flight {
         }
         let cache = &self.gateway.cache;
         let removed = cache.withdraw(&departed.departure, self.errand.key());
-        if removed || departed.token.as_ref().is_some_and(|token| token.had_entry) {
+        let is_there = match &departed.token {
+            Some(token) => token.had_entry,
+            // Nobody could ask.
+            None => cache.is_resting(),
+        };
+        if removed || is_there {
             // The fleet learns of it when it does: nobody waits for that.
             drop(cache.tell(self.rule().name(), &self.errand.ids()));
             // Another variant may have been read from there between the two.

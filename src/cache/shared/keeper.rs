@@ -54,15 +54,20 @@ pub(super) struct State {
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     purges: VecDeque<Purge>,
-    /// To be removed once more, and when.
-    again: VecDeque<(Instant, Vec<u8>)>,
+    /// The number of the last one.
+    last: u64,
+    /// When to remove which thread once more, if it has its old token again.
+    again: VecDeque<(Instant, Vec<u8>, Vec<u8>)>,
 }
 
 #[derive(Debug)]
 struct Purge {
+    /// Tells it from a later one of the same.
+    number: u64,
     rule: String,
     ids: Vec<String>,
-    done: Option<oneshot::Sender<()>>,
+    /// Who is to hear that the fleet knows.
+    waiting: Vec<oneshot::Sender<()>>,
 }
 
 impl Tier {
@@ -73,25 +78,39 @@ impl Tier {
         self.known.forget();
         {
             let mut pending = lock(&self.pending);
-            if pending.purges.len() >= MOST_PENDING {
-                // One purge of the rule does for all of its steps.
-                pending.purges.retain(|purge| purge.rule != rule);
-                pending.purges.push_back(Purge {
-                    rule: rule.to_owned(),
-                    ids: Vec::new(),
-                    done: Some(done),
-                });
-            } else {
-                pending.purges.push_back(Purge {
-                    rule: rule.to_owned(),
-                    ids: ids.iter().map(|id| (*id).to_owned()).collect(),
-                    done: Some(done),
-                });
-            }
+            let is_full = pending.purges.len() >= MOST_PENDING;
+            // One purge of the rule does for all of its steps; the same once more is the same.
+            let ids: Vec<String> = ids
+                .iter()
+                .filter(|_| !is_full)
+                .map(|id| (*id).to_owned())
+                .collect();
+            let is_covered = |purge: &Purge| purge.rule == rule && (is_full || purge.ids == ids);
+            let mut waiting = vec![done];
+            pending.purges.retain_mut(|purge| {
+                let stays = !is_covered(purge);
+                if !stays {
+                    waiting.append(&mut purge.waiting);
+                }
+                stays
+            });
+            pending.last += 1;
+            let number = pending.last;
+            pending.purges.push_back(Purge {
+                number,
+                rule: rule.to_owned(),
+                ids,
+                waiting,
+            });
             self.lease.store(0, Ordering::Release);
         }
         self.call.notify_one();
         told
+    }
+
+    /// Whether nothing is known of what the fleet has.
+    pub(in crate::cache) fn is_resting(&self) -> bool {
+        self.in_use().is_none()
     }
 
     /// For `/status`.
@@ -238,57 +257,59 @@ impl Tier {
         }
     }
 
-    /// Tells the fleet of the purges that are pending. Returns whether the view still holds.
+    /// Tells the fleet of the first purge that is pending. Returns whether there is none.
     async fn tell(&self, link: &Link, reader: &Reader, view: &View) -> Result<bool, Trouble> {
-        loop {
-            let (rule, ids) = {
-                let pending = lock(&self.pending);
-                let Some(purge) = pending.purges.front() else {
-                    return Ok(true);
-                };
-                (purge.rule.clone(), purge.ids.clone())
+        let (number, rule, ids) = {
+            let pending = lock(&self.pending);
+            let Some(purge) = pending.purges.front() else {
+                return Ok(true);
             };
-            let field = self.names.rule(&rule);
-            let epoch = view.epoch(field.as_bytes());
-            let mut removed = None;
-            if let Some(first) = ids.first() {
-                let thread = self.names.thread(&view.log, epoch, rule.as_str(), first);
-                link.ask::<u64>(&scripts::remove(thread.as_bytes())).await?;
-                removed = Some(thread.into_bytes());
-            }
-            let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-            let mark = Mark {
-                depth: u8::try_from(ids.len()).unwrap_or(u8::MAX),
-                name: self.names.mark(rule.as_str(), &ids),
-            };
-            let (head, stream) = reader.keys();
-            let message = log::encode(&reader.sender, &mark);
-            let what = Announcement {
-                message: &message,
-                rule: field.as_bytes(),
-                log: &view.log,
-                epoch: removed.is_some().then_some(epoch),
-                most: MOST,
-            };
-            let command = scripts::announce(head, stream, &nonce(), &what);
-            let (number, _): (u64, Vec<u8>) = link.ask(&command).await?;
-            if number == 0 {
-                // Under other names by now: once more.
-                return Ok(false);
-            }
-            let mut pending = lock(&self.pending);
-            if let Some(thread) = removed.clone() {
-                pending.again.push_back((Instant::now() + AGAIN, thread));
-            }
-            if let Some(done) = pending.purges.pop_front().and_then(|purge| purge.done) {
+            (purge.number, purge.rule.clone(), purge.ids.clone())
+        };
+        let field = self.names.rule(&rule);
+        let epoch = view.epoch(field.as_bytes());
+        let mut removed = None;
+        if let Some(first) = ids.first() {
+            let thread = self.names.thread(&view.log, epoch, rule.as_str(), first);
+            let command = scripts::remove(thread.as_bytes());
+            let token: Option<Vec<u8>> = link.ask(&command).await?;
+            removed = Some((thread.into_bytes(), token));
+        }
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let mark = Mark {
+            depth: u8::try_from(ids.len()).unwrap_or(u8::MAX),
+            name: self.names.mark(rule.as_str(), &ids),
+        };
+        let (head, stream) = reader.keys();
+        let message = log::encode(&reader.sender, &mark);
+        let what = Announcement {
+            message: &message,
+            rule: field.as_bytes(),
+            log: &view.log,
+            epoch: removed.is_some().then_some(epoch),
+            most: MOST,
+        };
+        let command = scripts::announce(head, stream, &nonce(), &what);
+        let (message, _): (u64, Vec<u8>) = link.ask(&command).await?;
+        if message == 0 {
+            // Under other names by now: once more.
+            return Ok(false);
+        }
+        let mut pending = lock(&self.pending);
+        if let Some((thread, Some(token))) = removed {
+            let due = Instant::now() + AGAIN;
+            pending.again.push_back((due, thread, token));
+        }
+        // If it was asked for again meanwhile, that is another one.
+        if let Some(purge) = pending.purges.pop_front_if(|purge| purge.number == number) {
+            for told in purge.waiting {
                 // Who has gone need not know.
-                let _ = done.send(());
-            }
-            if removed.is_none() {
-                // The rule has another epoch now.
-                return Ok(false);
+                let _ = told.send(());
             }
         }
+        // Read back at once: the reader must know of it should the log lose it. And a rule may have
+        // another epoch now.
+        Ok(false)
     }
 
     async fn remove_again(&self, link: &Link) -> Result<(), Trouble> {
@@ -296,11 +317,12 @@ impl Tier {
             let now = Instant::now();
             let due = lock(&self.pending)
                 .again
-                .pop_front_if(|(due, _)| *due <= now);
-            let Some((_, thread)) = due else {
+                .pop_front_if(|(due, ..)| *due <= now);
+            let Some((_, thread, token)) = due else {
                 return Ok(());
             };
-            link.ask::<u64>(&scripts::remove(&thread)).await?;
+            let command = scripts::remove_again(&thread, &token);
+            link.ask::<u64>(&command).await?;
         }
     }
 

@@ -63,8 +63,8 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Known<K> {
         }
     }
 
-    pub(super) fn turn(&self, key: &K) -> Turn<K> {
-        if self.tokens.get(key).is_some() {
+    pub(super) fn turn(&self, key: &K, anew: bool) -> Turn<K> {
+        if !anew && self.tokens.get(key).is_some() {
             return Turn::Known;
         }
         let mut asking = lock(&self.asking);
@@ -87,6 +87,10 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Known<K> {
 
     pub(super) fn learn(&self, key: K, token: Token) {
         self.tokens.insert(key, token);
+    }
+
+    pub(super) fn forget_one(&self, key: &K) {
+        self.tokens.invalidate(key);
     }
 
     /// After a purge old tokens are worth nothing.

@@ -39,6 +39,20 @@ if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then redis.call('PEXPIRE', KE
 return 1
 ";
 
+/// KEYS thread. Whatever is there goes, be it of another type.
+const REMOVE: &str = r"
+local token = redis.pcall('HGET', KEYS[1], 'g')
+redis.call('UNLINK', KEYS[1])
+if type(token) == 'string' then return token end
+return false
+";
+
+/// KEYS thread; ARGV token.
+const REMOVE_AGAIN: &str = r"
+if redis.call('HGET', KEYS[1], 'g') == ARGV[1] then return redis.call('UNLINK', KEYS[1]) end
+return 0
+";
+
 /// KEYS head, stream; ARGV fresh nonce, message, the rule's field, log, the rule's epoch that the thread
 /// was removed under ('*': begin a new one), the most messages. Returns the number of the message, or 0
 /// if log or epoch are others by now; then the log.
@@ -106,10 +120,15 @@ pub(super) fn put(thread: &[u8], token: &[u8], field: &[u8], value: &[u8], ttl: 
     command
 }
 
-/// Removes a thread's entries and its token.
+/// Removes a thread's entries and its token. Answers the token, if there was one.
 pub(super) fn remove(thread: &[u8]) -> Cmd {
-    let mut command = Cmd::new();
-    command.arg("UNLINK").arg(thread);
+    script(REMOVE, &[thread])
+}
+
+/// Removes them once more, if the token is there again. Answers 1 or 0.
+pub(super) fn remove_again(thread: &[u8], token: &[u8]) -> Cmd {
+    let mut command = script(REMOVE_AGAIN, &[thread]);
+    command.arg(token);
     command
 }
 

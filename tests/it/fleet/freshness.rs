@@ -150,6 +150,25 @@ async fn a_step_that_is_live_again_or_gone_leaves_memory_and_tier() {
     }
 }
 
+/// Who finds it out need not have had it: it was looked up here before another gateway stored it.
+#[tokio::test]
+async fn a_step_that_is_live_again_leaves_the_fleet_whoever_finds_out() {
+    let fleet = Fleet::start().await;
+    let (a, b) = fleet.pair().await;
+    fleet.origin.status("in_progress");
+    assert!(is_fetched(&a.get(STEP).await));
+    fleet.origin.status("completed");
+    spread(&b, &[STEP]).await;
+    fleet.origin.status("in_progress");
+    assert!(is_own(&b.get(STEP).await));
+    assert!(is_fetched(&a.get_with(STEP, &FRESH).await));
+    reached().await;
+    for gateway in [&a, &b] {
+        let answer = gateway.get(STEP).await;
+        assert!(is_fetched(&answer), "{}", answer.cache_status());
+    }
+}
+
 #[tokio::test]
 async fn another_failure_of_a_fresh_question_takes_nothing_from_the_tier() {
     let fleet = Fleet::start().await;

@@ -149,6 +149,21 @@ async fn an_entry_ends_when_its_first_ttl_does_wherever_it_came_to() {
 }
 
 #[tokio::test]
+async fn who_keeps_bodies_for_less_long_keeps_shared_ones_for_less_long() {
+    let fleet = Fleet::start().await;
+    let a = fleet.gateway().await;
+    spread(&a, &[STEP]).await;
+    let short = "[cache]\nttl = \"3s\"\n".to_owned() + &tier(&fleet.redis.url());
+    let b = Gateway::start(&fleet.origin, &short).await;
+    super::is_up(&b).await;
+    sleep(Duration::from_millis(1_500)).await;
+    let shared = b.get(STEP).await;
+    assert!(is_shared(&shared) && ttl(&shared) <= 2, "{}", ttl(&shared));
+    sleep(Duration::from_millis(1_600)).await;
+    assert!(is_fetched(&b.get(STEP).await), "longer than its ttl");
+}
+
+#[tokio::test]
 async fn a_conditional_or_bodiless_question_is_answered_from_the_tier_too() {
     let fleet = Fleet::start().await;
     let (a, b) = fleet.pair().await;
