@@ -38,7 +38,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// The longest that a start waits for the tier.
 const TO_TRY: Duration = Duration::from_millis(500);
 
-/// Purges that may wait for the fleet to be told. Beyond them everything is purged.
+/// Purges that may wait for the fleet to be told. Beyond them all of a rule is purged at once.
 const MOST_PENDING: usize = 10_000;
 
 /// What an operator is told.

@@ -32,8 +32,8 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Late => f.write_str("no answer within cache.redis.budget"),
-            // Its detail may hold what was sent.
             Self::Failed(error) if error.is_io_error() => write!(f, "{error}"),
+            // Without its detail, which may hold what was sent.
             Self::Failed(error) => match error.code() {
                 Some(code) => write!(f, "{:?} ({code})", error.kind()),
                 None => write!(f, "{:?}", error.kind()),

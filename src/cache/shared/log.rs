@@ -103,18 +103,14 @@ impl Reader {
             };
             match self.read_to(link, &seen).await? {
                 Read::Whole(position, marks) => {
-                    let is_ahead = position.number > seen.number;
-                    self.at = Some(position);
-                    if !marks.is_empty() {
-                        match &mut forget {
-                            None => forget = Some(Forget::Marked(marks)),
-                            Some(Forget::Marked(all)) => all.extend(marks),
-                            Some(Forget::All) => {}
-                        }
-                    }
-                    if is_ahead {
-                        // The names that go with it are in a newer head.
+                    if position.number > seen.number {
+                        // The names that go with it are in a newer head. Read again from where it
+                        // stands: were it further and the head late, what it read would be lost.
                         continue;
+                    }
+                    self.at = Some(position);
+                    if forget.is_none() && !marks.is_empty() {
+                        forget = Some(Forget::Marked(marks));
                     }
                     return Ok((View::of(head), forget));
                 }
