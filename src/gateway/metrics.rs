@@ -298,7 +298,11 @@ impl Metrics {
             Outcome::Hit | Outcome::SharedHit | Outcome::Joined | Outcome::Waited => {
                 of.polls_avoided.inc();
             }
-            Outcome::Fetched | Outcome::Held | Outcome::Refused | Outcome::Failed => {}
+            Outcome::Fetched
+            | Outcome::Held
+            | Outcome::Forwarded
+            | Outcome::Refused
+            | Outcome::Failed => {}
         }
         self.durations[outcome.index()].observe(took.as_secs_f64());
     }
