@@ -80,7 +80,7 @@ impl Gateway {
     ) -> Answer {
         let (setup, arrived) = (Arc::clone(&journey.setup), journey.arrived);
         let upload = Upload::of(body, setup.silence);
-        let has_body = !upload.is_empty();
+        let progress = upload.progress();
         let passed = tokio::select! {
             biased;
             passed = self.pass(&head, upload, journey, &mut record) => passed,
@@ -94,7 +94,8 @@ impl Gateway {
             }
             Err(refusal) => {
                 let mut answer = self.refuse(&setup, &head, &refusal, arrived, &record);
-                if has_body && head.version < Version::HTTP_2 {
+                let is_unread = progress.is_some_and(|progress| !progress.has_gone());
+                if is_unread && head.version < Version::HTTP_2 {
                     // What is left of it is nobody's.
                     let close = HeaderValue::from_static("close");
                     answer.headers_mut().insert(CONNECTION, close);

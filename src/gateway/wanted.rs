@@ -96,7 +96,7 @@ impl Wanted {
             }
             Route::List { rule, ids } => (rule, ids, Query::of_list(raw, ours), true),
             Route::Invalid(why) => return Err(Refusal::InvalidPath(why)),
-            Route::Other if head.method == Method::CONNECT => {
+            Route::Other if matches!(head.method, Method::CONNECT | Method::TRACE) => {
                 return Err(Refusal::MethodNotAllowed);
             }
             Route::Other => return Err(Refusal::RouteNotFound(setup.forward)),

@@ -49,14 +49,14 @@ impl Upload {
     }
 
     /// How far it has come, for whoever does not have it any more.
-    pub(super) fn progress(&self) -> Option<Arc<Progress>> {
+    pub(crate) fn progress(&self) -> Option<Arc<Progress>> {
         self.0.as_ref().map(|body| Arc::clone(&body.progress))
     }
 }
 
 /// How far a body has gone up.
 #[derive(Debug)]
-pub(super) struct Progress(Mutex<Stage>);
+pub(crate) struct Progress(Mutex<Stage>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -80,8 +80,8 @@ impl Progress {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Nothing more of it will use its connection.
-    pub(super) fn has_gone(&self) -> bool {
+    /// All of it was read, and handed over.
+    pub(crate) fn has_gone(&self) -> bool {
         matches!(*self.stage(), Stage::Gone(_))
     }
 

@@ -15,6 +15,7 @@ mod config;
 mod edge;
 mod fixtures;
 mod fleet;
+mod forwarding;
 mod found;
 mod hold;
 mod house;
