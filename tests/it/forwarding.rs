@@ -44,6 +44,13 @@ async fn every_other_request_below_v1_goes_through() {
     assert_eq!(gateway.metric(forwarded).await, 8.0);
     let fetched = r#"stepgate_upstream_requests_total{rule="none",class="2xx"}"#;
     assert_eq!(gateway.metric(fetched).await, 8.0);
+    // How long they take says nothing of the upstream's latency for a step.
+    assert_eq!(
+        gateway
+            .metric("stepgate_upstream_duration_seconds_count")
+            .await,
+        0.0
+    );
 }
 
 #[tokio::test]
