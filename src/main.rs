@@ -87,6 +87,9 @@ fn sources<'a>(
 fn check(settings: &Settings) -> ExitCode {
     match Config::load(&sources(settings, &variable)) {
         Ok(config) => {
+            for caution in config.cautions() {
+                say(std::io::stderr(), &format!("warning: {caution}"));
+            }
             say(std::io::stdout(), config.to_toml().trim_end());
             ExitCode::SUCCESS
         }
@@ -108,6 +111,12 @@ fn serve(settings: &Settings) -> ExitCode {
         let config = reloader.running().clone();
         if let Err(error) = logging::start(&config.log) {
             return bad_configuration(&format_args!("STEPGATE_LOG: {error}"));
+        }
+        for caution in config.cautions() {
+            tracing::warn!("{caution}");
+        }
+        if let Some(proxy) = &config.upstream.proxy {
+            tracing::info!(%proxy, "fetches go through a proxy");
         }
         // The usual soft limit of 1,024 descriptors is for programs that select(); max_connections
         // is above it. What cannot be raised is met when accepting.

@@ -89,6 +89,7 @@ impl Default for Upstream {
             max_hold: Duration::from_secs(30),
             forward_headers: Vec::new(),
             ca_file: None,
+            proxy: None,
             headers: Vec::new(),
             query: Vec::new(),
         }

@@ -77,6 +77,10 @@ impl Upstream {
     fn write(&self, page: &mut Page) {
         page.section("[upstream]");
         page.key("base_url", quote(&self.base_url));
+        match &self.proxy {
+            Some(proxy) => page.line(&format!("# through {proxy}")),
+            None => page.line("# through no proxy"),
+        }
         page.key("connect_timeout", span(self.connect_timeout));
         page.key("timeout", span(self.timeout));
         page.key("stream_idle_timeout", span(self.stream_idle_timeout));

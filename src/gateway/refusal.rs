@@ -61,7 +61,7 @@ impl Refusal {
                 | FetchError::NotModified
                 | FetchError::EchoedSecret => "upstream_invalid",
                 FetchError::NoDescriptor(_) => "overloaded",
-                FetchError::ConnectTimeout | FetchError::Deadline => "upstream_timeout",
+                FetchError::ConnectTimeout(_) | FetchError::Deadline => "upstream_timeout",
             },
         }
     }

@@ -8,6 +8,7 @@ mod body;
 mod connect;
 mod headers;
 mod pool;
+mod proxy;
 mod secrecy;
 
 use std::error::Error;
@@ -68,7 +69,7 @@ pub enum FetchError {
     Tls(#[source] io::Error),
     /// `upstream.connect_timeout` passed.
     #[error("connecting took longer than upstream.connect_timeout")]
-    ConnectTimeout,
+    ConnectTimeout(#[source] Option<Box<dyn Error + Send + Sync>>),
     /// The connection was lost before an answer began.
     #[error("connection lost before an answer")]
     Lost(#[source] hyper::Error),

@@ -21,6 +21,7 @@ mod house;
 mod inbound_tls;
 mod passing;
 mod promises;
+mod proxy;
 mod reload;
 mod sandbox;
 mod schedules;

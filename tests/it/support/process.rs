@@ -59,6 +59,20 @@ impl Process {
         Self::run(shell, &origin.url(), ANY, toml, "info").await
     }
 
+    /// With this in its environment, too.
+    pub(crate) async fn start_with_env(upstream: &str, toml: &str, env: &[(&str, &str)]) -> Self {
+        Self::run(with_env(env), upstream, ANY, toml, "info").await
+    }
+
+    /// The same, in this folder.
+    pub(crate) async fn start_in_with_env(
+        folder: TempDir,
+        arguments: &[&str],
+        env: &[(&str, &str)],
+    ) -> Self {
+        Self::run_in(with_env(env), folder, arguments, "info").await
+    }
+
     /// In front of any URL.
     pub(crate) async fn start_before(upstream: &str, toml: &str, filter: &str) -> Self {
         Self::run(Command::new(PROGRAM), upstream, ANY, toml, filter).await
@@ -236,6 +250,14 @@ impl Process {
         let open = std::fs::read_dir(format!("/proc/{}/fd", self.id()));
         open.unwrap().count()
     }
+}
+
+/// The program, with this in its environment, too.
+fn with_env(env: &[(&str, &str)]) -> Command {
+    let mut program = Command::new("/usr/bin/env");
+    program.args(env.iter().map(|(name, value)| format!("{name}={value}")));
+    program.arg(PROGRAM);
+    program
 }
 
 /// A folder with these files.
