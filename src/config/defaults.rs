@@ -117,6 +117,7 @@ impl Default for Log {
         Self {
             format: LogFormat::Text,
             access: Access::Upstream,
+            ids: false,
             filter: "info".to_owned(),
         }
     }

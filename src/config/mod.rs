@@ -213,6 +213,8 @@ pub struct Log {
     pub format: LogFormat,
     /// Which requests get one.
     pub access: Access,
+    /// Whether lines carry the ids of their path; at debug level they do anyhow.
+    pub ids: bool,
     /// `STEPGATE_LOG`: tracing's filter directives.
     pub filter: String,
 }

@@ -39,6 +39,7 @@ impl Config {
         page.section("[log]");
         page.key("format", spell(&LOG_FORMATS, &self.log.format));
         page.key("access", spell(&ACCESS, &self.log.access));
+        page.key("ids", self.log.ids);
         page.line(&format!("# STEPGATE_LOG = {}", quote(&self.log.filter)));
         for client in &self.clients {
             client.write(&mut page);

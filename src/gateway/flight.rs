@@ -10,14 +10,14 @@ use hyper::StatusCode;
 use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use tokio::time::Instant;
 
-use super::metrics::{Class, Metrics, RuleCounters};
+use super::line::Ended;
+use super::metrics::{Class, RuleCounters};
 use super::news::{Arrived, Errand, Larger, News};
 use super::pace::{poll_after, retry_after};
-use super::report::{milliseconds, trace_id};
+use super::tally::Tally;
 use super::{Gateway, wall_clock};
 use crate::cache::shared::Token;
 use crate::cache::{Departure, Entry, etag_of};
-use crate::config::Access;
 use crate::fetch::{Berth, Clearance, Fetch, Flown, Landed, Manifest, Probe};
 use crate::step::{NotStored, Partition, Rule, judge};
 use crate::upstream::{Call, FetchError, Fetched, Gathered, Redactor, clean_answer};
@@ -124,7 +124,7 @@ impl Flight {
         async move {
             let setup = &*self.errand.setup;
             let deadline = departed.manifest.deadline;
-            let tally = Tally::new(&self.gateway.metrics, self.counters(), deadline);
+            let tally = Tally::new(&self.gateway.metrics, &self.errand, deadline);
             let call = Call {
                 target: &self.errand.target(),
                 injection: &self.errand.account.injection,
@@ -139,7 +139,8 @@ impl Flight {
                 }
                 // Whoever waits for it says so.
                 Err(error) => {
-                    tally.ended(Class::Error);
+                    let took = tally.ended(Class::Error);
+                    self.errand.note(&Ended::Failed(&error), took);
                     Landed::Live(News::Failed(Arc::new(error)))
                 }
             };
@@ -168,7 +169,9 @@ impl Flight {
         } = fetched;
         clean_answer(&mut headers, redactor);
         if !status.is_success() && echoes(&body, redactor) {
-            return Landed::Live(News::Failed(Arc::new(FetchError::EchoedSecret)));
+            let error = FetchError::EchoedSecret;
+            self.errand.note(&Ended::Failed(&error), took);
+            return Landed::Live(News::Failed(Arc::new(error)));
         }
         if departed.manifest.fresh && !departed.outdated {
             self.withdraw(departed, status, verdict);
@@ -211,23 +214,12 @@ impl Flight {
         Landed::Final(news)
     }
 
-    /// The log's line for a fetch that was answered.
+    /// Counts and logs a fetch that was answered.
     fn note(&self, status: StatusCode, stored: Result<(), NotStored>, took: Duration) {
         if let Err(reason) = stored {
             self.gateway.metrics.not_stored(reason);
         }
-        if self.errand.setup.access == Access::Off {
-            return;
-        }
-        tracing::info!(
-            rule = self.rule().name(),
-            client = self.errand.account.name.as_deref(),
-            status = status.as_u16(),
-            not_stored = stored.err().map(NotStored::as_str),
-            ms = milliseconds(took),
-            trace_id = trace_id(&self.errand.passing),
-            "fetch",
-        );
+        self.errand.note(&Ended::Answered(status, stored), took);
     }
 
     fn verdict(&self, fetched: &Fetched) -> Result<(), NotStored> {
@@ -342,48 +334,6 @@ impl Flight {
             poll_after: None,
             took: Duration::ZERO,
         }));
-    }
-}
-
-/// Counts a fetch when it is over, however it ends: one that everybody has left counts, too.
-struct Tally<'m> {
-    metrics: &'m Metrics,
-    counters: &'m RuleCounters,
-    departed: Instant,
-    /// When the last of its passengers gives it up.
-    deadline: Instant,
-    end: Option<(Class, Duration)>,
-}
-
-impl<'m> Tally<'m> {
-    fn new(metrics: &'m Metrics, counters: &'m RuleCounters, deadline: Instant) -> Self {
-        Self {
-            metrics,
-            counters,
-            departed: Instant::now(),
-            deadline,
-            end: None,
-        }
-    }
-
-    /// Returns how long it took.
-    fn ended(mut self, class: Class) -> Duration {
-        let took = self.departed.elapsed();
-        self.end = Some((class, took));
-        took
-    }
-}
-
-impl Drop for Tally<'_> {
-    fn drop(&mut self) {
-        let left = || {
-            let now = Instant::now();
-            let late = now >= self.deadline;
-            let class = if late { Class::Error } else { Class::Dropped };
-            (class, now - self.departed)
-        };
-        let (class, took) = self.end.unwrap_or_else(left);
-        self.metrics.fetched(self.counters, class, took);
     }
 }
 

@@ -65,6 +65,8 @@ pub(super) struct Setup {
     pub(super) holds: Holds<Partition, Arc<Arrived>>,
     pub(super) cache: config::Cache,
     pub(super) access: Access,
+    /// The log's lines carry ids.
+    pub(super) log_ids: bool,
     /// Bytes of a body that a fetch may hold.
     pub(super) held: usize,
 }
@@ -128,6 +130,7 @@ impl Setup {
             timeout: upstream.timeout,
             cache: config.cache.clone(),
             access: config.log.access,
+            log_ids: config.log.ids,
             held: stored.max(LOOKED_AT),
         })
     }

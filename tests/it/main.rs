@@ -19,6 +19,7 @@ mod found;
 mod hold;
 mod house;
 mod inbound_tls;
+mod log;
 mod passing;
 mod promises;
 mod proxy;
