@@ -1,4 +1,4 @@
-//! The command line: serve, check, demo, health; exit codes.
+//! The command line: serve, check, demo, health, completions; exit codes.
 
 mod cli;
 mod logging;
@@ -43,11 +43,17 @@ fn main() -> ExitCode {
             };
         }
     };
-    match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve(&cli.settings),
-        Command::Check => check(&cli.settings),
-        Command::Health => health(&cli.settings),
-        Command::Demo(options) => run_demo(&cli.settings, &options),
+    let before = cli.settings;
+    match cli.command.unwrap_or(Command::Serve(Settings::default())) {
+        Command::Serve(settings) => serve(&settings.after(before)),
+        Command::Check(settings) => check(&settings.after(before)),
+        Command::Health(options) => health(&options.settings(before)),
+        Command::Demo(options) => run_demo(&options.settings(before), &options),
+        Command::Completions { shell } => {
+            // A closed pipe is the reader's wish.
+            let _ = std::io::stdout().write_all(&cli::completions(shell));
+            ExitCode::SUCCESS
+        }
     }
 }
 
@@ -75,10 +81,7 @@ fn sources<'a>(
 ) -> Sources<'a> {
     let named = || variable("STEPGATE_CONFIG").filter(|path| !path.is_empty());
     Sources {
-        file: settings
-            .config
-            .clone()
-            .or_else(|| named().map(PathBuf::from)),
+        file: settings.config().or_else(|| named().map(PathBuf::from)),
         flags: settings.flags(),
         env,
     }
@@ -87,6 +90,9 @@ fn sources<'a>(
 fn check(settings: &Settings) -> ExitCode {
     match Config::load(&sources(settings, &variable)) {
         Ok(config) => {
+            for caution in config.cautions() {
+                say(std::io::stderr(), &format!("warning: {caution}"));
+            }
             say(std::io::stdout(), config.to_toml().trim_end());
             ExitCode::SUCCESS
         }
@@ -108,6 +114,12 @@ fn serve(settings: &Settings) -> ExitCode {
         let config = reloader.running().clone();
         if let Err(error) = logging::start(&config.log) {
             return bad_configuration(&format_args!("STEPGATE_LOG: {error}"));
+        }
+        for caution in config.cautions() {
+            tracing::warn!("{caution}");
+        }
+        if let Some(proxy) = &config.upstream.proxy {
+            tracing::info!(%proxy, "fetches go through a proxy");
         }
         // The usual soft limit of 1,024 descriptors is for programs that select(); max_connections
         // is above it. What cannot be raised is met when accepting.
@@ -179,7 +191,7 @@ fn health(settings: &Settings) -> ExitCode {
 
 fn run_demo(settings: &Settings, options: &Demo) -> ExitCode {
     let flags = settings.flags();
-    if settings.config.is_some() || flags.upstream.is_some() || flags.log_format.is_some() {
+    if settings.config().is_some() || flags.upstream.is_some() || flags.log_format.is_some() {
         let wrong = "of these flags the demo takes --listen and --admin; the rest is its own";
         say(std::io::stderr(), &format!("stepgate: {wrong}"));
         return ExitCode::from(BAD_USAGE);

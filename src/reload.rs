@@ -113,6 +113,12 @@ impl Reloader {
                 if read.config.clients.is_empty() && !self.running.clients.is_empty() {
                     tracing::warn!("no clients any more: whoever reaches the listener may ask");
                 }
+                let known = self.running.cautions();
+                for caution in read.config.cautions() {
+                    if !known.contains(&caution) {
+                        tracing::warn!("{caution}");
+                    }
+                }
                 if !read.restart.is_empty() {
                     let keys = read.restart.join(", ");
                     tracing::warn!(keys, "these differ from what runs, and wait for a restart");

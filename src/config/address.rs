@@ -108,7 +108,7 @@ pub(super) fn parse_base_url(text: &str) -> Result<BaseUrl, String> {
 }
 
 /// Host (lower case, no brackets) and port, if one is given.
-fn parse_authority(text: &str) -> Option<(String, Option<u16>)> {
+pub(super) fn parse_authority(text: &str) -> Option<(String, Option<u16>)> {
     let authority: Authority = text.parse().ok()?;
     let written = authority.host();
     let port = match text.get(written.len()..)? {

@@ -212,6 +212,7 @@ fn log(mut table: Table<'_>, overrides: &Overrides<'_>) -> Log {
                 .map_or(written, |(format, _)| format)
         }),
         access: table.take_or("access", d.access, word(&ACCESS)),
+        ids: table.take_or("ids", d.ids, boolean),
         filter: overrides
             .value(("", None), "STEPGATE_LOG", parse_filter)
             .map_or(d.filter, |(filter, _)| filter),

@@ -7,6 +7,7 @@ use super::address::parse_base_url;
 use super::header::{Overlay, is_credential, parse_forwarded};
 use super::overrides::Overrides;
 use super::problems::Place;
+use super::proxy::Proxy;
 use super::reader::{Item, Table};
 use super::reference::NO_LITERAL;
 use super::tls::certificates;
@@ -31,6 +32,7 @@ pub(super) fn read(mut table: Table<'_>, overrides: &Overrides<'_>) -> (Upstream
     let (forward_headers, places) = forwarded.into_iter().unzip();
     let headers = Overlay::read(table.table("headers"), references);
     let upstream = Upstream {
+        proxy: Proxy::read(&base_url, overrides.notes, references),
         base_url,
         connect_timeout: table.take_or("connect_timeout", d.connect_timeout, duration(TICK..=DAY)),
         timeout: table.take_or("timeout", d.timeout, duration(TICK..=DAY)),

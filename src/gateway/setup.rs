@@ -69,6 +69,8 @@ pub(super) struct Setup {
     pub(super) holds: Holds<Partition, Arc<Arrived>>,
     pub(super) cache: config::Cache,
     pub(super) access: Access,
+    /// The log's lines carry ids.
+    pub(super) log_ids: bool,
     /// Bytes of a body that a fetch may hold.
     pub(super) held: usize,
 }
@@ -134,6 +136,7 @@ impl Setup {
             silence: upstream.stream_idle_timeout,
             cache: config.cache.clone(),
             access: config.log.access,
+            log_ids: config.log.ids,
             held: stored.max(LOOKED_AT),
         })
     }
