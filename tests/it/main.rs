@@ -25,5 +25,6 @@ mod reload;
 mod sandbox;
 mod schedules;
 mod sharing;
+mod supervised;
 mod support;
 mod waiting;
