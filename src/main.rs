@@ -12,7 +12,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use stepgate::config::{Config, Sources};
 use stepgate::reload::Reloader;
-use stepgate::serve::Crew;
+use stepgate::serve::{Crew, supervisor};
 use stepgate::{Server, StartError, demo};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -135,6 +135,7 @@ fn serve(settings: &Settings) -> ExitCode {
             Ok(crew) => crew,
             Err(error) => return unmanned(&error),
         };
+        let drain_timeout = config.server.drain_timeout;
         let server = match Server::start(config, &crew).await {
             Ok(server) => server,
             Err(StartError::Setup(error)) => return bad_configuration(&error),
@@ -142,10 +143,13 @@ fn serve(settings: &Settings) -> ExitCode {
                 return failed(&format_args!("{error}: {}", error.source));
             }
         };
+        supervisor::ready();
         tokio::select! {
             () = either(&mut terminate, &mut interrupt) => {}
             () = reloader.run(&server, &mut hangup) => {}
+            () = supervisor::keep_awake(&crew) => {}
         }
+        supervisor::stopping(drain_timeout);
         tokio::select! {
             whole = server.drain() => {
                 tracing::info!(whole, "stopped");

@@ -12,6 +12,7 @@ mod health;
 mod listener;
 mod patience;
 mod sending;
+pub mod supervisor;
 mod tls;
 mod undisturbed;
 mod watched;

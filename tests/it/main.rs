@@ -28,5 +28,6 @@ mod reload;
 mod sandbox;
 mod schedules;
 mod sharing;
+mod supervised;
 mod support;
 mod waiting;
