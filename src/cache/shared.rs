@@ -7,6 +7,7 @@
 //!
 //! Why nothing that was purged comes back: see `scripts`.
 
+mod doubts;
 mod figures;
 mod keeper;
 mod known;
@@ -32,6 +33,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use doubts::Doubts;
 pub use figures::Figures;
 pub use keeper::Purged;
 use keeper::{Pending, State};
@@ -79,6 +81,7 @@ pub struct Tier {
     queued: Mutex<Option<Receiver<Queued>>>,
     /// Purges that the fleet does not know of yet.
     pending: Mutex<Pending>,
+    doubts: Doubts,
     /// Something waits for the keeper.
     call: Notify,
     /// It was tried once.
@@ -139,6 +142,7 @@ impl Tier {
             writes,
             queued: Mutex::new(Some(queued)),
             pending: Mutex::default(),
+            doubts: Doubts::default(),
             call: Notify::new(),
             tried: CancellationToken::new(),
             state: Mutex::default(),
@@ -146,13 +150,13 @@ impl Tier {
         })
     }
 
-    /// Whose turn it is to ask for a step, once or `anew`; waits while somebody asks.
-    pub(super) async fn ask(&self, question: &Question, anew: bool) -> Ask {
+    /// Whose turn it is to ask for a step; waits while somebody asks.
+    pub(super) async fn ask(&self, question: &Question) -> Ask {
         if self.in_use().is_none() {
             self.figures.resting.inc();
             return Ask::Nothing;
         }
-        match self.known.turn(question, anew) {
+        match self.known.turn(question) {
             Turn::Known => Ask::Nothing,
             Turn::First(asking) => Ask::Turn(asking),
             Turn::After(answered) => {
@@ -200,7 +204,6 @@ impl Tier {
             let token = Token {
                 thread: thread.as_str().into(),
                 bytes,
-                had_entry: value.is_some(),
             };
             self.known.learn(Arc::clone(question), token);
         }
@@ -311,7 +314,13 @@ impl Tier {
             self.figures.dropped.inc();
             return;
         };
-        let command = scripts::put(token.thread.as_bytes(), &token.bytes, &field, &value, ttl);
+        let entry = scripts::Entry {
+            field: &field,
+            value: &value,
+            mark: &self.names.step(&key.step),
+            ttl,
+        };
+        let command = scripts::put(token.thread.as_bytes(), &token.bytes, &entry);
         match up.link.ask::<u8>(&command).await {
             Ok(1) => {
                 self.succeeded();

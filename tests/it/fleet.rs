@@ -15,6 +15,7 @@ mod race;
 mod sealed;
 mod sharing;
 mod stopped;
+mod taken_back;
 mod trouble;
 mod under_way;
 

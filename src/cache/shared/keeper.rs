@@ -108,11 +108,6 @@ impl Tier {
         told
     }
 
-    /// Whether nothing is known of what the fleet has.
-    pub(in crate::cache) fn is_resting(&self) -> bool {
-        self.in_use().is_none()
-    }
-
     /// For `/status`.
     pub fn status(&self) -> serde_json::Value {
         let state = lock(&self.state);
@@ -158,7 +153,9 @@ impl Tier {
             }
         };
         let kept = async {
-            end.run_until_cancelled(self.keep_on(forget)).await;
+            let both =
+                async { tokio::join!(self.keep_on(forget.clone()), self.settle_doubts(forget)) };
+            end.run_until_cancelled(both).await;
         };
         tokio::join!(kept, written);
         self.rest("the gateway ends");
@@ -245,16 +242,23 @@ impl Tier {
                 // First: what is read under the old names after the walls are up would be kept.
                 self.lease.store(0, Ordering::Release);
                 self.known.forget();
-                let purged = Purged::of(news, Arc::clone(&self.names));
-                let forget = forget.clone();
-                let forgotten = tokio::task::spawn_blocking(move || forget(purged)).await;
-                forgotten.map_err(|_| Trouble::Late)?;
+                self.forget(news, forget.clone()).await?;
             }
             self.remove_again(link).await?;
             if self.tell(link, reader, &view).await? {
                 return Ok(view);
             }
         }
+    }
+
+    /// Has memory forget it, beside the runtime: that walks all entries.
+    pub(super) async fn forget<F>(&self, what: Forget, forget: F) -> Result<(), Trouble>
+    where
+        F: FnOnce(Purged) + Send + 'static,
+    {
+        let purged = Purged::of(what, Arc::clone(&self.names));
+        let forgotten = tokio::task::spawn_blocking(move || forget(purged)).await;
+        forgotten.map_err(|_| Trouble::Late)
     }
 
     /// Tells the fleet of the first purge that is pending. Returns whether there is none.
@@ -276,10 +280,7 @@ impl Tier {
             removed = Some((thread.into_bytes(), token));
         }
         let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-        let mark = Mark {
-            depth: u8::try_from(ids.len()).unwrap_or(u8::MAX),
-            name: self.names.mark(rule.as_str(), &ids),
-        };
+        let mark = Mark::of(&self.names, rule.as_str(), &ids);
         let (head, stream) = reader.keys();
         let message = log::encode(&reader.sender, &mark);
         let what = Announcement {
@@ -339,6 +340,7 @@ impl Tier {
         if pending.purges.is_empty() {
             let lease = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
             self.lease.store(began + lease, Ordering::Release);
+            self.doubts.call.notify_one();
         }
         drop(pending);
         self.is_up();

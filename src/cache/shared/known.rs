@@ -27,8 +27,6 @@ pub struct Token {
     /// The thread's name in Redis.
     pub(super) thread: Arc<str>,
     pub(super) bytes: Nonce,
-    /// An entry was there that time.
-    pub(crate) had_entry: bool,
 }
 
 /// Whose turn it is to ask.
@@ -63,8 +61,8 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Known<K> {
         }
     }
 
-    pub(super) fn turn(&self, key: &K, anew: bool) -> Turn<K> {
-        if !anew && self.tokens.get(key).is_some() {
+    pub(super) fn turn(&self, key: &K) -> Turn<K> {
+        if self.tokens.get(key).is_some() {
             return Turn::Known;
         }
         let mut asking = lock(&self.asking);

@@ -25,6 +25,15 @@ pub(super) struct Mark {
     pub(super) name: [u8; NAME],
 }
 
+impl Mark {
+    pub(super) fn of<P: AsRef<[u8]>>(names: &Names, rule: P, ids: &[P]) -> Self {
+        Self {
+            depth: u8::try_from(ids.len()).unwrap_or(u8::MAX),
+            name: names.mark(rule, ids),
+        }
+    }
+}
+
 /// What a look into the log means for what is in memory.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Forget {

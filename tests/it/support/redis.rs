@@ -201,8 +201,9 @@ impl Redis {
                 field: pair[0].clone(),
                 value: pair[1].clone(),
             });
-            // The token of a thread is none of its steps.
-            all.extend(pairs.filter(|stored| stored.field != b"g"));
+            // The token of a thread is none of its steps, nor is the mark of a step a body.
+            let is_body = |stored: &Stored| stored.field != b"g" && !stored.value.is_empty();
+            all.extend(pairs.filter(is_body));
         }
         all.sort();
         all
