@@ -104,11 +104,15 @@ impl Tier {
             return false;
         };
         let thread = self.thread(&up.view, &step);
+        if self.parts.rests(thread.as_bytes()) {
+            self.doubts.add(&step);
+            return false;
+        }
         let command = scripts::has(thread.as_bytes(), &self.names.step(&step));
         match up.link.ask::<bool>(&command).await {
             Ok(false) => true,
             Err(trouble) if trouble.is_the_servers() => {
-                self.failed(&trouble);
+                self.failed(thread.as_bytes(), &trouble);
                 self.doubts.add(&step);
                 false
             }

@@ -6,13 +6,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use moka::sync::Cache;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
+use super::lock;
 use super::scripts::Nonce;
 
 /// A step that nobody polled for so long is asked for again.
@@ -109,9 +110,4 @@ impl<K: Eq + Hash> Drop for Asking<K> {
         lock(&self.all).remove(&self.key);
         self.done.notify_waiters();
     }
-}
-
-fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing that runs under the lock can panic half way.
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }

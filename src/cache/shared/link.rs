@@ -60,6 +60,11 @@ impl Trouble {
             }
         }
     }
+
+    /// Whether a key holds what the command is not for.
+    pub(super) fn is_of_another_type(&self) -> bool {
+        matches!(self, Self::Failed(error) if error.code() == Some("WRONGTYPE"))
+    }
 }
 
 /// How a connection is made.

@@ -103,7 +103,11 @@ impl Reader {
         let mut forget = None;
         // A reset, by us or by others, makes another look necessary; more than one or two is a quarrel.
         for _ in 0..8 {
-            let head: HashMap<Vec<u8>, Vec<u8>> = link.ask(&scripts::head(&self.head)).await?;
+            let head = match link.ask(&scripts::head(&self.head)).await {
+                // What is no head is replaced like one that is lost.
+                Err(trouble) if trouble.is_of_another_type() => HashMap::new(),
+                head => head?,
+            };
             let Some(seen) = Position::of(&head) else {
                 let known = head.get(&b"log"[..]).map_or(&[][..], Vec::as_slice);
                 self.reset(link, known).await?;
@@ -147,7 +151,10 @@ impl Reader {
         let mut marks = Vec::new();
         while at.number < seen.number {
             let command = scripts::messages(&self.stream, at.number + 1, BATCH);
-            let batch: Vec<Message> = link.ask(&command).await?;
+            let batch: Vec<Message> = match link.ask(&command).await {
+                Err(trouble) if trouble.is_of_another_type() => return Ok(Read::Broken),
+                batch => batch?,
+            };
             if batch.is_empty() {
                 return Ok(Read::Broken);
             }

@@ -77,10 +77,12 @@ redis.call('HSET', KEYS[1], 'n', n, 'tail', ARGV[1])
 return {n, log}
 ";
 
-/// KEYS head, stream; ARGV nonce of a new log, the log that is to end ('': there is none yet). Returns
+/// KEYS head, stream; ARGV nonce of a new log, the log that is to end ('': there is none yet, or
+/// something else in its place). Returns
 /// the log that is there now: of several who end one, the first has chosen.
 const RESET: &str = r"
-local log = redis.call('HGET', KEYS[1], 'log') or ''
+local log = redis.pcall('HGET', KEYS[1], 'log')
+if type(log) ~= 'string' then log = '' end
 if log ~= ARGV[2] then return log end
 redis.call('UNLINK', KEYS[1], KEYS[2])
 redis.call('HSET', KEYS[1], 'log', ARGV[1], 'n', 0, 'tail', '')
