@@ -128,6 +128,13 @@ impl Tier {
     /// # Errors
     /// What the client makes of the configuration, for which validation should leave nothing.
     pub fn new(config: &config::Redis, figures: Figures) -> Result<Self, redis::RedisError> {
+        if let Some(node) = config.exposed() {
+            tracing::warn!(
+                %node,
+                "bodies go to the shared tier in the clear: whoever is on the way can read and forge \
+                 them; set cache.redis.encryption_key, or connect by rediss://"
+            );
+        }
         let key = config.encryption_key.as_ref().map(config::Secret::expose);
         let (writes, queued) = Queue::new();
         Ok(Self {

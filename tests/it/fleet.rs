@@ -16,6 +16,7 @@ mod sealed;
 mod sharing;
 mod stopped;
 mod taken_back;
+mod tls;
 mod trouble;
 mod under_way;
 

@@ -246,32 +246,6 @@ async fn without_the_section_nothing_is_shared() {
     assert_eq!(origin.count(), 2);
 }
 
-/// The same from end to end on Valkey, where there is one.
-#[tokio::test]
-async fn valkey_does_as_well() {
-    use std::io::Write;
-
-    let found = tokio::process::Command::new("valkey-server")
-        .arg("--version")
-        .output()
-        .await;
-    if found.is_err() {
-        // Past the harness, which would keep it to itself.
-        writeln!(std::io::stderr(), "valkey-server is not on PATH: skipped").unwrap();
-        return;
-    }
-    let fleet = Fleet {
-        redis: crate::support::redis::Redis::run("valkey-server", &[]).await,
-        origin: Origin::start().await,
-    };
-    let (a, b) = fleet.pair().await;
-    super::assert_shares(&fleet.origin, &a, &b, "valkey").await;
-    spread(&a, &[STEP]).await;
-    let c = fleet.gateway().await;
-    assert!(is_shared(&c.get(STEP).await));
-    assert!(is_shared(&b.get(STEP).await));
-}
-
 #[tokio::test]
 async fn a_body_that_echoes_an_injected_secret_stays_out_of_the_tier() {
     let fleet = Fleet::start().await;

@@ -21,7 +21,7 @@ impl Cluster {
                 ["--cluster-node-timeout", "2000"],
                 ["--cluster-require-full-coverage", "no"],
             ];
-            let node = Redis::run("redis-server", arguments.as_flattened()).await;
+            let node = Redis::run(&Redis::program(), arguments.as_flattened()).await;
             nodes.push((node, bus));
         }
         let third = SLOTS / 3 + 1;
