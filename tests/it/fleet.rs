@@ -5,6 +5,7 @@
 mod cluster;
 mod cut_off;
 mod damage;
+mod failover;
 mod forged;
 mod freshness;
 mod load;

@@ -13,7 +13,7 @@ use crate::support::{Gateway, Origin, STEP};
 
 const THREADS: usize = 24;
 
-async fn pair(origin: &Origin, cluster: &Cluster) -> (Gateway, Gateway) {
+pub(super) async fn pair(origin: &Origin, cluster: &Cluster) -> (Gateway, Gateway) {
     pair_with(origin, &tier_at(&cluster.urls())).await
 }
 
@@ -160,18 +160,6 @@ impl Split {
     }
 }
 
-/// The node that has no part in the log.
-async fn without_the_log(cluster: &Cluster) -> &Redis {
-    for node in &cluster.nodes {
-        let keys = node.keys().await;
-        let has = |key: &Vec<u8>| String::from_utf8_lossy(key).ends_with(":head");
-        if !keys.iter().any(has) {
-            return node;
-        }
-    }
-    unreachable!("the log is on one of them");
-}
-
 #[tokio::test]
 async fn a_node_that_hangs_costs_its_threads_a_few_budgets_and_then_nothing() {
     /// Far more than an answer takes here, and less than the sum of a few.
@@ -182,7 +170,8 @@ async fn a_node_that_hangs_costs_its_threads_a_few_budgets_and_then_nothing() {
     let (origin, cluster) = (Origin::start().await, Cluster::start().await);
     let toml = tier_at(&cluster.urls()).replace("1s", "250ms");
     let (a, b) = pair_with(&origin, &toml).await;
-    let node = without_the_log(&cluster).await;
+    let (_, [nth, _]) = cluster.by_log().await;
+    let node = &cluster.nodes[nth];
     let split = Split::by(&a, node, "split").await;
     assert!(split.its.len() > 8, "{} are its", split.its.len());
     node.stop().await;
