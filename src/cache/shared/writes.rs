@@ -94,6 +94,8 @@ impl Tier {
             stored_at: milliseconds_since_1970(),
             ttl,
         };
+        // It has ended: should memory lose it, it is asked for as one that comes.
+        self.known.forget_one(question);
         if self.in_use().is_none() || !self.writes.push(write) {
             self.figures.dropped.inc();
         }
