@@ -132,6 +132,9 @@ impl Redis {
         if let Some(key) = &self.encryption_key {
             page.key("encryption_key", redacted(key));
         }
+        if let Some(path) = &self.ca_file {
+            page.key("ca_file", file_name(path));
+        }
     }
 }
 

@@ -290,17 +290,7 @@ impl Flight {
         }
         let cache = &self.gateway.cache;
         let removed = cache.withdraw(&departed.departure, self.errand.key());
-        let is_there = match &departed.token {
-            Some(token) => token.had_entry,
-            // Nobody could ask.
-            None => cache.is_resting(),
-        };
-        if removed || is_there {
-            // The fleet learns of it when it does: nobody waits for that.
-            drop(cache.tell(self.rule().name(), &self.errand.ids()));
-            // Another variant may have been read from there between the two.
-            cache.withdraw(&cache.depart(), self.errand.key());
-        }
+        cache.take_back(self.errand.key(), removed);
         if removed && verdict == Err(NotStored::NotFinal) {
             self.counters().regressed();
             let rule = self.rule().name();
