@@ -13,6 +13,7 @@ mod clients;
 mod conditional;
 mod config;
 mod edge;
+mod examples;
 mod fixtures;
 mod fleet;
 mod forwarding;
