@@ -1,10 +1,12 @@
 //! The story of a request: who asks, for what, is it stored, else ride with a fetch, and answer.
 
 mod answer;
+mod durations;
 mod fleet;
 mod flight;
 mod guard;
 mod heading;
+mod history;
 mod metrics;
 mod news;
 mod outcome;
@@ -14,6 +16,7 @@ mod reload;
 mod report;
 mod ride;
 mod setup;
+mod status;
 mod wall_clock;
 mod wanted;
 
