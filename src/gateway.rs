@@ -1,11 +1,13 @@
 //! The story of a request: who asks, for what, is it stored, else ride with a fetch, and answer.
 
 mod answer;
+mod durations;
 mod fleet;
 mod flight;
 mod forwarding;
 mod guard;
 mod heading;
+mod history;
 mod line;
 mod metrics;
 mod news;
@@ -16,6 +18,7 @@ mod reload;
 mod report;
 mod ride;
 mod setup;
+mod status;
 mod tally;
 mod trace;
 mod wall_clock;

@@ -146,6 +146,11 @@ impl Setup {
         &self.counters[rule.unwrap_or(self.rules.len())]
     }
 
+    /// How many clients it knows; none on an open listener.
+    pub(super) fn clients(&self) -> usize {
+        if self.open { 0 } else { self.accounts.len() }
+    }
+
     /// The Host names that it answers to beside loopback, if it is open to everybody.
     pub(super) fn open_to(&self) -> Option<&[String]> {
         self.open.then_some(self.hosts.as_slice())
