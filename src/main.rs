@@ -8,7 +8,6 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
 use stepgate::config::{Config, Sources};
 use stepgate::reload::Reloader;
@@ -27,7 +26,7 @@ const BAD_CONFIGURATION: u8 = 78;
 
 fn main() -> ExitCode {
     share_one_heap();
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come this way, too. Nobody is left to tell of a closed terminal.
@@ -192,7 +191,8 @@ fn health(settings: &Settings) -> ExitCode {
 fn run_demo(settings: &Settings, options: &Demo) -> ExitCode {
     let flags = settings.flags();
     if settings.config().is_some() || flags.upstream.is_some() || flags.log_format.is_some() {
-        let wrong = "of these flags the demo takes --listen and --admin; the rest is its own";
+        let wrong = "the demo takes --listen and --admin; leave out --config, --upstream and \
+                     --log-format: the rest of its configuration is its own";
         say(std::io::stderr(), &format!("stepgate: {wrong}"));
         return ExitCode::from(BAD_USAGE);
     }

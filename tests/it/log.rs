@@ -70,7 +70,7 @@ fn of<'l>(lines: &'l [Line], message: &str) -> Vec<&'l Line> {
     lines.iter().filter(|l| l.message == message).collect()
 }
 
-fn names<'l>(line: &'l Line) -> Vec<&'l str> {
+fn names(line: &Line) -> Vec<&str> {
     line.fields.iter().map(|(name, _)| &**name).collect()
 }
 
