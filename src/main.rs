@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use stepgate::config::{Config, Sources};
+use stepgate::config::{Config, LogFormat, Sources};
 use stepgate::reload::Reloader;
 use stepgate::serve::Crew;
 use stepgate::{Server, StartError, demo};
@@ -111,6 +111,8 @@ fn serve(settings: &Settings) -> ExitCode {
             Err(problems) => return bad_configuration(&problems),
         };
         let config = reloader.running().clone();
+        // From here on whoever collects the log reads no other lines.
+        let is_json = config.log.format == LogFormat::Json;
         if let Err(error) = logging::start(&config.log) {
             return bad_configuration(&format_args!("STEPGATE_LOG: {error}"));
         }
@@ -136,6 +138,14 @@ fn serve(settings: &Settings) -> ExitCode {
         };
         let server = match Server::start(config, &crew).await {
             Ok(server) => server,
+            Err(StartError::Setup(error)) if is_json => {
+                tracing::error!("{error}");
+                return ExitCode::from(BAD_CONFIGURATION);
+            }
+            Err(StartError::Bind(error)) if is_json => {
+                tracing::error!("{error}: {}", error.source);
+                return ExitCode::from(FAILED);
+            }
             Err(StartError::Setup(error)) => return bad_configuration(&error),
             Err(StartError::Bind(error)) => {
                 return failed(&format_args!("{error}: {}", error.source));
