@@ -70,15 +70,17 @@ fn share_one_heap() {
 #[cfg(not(target_env = "gnu"))]
 fn share_one_heap() {}
 
+/// One that is not UTF-8 is there all the same: whoever reads it says that it cannot be used.
 fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+    let value = std::env::var_os(name)?;
+    Some(value.to_string_lossy().into_owned())
 }
 
 fn sources<'a>(
     settings: &Settings,
     env: &'a (dyn Fn(&str) -> Option<String> + Sync),
 ) -> Sources<'a> {
-    let named = || variable("STEPGATE_CONFIG").filter(|path| !path.is_empty());
+    let named = || std::env::var_os("STEPGATE_CONFIG").filter(|path| !path.is_empty());
     Sources {
         file: settings.config().or_else(|| named().map(PathBuf::from)),
         flags: settings.flags(),

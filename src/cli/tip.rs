@@ -3,6 +3,26 @@
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, Error};
 
+/// Flags of other programs, and what does it here.
+const TIPS: [(&[&str], &str); 4] = [
+    (
+        &["-c", "-f", "--file"],
+        "a configuration is named by --config FILE",
+    ),
+    (
+        &["-p", "--port", "--host", "--bind", "--address"],
+        "address and port are named by --listen 127.0.0.1:8180",
+    ),
+    (
+        &["-v", "--verbose", "--debug", "--log-level"],
+        "what is logged is set by the variable STEPGATE_LOG, as in STEPGATE_LOG=debug",
+    ),
+    (
+        &["--api-key", "--key", "--token"],
+        "secrets come from variables such as PORTKEY_API_KEY, or from files",
+    ),
+];
+
 /// The error, with a tip where there is one to give.
 pub(super) fn with_tip(mut error: Error, command: &Command) -> Error {
     if let Some(tip) = tip(&error, command) {
@@ -26,23 +46,8 @@ fn tip(error: &Error, command: &Command) -> Option<String> {
     if word.ends_with(".toml") {
         return Some(format!("a configuration is named by --config {word}"));
     }
-    match &**word {
-        "-c" | "-f" | "--file" => return Some("a configuration is named by --config FILE".into()),
-        "-p" | "--port" | "--host" | "--bind" | "--address" => {
-            return Some("address and port are named by --listen 127.0.0.1:8180".into());
-        }
-        "-v" | "--verbose" | "--debug" | "--log-level" => {
-            return Some(
-                "what is logged is set by the variable STEPGATE_LOG, as in STEPGATE_LOG=debug"
-                    .into(),
-            );
-        }
-        "--api-key" | "--key" | "--token" => {
-            return Some(
-                "secrets come from variables such as PORTKEY_API_KEY, or from files".into(),
-            );
-        }
-        _ => {}
+    if let Some((_, tip)) = TIPS.iter().find(|(words, _)| words.contains(&&**word)) {
+        return Some((*tip).to_owned());
     }
     let flag = word.strip_prefix("--")?;
     let elsewhere = command

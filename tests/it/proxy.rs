@@ -5,12 +5,14 @@ mod fixture;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::support::gateway::ENVIRONMENT;
+use crate::support::h2_origin::H2Origin;
 use crate::support::process::{self, folder};
 use crate::support::tls::{Authority, Flaw};
-use crate::support::{Origin, Process, STEP, body, raw};
+use crate::support::{Origin, Process, STEP, body, raw, step};
 use fixture::{ESTABLISHED, Manner, Proxy};
 
 /// `canary-user:canary-p@ss`
@@ -91,6 +93,23 @@ async fn any_2xx_opens_the_way_whatever_else_its_head_says() {
         let answer = process.get(STEP, &[]).await;
         assert_eq!(answer.status, 200, "{head}: {}", process.output());
     }
+}
+
+#[tokio::test]
+async fn an_upstream_with_http2_has_one_tunnel_for_all() {
+    let authority = Authority::new();
+    let origin = H2Origin::start(&authority).await;
+    let proxy = Proxy::start(Manner::Tunnel(ESTABLISHED)).await;
+    let url = format!("http://{}", proxy.address);
+    let env = [("ALL_PROXY", &*url)];
+    let process = start(&origin.url(), &authority.toml(), &env).await;
+    let mut asks = JoinSet::new();
+    for n in 0..10 {
+        let (address, path) = (process.data, step(&format!("step_{n}")));
+        asks.spawn(async move { raw::ask(address, "GET", &path, &[]).await.unwrap().status });
+    }
+    assert_eq!(asks.join_all().await, [200; 10]);
+    assert_eq!(proxy.targets(), [origin.address.to_string()]);
 }
 
 #[tokio::test]

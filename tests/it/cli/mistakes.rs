@@ -1,8 +1,13 @@
 //! What people get wrong on the command line, in the environment and in the file: each is told what
 //! would be right, on one line that names the place.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use tokio::process::Command;
+
 use crate::support::gateway::ENVIRONMENT;
-use crate::support::process;
+use crate::support::{process, within};
 
 #[tokio::test]
 async fn on_the_command_line() {
@@ -180,5 +185,26 @@ async fn in_the_file() {
         );
         assert!(told.contains(words), "{text}: {told}");
         assert!(!told.contains("canary"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn in_a_variable_that_is_no_text() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, words) in [
+        ("HTTPS_PROXY", "HTTPS_PROXY: "),
+        ("STEPGATE_ADMIN", "STEPGATE_ADMIN: "),
+        ("PORTKEY_API_KEY", "PORTKEY_API_KEY: "),
+        ("STEPGATE_CONFIG", "cannot be read"),
+    ] {
+        let value = OsStr::from_bytes(b"http://canary\xff:80");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stepgate"));
+        command.arg("check").current_dir(folder.path());
+        command.env_clear().envs(ENVIRONMENT).env(name, value);
+        let output = within("its end", command.kill_on_drop(true).output()).await;
+        let output = output.unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(78), "{name}: {text}");
+        assert!(text.contains(words), "{name}: {text}");
     }
 }
