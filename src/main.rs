@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use stepgate::config::{Config, LogFormat, Sources};
 use stepgate::reload::Reloader;
-use stepgate::serve::Crew;
+use stepgate::serve::{Crew, supervisor};
 use stepgate::{Server, StartError, demo};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -138,6 +138,7 @@ fn serve(settings: &Settings) -> ExitCode {
             Ok(crew) => crew,
             Err(error) => return unmanned(&error),
         };
+        let drain_timeout = config.server.drain_timeout;
         let server = match Server::start(config, &crew).await {
             Ok(server) => server,
             Err(StartError::Setup(error)) if is_json => {
@@ -153,10 +154,13 @@ fn serve(settings: &Settings) -> ExitCode {
                 return failed(&format_args!("{error}: {}", error.source));
             }
         };
+        supervisor::ready();
         tokio::select! {
             () = either(&mut terminate, &mut interrupt) => {}
             () = reloader.run(&server, &mut hangup) => {}
+            () = supervisor::keep_awake(&crew) => {}
         }
+        supervisor::stopping(drain_timeout);
         tokio::select! {
             whole = server.drain() => {
                 tracing::info!(whole, "stopped");

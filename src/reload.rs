@@ -15,6 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::Server;
 use crate::config::{Config, Problems, Sources, Successor};
+use crate::serve::supervisor;
 
 /// How often the files of secrets are looked at. Reading them tells more than a notice of the file
 /// system would: it works across symlink swaps, network file systems and bind mounts alike.
@@ -76,6 +77,7 @@ impl Reloader {
         loop {
             tokio::select! {
                 Some(()) = hangup.recv() => {
+                    supervisor::reloading();
                     self.reload(server, Occasion::Asked).await;
                 }
                 _ = looks.tick() => {
@@ -125,6 +127,7 @@ impl Reloader {
                 }
                 (self.text, self.running, self.seen) = (read.text, read.config, read.seen);
                 server.note_reload(Ok(read.restart));
+                supervisor::reloaded(true);
                 true
             }
             Err(problems) => {
@@ -133,6 +136,7 @@ impl Reloader {
                     tracing::error!("{problem}");
                 }
                 server.note_reload(Err(problems));
+                supervisor::reloaded(false);
                 false
             }
         }

@@ -12,7 +12,7 @@ use super::memory::{Found, Life};
 use super::shared::{Ask, Purged, Question, Tier, Token};
 use super::{Cache, Entry};
 use crate::config;
-use crate::step::{NotStored, Scope};
+use crate::step::{Key, NotStored, Scope};
 
 /// What a request lets the shared tier do for it.
 #[derive(Debug, Clone, Copy)]
@@ -45,8 +45,7 @@ impl Cache {
         is_final: impl FnOnce(&Bytes) -> bool,
     ) -> Option<Found> {
         let tier = self.tier.as_ref()?;
-        // Who insists on a fresh answer may find it gone: what is there by now has to be known.
-        let asking = match tier.ask(question, !leave.take).await {
+        let asking = match tier.ask(question).await {
             Ask::Nothing => return None,
             Ask::Answered if leave.take => return self.look_up(&question.1, Instant::now()),
             Ask::Answered => return None,
@@ -86,11 +85,6 @@ impl Cache {
         (kept != Err(NotStored::Purged)).then_some(found)
     }
 
-    /// Whether there is a tier that cannot be asked.
-    pub fn is_resting(&self) -> bool {
-        self.tier.as_ref().is_some_and(|tier| tier.is_resting())
-    }
-
     /// What a fetch that departs now needs to have its body written to the tier.
     pub fn token(&self, question: &Question) -> Option<Token> {
         self.tier.as_ref()?.token(question)
@@ -113,6 +107,18 @@ impl Cache {
     /// Tells the fleet of what was purged here. What is returned ends when it knows.
     pub fn tell(&self, rule: &str, ids: &[&str]) -> Option<oneshot::Receiver<()>> {
         Some(self.tier.as_ref()?.purge(rule, ids))
+    }
+
+    /// Has the fleet forget a step that a fresh answer found live or gone, all variants of it: at once if
+    /// any `was_here`, and else if the tier has any.
+    pub fn take_back(&self, key: &Key, was_here: bool) {
+        let Some(tier) = &self.tier else { return };
+        if !was_here {
+            return tier.doubt(&key.step);
+        }
+        tier.purge_step(&key.step);
+        // Another variant may have been read from there before that.
+        self.withdraw(&self.depart(), key);
     }
 
     /// Forgets what the fleet has purged. Walks all entries.

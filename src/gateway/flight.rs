@@ -124,7 +124,12 @@ impl Flight {
         async move {
             let setup = &*self.errand.setup;
             let deadline = departed.manifest.deadline;
-            let tally = Tally::new(&self.gateway.metrics, &self.errand, deadline);
+            let tally = Tally::new(deadline, |class, left, took| {
+                if let Some(left) = left {
+                    self.errand.note(&left, took);
+                }
+                self.gateway.metrics.fetched(self.counters(), class, took);
+            });
             let call = Call {
                 target: &self.errand.target(),
                 injection: &self.errand.account.injection,
@@ -285,17 +290,7 @@ impl Flight {
         }
         let cache = &self.gateway.cache;
         let removed = cache.withdraw(&departed.departure, self.errand.key());
-        let is_there = match &departed.token {
-            Some(token) => token.had_entry,
-            // Nobody could ask.
-            None => cache.is_resting(),
-        };
-        if removed || is_there {
-            // The fleet learns of it when it does: nobody waits for that.
-            drop(cache.tell(self.rule().name(), &self.errand.ids()));
-            // Another variant may have been read from there between the two.
-            cache.withdraw(&cache.depart(), self.errand.key());
-        }
+        cache.take_back(self.errand.key(), removed);
         if removed && verdict == Err(NotStored::NotFinal) {
             self.counters().regressed();
             let rule = self.rule().name();
@@ -338,7 +333,7 @@ impl Flight {
 }
 
 /// Whether an error body, as far as it was read, echoes an injected secret.
-fn echoes(body: &Gathered, redactor: &Redactor) -> bool {
+pub(super) fn echoes(body: &Gathered, redactor: &Redactor) -> bool {
     match body {
         Gathered::Whole(body) => redactor.finds_in(body),
         Gathered::Larger(passage) => {

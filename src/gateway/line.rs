@@ -8,8 +8,8 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use hyper::StatusCode;
 use hyper::http::request::Parts;
+use hyper::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 use tracing::Level;
 use tracing::field::display;
@@ -58,22 +58,22 @@ pub(super) enum Ended<'a> {
 
 impl Gateway {
     /// A request's line, where it is wanted, and the counters. A fetch has a line of its own, so here
-    /// `log.access = "upstream"` means what went wrong.
+    /// `log.access = "upstream"` means what was forwarded or went wrong.
     pub(super) fn note(&self, setup: &Setup, head: &Parts, record: &Record, told: &Told<'_>) {
         let (outcome, refusal) = (told.outcome, told.refusal);
         self.metrics
             .answered(setup.counters(record.rule), outcome, told.took);
-        let went_wrong = match outcome {
+        let is_the_only_line = match outcome {
             Outcome::Hit
             | Outcome::SharedHit
             | Outcome::Fetched
             | Outcome::Joined
             | Outcome::Waited => false,
-            Outcome::Held | Outcome::Refused | Outcome::Failed => true,
+            Outcome::Held | Outcome::Forwarded | Outcome::Refused | Outcome::Failed => true,
         };
         let wanted = match setup.access {
             Access::Off => false,
-            Access::Upstream => went_wrong,
+            Access::Upstream => is_the_only_line,
             Access::All => true,
         };
         if !wanted {
@@ -83,15 +83,18 @@ impl Gateway {
             Some(Refusal::Fetch(error)) => Some(display(Causes(&**error))),
             _ => None,
         };
-        let ids = shows_ids(setup).then(|| match Route::of(&setup.rules, head.uri.path()) {
-            Route::Resource { ids, .. } | Route::List { ids, .. } => Some(joined(&ids)),
-            Route::Invalid(_) | Route::Other => None,
-        });
+        let path = head.uri.path();
+        let (ids, path) = match Route::of(&setup.rules, path) {
+            _ if !shows_ids(setup) => (None, None),
+            Route::Resource { ids, .. } | Route::List { ids, .. } => (Some(joined(&ids)), None),
+            Route::Invalid(_) | Route::Other => (None, Some(path)),
+        };
         tracing::info!(
             outcome = outcome.as_str(),
             rule = record.rule.map(|rule| setup.rules[rule].name()),
             client = record.client.as_deref(),
-            ids = ids.flatten().map(display),
+            ids = ids.map(display),
+            path = path.map(display),
             status = told.status.as_u16(),
             not_stored = record.not_stored.map(NotStored::as_str),
             code = refusal.map(Refusal::code),
@@ -108,6 +111,30 @@ impl Gateway {
 impl Errand {
     /// The line of a fetch that was for it.
     pub(super) fn note(&self, ended: &Ended<'_>, took: Duration) {
+        let sent = Sent {
+            setup: &self.setup,
+            rule: Some(self.rule().name()),
+            client: self.account.name.as_deref(),
+            ids: Some(self.ids()),
+            headers: &self.passing,
+        };
+        sent.note(ended, took);
+    }
+}
+
+/// What went up.
+pub(super) struct Sent<'a> {
+    pub(super) setup: &'a Setup,
+    pub(super) rule: Option<&'a str>,
+    pub(super) client: Option<&'a str>,
+    pub(super) ids: Option<Ids<'a>>,
+    /// Of the caller that caused it.
+    pub(super) headers: &'a HeaderMap,
+}
+
+impl Sent<'_> {
+    /// The line of a fetch.
+    pub(super) fn note(&self, ended: &Ended<'_>, took: Duration) {
         if self.setup.access == Access::Off {
             return;
         }
@@ -117,15 +144,20 @@ impl Errand {
             Ended::Dropped => (None, Ok(()), Some(&"nobody waits for it any more")),
             Ended::Late => (None, Ok(()), Some(&"deadline passed")),
         };
+        let ids = self
+            .ids
+            .as_ref()
+            .filter(|_| shows_ids(self.setup))
+            .map(joined);
         tracing::info!(
-            rule = self.rule().name(),
-            client = self.account.name.as_deref(),
-            ids = shows_ids(&self.setup).then(|| display(joined(&self.ids()))),
+            rule = self.rule,
+            client = self.client,
+            ids = ids.map(display),
             status,
             not_stored = stored.err().map(NotStored::as_str),
             error = error.map(display),
             ms = milliseconds(took),
-            trace_id = trace_id(&self.passing).map(display),
+            trace_id = trace_id(self.headers).map(display),
             "fetch",
         );
     }

@@ -1,14 +1,12 @@
 //! What the gateway says of itself: metrics, the status; and a purge, which an operator
 //! asks for in the same place.
 
-use serde_json::json;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::Gateway;
 use super::line::shows_ids;
 use super::metrics::Gauges;
-use super::outcome::Outcome;
 use crate::step::Scope;
 
 /// Why nothing was purged.
@@ -64,48 +62,6 @@ impl Gateway {
         let waiting = self.max_waiters - self.waiters.available_permits();
         gauges.waiters.set(signed(waiting as u64));
         self.metrics.encode()
-    }
-
-    /// What an operator wants to know at a glance.
-    pub fn status(&self) -> serde_json::Value {
-        let rules: Vec<_> = self
-            .metrics
-            .by_rule()
-            .into_iter()
-            .map(|figures| {
-                let requests: serde_json::Map<_, _> = Outcome::ALL
-                    .iter()
-                    .map(|o| (o.as_str().to_owned(), figures.requests[o.index()].into()))
-                    .collect();
-                json!({
-                    "rule": figures.rule,
-                    "requests": requests,
-                    "fetches": figures.fetches,
-                    "polls_avoided": figures.polls_avoided,
-                    "regressions": figures.regressions,
-                })
-            })
-            .collect();
-        json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "uptime_seconds": self.started.elapsed().as_secs(),
-            "rules": rules,
-            "cache": {
-                "entries": self.cache.entries(),
-                "bytes": self.cache.bytes(),
-                "max_bytes": self.max_bytes,
-            },
-            "waiters": self.max_waiters - self.waiters.available_permits(),
-            "steps_live": self.book.steps(),
-            "holds": self.setup.load().holds.len(),
-            "in_flight": self.book.berths().taken(),
-            "connections": self.gauges().connections.get(),
-            "last_reload": self.last_reload(),
-            "shared": self.cache.tier().map_or_else(
-                || json!({ "state": "off" }),
-                |tier| tier.status(),
-            ),
-        })
     }
 
     pub(crate) fn gauges(&self) -> &Gauges {

@@ -56,8 +56,12 @@ pub(super) struct Setup {
     pub(super) upstream: Upstream,
     pub(super) upstream_query: Vec<(String, String)>,
     pub(super) redactor: Redactor,
+    /// Whether what no rule answers goes through.
+    pub(super) forward: config::Forward,
     /// From a request's arrival to the end of its answer.
     pub(super) timeout: Duration,
+    /// The longest of a forwarded body.
+    pub(super) silence: Duration,
     /// How long a 429 is held for everyone, at most; zero: never.
     pub(super) max_hold: Duration,
     /// Of this configuration: what was said to another key, or held under another limit, holds
@@ -127,7 +131,9 @@ impl Setup {
             max_hold: upstream.max_hold,
             holds: Holds::default(),
             redactor: Redactor::new(injected),
+            forward: config.server.forward,
             timeout: upstream.timeout,
+            silence: upstream.stream_idle_timeout,
             cache: config.cache.clone(),
             access: config.log.access,
             log_ids: config.log.ids,
@@ -138,6 +144,11 @@ impl Setup {
     /// The counters of a rule, or of requests that match none.
     pub(super) fn counters(&self, rule: Option<usize>) -> &RuleCounters {
         &self.counters[rule.unwrap_or(self.rules.len())]
+    }
+
+    /// How many clients it knows; none on an open listener.
+    pub(super) fn clients(&self) -> usize {
+        if self.open { 0 } else { self.accounts.len() }
     }
 
     /// The Host names that it answers to beside loopback, if it is open to everybody.

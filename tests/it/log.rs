@@ -23,11 +23,12 @@ const FETCH: [&str; 8] = [
     "ms",
     "trace_id",
 ];
-const REQUEST: [&str; 11] = [
+const REQUEST: [&str; 12] = [
     "outcome",
     "rule",
     "client",
     "ids",
+    "path",
     "status",
     "not_stored",
     "code",

@@ -25,6 +25,15 @@ pub(super) struct Mark {
     pub(super) name: [u8; NAME],
 }
 
+impl Mark {
+    pub(super) fn of<P: AsRef<[u8]>>(names: &Names, rule: P, ids: &[P]) -> Self {
+        Self {
+            depth: u8::try_from(ids.len()).unwrap_or(u8::MAX),
+            name: names.mark(rule, ids),
+        }
+    }
+}
+
 /// What a look into the log means for what is in memory.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Forget {
@@ -94,7 +103,11 @@ impl Reader {
         let mut forget = None;
         // A reset, by us or by others, makes another look necessary; more than one or two is a quarrel.
         for _ in 0..8 {
-            let head: HashMap<Vec<u8>, Vec<u8>> = link.ask(&scripts::head(&self.head)).await?;
+            let head = match link.ask(&scripts::head(&self.head)).await {
+                // What is no head is replaced like one that is lost.
+                Err(trouble) if trouble.is_of_another_type() => HashMap::new(),
+                head => head?,
+            };
             let Some(seen) = Position::of(&head) else {
                 let known = head.get(&b"log"[..]).map_or(&[][..], Vec::as_slice);
                 self.reset(link, known).await?;
@@ -138,7 +151,10 @@ impl Reader {
         let mut marks = Vec::new();
         while at.number < seen.number {
             let command = scripts::messages(&self.stream, at.number + 1, BATCH);
-            let batch: Vec<Message> = link.ask(&command).await?;
+            let batch: Vec<Message> = match link.ask(&command).await {
+                Err(trouble) if trouble.is_of_another_type() => return Ok(Read::Broken),
+                batch => batch?,
+            };
             if batch.is_empty() {
                 return Ok(Read::Broken);
             }

@@ -11,9 +11,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Tier;
 use super::known::Token;
-use crate::step::Key;
+use super::record::{self, Place, Record};
+use super::{Question, Tier, milliseconds_since_1970, scripts};
 
 /// Writes that wait at once.
 const MOST: usize = 1024;
@@ -31,7 +31,7 @@ const STALE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Write {
     pub(super) token: Token,
-    pub(super) key: Arc<(u64, Key)>,
+    pub(super) key: Question,
     pub(super) body: Bytes,
     pub(super) content_type: Option<HeaderValue>,
     /// Milliseconds of UNIX time.
@@ -73,6 +73,84 @@ impl Queue {
             _room: room,
         };
         self.sender.try_send(queued).is_ok()
+    }
+}
+
+impl Tier {
+    /// Writes behind.
+    pub(in crate::cache) fn write(
+        &self,
+        question: &Question,
+        token: Token,
+        body: &Bytes,
+        content_type: Option<&HeaderValue>,
+        ttl: Duration,
+    ) {
+        let write = Write {
+            token,
+            key: Arc::clone(question),
+            body: body.clone(),
+            content_type: content_type.cloned(),
+            stored_at: milliseconds_since_1970(),
+            ttl,
+        };
+        // It has ended: should memory lose it, it is asked for as one that comes.
+        self.known.forget_one(question);
+        if self.in_use().is_none() || !self.writes.push(write) {
+            self.figures.dropped.inc();
+        }
+    }
+
+    async fn put(&self, write: &Write) {
+        let thread = write.token.thread.as_bytes();
+        let up = self.in_use().filter(|_| !self.parts.rests(thread));
+        let Some(up) = up else {
+            self.figures.dropped.inc();
+            return;
+        };
+        let key = &write.key.1;
+        let field = self.names.field(&key.step, &key.variant);
+        let ttl = u64::try_from(write.ttl.as_millis()).unwrap_or(u64::MAX);
+        let record = Record {
+            stored_at: write.stored_at,
+            expires_at: write.stored_at.saturating_add(ttl),
+            step: key.step.as_ref(),
+            variant: key.variant.as_bytes(),
+            content_type: write.content_type.as_ref().map(HeaderValue::as_bytes),
+            body: &write.body,
+        };
+        let token = &write.token;
+        let place = Place {
+            thread: &token.thread,
+            field: &field,
+        };
+        let Some(value) = record::encode(&record, self.seal.as_ref(), place) else {
+            self.figures.dropped.inc();
+            return;
+        };
+        let entry = scripts::Entry {
+            field: &field,
+            value: &value,
+            mark: &self.names.step(&key.step),
+            ttl,
+        };
+        let command = scripts::put(thread, &token.bytes, &entry);
+        match up.link.ask::<u8>(&command).await {
+            Ok(1) => {
+                self.parts.succeeded(thread);
+                self.figures.stored.inc();
+            }
+            Ok(_) => {
+                self.parts.succeeded(thread);
+                // The token is of no use any more: the next one that asks gets another.
+                self.known.forget_one(&write.key);
+                self.figures.refused.inc();
+            }
+            Err(trouble) => {
+                self.figures.error.inc();
+                self.failed(thread, &trouble);
+            }
+        }
     }
 }
 

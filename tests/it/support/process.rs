@@ -83,6 +83,21 @@ impl Process {
         Self::run_in(Command::new(PROGRAM), folder, arguments, filter).await
     }
 
+    /// The same, with this in its environment besides.
+    pub(crate) async fn start_with(
+        folder: TempDir,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        // What an environment cleared later does not take away.
+        let mut program = Command::new("/usr/bin/env");
+        let settings = environment
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"));
+        program.args(settings).arg(PROGRAM);
+        Self::run_in(program, folder, arguments, "info").await
+    }
+
     async fn run(program: Command, upstream: &str, listen: &str, toml: &str, filter: &str) -> Self {
         // A file without a word is refused as half written.
         let folder = folder(&[(FILE, &format!("# {}\n{toml}", file!()))]);

@@ -1,0 +1,232 @@
+"""An upstream that answers as it is told, and remembers what it was asked.
+
+It has two listeners on loopback: the service, and one for the tests, which know it by these requests:
+
+    POST /script  {"path": …, "answers": […]}   what that path answers from now on, the last one again and again
+    GET  /asked?path=…                          the requests for it, each as `Asked` writes it
+    POST /go?path=…                             lets go of one thing that waits there
+
+An answer is an object with one of these members, and with `status` and `headers` where 200 and JSON will
+not do:
+
+    step     a run step of that status, for the ids in the path
+    json     this value
+    events   server-sent events; each but the first waits for a `go`
+    hold     nothing: it keeps its caller waiting
+
+and `cut`, true, breaks the connection off in the middle of the body. A path without a script is a 404.
+"""
+
+import hashlib
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+# Longer than any test waits; reached only when something is broken.
+LIMIT = 30
+
+
+class Book:
+    """What each path answers, what it was asked, and what waits there."""
+
+    def __init__(self):
+        self._changed = threading.Lock()
+        self._answers = {}
+        self._asked = {}
+        self._waiting = {}
+
+    def script(self, path, answers):
+        with self._changed:
+            self._answers[path] = list(answers)
+
+    def ask(self, path, asked):
+        """Notes a request, and gives its answer."""
+        with self._changed:
+            self._asked.setdefault(path, []).append(asked)
+            answers = self._answers.get(path, [])
+            if not answers:
+                return {"status": 404, "json": {"error": error(f"no script for {path}", "not_scripted")}}
+            return answers.pop(0) if len(answers) > 1 else answers[0]
+
+    def asked(self, path):
+        with self._changed:
+            return list(self._asked.get(path, []))
+
+    def gate(self, path):
+        with self._changed:
+            return self._waiting.setdefault(path, threading.Semaphore(0))
+
+
+def error(message, code):
+    return {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+
+
+def run_step(path, status, with_results):
+    """A run step as it is on the wire: of the ids in `path`, with search results if they are included."""
+    _, _, _, thread, _, run, _, step = path.split("/")
+    found = {"file_id": "file_1", "file_name": "paper.pdf", "score": 0.87}
+    if with_results:
+        found["content"] = [{"type": "text", "text": "Grüße, 世界 \u2028 ↯"}]
+    final = status != "in_progress"
+    return {
+        "id": step,
+        "object": "thread.run.step",
+        "created_at": 1763882400,
+        "run_id": run,
+        "assistant_id": "asst_1",
+        "thread_id": thread,
+        "type": "tool_calls",
+        "status": status,
+        "cancelled_at": 1763882410 if status == "cancelled" else None,
+        "completed_at": 1763882410 if status == "completed" else None,
+        "expires_at": 1763883000 if status == "in_progress" else None,
+        "failed_at": 1763882410 if status == "failed" else None,
+        "last_error": {"code": "server_error", "message": "It broke."} if status == "failed" else None,
+        "step_details": {
+            "type": "tool_calls",
+            "tool_calls": [{
+                "id": "call_1",
+                "type": "file_search",
+                "file_search": {"ranking_options": None, "results": [found]},
+            }],
+        },
+        "usage": {"prompt_tokens": 20, "completion_tokens": 22, "total_tokens": 42} if final else None,
+    }
+
+
+def parts(content_type, body):
+    """The parts of a multipart body: name → size and hash of its bytes."""
+    if not content_type.startswith("multipart/form-data"):
+        return {}
+    boundary = content_type.split("boundary=")[1].strip('"').encode()
+    found = {}
+    for part in body.split(b"--" + boundary)[1:-1]:
+        head, _, content = part.partition(b"\r\n\r\n")
+        name = head.split(b'name="')[1].split(b'"')[0].decode()
+        found[name] = content.removesuffix(b"\r\n")
+    return {name: {"size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for name, c in found.items()}
+
+
+class Quiet(BaseHTTPRequestHandler):
+    """Keeps connections open, and says nothing on the terminal."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, *_):
+        pass
+
+    def path_asked(self):
+        return parse_qs(urlsplit(self.path).query)["path"][0]
+
+    def body(self):
+        if "chunked" in self.headers.get("transfer-encoding", ""):
+            chunks = []
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                chunks.append(self.rfile.read(size))
+                self.rfile.readline()
+            while self.rfile.readline().strip():
+                pass  # trailers
+            return b"".join(chunks)
+        return self.rfile.read(int(self.headers.get("content-length", 0)))
+
+    def give(self, status, headers, body, cut=False):
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if cut else body)
+        self.wfile.flush()
+        self.close_connection = cut
+
+
+class Service(Quiet):
+    """What stepgate, or Portkey, takes for the provider."""
+
+    def answer(self):
+        at = time.monotonic()
+        body = self.body()
+        path = urlsplit(self.path).path
+        asked = {
+            "method": self.command,
+            "target": self.path,
+            "headers": [[name.lower(), value] for name, value in self.headers.items()],
+            "body": body.decode("utf-8", "replace") if len(body) < 10_000 else None,
+            "parts": parts(self.headers.get("content-type", ""), body),
+            "at": at,
+        }
+        answer = self.server.book.ask(path, asked)
+        number = len(self.server.book.asked(path))
+        headers = {
+            "content-type": "application/json",
+            "x-request-id": f"req_{number}",
+            "set-cookie": "of=the-upstream",
+        } | answer.get("headers", {})
+        if "events" in answer:
+            self.stream(path, headers, answer)
+            return
+        if "hold" in answer:
+            time.sleep(LIMIT)
+            self.close_connection = True
+            return
+        if "step" in answer:
+            value = run_step(path, answer["step"], "include" in self.path)
+        else:
+            value = answer["json"]
+        text = json.dumps(value, indent=2, ensure_ascii=False).encode()
+        self.give(answer.get("status", 200), headers, text, answer.get("cut", False))
+
+    do_GET = do_POST = do_DELETE = answer
+
+    def stream(self, path, headers, answer):
+        self.send_response(200)
+        for name, value in (headers | {"content-type": "text/event-stream"}).items():
+            self.send_header(name, value)
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        for number, event in enumerate(answer["events"]):
+            if number and not self.server.book.gate(path).acquire(timeout=LIMIT):
+                break
+            text = event.encode()
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(text), text))
+            self.wfile.flush()
+        else:
+            if not answer.get("cut"):
+                self.wfile.write(b"0\r\n\r\n")
+                return
+        self.close_connection = True
+
+
+class Orders(Quiet):
+    """Where the tests say what they want."""
+
+    def do_POST(self):
+        body = self.body()
+        if self.path == "/script":
+            order = json.loads(body)
+            self.server.book.script(order["path"], order["answers"])
+        else:
+            self.server.book.gate(self.path_asked()).release()
+        self.give(204, {}, b"")
+
+    def do_GET(self):
+        asked = json.dumps(self.server.book.asked(self.path_asked()))
+        self.give(200, {"content-type": "application/json"}, asked.encode())
+
+
+class Upstream:
+    """Both listeners, each request with a thread of its own."""
+
+    def __init__(self):
+        book = Book()
+        self._servers = []
+        for handler in (Service, Orders):
+            server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+            server.book = book
+            server.daemon_threads = True
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            self._servers.append(server)
+        self.url, self.orders = (f"http://127.0.0.1:{s.server_port}" for s in self._servers)

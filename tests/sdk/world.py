@@ -1,0 +1,187 @@
+"""Starts what the tests need, and runs commands in it:
+
+    world.py COMMAND [ARGUMENT…] [and COMMAND …]
+
+They find everything in the variable SDK_WORLD, a JSON object: `upstream` is where tests give the scripted
+upstream its orders, each other member is a stepgate in front of it, with its `url` (for an SDK) and `admin`
+(its admin listener):
+
+    open        no client; the two variables of the README are its whole configuration
+    clients     the clients `billing` and `search`, the latter with a virtual key of its own
+    impatient   gives its upstream 0.3 s
+    alone       its upstream is down
+    portkey     a real Portkey gateway between it and the scripted upstream
+
+Everything listens on loopback only, on ports of the kernel's choice, and ends with the commands. The exit
+code is the first one that is not 0. What the gateways logged stays in target/sdk/.
+"""
+
+import json
+import os
+import queue
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+
+from upstream import Upstream
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+LOGS = ROOT / "target" / "sdk"
+
+# Long enough for a busy machine; reached only when something is broken.
+LIMIT = 30
+
+SECRETS = {
+    "PORTKEY_API_KEY": "canary-portkey-key",
+    "PORTKEY_PROVIDER_VIRTUAL_KEY": "canary-virtual-key",
+    "SEARCH_VIRTUAL_KEY": "canary-search-virtual-key",
+    "PROVIDER_AUTHORIZATION": "Bearer canary-provider-key",
+    "BILLING_TOKEN": "canary-billing-token",
+    "SEARCH_TOKEN": "canary-search-token",
+}
+
+CLIENTS = """
+[[client]]
+name = "billing"
+token = { env = "BILLING_TOKEN" }
+
+[[client]]
+name = "search"
+token = { env = "SEARCH_TOKEN" }
+
+[client.headers]
+x-portkey-virtual-key = { env = "SEARCH_VIRTUAL_KEY" }
+"""
+
+IMPATIENT = """
+[upstream]
+timeout = "300ms"
+"""
+
+PORTKEY = """
+[upstream.headers]
+authorization = {{ env = "PROVIDER_AUTHORIZATION" }}
+x-portkey-provider = "openai"
+x-portkey-custom-host = "{host}"
+"""
+
+
+class Process:
+    """A program that tells on its output where it listens."""
+
+    def __init__(self, stack, name, command, environment, **options):
+        self.name = name
+        self._lines = queue.SimpleQueue()
+        self._log = stack.enter_context(open(LOGS / f"{name}.log", "w"))
+        self._child = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            **options,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        stack.callback(self._end)
+
+    def _read(self):
+        for line in self._child.stdout:
+            self._log.write(line)
+            self._log.flush()
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def told(self, pattern):
+        """The first group of the next line that has this pattern."""
+        while (line := self._lines.get(timeout=LIMIT)) is not None:
+            if found := re.search(pattern, line):
+                return found[1]
+        raise SystemExit(f"{self.name} ended at its start; see {self._log.name}")
+
+    def _end(self):
+        self._child.terminate()
+        try:
+            self._child.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+        self._reader.join()
+
+
+def gateway(stack, name, upstream, configuration=None):
+    """A stepgate in front of `upstream`; its addresses."""
+    program = os.environ.get("STEPGATE_BIN") or ROOT / "target" / "debug" / "stepgate"
+    command = [program, "--log-format", "json", "--upstream", upstream]
+    for listener in ("--listen", "--admin"):
+        command += [listener, "127.0.0.1:0"]
+    if configuration is not None:
+        file = LOGS / f"{name}.toml"
+        file.write_text(configuration)
+        command += ["--config", file]
+    process = Process(stack, name, command, SECRETS)
+    address = r'"listening","on":"%s","address":"([^"]+)"'
+    data, admin = (process.told(address % listener) for listener in ("data", "admin"))
+    return {"url": f"http://{data}/v1", "admin": f"http://{admin}"}
+
+
+def portkey(stack):
+    """A real Portkey gateway; its base URL."""
+    server = "node_modules/@portkey-ai/gateway/build/start-server.js"
+    command = ["node", "--import", "./loopback.mjs", server, "--headless"]
+    process = Process(stack, "portkey-itself", command, os.environ, cwd=HERE)
+    port = process.told(r"^listening on (\d+)$")
+    # Until then it dies of an upstream that breaks off; afterwards it passes it on.
+    process.told("(Ready for connections)")
+    return f"http://127.0.0.1:{port}/v1"
+
+
+def unreachable(stack):
+    """An address at which nothing listens, and nothing will."""
+    reserved = stack.enter_context(socket.socket())
+    reserved.bind(("127.0.0.1", 0))
+    return f"http://127.0.0.1:{reserved.getsockname()[1]}/v1"
+
+
+def start(stack):
+    upstream = Upstream()
+    provider = f"{upstream.url}/v1"
+    return {
+        "upstream": upstream.orders,
+        "open": gateway(stack, "open", provider),
+        "clients": gateway(stack, "clients", provider, CLIENTS),
+        "impatient": gateway(stack, "impatient", provider, IMPATIENT),
+        "alone": gateway(stack, "alone", unreachable(stack)),
+        "portkey": gateway(stack, "portkey", portkey(stack), PORTKEY.format(host=provider)),
+    }
+
+
+def commands(words):
+    command = []
+    for word in [*words, "and"]:
+        if word != "and":
+            command.append(word)
+        elif command:
+            yield command
+            command = []
+
+
+def main():
+    # So that what was started ends with us.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    LOGS.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        environment = os.environ | {"SDK_WORLD": json.dumps(start(stack))}
+        codes = [subprocess.run(c, env=environment, cwd=HERE).returncode for c in commands(sys.argv[1:])]
+    return next(filter(None, codes), 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
