@@ -1,5 +1,7 @@
 //! The command line as clap reads it, and what it says of itself.
 
+mod tip;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -140,10 +142,10 @@ enum Format {
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
     /// End after this long, with a summary, such as 20s
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration, allow_negative_numbers = true)]
     pub(crate) duration: Option<Duration>,
     /// How many services poll, from 1 to 1000
-    #[arg(long, value_name = "N", default_value_t = 240, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 240, value_parser = pollers, allow_negative_numbers = true)]
     pub(crate) pollers: u16,
     /// Listen here, or at unix:/path
     #[arg(long, value_name = "ADDR")]
@@ -165,6 +167,21 @@ pub(crate) struct Health {
 
 fn duration(text: &str) -> Result<Duration, &'static str> {
     humantime::parse_duration(text).map_err(|_| "write a duration with its unit, such as 20s or 2m")
+}
+
+fn pollers(text: &str) -> Result<u16, &'static str> {
+    let count = text.parse().ok().filter(|count| (1..=1000).contains(count));
+    count.ok_or("write a number from 1 to 1000")
+}
+
+impl Cli {
+    /// What this program was called with.
+    ///
+    /// # Errors
+    /// It cannot be read; or help or the version were asked for.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        Self::try_parse().map_err(|error| tip::with_tip(error, &Self::command()))
+    }
 }
 
 impl Settings {

@@ -8,9 +8,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
-use stepgate::config::{Config, Sources};
+use stepgate::config::{Config, LogFormat, Sources};
 use stepgate::reload::Reloader;
 use stepgate::serve::{Crew, supervisor};
 use stepgate::{Server, StartError, demo};
@@ -27,7 +26,7 @@ const BAD_CONFIGURATION: u8 = 78;
 
 fn main() -> ExitCode {
     share_one_heap();
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come this way, too. Nobody is left to tell of a closed terminal.
@@ -71,15 +70,17 @@ fn share_one_heap() {
 #[cfg(not(target_env = "gnu"))]
 fn share_one_heap() {}
 
+/// One that is not UTF-8 is there all the same: whoever reads it says that it cannot be used.
 fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+    let value = std::env::var_os(name)?;
+    Some(value.to_string_lossy().into_owned())
 }
 
 fn sources<'a>(
     settings: &Settings,
     env: &'a (dyn Fn(&str) -> Option<String> + Sync),
 ) -> Sources<'a> {
-    let named = || variable("STEPGATE_CONFIG").filter(|path| !path.is_empty());
+    let named = || std::env::var_os("STEPGATE_CONFIG").filter(|path| !path.is_empty());
     Sources {
         file: settings.config().or_else(|| named().map(PathBuf::from)),
         flags: settings.flags(),
@@ -112,6 +113,8 @@ fn serve(settings: &Settings) -> ExitCode {
             Err(problems) => return bad_configuration(&problems),
         };
         let config = reloader.running().clone();
+        // From here on whoever collects the log reads no other lines.
+        let is_json = config.log.format == LogFormat::Json;
         if let Err(error) = logging::start(&config.log) {
             return bad_configuration(&format_args!("STEPGATE_LOG: {error}"));
         }
@@ -138,6 +141,14 @@ fn serve(settings: &Settings) -> ExitCode {
         let drain_timeout = config.server.drain_timeout;
         let server = match Server::start(config, &crew).await {
             Ok(server) => server,
+            Err(StartError::Setup(error)) if is_json => {
+                tracing::error!("{error}");
+                return ExitCode::from(BAD_CONFIGURATION);
+            }
+            Err(StartError::Bind(error)) if is_json => {
+                tracing::error!("{error}: {}", error.source);
+                return ExitCode::from(FAILED);
+            }
             Err(StartError::Setup(error)) => return bad_configuration(&error),
             Err(StartError::Bind(error)) => {
                 return failed(&format_args!("{error}: {}", error.source));
@@ -196,7 +207,8 @@ fn health(settings: &Settings) -> ExitCode {
 fn run_demo(settings: &Settings, options: &Demo) -> ExitCode {
     let flags = settings.flags();
     if settings.config().is_some() || flags.upstream.is_some() || flags.log_format.is_some() {
-        let wrong = "of these flags the demo takes --listen and --admin; the rest is its own";
+        let wrong = "the demo takes --listen and --admin; leave out --config, --upstream and \
+                     --log-format: the rest of its configuration is its own";
         say(std::io::stderr(), &format!("stepgate: {wrong}"));
         return ExitCode::from(BAD_USAGE);
     }

@@ -10,6 +10,7 @@ mod consistency;
 mod defaults;
 mod file;
 mod header;
+mod meant;
 mod node;
 mod overrides;
 mod problems;

@@ -1,5 +1,8 @@
 //! The program: exit codes, signals, what it writes.
 
+mod looks;
+mod mistakes;
+
 use std::process::Stdio;
 
 use tokio::io::AsyncWriteExt;

@@ -4,7 +4,8 @@ mod lines;
 
 use serde_json::Value;
 
-use crate::support::gateway::{BILLING_TOKEN, TWO_CLIENTS};
+use crate::support::gateway::{BILLING_TOKEN, ENVIRONMENT, TWO_CLIENTS};
+use crate::support::process::{self, folder};
 use crate::support::{Act, Origin, Process, STEP, until};
 use lines::{Line, json, text};
 
@@ -198,6 +199,21 @@ async fn a_malformed_traceparent_is_passed_on_and_not_logged() {
     let output = process.exit().await.1;
     assert!(output.contains("outcome=\"fetched\""), "{output}");
     assert!(!output.contains("trace_id"), "{output}");
+}
+
+#[tokio::test]
+async fn what_keeps_it_from_starting_is_a_line_of_json_too() {
+    let taken = Origin::start().await;
+    let address = taken.address.to_string();
+    let toml = "[server]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n";
+    let folder = folder(&[(process::FILE, toml)]);
+    let file = folder.path().join(process::FILE).display().to_string();
+    let arguments = ["--config", &file, "--admin", &address];
+    let (code, output) = process::run(&arguments, &ENVIRONMENT).await;
+    assert_eq!(code, Some(1), "{output}");
+    let lines = json(&output);
+    let last = lines.last().expect("a line");
+    assert!(last.message.contains(&address), "{output}");
 }
 
 #[tokio::test]

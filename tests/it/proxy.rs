@@ -5,13 +5,15 @@ mod fixture;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::support::gateway::ENVIRONMENT;
+use crate::support::h2_origin::H2Origin;
 use crate::support::process::{self, folder};
 use crate::support::tls::{Authority, Flaw};
-use crate::support::{Origin, Process, STEP, body, raw};
-use fixture::{Manner, Proxy};
+use crate::support::{Origin, Process, STEP, body, raw, step};
+use fixture::{ESTABLISHED, Manner, Proxy};
 
 /// `canary-user:canary-p@ss`
 const BASIC: &str = "Basic Y2FuYXJ5LXVzZXI6Y2FuYXJ5LXBAc3M=";
@@ -42,7 +44,7 @@ fn assert_no_canary(told: &str) {
 async fn it_is_asked_for_a_tunnel_and_sees_nothing_that_goes_through() {
     let authority = Authority::new();
     let origin = authority.origin(Flaw::None).await;
-    let proxy = Proxy::start(Manner::Tunnel).await;
+    let proxy = Proxy::start(Manner::Tunnel(ESTABLISHED)).await;
     let url = with_credentials(proxy.address);
     let process = start(&https(&origin), &authority.toml(), &[("HTTPS_PROXY", &url)]).await;
     let answer = process.get(STEP, &[]).await;
@@ -71,9 +73,49 @@ async fn it_is_asked_for_a_tunnel_and_sees_nothing_that_goes_through() {
 }
 
 #[tokio::test]
+async fn any_2xx_opens_the_way_whatever_else_its_head_says() {
+    let authority = Authority::new();
+    for head in [
+        "HTTP/1.0 200 Connection established\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nProxy-agent: old\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+        // RFC 9110 section 9.3.6: a client ignores both.
+        "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+        "HTTP/1.1 201 Created\r\n\r\n",
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+    ] {
+        let origin = authority.origin(Flaw::None).await;
+        let proxy = Proxy::start(Manner::Tunnel(head)).await;
+        let url = format!("http://{}", proxy.address);
+        let env = [("HTTPS_PROXY", &*url)];
+        let process = start(&https(&origin), &authority.toml(), &env).await;
+        let answer = process.get(STEP, &[]).await;
+        assert_eq!(answer.status, 200, "{head}: {}", process.output());
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_with_http2_has_one_tunnel_for_all() {
+    let authority = Authority::new();
+    let origin = H2Origin::start(&authority).await;
+    let proxy = Proxy::start(Manner::Tunnel(ESTABLISHED)).await;
+    let url = format!("http://{}", proxy.address);
+    let env = [("ALL_PROXY", &*url)];
+    let process = start(&origin.url(), &authority.toml(), &env).await;
+    let mut asks = JoinSet::new();
+    for n in 0..10 {
+        let (address, path) = (process.data, step(&format!("step_{n}")));
+        asks.spawn(async move { raw::ask(address, "GET", &path, &[]).await.unwrap().status });
+    }
+    assert_eq!(asks.join_all().await, [200; 10]);
+    assert_eq!(proxy.targets(), [origin.address.to_string()]);
+}
+
+#[tokio::test]
 async fn no_proxy_goes_around_it_and_a_plain_upstream_never_through_it() {
     let authority = Authority::new();
-    let proxy = Proxy::start(Manner::Tunnel).await;
+    let proxy = Proxy::start(Manner::Tunnel(ESTABLISHED)).await;
     let url = format!("http://{}", proxy.address);
     for except in ["127.0.0.1", "example.com, 127.0.0.0/8", "*"] {
         let origin = authority.origin(Flaw::None).await;
@@ -170,7 +212,7 @@ async fn silence_is_a_504_after_connect_timeout_and_the_log_says_whose() {
 async fn behind_it_a_certificate_is_checked_as_without_it() {
     let authority = Authority::new();
     let origin = authority.origin(Flaw::OtherName).await;
-    let proxy = Proxy::start(Manner::Tunnel).await;
+    let proxy = Proxy::start(Manner::Tunnel(ESTABLISHED)).await;
     let url = format!("http://{}", proxy.address);
     let process = start(&https(&origin), &authority.toml(), &[("HTTPS_PROXY", &url)]).await;
     assert_eq!(process.get(STEP, &[]).await.status, 502);
@@ -184,7 +226,7 @@ async fn a_reload_keeps_it_and_asks_it_for_the_new_upstream() {
         authority.origin(Flaw::None).await,
         authority.origin(Flaw::None).await,
     );
-    let proxy = Proxy::start(Manner::Tunnel).await;
+    let proxy = Proxy::start(Manner::Tunnel(ESTABLISHED)).await;
     let url = format!("http://{}", proxy.address);
     let toml = |origin: &Origin| {
         let (ca, base) = (authority.toml(), https(origin));

@@ -7,11 +7,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+/// What most of them say.
+pub(crate) const ESTABLISHED: &str = "HTTP/1.1 200 Connection established\r\n\r\n";
+
 /// How it answers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Manner {
-    /// As it should.
-    Tunnel,
+    /// With this head, and then as it should.
+    Tunnel(&'static str),
     /// With these bytes, and then it hangs up.
     Say(&'static [u8]),
     /// Not at all.
@@ -81,11 +84,9 @@ async fn serve(mut tcp: TcpStream, manner: Manner, heard: Arc<Mutex<Heard>>) {
     let head = String::from_utf8_lossy(&head).into_owned();
     heard.lock().unwrap().heads.push(head.clone());
     match manner {
-        Manner::Tunnel => {
+        Manner::Tunnel(established) => {
             let mut upstream = TcpStream::connect(target(&head)).await.unwrap();
-            tcp.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                .await
-                .unwrap();
+            tcp.write_all(established.as_bytes()).await.unwrap();
             let (mut from, mut to) = tcp.split();
             let (mut down, mut up) = upstream.split();
             let upwards = async {
