@@ -2,7 +2,7 @@
 //! too. Without a `NOTIFY_SOCKET` in the environment all of it does nothing.
 //!
 //! A message is one datagram to a socket on this host, so none of it is awaited. The socket is a path;
-//! a name in the abstract namespace, as very old systemds have it, is met with a warning.
+//! a name in the abstract namespace is met with a warning.
 
 use std::time::Duration;
 
