@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 
 const root = new URL("../../", import.meta.url).pathname;
-const program = process.env.STEPGATE_BIN ?? join(root, "target/debug/stepgate");
+export const program = process.env.STEPGATE_BIN ?? join(root, "target/debug/stepgate");
 
 const STEP = /^\/v1\/threads\/([^/]+)\/runs\/([^/]+)\/steps\/([^/]+)$/;
 

@@ -47,7 +47,7 @@ function show(status) {
 
   say("version", status.version);
   say("uptime", `up ${words.span(status.uptime_seconds)}`);
-  phase(status.phase, status.phase === "serving" ? "good" : "bad");
+  phase(status.phase.replace("_", " "), status.phase === "serving" ? "good" : "bad");
   view(requests ? "figures" : "empty");
   if (!requests) return showHowTo(status);
   showHeadline(status);
@@ -200,9 +200,11 @@ function tell(text, manner = "") {
 
 let token = "";
 let answered = null; // when it last was
+let asking = false;
 let next;
 let goodNews;
 
+/** The figures; null where they need a token. */
 async function ask() {
   const answer = await fetch("/status", {
     headers: token ? { authorization: `Bearer ${token}` } : {},
@@ -245,21 +247,18 @@ function here() {
   at("figures").classList.remove("stale");
 }
 
-/** One question, and then another after a while; without a token, when there is one. */
+/** One question, and then another after a while: unless a token is wanted first, or nobody looks. */
 async function turn() {
+  if (asking) return;
   clearTimeout(next);
-  let status;
-  try {
-    status = await ask();
-  } catch {
-    gone();
-    next = setTimeout(turn, EVERY);
-    return;
-  }
-  if (!status) return wantToken();
+  asking = true;
+  const status = await ask().catch(() => undefined);
+  asking = false;
+  if (status === null) return wantToken();
+  if (!document.hidden) next = setTimeout(turn, EVERY);
+  if (!status) return gone();
   here();
   show(status);
-  if (!document.hidden) next = setTimeout(turn, EVERY);
 }
 
 at("locked").addEventListener("submit", (event) => {
