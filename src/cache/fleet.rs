@@ -133,3 +133,46 @@ impl Cache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::shared::{Figures, scripted::at};
+    use super::*;
+    use crate::step::Partition;
+
+    fn key(variant: &str) -> Key {
+        Key::new(Partition::of(["p"]), "run-step", &["t", "r", "s"], variant)
+    }
+
+    const MIB: u64 = 1 << 20;
+
+    fn store(cache: &Cache, key: &Key) {
+        let terms = config::Cache {
+            max_bytes: MIB,
+            max_entry_bytes: MIB,
+            ttl: Duration::from_secs(100),
+            honor_no_store: true,
+            redis: None,
+        };
+        let entry = Entry::new(b"body", None);
+        let stored = cache.store(&cache.depart(), key, entry, &terms, Instant::now());
+        assert_eq!(stored, Ok(()));
+    }
+
+    /// What is read from the tier departs, too; here while a fetch is on its way that finds the step live.
+    #[tokio::test]
+    async fn what_was_read_between_a_withdrawal_and_its_purge_goes_too() {
+        let tier = Arc::new(Tier::new(&at("redis://127.0.0.1:1"), Figures::default()).unwrap());
+        let cache = Cache::new(MIB).shared_by(Arc::clone(&tier));
+        store(&cache, &key("a"));
+        let departure = cache.depart();
+        store(&cache, &key("b"));
+        let removed = cache.withdraw(&departure, &key("a"));
+        assert!(removed, "it was there");
+        let is_there = |variant| cache.look_up(&key(variant), Instant::now()).is_some();
+        assert!(!is_there("a") && is_there("b"), "that came after it");
+        cache.take_back(&key("a"), removed);
+        assert!(!is_there("b"));
+        assert_eq!(tier.status()["pending_purges"], 1);
+    }
+}

@@ -17,6 +17,8 @@ pub mod names;
 mod parts;
 mod purges;
 pub mod record;
+#[cfg(test)]
+pub(super) mod scripted;
 mod scripts;
 pub mod seal;
 mod writes;

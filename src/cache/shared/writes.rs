@@ -184,3 +184,93 @@ fn write(tier: &Arc<Tier>, queued: Queued, under_way: &mut JoinSet<()>) {
     let tier = Arc::clone(tier);
     under_way.spawn(async move { tier.put(&queued.write).await });
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::super::scripted::{at, scripted};
+    use super::super::{Figures, Up, View};
+    use super::*;
+    use crate::step::{Key, Partition};
+
+    fn question(nth: usize) -> Question {
+        let ids = ["t", "r", &nth.to_string()];
+        Arc::new((0, Key::new(Partition::of(["p"]), "run-step", &ids, "")))
+    }
+
+    /// Writes so many bodies of that size to a tier that nobody empties the queue of: how many are dropped.
+    async fn dropped(tier: &Tier, bodies: usize, size: usize) -> u64 {
+        let body = Bytes::from(vec![b'x'; size]);
+        let before = tier.figures.dropped.get();
+        for nth in 0..bodies {
+            let token = Token {
+                thread: "t".into(),
+                bytes: [0; 16],
+            };
+            tier.write(&question(nth), token, &body, None, STALE);
+        }
+        tier.figures.dropped.get() - before
+    }
+
+    async fn tier() -> (JoinSet<()>, Tier) {
+        let (server, link) = scripted(Vec::new()).await;
+        let tier = Tier::new(&at("redis://127.0.0.1:1"), Figures::default()).unwrap();
+        let view = View::default();
+        tier.up.store(Some(Arc::new(Up { link, view })));
+        tier.lease.store(u64::MAX, Ordering::Release);
+        (server, tier)
+    }
+
+    #[tokio::test]
+    async fn what_there_is_no_room_for_is_dropped_and_counted() {
+        let (_server, by_bytes) = tier().await;
+        let eighth = MOST_BYTES / 8;
+        assert_eq!(dropped(&by_bytes, 8, eighth).await, 0);
+        assert_eq!(dropped(&by_bytes, 3, 1).await, 3);
+        let (_server, by_number) = tier().await;
+        assert_eq!(dropped(&by_number, MOST + 5, 1).await, 5);
+    }
+
+    #[tokio::test]
+    async fn what_comes_while_the_tier_rests_is_dropped_and_counted() {
+        let (_server, tier) = tier().await;
+        tier.lease.store(0, Ordering::Release);
+        assert_eq!(dropped(&tier, 2, 1).await, 2);
+        tier.lease.store(u64::MAX, Ordering::Release);
+        assert_eq!(dropped(&tier, 2, 1).await, 0);
+    }
+
+    /// What has waited for too long, and what comes to be written while its part of the tier rests.
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_in_vain_is_dropped_and_counted() {
+        let tier = Arc::new(Tier::new(&at("redis://127.0.0.1:1"), Figures::default()).unwrap());
+        tier.lease.store(u64::MAX, Ordering::Release);
+        let queued = |tier: &Tier| {
+            let token = Token {
+                thread: "t".into(),
+                bytes: [0; 16],
+            };
+            let write = Write {
+                token,
+                key: question(0),
+                body: Bytes::from_static(b"x"),
+                content_type: None,
+                stored_at: 0,
+                ttl: STALE,
+            };
+            assert!(tier.writes.push(write));
+        };
+        let mut queue = super::super::lock(&tier.queued).take().unwrap();
+        let mut under_way = JoinSet::new();
+        queued(&tier);
+        tokio::time::advance(STALE + Duration::from_millis(1)).await;
+        write(&tier, queue.recv().await.unwrap(), &mut under_way);
+        assert!(under_way.is_empty());
+        assert_eq!(tier.figures.dropped.get(), 1, "stale");
+        queued(&tier);
+        write(&tier, queue.recv().await.unwrap(), &mut under_way);
+        under_way.join_all().await;
+        assert_eq!(tier.figures.dropped.get(), 2, "it rests");
+    }
+}
