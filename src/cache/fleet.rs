@@ -1,15 +1,13 @@
 //! The cache as one of a fleet: what the shared tier gives, what it is given, what it is told.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::header::HeaderValue;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::memory::{Found, Life};
-use super::shared::{Ask, Purged, Question, Tier, Token};
+use super::shared::{Ask, Purged, Question, Tier, Token, Write};
 use super::{Cache, Entry};
 use crate::config;
 use crate::step::{Key, NotStored, Scope};
@@ -91,16 +89,9 @@ impl Cache {
     }
 
     /// Gives the fleet what was stored here.
-    pub fn share(
-        &self,
-        question: &Question,
-        token: Token,
-        body: &Bytes,
-        content_type: Option<&HeaderValue>,
-        ttl: Duration,
-    ) {
+    pub fn share(&self, write: Write) {
         if let Some(tier) = &self.tier {
-            tier.write(question, token, body, content_type, ttl);
+            tier.write(write);
         }
     }
 
@@ -136,6 +127,8 @@ impl Cache {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::shared::{Figures, scripted::at};
     use super::*;
     use crate::step::Partition;

@@ -51,6 +51,7 @@ use purges::Pending;
 use record::Place;
 use scripts::Nonce;
 use seal::Seal;
+pub use writes::Write;
 use writes::{Queue, Queued};
 
 use crate::config;
