@@ -17,6 +17,8 @@ pub mod names;
 mod parts;
 mod purges;
 pub mod record;
+#[cfg(test)]
+pub(super) mod scripted;
 mod scripts;
 pub mod seal;
 mod writes;
@@ -49,6 +51,7 @@ use purges::Pending;
 use record::Place;
 use scripts::Nonce;
 use seal::Seal;
+pub use writes::Write;
 use writes::{Queue, Queued};
 
 use crate::config;

@@ -16,7 +16,7 @@ use super::news::{Arrived, Errand, Larger, News};
 use super::pace::{poll_after, retry_after};
 use super::tally::Tally;
 use super::{Gateway, wall_clock};
-use crate::cache::shared::Token;
+use crate::cache::shared::{Token, Write};
 use crate::cache::{Departure, Entry, etag_of};
 use crate::fetch::{Berth, Clearance, Fetch, Flown, Landed, Manifest, Probe};
 use crate::step::{NotStored, Partition, Rule, judge};
@@ -275,8 +275,13 @@ impl Flight {
         // What echoes an injected secret is the caller's to see, and nobody's to keep elsewhere.
         let may_leave = |body: &Bytes| !self.errand.setup.redactor.finds_in(body);
         if let Some(token) = departed.token.as_ref().filter(|_| may_leave(body)) {
-            let question = &self.errand.shared;
-            cache.share(question, token.clone(), body, content_type, terms.ttl);
+            cache.share(Write {
+                token: token.clone(),
+                question: Arc::clone(&self.errand.shared),
+                body: body.clone(),
+                content_type: content_type.cloned(),
+                ttl: terms.ttl,
+            });
         }
         Ok(())
     }

@@ -190,6 +190,7 @@ impl Tier {
                 self.known.forget();
                 self.forget(news, forget.clone()).await?;
             }
+            self.confirm();
             self.remove_again(link).await;
             if self.tell(link, reader, &view).await? {
                 return Ok(view);

@@ -24,6 +24,8 @@ pub(super) struct Pending {
     pub(super) purges: VecDeque<Purge>,
     /// The number of the last one.
     last: u64,
+    /// Who is to hear of those that the log has, once this gateway has read them there.
+    told: Vec<oneshot::Sender<()>>,
     /// When to remove which thread once more, if it has its old token again.
     again: VecDeque<(Instant, Vec<u8>, Vec<u8>)>,
 }
@@ -132,14 +134,18 @@ impl Tier {
         }
         // If it was asked for again meanwhile, that is another one.
         if let Some(purge) = pending.purges.pop_front_if(|purge| purge.number == number) {
-            for told in purge.waiting {
-                // Who has gone need not know.
-                let _ = told.send(());
-            }
+            pending.told.extend(purge.waiting);
         }
-        // Read back at once: the reader must know of it should the log lose it. And a rule may have
-        // another epoch now.
+        // Read back at once. And a rule may have another epoch now.
         Ok(false)
+    }
+
+    /// The log was read to its end: should it lose any of what was told, that will show.
+    pub(super) fn confirm(&self) {
+        for told in std::mem::take(&mut lock(&self.pending).told) {
+            // Who has gone need not know.
+            let _ = told.send(());
+        }
     }
 
     /// Removes once more what is due, where that can be done: it is a belt.

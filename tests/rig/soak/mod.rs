@@ -187,7 +187,7 @@ fn text(origin: &Origin, authority: &Authority, redis: Option<&Arc<Redis>>) -> S
         .collect::<String>();
     let (shared, memory) = match redis {
         // So little that much of what is asked for again is in Redis alone.
-        Some(_) => (Redis::toml(), "512KiB"),
+        Some(_) => (Redis::toml(), "1MiB"),
         None => (String::new(), "4MiB"),
     };
     configuration(&origin.base_url(), authority, &(shared + &clients))
