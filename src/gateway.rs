@@ -3,6 +3,7 @@
 mod answer;
 mod fleet;
 mod flight;
+mod forwarding;
 mod guard;
 mod heading;
 mod metrics;
@@ -14,8 +15,10 @@ mod reload;
 mod report;
 mod ride;
 mod setup;
+mod tally;
 mod wall_clock;
 mod wanted;
+mod wish;
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -24,7 +27,7 @@ use arc_swap::ArcSwap;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -42,17 +45,18 @@ pub use report::{Purge, PurgeError};
 use crate::cache::Cache;
 use crate::cache::shared::Tier;
 use crate::config::Config;
-use crate::fetch::{Berths, Book, Patrols, Seat};
-use crate::step::{Conditions, Key};
+use crate::fetch::{Berths, Book, Patrols};
 use crate::upstream::SetupError;
 use answer::{Asked, Hit, Said};
 use flight::Flight;
+use forwarding::Journey;
 use metrics::Metrics;
-use news::{Errand, News, Shared};
+use news::{News, Shared};
 use outcome::{Forward, Record};
 use ride::Got;
 use setup::Setup;
 use wanted::Last;
+use wish::Wish;
 
 /// Whose requests come over one connection.
 #[derive(Debug)]
@@ -79,23 +83,15 @@ pub enum Reply {
     Now(Answer),
     /// By a fetch.
     Later(Pin<Box<dyn Future<Output = Answer> + Send>>),
+    /// By the upstream, which reads the request's body.
+    Through(Pin<Box<dyn Future<Output = Answer> + Send>>),
 }
 
-/// What a look at memory brought.
+/// What a look at the rules and at memory brought.
 enum Found {
     Stored(Hit),
     Wanted(Wish),
-}
-
-/// What a request wants of a fetch.
-struct Wish {
-    arrived: Instant,
-    conditions: Conditions,
-    errand: Arc<Errand>,
-    seat: Seat,
-    forward: Forward,
-    /// So many seconds, and its place among those who wait.
-    wait: Option<(u64, OwnedSemaphorePermit)>,
+    Through(Journey),
 }
 
 /// However few connections there may be, so many requests may wait for fetches.
@@ -116,7 +112,7 @@ pub struct Gateway {
     max_waiters: usize,
     /// Places for requests that want a fetch. HTTP/1.1 has as many as connections; over HTTP/2 one
     /// connection brings many, and each that waits costs memory.
-    passengers: Semaphore,
+    passengers: Arc<Semaphore>,
     draining: CancellationToken,
     closing: CancellationToken,
     metrics: Metrics,
@@ -149,7 +145,7 @@ impl Gateway {
             patrols: Patrols::default(),
             waiters: Arc::new(Semaphore::new(max_waiters)),
             max_waiters,
-            passengers: Semaphore::new(passengers.min(Semaphore::MAX_PERMITS)),
+            passengers: Arc::new(Semaphore::new(passengers.min(Semaphore::MAX_PERMITS))),
             draining: CancellationToken::new(),
             closing: CancellationToken::new(),
             metrics,
@@ -168,8 +164,9 @@ impl Gateway {
         arrived: Instant,
     ) -> Reply {
         let setup = self.setup.load();
-        // The body, if there is one, is nobody's: dropped unread, it ends the connection.
-        let (head, _) = request.into_parts();
+        // The body, if there is one, is nobody's, but of what is forwarded: dropped unread, it ends the
+        // connection.
+        let (head, body) = request.into_parts();
         let mut record = Record::default();
         match self.look_up(&setup, &head, caller, arrived, &mut record) {
             Ok(Found::Stored(hit)) => {
@@ -180,6 +177,10 @@ impl Gateway {
             Ok(Found::Wanted(wish)) => {
                 let fetched = Arc::clone(self).fetch(head, wish, record);
                 Reply::Later(Box::pin(fetched))
+            }
+            Ok(Found::Through(journey)) => {
+                let forwarded = Arc::clone(self).forward(head, body, journey, record);
+                Reply::Through(Box::pin(forwarded))
             }
             Err(refusal) => Reply::Now(self.refuse(&setup, &head, &refusal, arrived, &record)),
         }
@@ -199,7 +200,16 @@ impl Gateway {
         admit(head, &heading, caller.door, setup.open_to())?;
         let account = setup.authorise(&head.headers)?;
         record.client.clone_from(&account.name);
-        let wanted = caller.asked.read(setup, head, account, record)?;
+        let wanted = match caller.asked.read(setup, head, account, record) {
+            Err(Refusal::RouteNotFound(_) | Refusal::MethodNotAllowed)
+                if Self::lets_through(setup, head) =>
+            {
+                record.rule = None;
+                let journey = self.journey(setup, account, head, arrived)?;
+                return Ok(Found::Through(journey));
+            }
+            wanted => wanted?,
+        };
         let conditions = heading.conditions();
 
         let mut forward = Forward::UriMiss;
@@ -214,17 +224,9 @@ impl Gateway {
         if conditions.only_if_cached {
             return Err(Refusal::NotCached);
         }
-        let seat = self.seat(wanted.key(), forward, conditions, arrived + setup.timeout);
         let errand = wanted.errand(head, setup, account);
-        let wait = self.wait(&errand, &heading);
-        Ok(Found::Wanted(Wish {
-            arrived,
-            conditions,
-            errand: Arc::new(errand),
-            seat,
-            forward,
-            wait,
-        }))
+        let wish = self.wish(errand, forward, conditions, &heading, arrived);
+        Ok(Found::Wanted(wish))
     }
 
     /// Answers by a fetch, or says why there is none.
@@ -311,30 +313,6 @@ impl Gateway {
         };
         self.note(setup, head, record, &told);
         answer
-    }
-
-    /// How many seconds a request is to be held, and its place among those that are. Where all are
-    /// taken it is answered as if it had not asked.
-    fn wait(&self, errand: &Errand, heading: &Heading<'_>) -> Option<(u64, OwnedSemaphorePermit)> {
-        let seconds = heading.wait().filter(|_| !errand.is_list)?;
-        let place = Arc::clone(&self.waiters).try_acquire_owned().ok()?;
-        Some((seconds, place))
-    }
-
-    /// The terms on which a request rides: nothing from before a purge, and nothing from before
-    /// itself if it insists on a fresh answer.
-    fn seat(&self, key: &Key, forward: Forward, conditions: Conditions, deadline: Instant) -> Seat {
-        let fresh = forward == Forward::Request;
-        Seat {
-            deadline,
-            after: if fresh {
-                self.cache.next_number()
-            } else {
-                self.cache.believable(key)
-            },
-            store: !conditions.no_store,
-            fresh,
-        }
     }
 
     fn tell(

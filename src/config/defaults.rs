@@ -5,7 +5,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{Access, Address, Admin, BaseUrl, Cache, Log, LogFormat, Server, Upstream};
+use super::{Access, Address, Admin, BaseUrl, Cache, Forward, Log, LogFormat, Server, Upstream};
 
 /// A header that is injected without being asked for.
 pub(super) struct BuiltIn {
@@ -50,6 +50,7 @@ impl Default for Server {
             listen: vec![Address::Tcp(loopback(8180))],
             hosts: Vec::new(),
             open: false,
+            forward: Forward::Rules,
             max_connections: 10_000,
             max_waiters: 10_000,
             header_timeout: Duration::from_secs(10),

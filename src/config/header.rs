@@ -190,7 +190,7 @@ fn refuse_governed(name: HeaderName) -> Result<HeaderName, String> {
 }
 
 /// Whether a header or parameter of this (lower-case) name usually carries a credential.
-pub(super) fn is_credential(name: &str) -> bool {
+pub(crate) fn is_credential(name: &str) -> bool {
     name.split(['-', '_', '.']).any(|word| {
         matches!(
             word,

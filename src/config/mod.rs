@@ -33,6 +33,7 @@ use std::time::Duration;
 use hyper::header::{HeaderName, HeaderValue};
 
 pub use self::redis::Redis;
+pub(crate) use header::is_credential;
 pub use node::Node;
 pub use problems::{Problem, Problems};
 pub use reload::Successor;
@@ -101,6 +102,8 @@ pub struct Server {
     pub hosts: Vec<String>,
     /// Something else guards a listener beyond loopback that has no clients.
     pub open: bool,
+    /// What is answered besides the rules.
+    pub forward: Forward,
     /// Connections open at once.
     pub max_connections: usize,
     /// Requests held by `Prefer: wait`.
@@ -115,6 +118,15 @@ pub struct Server {
     pub lame_duck: Duration,
     /// For callers over TCP; none: they speak plain HTTP.
     pub tls: Option<Tls>,
+}
+
+/// What goes up besides the fetches of rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forward {
+    /// Nothing.
+    Rules,
+    /// Every other request under `/v1`.
+    All,
 }
 
 /// The admin listener.
@@ -133,7 +145,7 @@ pub struct Upstream {
     pub base_url: BaseUrl,
     /// Name resolution, TCP and TLS together.
     pub connect_timeout: Duration,
-    /// From a request's arrival to the end of its answer.
+    /// From a request's arrival to the end of its answer; of a forwarded one, to its answer's head.
     pub timeout: Duration,
     /// Forwarded streams: the longest silence.
     pub stream_idle_timeout: Duration,

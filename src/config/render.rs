@@ -9,6 +9,7 @@ use crate::step::Rule;
 use super::defaults::HEADERS;
 use super::file::{ACCESS, LOG_FORMATS};
 use super::secret::{Secret, Source};
+use super::server::FORWARD;
 use super::value::spell_size;
 use super::{Client, Config, Header, Redis, Upstream, Value};
 
@@ -55,7 +56,7 @@ impl Config {
         page.key("listen", array(&server.listen));
         page.key("hosts", array(&server.hosts));
         page.key("open", server.open);
-        page.key("forward", quote("rules"));
+        page.key("forward", spell(&FORWARD, &server.forward));
         page.key("max_connections", server.max_connections);
         page.key("max_waiters", server.max_waiters);
         page.key("header_timeout", span(server.header_timeout));

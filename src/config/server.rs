@@ -8,8 +8,10 @@ use super::consistency::LAST_WORDS;
 use super::overrides::Overrides;
 use super::problems::Place;
 use super::reader::{Item, Table};
-use super::value::{DAY, TICK, boolean, count, duration, list};
-use super::{Address, Admin, Server, tls};
+use super::value::{DAY, TICK, boolean, count, duration, list, word};
+use super::{Address, Admin, Forward, Server, tls};
+
+pub(super) const FORWARD: [(&str, Forward); 2] = [("rules", Forward::Rules), ("all", Forward::All)];
 
 /// Reads `[server]`; with a place for each address, for what is judged about them later.
 pub(super) fn read(mut table: Table<'_>, overrides: &Overrides<'_>) -> (Server, Vec<Place>) {
@@ -26,7 +28,6 @@ pub(super) fn read(mut table: Table<'_>, overrides: &Overrides<'_>) -> (Server, 
             .collect();
     }
     let (listen, places) = listen.into_iter().unzip();
-    table.take_or("forward", (), forward);
     let server = Server {
         listen,
         hosts: table.take_or("hosts", d.hosts, |item| {
@@ -35,6 +36,7 @@ pub(super) fn read(mut table: Table<'_>, overrides: &Overrides<'_>) -> (Server, 
             })(item)
         }),
         open: table.take_or("open", d.open, boolean),
+        forward: table.take_or("forward", d.forward, word(&FORWARD)),
         max_connections: table.take_or("max_connections", d.max_connections, count),
         max_waiters: table.take_or("max_waiters", d.max_waiters, count),
         header_timeout: table.take_or("header_timeout", d.header_timeout, duration(TICK..=DAY)),
@@ -63,14 +65,6 @@ fn listen(item: Item<'_>) -> Option<Vec<(Address, Place)>> {
         return item.refuse("is empty; name at least one address to listen on");
     }
     list(WHAT, one)(item)
-}
-
-fn forward(item: Item<'_>) -> Option<()> {
-    item.parse("\"rules\"", |text| match text {
-        "rules" => Ok(()),
-        "all" => Err("\"all\" is not supported by this version; write \"rules\"".to_owned()),
-        other => Err(format!("{other:?} is not known here; write \"rules\"")),
-    })
 }
 
 /// Reads where the admin listener is; with the place that says so.

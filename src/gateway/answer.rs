@@ -231,6 +231,12 @@ pub(super) fn say_waited(answer: &mut Answer, seconds: u64) {
         .append(VARY, HeaderValue::from_static("Prefer"));
 }
 
+/// Says that the cache had no part in it (RFC 9211 section 2.2).
+pub(super) fn say_bypassed(headers: &mut HeaderMap, status: StatusCode) {
+    let said = format!("stepgate; fwd=bypass; fwd-status={}", status.as_str());
+    headers.append(CACHE_STATUS, header_value(said));
+}
+
 fn say_forwarded(
     headers: &mut HeaderMap,
     forward: Forward,

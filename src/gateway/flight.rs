@@ -10,10 +10,11 @@ use hyper::StatusCode;
 use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use tokio::time::Instant;
 
-use super::metrics::{Class, Metrics, RuleCounters};
+use super::metrics::{Class, RuleCounters};
 use super::news::{Arrived, Errand, Larger, News};
 use super::pace::{poll_after, retry_after};
 use super::report::{milliseconds, trace_id};
+use super::tally::Tally;
 use super::{Gateway, wall_clock};
 use crate::cache::shared::Token;
 use crate::cache::{Departure, Entry, etag_of};
@@ -345,50 +346,8 @@ impl Flight {
     }
 }
 
-/// Counts a fetch when it is over, however it ends: one that everybody has left counts, too.
-struct Tally<'m> {
-    metrics: &'m Metrics,
-    counters: &'m RuleCounters,
-    departed: Instant,
-    /// When the last of its passengers gives it up.
-    deadline: Instant,
-    end: Option<(Class, Duration)>,
-}
-
-impl<'m> Tally<'m> {
-    fn new(metrics: &'m Metrics, counters: &'m RuleCounters, deadline: Instant) -> Self {
-        Self {
-            metrics,
-            counters,
-            departed: Instant::now(),
-            deadline,
-            end: None,
-        }
-    }
-
-    /// Returns how long it took.
-    fn ended(mut self, class: Class) -> Duration {
-        let took = self.departed.elapsed();
-        self.end = Some((class, took));
-        took
-    }
-}
-
-impl Drop for Tally<'_> {
-    fn drop(&mut self) {
-        let left = || {
-            let now = Instant::now();
-            let late = now >= self.deadline;
-            let class = if late { Class::Error } else { Class::Dropped };
-            (class, now - self.departed)
-        };
-        let (class, took) = self.end.unwrap_or_else(left);
-        self.metrics.fetched(self.counters, class, took);
-    }
-}
-
 /// Whether an error body, as far as it was read, echoes an injected secret.
-fn echoes(body: &Gathered, redactor: &Redactor) -> bool {
+pub(super) fn echoes(body: &Gathered, redactor: &Redactor) -> bool {
     match body {
         Gathered::Whole(body) => redactor.finds_in(body),
         Gathered::Larger(passage) => {

@@ -16,6 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::outcome::Outcome;
 use crate::cache::shared::Figures;
 use crate::step::NotStored;
+use crate::step::rule::NO_RULE;
 
 const OUTCOMES: usize = Outcome::ALL.len();
 
@@ -88,6 +89,7 @@ impl Class {
 #[derive(Debug)]
 pub(super) struct RuleCounters {
     name: String,
+    is_a_rules: bool,
     requests: [Counter; OUTCOMES],
     upstream: [Counter; 7],
     polls_avoided: Counter,
@@ -128,6 +130,7 @@ impl Families {
         let of = || OfRule { rule: rule() };
         RuleCounters {
             name: rule(),
+            is_a_rules: name != NO_RULE,
             requests: Outcome::ALL.map(|outcome| {
                 let outcome = outcome.as_str();
                 let labels = ByOutcome {
@@ -298,14 +301,21 @@ impl Metrics {
             Outcome::Hit | Outcome::SharedHit | Outcome::Joined | Outcome::Waited => {
                 of.polls_avoided.inc();
             }
-            Outcome::Fetched | Outcome::Held | Outcome::Refused | Outcome::Failed => {}
+            Outcome::Fetched
+            | Outcome::Held
+            | Outcome::Forwarded
+            | Outcome::Refused
+            | Outcome::Failed => {}
         }
         self.durations[outcome.index()].observe(took.as_secs_f64());
     }
 
+    /// What was forwarded has no rule, and a length of its own: it is counted, not timed.
     pub(super) fn fetched(&self, of: &RuleCounters, class: Class, took: Duration) {
         of.upstream[class.index()].inc();
-        self.upstream_duration.observe(took.as_secs_f64());
+        if of.is_a_rules {
+            self.upstream_duration.observe(took.as_secs_f64());
+        }
     }
 
     pub(super) fn secrets_loaded(&self, at: f64) {

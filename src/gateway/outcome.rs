@@ -17,6 +17,8 @@ pub enum Outcome {
     Waited,
     /// By what the upstream said to somebody else: too many requests.
     Held,
+    /// By the upstream, through this gateway: no rule is for it.
+    Forwarded,
     /// Not at all: the request itself was at fault.
     Refused,
     /// Not at all: the upstream or the gateway was at fault.
@@ -25,13 +27,14 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every outcome, in the order of [`Outcome::index`].
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Hit,
         Self::SharedHit,
         Self::Fetched,
         Self::Joined,
         Self::Waited,
         Self::Held,
+        Self::Forwarded,
         Self::Refused,
         Self::Failed,
     ];
@@ -45,6 +48,7 @@ impl Outcome {
             Self::Joined => "joined",
             Self::Waited => "waited",
             Self::Held => "held",
+            Self::Forwarded => "forwarded",
             Self::Refused => "refused",
             Self::Failed => "failed",
         }

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::answer::{Answer, json_answer};
 use super::outcome::Outcome;
+use crate::config::Forward;
 use crate::upstream::FetchError;
 
 /// Why a request got no answer from upstream or memory.
@@ -21,8 +22,8 @@ pub(crate) enum Refusal {
     Unauthorized,
     /// A web page, or a name that is not ours, on an open listener.
     ForbiddenOrigin(&'static str),
-    /// A path that no rule names.
-    RouteNotFound,
+    /// A path that no rule names, and that is not forwarded.
+    RouteNotFound(Forward),
     /// Another method than GET and HEAD.
     MethodNotAllowed,
     /// `only-if-cached`, and it is not.
@@ -38,6 +39,10 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
+    /// Path and query, as they go up.
+    pub(crate) const TARGET_TOO_LONG: Self =
+        Self::InvalidRequest("The path and the query are too long.");
+
     /// The stable code that callers can rely on.
     pub(crate) fn code(&self) -> &'static str {
         match self {
@@ -45,7 +50,7 @@ impl Refusal {
             Self::InvalidRequest(_) => "invalid_request",
             Self::Unauthorized => "unauthorized",
             Self::ForbiddenOrigin(_) => "forbidden_origin",
-            Self::RouteNotFound => "route_not_found",
+            Self::RouteNotFound(_) => "route_not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NotCached => "not_cached",
             Self::Overloaded => "overloaded",
@@ -61,7 +66,10 @@ impl Refusal {
                 | FetchError::NotModified
                 | FetchError::EchoedSecret => "upstream_invalid",
                 FetchError::NoDescriptor(_) => "overloaded",
-                FetchError::ConnectTimeout | FetchError::Deadline => "upstream_timeout",
+                FetchError::ConnectTimeout | FetchError::Deadline | FetchError::Silent => {
+                    "upstream_timeout"
+                }
+                FetchError::BrokenOff => "invalid_request",
             },
         }
     }
@@ -71,10 +79,11 @@ impl Refusal {
             Self::InvalidPath(_) | Self::InvalidRequest(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::ForbiddenOrigin(_) => StatusCode::FORBIDDEN,
-            Self::RouteNotFound => StatusCode::NOT_FOUND,
+            Self::RouteNotFound(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotCached => StatusCode::GATEWAY_TIMEOUT,
             Self::Overloaded | Self::Draining | Self::Reconnect => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Fetch(_) if self.code() == "invalid_request" => StatusCode::BAD_REQUEST,
             Self::Fetch(_) if self.code() == "upstream_timeout" => StatusCode::GATEWAY_TIMEOUT,
             Self::Fetch(_) if self.code() == "overloaded" => StatusCode::SERVICE_UNAVAILABLE,
             Self::Fetch(_) => StatusCode::BAD_GATEWAY,
@@ -89,10 +98,14 @@ impl Refusal {
             Self::Unauthorized => "No client of this gateway has this token; present one as \
                                    `Authorization: Bearer` or as `x-portkey-api-key`."
                 .to_owned(),
-            Self::RouteNotFound => "No rule of this gateway names this path, and it forwards \
-                                    nothing else (server.forward = \"rules\"); add a [[rule]] for \
-                                    it, or ask the upstream directly."
-                .to_owned(),
+            Self::RouteNotFound(Forward::Rules) => {
+                "No rule of this gateway names this path, and it forwards nothing else: set \
+                 server.forward = \"all\", add a [[rule]] for it, or ask the upstream directly."
+                    .to_owned()
+            }
+            Self::RouteNotFound(Forward::All) => {
+                "This gateway forwards what is below /v1/; is the base URL right?".to_owned()
+            }
             Self::MethodNotAllowed => "This gateway answers GET and HEAD on this path.".to_owned(),
             Self::NotCached => {
                 "Memory may not or cannot answer this, and `only-if-cached` forbids a \
@@ -112,6 +125,9 @@ impl Refusal {
             Self::Fetch(error) if self.code() == "upstream_invalid" => {
                 format!("The upstream's answer cannot be used: {error}.")
             }
+            Self::Fetch(error) if self.code() == "invalid_request" => {
+                format!("The request cannot be forwarded: {error}.")
+            }
             Self::Fetch(error) if self.code() == "overloaded" => {
                 format!("The upstream was not asked: {error}.")
             }
@@ -123,12 +139,13 @@ impl Refusal {
         match self {
             Self::InvalidPath(_)
             | Self::InvalidRequest(_)
-            | Self::RouteNotFound
+            | Self::RouteNotFound(_)
             | Self::MethodNotAllowed => "invalid_request_error",
             Self::Unauthorized => "authentication_error",
             Self::ForbiddenOrigin(_) => "permission_error",
             Self::NotCached => "cache_error",
             Self::Overloaded | Self::Draining | Self::Reconnect => "overloaded_error",
+            Self::Fetch(_) if self.code() == "invalid_request" => "invalid_request_error",
             Self::Fetch(_) if self.code() == "overloaded" => "overloaded_error",
             Self::Fetch(_) => "upstream_error",
         }
@@ -140,9 +157,10 @@ impl Refusal {
             | Self::InvalidRequest(_)
             | Self::Unauthorized
             | Self::ForbiddenOrigin(_)
-            | Self::RouteNotFound
+            | Self::RouteNotFound(_)
             | Self::MethodNotAllowed
             | Self::NotCached => Outcome::Refused,
+            Self::Fetch(_) if self.code() == "invalid_request" => Outcome::Refused,
             Self::Overloaded | Self::Draining | Self::Reconnect | Self::Fetch(_) => Outcome::Failed,
         }
     }
@@ -183,7 +201,7 @@ impl Refusal {
             Self::InvalidPath(_)
             | Self::InvalidRequest(_)
             | Self::ForbiddenOrigin(_)
-            | Self::RouteNotFound
+            | Self::RouteNotFound(_)
             | Self::Fetch(_) => {}
         }
         answer

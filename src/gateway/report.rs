@@ -62,22 +62,22 @@ pub struct Purge {
 
 impl Gateway {
     /// A request's line, where it is wanted, and the counters. A fetch has a line of its own, so here
-    /// `log.access = "upstream"` means what went wrong.
+    /// `log.access = "upstream"` means what was forwarded or went wrong.
     pub(super) fn note(&self, setup: &Setup, head: &Parts, record: &Record, told: &Told<'_>) {
         let (outcome, refusal) = (told.outcome, told.refusal);
         self.metrics
             .answered(setup.counters(record.rule), outcome, told.took);
-        let went_wrong = match outcome {
+        let is_the_only_line = match outcome {
             Outcome::Hit
             | Outcome::SharedHit
             | Outcome::Fetched
             | Outcome::Joined
             | Outcome::Waited => false,
-            Outcome::Held | Outcome::Refused | Outcome::Failed => true,
+            Outcome::Held | Outcome::Forwarded | Outcome::Refused | Outcome::Failed => true,
         };
         let wanted = match setup.access {
             Access::Off => false,
-            Access::Upstream => went_wrong,
+            Access::Upstream => is_the_only_line,
             Access::All => true,
         };
         if !wanted {

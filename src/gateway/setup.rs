@@ -56,8 +56,12 @@ pub(super) struct Setup {
     pub(super) upstream: Upstream,
     pub(super) upstream_query: Vec<(String, String)>,
     pub(super) redactor: Redactor,
+    /// Whether what no rule answers goes through.
+    pub(super) forward: config::Forward,
     /// From a request's arrival to the end of its answer.
     pub(super) timeout: Duration,
+    /// The longest of a forwarded body.
+    pub(super) silence: Duration,
     /// How long a 429 is held for everyone, at most; zero: never.
     pub(super) max_hold: Duration,
     /// Of this configuration: what was said to another key, or held under another limit, holds
@@ -125,7 +129,9 @@ impl Setup {
             max_hold: upstream.max_hold,
             holds: Holds::default(),
             redactor: Redactor::new(injected),
+            forward: config.server.forward,
             timeout: upstream.timeout,
+            silence: upstream.stream_idle_timeout,
             cache: config.cache.clone(),
             access: config.log.access,
             held: stored.max(LOOKED_AT),

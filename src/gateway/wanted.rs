@@ -16,7 +16,7 @@ use crate::step::{Key, Query, Route};
 
 /// Path and query, as they go up, in bytes. Beside it a target of 64 KiB, the longest that the `http`
 /// crate takes, has room for what the configuration may add.
-const LONGEST_TARGET: usize = 32 * 1024;
+pub(super) const LONGEST_TARGET: usize = 32 * 1024;
 
 /// What a caller asked for last, and what it means: who polls asks the same again and again.
 #[derive(Debug, Default)]
@@ -96,16 +96,14 @@ impl Wanted {
             }
             Route::List { rule, ids } => (rule, ids, Query::of_list(raw, ours), true),
             Route::Invalid(why) => return Err(Refusal::InvalidPath(why)),
-            Route::Other if head.method == Method::CONNECT => {
+            Route::Other if matches!(head.method, Method::CONNECT | Method::TRACE) => {
                 return Err(Refusal::MethodNotAllowed);
             }
-            Route::Other => return Err(Refusal::RouteNotFound),
+            Route::Other => return Err(Refusal::RouteNotFound(setup.forward)),
         };
         record.rule = Some(rule);
         if head.uri.path().len() + query.as_str().len() > LONGEST_TARGET {
-            return Err(Refusal::InvalidRequest(
-                "The path and the query are too long.",
-            ));
+            return Err(Refusal::TARGET_TOO_LONG);
         }
         let name = setup.rules[rule].name();
         let variant = Self::variant(&query, head, account);

@@ -101,12 +101,12 @@ impl<R: Respond> Service<Request<Incoming>> for Timed<R> {
 
     fn call(&self, request: Request<Incoming>) -> Replying {
         let in_parts = request.version() == Version::HTTP_2;
-        let busy = Arc::clone(&self.patience).begin(request.version());
-        // Nothing that we answer has a body to read; what follows one that was sent in chunks is
-        // better not taken for a request.
-        let last =
-            !request.body().is_end_stream() && request.headers().contains_key(TRANSFER_ENCODING);
-        let terms = Terms {
+        let has_body = !request.body().is_end_stream();
+        let busy = Arc::clone(&self.patience).begin(request.version(), has_body);
+        // Nothing that we answer ourselves has a body to read; what follows one that was sent in chunks
+        // is better not taken for a request.
+        let last = has_body && request.headers().contains_key(TRANSFER_ENCODING);
+        let mut terms = Terms {
             busy,
             in_parts,
             last,
@@ -115,6 +115,10 @@ impl<R: Respond> Service<Request<Incoming>> for Timed<R> {
         match self.respond.borrow_mut().respond(request, arrived) {
             Reply::Now(answer) => Replying::Now(Some(terms.send(answer))),
             Reply::Later(answer) => Replying::Later(answer, Some(terms)),
+            Reply::Through(answer) => {
+                terms.last = false;
+                Replying::Later(answer, Some(terms))
+            }
         }
     }
 }

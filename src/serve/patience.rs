@@ -128,8 +128,8 @@ impl Patience {
         }
     }
 
-    /// A request has come.
-    pub(super) fn begin(self: Arc<Self>, version: Version) -> Busy {
+    /// A request has come; with a body, what comes in is not the next one's.
+    pub(super) fn begin(self: Arc<Self>, version: Version, has_body: bool) -> Busy {
         let mut waits = self.lock();
         let (ours, theirs) = match waits.waiting {
             Waiting::Answers { ours, theirs, .. } => (ours, theirs),
@@ -147,6 +147,7 @@ impl Patience {
         Busy {
             patience: self,
             ours: true,
+            has_body,
         }
     }
 
@@ -180,6 +181,7 @@ pub(super) struct Busy {
     patience: Arc<Patience>,
     /// The next part of the answer is ours to bring.
     ours: bool,
+    has_body: bool,
 }
 
 impl Busy {
@@ -230,7 +232,9 @@ impl Drop for Busy {
         let theirs = theirs.saturating_sub(1);
         let now = waits.moment();
         waits.waiting = match (ours, theirs) {
-            (0, 0) if waits.ahead && !waits.http2 => Waiting::Head(now + limits.header),
+            (0, 0) if waits.ahead && !waits.http2 && !self.has_body => {
+                Waiting::Head(now + limits.header)
+            }
             (0, 0) => Waiting::Idle(now),
             (ours, theirs) => Waiting::Answers {
                 ours,

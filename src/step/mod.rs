@@ -8,6 +8,7 @@ mod json;
 pub mod key;
 pub mod path;
 pub mod query;
+pub mod reach;
 pub mod rule;
 pub mod verdict;
 
@@ -16,5 +17,6 @@ pub(crate) use key::END;
 pub use key::{Key, Partition, Predicate, Scope, StepKey};
 pub use path::Route;
 pub use query::Query;
+pub use reach::reach;
 pub use rule::{Rule, RuleError, RuleParts, Template};
 pub use verdict::{NotStored, judge};

@@ -83,6 +83,14 @@ pub struct Template {
     literals: Vec<Box<str>>,
 }
 
+/// The beginning of a path that a template names.
+pub(crate) struct Leading<'p> {
+    /// As far as it goes, in path order.
+    pub(crate) ids: Vec<&'p str>,
+    /// It names one resource, not a collection.
+    pub(crate) ends_in_id: bool,
+}
+
 impl Template {
     /// Reads a template as it is written in the configuration.
     ///
@@ -123,6 +131,28 @@ impl Template {
             Segment::Parameter(name) => Some(&**name),
             Segment::Literal(_) => None,
         })
+    }
+
+    /// What `parts` have for the template's parameters, if they are the segments of its beginning.
+    pub(crate) fn leading<'p>(&self, parts: &[&'p str]) -> Option<Leading<'p>> {
+        let mut leading = Leading {
+            ids: Vec::new(),
+            ends_in_id: false,
+        };
+        if parts.is_empty() || parts.len() > self.segments.len() {
+            return None;
+        }
+        for (part, segment) in parts.iter().zip(&self.segments) {
+            leading.ends_in_id = match segment {
+                Segment::Literal(text) if **text == **part => false,
+                Segment::Literal(_) => return None,
+                Segment::Parameter(_) => {
+                    leading.ids.push(part);
+                    true
+                }
+            };
+        }
+        Some(leading)
     }
 
     /// What stands before, between and behind the parameters: one more than there are of these.

@@ -9,10 +9,13 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Frame, Incoming, SizeHint};
 use smallvec::SmallVec;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::FetchError;
 use super::pool::Lease;
+use super::silence::Silence;
 use crate::fetch::Berth;
 
 /// Of an error body, this much is searched for injected secrets, however large it is.
@@ -46,11 +49,50 @@ pub struct Passage {
     front: VecDeque<Bytes>,
     incoming: Incoming,
     lease: Option<Lease>,
-    deadline: Instant,
-    /// Set when it is first polled as a body: a gathered one never needs it.
-    timer: Option<Pin<Box<Sleep>>>,
+    limit: Limit,
+    /// Its place among the requests that may wait.
+    place: Option<OwnedSemaphorePermit>,
     /// Its place among the fetches under way.
     berth: Option<Berth>,
+}
+
+/// How long a body may take.
+pub(super) enum Limit {
+    /// Until then, whatever comes. The timer is set when it is first polled as a body: a gathered one
+    /// never needs it.
+    Until(Instant, Option<Pin<Box<Sleep>>>),
+    /// As long as it does not fall silent.
+    Silence(Silence),
+}
+
+impl Limit {
+    pub(super) fn until(deadline: Instant) -> Self {
+        Self::Until(deadline, None)
+    }
+
+    pub(super) fn silence(limit: Duration) -> Self {
+        Self::Silence(Silence::new(limit))
+    }
+
+    /// Why no more of the body is taken, if so; `next` is what is there of it.
+    fn reached<T>(&mut self, next: &Poll<T>, cx: &mut Context<'_>) -> Option<FetchError> {
+        match self {
+            Self::Until(deadline, timer) => {
+                let deadline = *deadline;
+                let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+                timer
+                    .as_mut()
+                    .poll(cx)
+                    .is_ready()
+                    .then_some(FetchError::Deadline)
+            }
+            Self::Silence(silence) if next.is_ready() => {
+                silence.broken();
+                None
+            }
+            Self::Silence(silence) => silence.poll(cx).is_ready().then_some(FetchError::Silent),
+        }
+    }
 }
 
 impl fmt::Debug for Passage {
@@ -60,15 +102,31 @@ impl fmt::Debug for Passage {
 }
 
 impl Passage {
-    pub(super) fn new(incoming: Incoming, lease: Lease, deadline: Instant) -> Self {
-        Self {
+    pub(super) fn new(incoming: Incoming, lease: Lease, limit: Limit) -> Self {
+        let mut passage = Self {
             front: VecDeque::new(),
             incoming,
             lease: Some(lease),
-            deadline,
-            timer: None,
+            limit,
+            place: None,
             berth: None,
+        };
+        if passage.is_empty() {
+            // Nobody will ask for more of it.
+            passage.give_back();
         }
+        passage
+    }
+
+    /// Whether nothing will come of it.
+    pub fn is_empty(&self) -> bool {
+        self.front.is_empty() && hyper::body::Body::is_end_stream(&self.incoming)
+    }
+
+    /// Keeps its place among the requests that may wait until it has ended.
+    pub fn at(mut self, place: OwnedSemaphorePermit) -> Self {
+        self.place = Some(place);
+        self
     }
 
     /// Keeps its place among the fetches under way until it has ended.
@@ -78,7 +136,7 @@ impl Passage {
     }
 
     /// Reads up to `limit` bytes. Whoever calls it sets the time limit.
-    pub(super) fn gather(
+    pub fn gather(
         mut self,
         limit: usize,
     ) -> impl Future<Output = Result<Gathered, FetchError>> + Send {
@@ -186,15 +244,12 @@ impl hyper::body::Body for Body {
                 if let Some(data) = passage.front.pop_front() {
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                let deadline = passage.deadline;
-                let timer = passage
-                    .timer
-                    .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-                if timer.as_mut().poll(cx).is_ready() {
+                let next = passage.poll_incoming(cx);
+                if let Some(error) = passage.limit.reached(&next, cx) {
                     passage.lease = None;
-                    return Poll::Ready(Some(Err(Box::new(FetchError::Deadline))));
+                    return Poll::Ready(Some(Err(error.into())));
                 }
-                let data = ready!(passage.poll_incoming(cx));
+                let data = ready!(next);
                 Poll::Ready(data.map(|data| match data {
                     Ok(data) => Ok(Frame::data(data)),
                     Err(error) => Err(FetchError::Truncated(error).into()),

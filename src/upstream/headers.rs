@@ -5,15 +5,15 @@
 //! injected header away.
 
 use hyper::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap,
-    HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST,
+    HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
 
 use smallvec::SmallVec;
 
 use super::secrecy::Redactor;
-use crate::config::{Header, Value};
+use crate::config::{Header, Value, is_credential};
 
 /// What a caller may say to the upstream: who it is and which trace this belongs to.
 pub const PASSED_UP: [HeaderName; 5] = [
@@ -39,6 +39,38 @@ const NOT_PASSED_DOWN: [HeaderName; 11] = [
     SET_COOKIE,
     HeaderName::from_static("set-cookie2"),
 ];
+
+/// Where clients say which generation of the API they were written for.
+const BETA: HeaderName = HeaderName::from_static("openai-beta");
+
+/// Whether a caller's header may go up with a forwarded request: not what is about its connection (hop
+/// by hop, its framing, its wish for a `100`), about who it is and where from, about how it gets in,
+/// nor what tells Portkey where to go on whose account.
+fn may_go_on(name: &HeaderName) -> bool {
+    const STAYS: [HeaderName; 13] = [
+        CONNECTION,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+        PROXY_AUTHENTICATE,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+        UPGRADE,
+        HeaderName::from_static("http2-settings"),
+        CONTENT_LENGTH,
+        EXPECT,
+        HOST,
+        FORWARDED,
+    ];
+    /// It names a key, and is none.
+    const IDEMPOTENCY: HeaderName = HeaderName::from_static("idempotency-key");
+    let word = name.as_str();
+    let chooses = word.starts_with("x-portkey-") || word.starts_with("x-forwarded-");
+    if PASSED_UP.contains(name) || name == IDEMPOTENCY {
+        return true;
+    }
+    !chooses && !STAYS.contains(name) && !is_credential(word)
+}
 
 /// The headers that a fetch is sent with, but for the caller's few.
 #[derive(Debug, Clone)]
@@ -102,6 +134,25 @@ impl Injection {
         let mut headers = self.base.clone();
         for (name, value) in passing {
             headers.append(name.clone(), value.clone());
+        }
+        headers
+    }
+
+    /// The headers of a forwarded request: all of the caller's, without what belongs to its connection,
+    /// could spend another's credentials or choose another destination; and what is injected in place
+    /// of the caller's own. A caller may ask for another beta of the API than the configuration does.
+    pub fn around(&self, caller: &HeaderMap) -> HeaderMap {
+        let mut headers = self.base.clone();
+        // What the caller asks for; the encoding stays ours, else no echo of a secret could be found.
+        headers.remove(ACCEPT);
+        if caller.contains_key(BETA) && !is_nominated(caller, &BETA) {
+            headers.remove(BETA);
+        }
+        for (name, value) in caller {
+            let replaced = self.base.contains_key(name) && name != ACCEPT && name != BETA;
+            if !replaced && may_go_on(name) && !is_nominated(caller, name) {
+                headers.append(name.clone(), value.clone());
+            }
         }
         headers
     }

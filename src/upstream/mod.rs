@@ -1,36 +1,41 @@
 //! The client side: one upstream, its connections, what goes up and what may come down.
 //!
-//! Every fetch has a deadline that covers everything, down to the last byte of the body. Nothing is
-//! retried but a request without a body that a reused connection lost before the first byte of an
-//! answer; no redirect is followed.
+//! Every fetch has a deadline that covers everything, down to the last byte of the body; what is forwarded
+//! has one to the head of its answer, and then a longest silence. Nothing is retried but an idempotent
+//! request without a body that a reused connection lost before the first byte of an answer, and what
+//! was never sent; no redirect is followed.
 
 mod body;
 mod connect;
 mod headers;
 mod pool;
 mod secrecy;
+mod silence;
+mod upload;
 
 use std::error::Error;
 use std::io;
+use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Empty;
-use hyper::header::{HOST, HeaderMap, HeaderValue};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue};
 use hyper::http::uri::{self, Authority, PathAndQuery, Scheme};
-use hyper::{Request, StatusCode, Uri, Version};
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use thiserror::Error;
 use tokio::time::Instant;
 
+use body::Limit;
 pub use body::{Body, Gathered, LOOKED_AT, Passage};
 pub(crate) use headers::presented_tokens;
 pub use headers::{Injection, PASSED_UP, clean_answer};
 pub use secrecy::Redactor;
+pub use upload::Upload;
 
 use crate::config::{self, BaseUrl};
 use crate::step::query::encode_pair;
 use crate::step::rule::API_PREFIX;
 use connect::Connector;
-use pool::{Connection, Pool};
+use pool::{Connection, Pool, Unanswered};
 
 /// Why an upstream cannot be used at all.
 #[derive(Debug, Error)]
@@ -90,6 +95,12 @@ pub enum FetchError {
     /// `upstream.timeout` passed.
     #[error("deadline passed")]
     Deadline,
+    /// A forwarded body said nothing for longer than `upstream.stream_idle_timeout`.
+    #[error("silent for longer than upstream.stream_idle_timeout")]
+    Silent,
+    /// The caller did not send all of its request.
+    #[error("the request's body broke off")]
+    BrokenOff,
     /// Its task ended without a word.
     #[error("the fetch was abandoned")]
     Abandoned,
@@ -118,6 +129,30 @@ pub struct Fetched {
     pub headers: HeaderMap,
     /// The body.
     pub body: Gathered,
+}
+
+/// What is forwarded for a caller.
+#[derive(Debug)]
+pub struct Onward<'a> {
+    /// The caller's method.
+    pub method: &'a Method,
+    /// See [`Upstream::target`].
+    pub target: &'a PathAndQuery,
+    /// What is injected.
+    pub injection: &'a Injection,
+    /// All headers of the caller: what of them goes up is [`Injection::around`]'s to say.
+    pub caller: &'a HeaderMap,
+    /// From the last of the request to the head of its answer.
+    pub timeout: Duration,
+    /// The longest silence of the answer's body.
+    pub silence: Duration,
+}
+
+/// The head of a request, made anew each time that it is sent.
+struct Head<'a> {
+    method: &'a Method,
+    target: &'a PathAndQuery,
+    headers: &'a (dyn Fn() -> HeaderMap + Sync),
 }
 
 /// The upstream: where it is, and the connections to it.
@@ -192,7 +227,12 @@ impl Upstream {
     /// # Errors
     /// [`FetchError`].
     pub async fn fetch(&self, call: &Call<'_>, limit: usize) -> Result<Fetched, FetchError> {
-        let (response, connection) = self.send(call).await?;
+        let head = Head {
+            method: &Method::GET,
+            target: call.target,
+            headers: &|| call.injection.with(call.passing),
+        };
+        let (response, connection) = self.send(&head, Upload::default()).await?;
         let (head, incoming) = response.into_parts();
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(FetchError::Switched);
@@ -200,7 +240,8 @@ impl Upstream {
         if head.status == StatusCode::NOT_MODIFIED {
             return Err(FetchError::NotModified);
         }
-        let passage = Passage::new(incoming, self.pool.lease(connection), call.deadline);
+        let lease = self.pool.lease(connection, None);
+        let passage = Passage::new(incoming, lease, Limit::until(call.deadline));
         let body = passage.gather(limit).await?;
         Ok(Fetched {
             status: head.status,
@@ -209,45 +250,104 @@ impl Upstream {
         })
     }
 
+    /// Forwards a request with its body, and returns once the answer's head is there; what follows
+    /// it passes through as it comes.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn forward(
+        &self,
+        onward: &Onward<'_>,
+        body: Upload,
+    ) -> Result<Response<Passage>, FetchError> {
+        let progress = body.progress();
+        let has_no_body = progress.is_none();
+        let headers = || {
+            let mut headers = onward.injection.around(onward.caller);
+            // RFC 9110 section 8.6: else a server may wait for a body, or ask for its length.
+            if has_no_body && !onward.method.is_safe() && *onward.method != Method::DELETE {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+            }
+            headers
+        };
+        let head = Head {
+            method: onward.method,
+            target: onward.target,
+            headers: &headers,
+        };
+        let late = async {
+            match &progress {
+                Some(progress) => progress.stalled_for(onward.timeout).await,
+                None => tokio::time::sleep(onward.timeout).await,
+            }
+        };
+        let (response, connection) = tokio::select! {
+            biased;
+            sent = self.send(&head, body) => sent.map_err(|error| match &progress {
+                Some(progress) if progress.is_broken_off() => FetchError::BrokenOff,
+                _ => error,
+            })?,
+            () = late => return Err(FetchError::Deadline),
+        };
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(FetchError::Switched);
+        }
+        let lease = self.pool.lease(connection, progress);
+        let limit = Limit::silence(onward.silence);
+        Ok(response.map(|incoming| Passage::new(incoming, lease, limit)))
+    }
+
     /// Sends on a pooled connection, else on a new one; and on a new one again if a pooled one was
-    /// lost before any byte of an answer: the upstream may have closed it as we took it.
+    /// lost before anything was sent, or before any byte of an answer to what may be asked twice: the
+    /// upstream may have closed it as we took it.
     async fn send(
         &self,
-        call: &Call<'_>,
-    ) -> Result<(hyper::Response<hyper::body::Incoming>, Connection), FetchError> {
-        let request = |version| self.request(call, version);
+        head: &Head<'_>,
+        mut body: Upload,
+    ) -> Result<(Response<Incoming>, Connection), FetchError> {
+        let may_repeat = body.is_empty() && head.method.is_idempotent();
         let mut lost = None;
         if let Some(mut connection) = self.pool.take().await {
-            match connection.send(request).await {
+            let Unanswered { error, unsent } = match connection
+                .send(|version| self.request(head, version, body))
+                .await
+            {
                 Ok(response) => return Ok((response, connection)),
-                Err(error) if connection.has_answered() => return Err(failed(error)),
-                Err(error) => {
-                    tracing::debug!(%error, "a pooled connection was lost: once more on a new one");
-                    lost = connection.generation();
-                }
-            }
+                Err(unanswered) => unanswered,
+            };
+            body = match unsent {
+                Some(unsent) => unsent,
+                None if may_repeat && !connection.has_answered() => Upload::default(),
+                None => return Err(failed(error)),
+            };
+            tracing::debug!(%error, "a pooled connection was lost: once more on a new one");
+            lost = connection.generation();
         }
         // In a box: it is rare, and larger than all else of a fetch.
         let mut connection = Box::pin(self.pool.open(lost)).await?;
-        match connection.send(request).await {
+        match connection
+            .send(|version| self.request(head, version, body))
+            .await
+        {
             Ok(response) => Ok((response, connection)),
-            Err(error) => Err(failed(error)),
+            Err(unanswered) => Err(failed(unanswered.error)),
         }
     }
 
-    fn request(&self, call: &Call<'_>, version: Version) -> Request<Empty<Bytes>> {
-        let mut request = Request::new(Empty::new());
-        *request.headers_mut() = call.injection.with(call.passing);
+    fn request(&self, head: &Head<'_>, version: Version, body: Upload) -> Request<Upload> {
+        let mut request = Request::new(body);
+        *request.method_mut() = head.method.clone();
+        *request.headers_mut() = (head.headers)();
         if version == Version::HTTP_2 {
             let mut parts = uri::Parts::default();
             // Only TLS chooses it.
             parts.scheme = Some(Scheme::HTTPS);
             parts.authority = Some(self.authority.clone());
-            parts.path_and_query = Some(call.target.clone());
+            parts.path_and_query = Some(head.target.clone());
             *request.uri_mut() = Uri::from_parts(parts).expect("nothing is missing");
             request.headers_mut().remove(HOST);
         } else {
-            *request.uri_mut() = call.target.clone().into();
+            *request.uri_mut() = head.target.clone().into();
         }
         request
     }

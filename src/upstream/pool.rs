@@ -9,10 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Empty;
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::{TrySendError, http1, http2};
 use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::{Instant, timeout};
@@ -20,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use super::FetchError;
 use super::connect::{Connector, Heard, Link};
+use super::upload::{Progress, Upload};
 
 /// Below the idle limits that are usual at load balancers (60 s and more), so that we rather than
 /// they close, and a connection is seldom lost on reuse.
@@ -31,8 +30,6 @@ const PING_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Bytes of an HTTP/1.1 answer that are read ahead.
 const READ_AT_ONCE: usize = 128 * 1024;
-
-type RequestBody = Empty<Bytes>;
 
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -50,7 +47,7 @@ pub(super) struct Pool {
 #[derive(Debug, Default)]
 struct State {
     idle: Vec<Idle>,
-    shared: Option<(u64, http2::SendRequest<RequestBody>)>,
+    shared: Option<(u64, http2::SendRequest<Upload>)>,
     generations: u64,
     /// No connection is kept any more.
     retired: bool,
@@ -71,7 +68,7 @@ impl State {
 
 #[derive(Debug)]
 struct Idle {
-    sender: http1::SendRequest<RequestBody>,
+    sender: http1::SendRequest<Upload>,
     heard: Arc<Heard>,
     since: Instant,
     /// The worker that gave it back, which mostly is the one that drives it.
@@ -83,12 +80,12 @@ struct Idle {
 pub(super) enum Connection {
     /// HTTP/1.1, ours until the body has ended.
     Exclusive {
-        sender: http1::SendRequest<RequestBody>,
+        sender: http1::SendRequest<Upload>,
         heard: Arc<Heard>,
     },
     /// HTTP/2, one stream of many.
     Shared {
-        sender: http2::SendRequest<RequestBody>,
+        sender: http2::SendRequest<Upload>,
         generation: u64,
     },
 }
@@ -97,17 +94,20 @@ impl Connection {
     /// Sends what `request` makes for its version. (Made here, it is not held beside what is sent.)
     pub(super) async fn send(
         &mut self,
-        request: impl FnOnce(Version) -> Request<RequestBody>,
-    ) -> hyper::Result<Response<Incoming>> {
-        match self {
+        request: impl FnOnce(Version) -> Request<Upload>,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        let sent = match self {
             Self::Exclusive { sender, heard } => {
                 heard.reset();
-                let response = sender.send_request(request(Version::HTTP_11)).await?;
-                heard.head();
-                Ok(response)
+                let response = sender.try_send_request(request(Version::HTTP_11)).await;
+                if response.is_ok() {
+                    heard.head();
+                }
+                response
             }
-            Self::Shared { sender, .. } => sender.send_request(request(Version::HTTP_2)).await,
-        }
+            Self::Shared { sender, .. } => sender.try_send_request(request(Version::HTTP_2)).await,
+        };
+        sent.map_err(Unanswered::of)
     }
 
     /// Whether the failed request may have been answered in part. A failed HTTP/2 stream has no
@@ -127,15 +127,38 @@ impl Connection {
     }
 }
 
+/// Why a request has no answer.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    pub(super) error: hyper::Error,
+    /// Nothing of it was sent: what would have followed its head.
+    pub(super) unsent: Option<Upload>,
+}
+
+impl Unanswered {
+    fn of(mut error: TrySendError<Request<Upload>>) -> Self {
+        Self {
+            unsent: error.take_message().map(Request::into_body),
+            error: error.into_error(),
+        }
+    }
+}
+
 /// The right to give a connection back once its body has ended.
 #[derive(Debug)]
 pub(super) struct Lease {
     connection: Connection,
+    /// Of what goes up on it.
+    upload: Option<Arc<Progress>>,
     state: Arc<Mutex<State>>,
 }
 
 impl Lease {
     pub(super) fn give_back(self) {
+        if self.upload.is_some_and(|upload| !upload.has_gone()) {
+            // Answered early: whoever came next would wait for the rest of it.
+            return;
+        }
         match self.connection {
             Connection::Exclusive { sender, heard } if !sender.is_closed() => {
                 let now = Instant::now();
@@ -182,9 +205,10 @@ impl Pool {
         state.shared = None;
     }
 
-    pub(super) fn lease(&self, connection: Connection) -> Lease {
+    pub(super) fn lease(&self, connection: Connection, upload: Option<Arc<Progress>>) -> Lease {
         Lease {
             connection,
+            upload,
             state: Arc::clone(&self.state),
         }
     }
@@ -279,7 +303,7 @@ impl Pool {
         Ok(self.share(sender))
     }
 
-    fn share(&self, sender: http2::SendRequest<RequestBody>) -> Connection {
+    fn share(&self, sender: http2::SendRequest<Upload>) -> Connection {
         let mut state = lock(&self.state);
         state.generations += 1;
         let generation = state.generations;
@@ -329,7 +353,7 @@ mod tests {
             sender,
             heard: Arc::clone(&heard),
         };
-        pool.lease(connection).give_back();
+        pool.lease(connection, None).give_back();
         (heard, far)
     }
 
@@ -438,7 +462,7 @@ mod tests {
         let taken = pool.take().await.unwrap();
         drop(gone);
         until_closed(&taken).await;
-        pool.lease(taken).give_back();
+        pool.lease(taken, None).give_back();
         assert_eq!(idle(&pool), 0);
     }
 
@@ -451,7 +475,7 @@ mod tests {
         let _shared = share(&pool).await;
         pool.retire();
         assert_eq!(idle(&pool), 0);
-        pool.lease(taken).give_back();
+        pool.lease(taken, None).give_back();
         assert_eq!(idle(&pool), 0);
         let _opened_late = share(&pool).await;
         assert!(pool.take().await.is_none());

@@ -16,6 +16,7 @@ mod edge;
 mod examples;
 mod fixtures;
 mod fleet;
+mod forwarding;
 mod found;
 mod hold;
 mod house;

@@ -1,5 +1,6 @@
 //! Clients, rules, unknown keys, and what must hold between keys.
 
+use super::super::Forward;
 use super::{parse, refused};
 
 #[test]
@@ -145,13 +146,17 @@ fn what_does_not_fit_together_is_told_where_it_is_written() {
 }
 
 #[test]
-fn what_a_later_version_has_is_refused_and_not_ignored() {
+fn what_is_forwarded_is_one_of_two_words() {
     refused(&[(
-        "[server]\nforward = \"all\"",
+        "[server]\nforward = \"some\"",
         "f.toml:2:11: server.forward: ",
-        "is not supported by this version",
+        "write \"rules\" or \"all\"",
     )]);
-    assert!(parse("[server]\nforward = \"rules\"").is_ok());
+    for (word, forward) in [("rules", Forward::Rules), ("all", Forward::All)] {
+        let config = parse(&format!("[server]\nforward = \"{word}\"")).unwrap();
+        assert_eq!(config.server.forward, forward);
+        assert!(config.to_toml().contains(&format!("forward = \"{word}\"")));
+    }
 }
 
 #[test]

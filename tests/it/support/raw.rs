@@ -169,6 +169,23 @@ impl Raw {
         }
     }
 
+    /// So many bytes.
+    pub(crate) async fn bytes(&mut self, count: usize) -> Vec<u8> {
+        while self.unread.len() < count {
+            if let Err(why) = self.more().await {
+                panic!("{why} with {} of {count} bytes", self.unread.len());
+            }
+        }
+        self.unread.drain(..count).collect()
+    }
+
+    /// The text up to `end`, without it.
+    pub(crate) async fn text_before(&mut self, end: &str) -> String {
+        let line = self.line(end.as_bytes()).await;
+        let line = line.unwrap_or_else(|why| panic!("{why} before {end:?}"));
+        String::from_utf8_lossy(&line).into_owned()
+    }
+
     /// Bytes up to `end`, without it.
     async fn line(&mut self, end: &[u8]) -> Result<Vec<u8>, String> {
         loop {

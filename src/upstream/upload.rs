@@ -1,0 +1,151 @@
+//! The body of a forwarded request, on its way up.
+
+use std::error::Error;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::{Instant, sleep_until};
+
+use super::FetchError;
+use super::silence::Silence;
+
+/// What goes up behind a request's head: nothing, or what a caller sends, as it comes.
+#[derive(Debug, Default)]
+pub struct Upload(Option<Box<Streamed>>);
+
+struct Streamed {
+    incoming: Incoming,
+    silence: Silence,
+    progress: Arc<Progress>,
+}
+
+impl fmt::Debug for Streamed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streamed").finish_non_exhaustive()
+    }
+}
+
+impl Upload {
+    /// The body of a caller, who may be silent in it for so long.
+    pub fn of(incoming: Incoming, silence: Duration) -> Self {
+        if incoming.is_end_stream() {
+            return Self::default();
+        }
+        Self(Some(Box::new(Streamed {
+            incoming,
+            silence: Silence::new(silence),
+            progress: Arc::new(Progress::default()),
+        })))
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// How far it has come, for whoever does not have it any more.
+    pub(crate) fn progress(&self) -> Option<Arc<Progress>> {
+        self.0.as_ref().map(|body| Arc::clone(&body.progress))
+    }
+}
+
+/// How far a body has gone up.
+#[derive(Debug)]
+pub(crate) struct Progress(Mutex<Stage>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// A part of it was handed over then, last.
+    Going(Instant),
+    /// All of it was, then.
+    Gone(Instant),
+    /// The caller has left it unfinished.
+    BrokenOff,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self(Mutex::new(Stage::Going(Instant::now())))
+    }
+}
+
+impl Progress {
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        // A value is never left half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All of it was read, and handed over.
+    pub(crate) fn has_gone(&self) -> bool {
+        matches!(*self.stage(), Stage::Gone(_))
+    }
+
+    /// The caller has left it unfinished.
+    pub(super) fn is_broken_off(&self) -> bool {
+        *self.stage() == Stage::BrokenOff
+    }
+
+    /// Returns when nothing has gone up for so long.
+    pub(super) async fn stalled_for(&self, limit: Duration) {
+        loop {
+            let until = match *self.stage() {
+                Stage::Going(since) | Stage::Gone(since) => since + limit,
+                Stage::BrokenOff => return,
+            };
+            if until <= Instant::now() {
+                return;
+            }
+            sleep_until(until).await;
+        }
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let Some(body) = &mut self.0 else {
+            return Poll::Ready(None);
+        };
+        loop {
+            let polled = Pin::new(&mut body.incoming).poll_frame(cx);
+            let ended = || Stage::Gone(Instant::now());
+            let (stage, frame) = match polled {
+                Poll::Pending if body.silence.poll(cx).is_pending() => return Poll::Pending,
+                Poll::Pending => (Stage::BrokenOff, Some(Err(FetchError::Silent.into()))),
+                Poll::Ready(None) => (ended(), None),
+                Poll::Ready(Some(Err(error))) => (Stage::BrokenOff, Some(Err(error.into()))),
+                // Trailers end here, like all that speaks of the caller's own connection.
+                Poll::Ready(Some(Ok(frame))) if !frame.is_data() => continue,
+                Poll::Ready(Some(Ok(frame))) if body.incoming.is_end_stream() => {
+                    (ended(), Some(Ok(frame)))
+                }
+                Poll::Ready(Some(Ok(frame))) => (Stage::Going(Instant::now()), Some(Ok(frame))),
+            };
+            body.silence.broken();
+            *body.progress.stage() = stage;
+            return Poll::Ready(frame);
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_none_or(|body| body.incoming.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), |body| body.incoming.size_hint())
+    }
+}

@@ -1,0 +1,277 @@
+//! `server.forward = "all"`: what no rule answers goes through, both ways, as it comes.
+
+mod changes;
+mod limits;
+mod streams;
+
+use crate::support::gateway::{API_KEY, BILLING_KEY, BILLING_TOKEN, TWO_CLIENTS, VIRTUAL_KEY};
+use crate::support::{Act, Gateway, Origin, STEP, respond, step};
+
+const ALL: &str = "[server]\nforward = \"all\"";
+
+#[tokio::test]
+async fn every_other_request_below_v1_goes_through() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, ALL).await;
+    for (asked, (method, target)) in [
+        ("GET", "/v1/models"),
+        ("POST", "/v1/threads"),
+        ("GET", "/v1/threads/thread_1/runs/run_1?x=1&y=%2F&x=2"),
+        ("DELETE", "/v1/files/file-1.txt"),
+        ("PATCH", "/v1/a%20b/c%2Fd/"),
+        ("OPTIONS", "/v1/models"),
+        ("POST", STEP),
+        ("FROB", "/v1/models"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let said = respond("201 Made", &[("x-said", "so")], format!("{target}!"));
+        origin.next(vec![Act::Send(said)]);
+        let answer = gateway.ask(method, target, &[]).await;
+        assert_eq!(answer.status, 201, "{method} {target}: {}", answer.text());
+        assert_eq!(answer.text(), format!("{target}!"));
+        assert_eq!(answer.header("x-said"), Some("so"));
+        assert_eq!(
+            answer.cache_status(),
+            "stepgate; fwd=bypass; fwd-status=201",
+            "{target}"
+        );
+        assert_eq!(origin.count(), asked + 1);
+        assert_eq!(origin.last().line(), format!("{method} {target}"));
+    }
+    let forwarded = r#"stepgate_requests_total{rule="none",outcome="forwarded"}"#;
+    assert_eq!(gateway.metric(forwarded).await, 8.0);
+    let fetched = r#"stepgate_upstream_requests_total{rule="none",class="2xx"}"#;
+    assert_eq!(gateway.metric(fetched).await, 8.0);
+    // How long they take says nothing of the upstream's latency for a step.
+    assert_eq!(
+        gateway
+            .metric("stepgate_upstream_duration_seconds_count")
+            .await,
+        0.0
+    );
+}
+
+#[tokio::test]
+async fn a_rules_path_is_answered_as_without_it() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, ALL).await;
+    assert!(gateway.get(STEP).await.is_stored());
+    assert!(gateway.get(STEP).await.is_hit());
+    assert_eq!(gateway.ask("HEAD", STEP, &[]).await.status, 200);
+    let answer = gateway.get(&format!("{}%20", step("a"))).await;
+    assert_eq!(answer.code().as_deref(), Some("invalid_path"));
+    assert_eq!(origin.count(), 1);
+}
+
+#[tokio::test]
+async fn what_is_not_below_v1_or_would_open_a_tunnel_does_not() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, ALL).await;
+    for path in [
+        "/",
+        "/v1",
+        "/v1x/models",
+        "/metrics",
+        "/admin",
+        "/V1/models",
+    ] {
+        let answer = gateway.get(path).await;
+        assert_eq!(answer.code().as_deref(), Some("route_not_found"), "{path}");
+        assert!(answer.text().contains("/v1/"), "{}", answer.text());
+    }
+    for path in ["/v1/../admin", "/v1/x/%2e%2e/%2E%2e/admin", "/v1/./models"] {
+        let answer = gateway.get(path).await;
+        assert_eq!(answer.code().as_deref(), Some("invalid_path"), "{path}");
+    }
+    for method in ["TRACE", "CONNECT"] {
+        let answer = gateway.ask(method, "/v1/models", &[]).await;
+        assert_eq!(answer.code().as_deref(), Some("method_not_allowed"));
+    }
+    let long = format!("/v1/files/{}", "x".repeat(40_000));
+    let answer = gateway.get(&long).await;
+    assert_eq!(answer.code().as_deref(), Some("invalid_request"));
+    assert_eq!(origin.count(), 0);
+}
+
+#[tokio::test]
+async fn credentials_and_routing_stay_here_and_the_rest_goes_up() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, ALL).await;
+    let passed = [
+        ("accept", "text/event-stream"),
+        ("content-type", "application/json"),
+        ("user-agent", "sdk/1"),
+        ("openai-organization", "org-1"),
+        ("x-stainless-lang", "python"),
+        ("idempotency-key", "once"),
+        (
+            "traceparent",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ),
+        ("x-request-id", "mine"),
+        ("if-none-match", "\"x\""),
+        ("range", "bytes=0-1"),
+    ];
+    let stopped = [
+        ("authorization", "Bearer dummy"),
+        ("api-key", "mine"),
+        ("x-api-key", "mine"),
+        ("x-portkey-custom-host", "http://evil.example"),
+        ("x-portkey-config", "{}"),
+        ("x-portkey-provider", "evil"),
+        ("x-portkey-anything", "1"),
+        ("cookie", "a=b"),
+        ("proxy-authorization", "Basic x"),
+        ("forwarded", "host=evil"),
+        ("x-forwarded-host", "evil"),
+        ("x-forwarded-for", "1.2.3.4"),
+        ("keep-alive", "timeout=5"),
+        ("te", "trailers"),
+        ("upgrade", "websocket"),
+        ("x-hop", "1"),
+        ("x-portkey-api-key", "mine"),
+    ];
+    let named = (
+        "connection",
+        "x-hop, x-portkey-api-key, upgrade, openai-beta",
+    );
+    let headers = [&passed[..], &stopped, &[named]].concat();
+    gateway.ask("POST", "/v1/threads", &headers).await;
+    let sent = origin.last();
+    for (name, value) in passed {
+        assert_eq!(sent.all(name), [value], "{name}");
+    }
+    for (name, _) in stopped {
+        let injected = match name {
+            "x-portkey-api-key" => vec![API_KEY.to_owned()],
+            _ => vec![],
+        };
+        assert_eq!(sent.all(name), injected, "{name}");
+    }
+    assert_eq!(sent.all("x-portkey-virtual-key"), [VIRTUAL_KEY]);
+    assert_eq!(sent.all("accept-encoding"), ["identity"]);
+    assert_eq!(sent.all("openai-beta"), ["assistants=v2"]);
+    assert_eq!(sent.all("host"), [origin.address.to_string()]);
+    // A caller's own stands, and only that.
+    gateway
+        .ask("GET", "/v1/threads", &[("OpenAI-Beta", "realtime=v1")])
+        .await;
+    assert_eq!(origin.last().all("openai-beta"), ["realtime=v1"]);
+    assert!(origin.last().all("accept").is_empty());
+}
+
+#[tokio::test]
+async fn a_client_is_known_by_its_token_and_has_its_own_headers() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, &format!("{ALL}\n{TWO_CLIENTS}")).await;
+    let answer = gateway.ask("POST", "/v1/threads", &[]).await;
+    assert_eq!(answer.status, 401);
+    let token = format!("Bearer {BILLING_TOKEN}");
+    let known = [("Authorization", token.as_str())];
+    assert_eq!(gateway.ask("POST", "/v1/threads", &known).await.status, 200);
+    assert_eq!(origin.count(), 1);
+    assert_eq!(origin.last().all("x-portkey-virtual-key"), [BILLING_KEY]);
+    let page = [("Sec-Fetch-Site", "cross-site")];
+    let open = Gateway::start(&origin, ALL).await;
+    assert_eq!(open.ask("POST", "/v1/threads", &page).await.status, 403);
+    assert_eq!(origin.count(), 1);
+}
+
+#[tokio::test]
+async fn a_query_of_the_configuration_takes_the_place_of_a_callers() {
+    let origin = Origin::start().await;
+    let toml = format!("{ALL}\n[upstream.query]\napi-version = \"2025\"");
+    let gateway = Gateway::start(&origin, &toml).await;
+    gateway
+        .get("/v1/models?api-version=1&b=2&api%2Dversion=3")
+        .await;
+    assert_eq!(origin.last().target(), "/v1/models?b=2&api-version=2025");
+}
+
+#[tokio::test]
+async fn what_belongs_to_the_connection_or_echoes_a_secret_does_not_come_down() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, ALL).await;
+    let headers = [
+        ("set-cookie", "a=b"),
+        ("keep-alive", "timeout=5"),
+        ("x-echo", API_KEY),
+        ("location", "https://elsewhere.example/v1"),
+        ("x-ratelimit-remaining", "7"),
+    ];
+    origin.next(vec![Act::Send(respond("302 Found", &headers, ""))]);
+    let answer = gateway.get("/v1/models").await;
+    assert_eq!(answer.status, 302);
+    assert_eq!(
+        answer.header("location"),
+        Some("https://elsewhere.example/v1")
+    );
+    assert_eq!(answer.header("x-ratelimit-remaining"), Some("7"));
+    for name in ["set-cookie", "keep-alive", "x-echo"] {
+        assert_eq!(answer.header(name), None);
+    }
+    let echo = format!(r#"{{"error": "bad key {VIRTUAL_KEY}"}}"#);
+    origin.next(vec![Act::Send(respond("401 No", &[], echo))]);
+    let answer = gateway.ask("POST", "/v1/threads", &[]).await;
+    assert_eq!(answer.code().as_deref(), Some("upstream_invalid"));
+    assert!(!answer.everything().contains("canary"));
+    let error = r#"{"error": {"message": "no such model"}}"#;
+    origin.next(vec![Act::Send(respond("404 No", &[], error))]);
+    let answer = gateway.get("/v1/models/x").await;
+    assert_eq!((answer.status, answer.text().as_str()), (404, error));
+}
+
+#[tokio::test]
+async fn what_has_no_body_has_none() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, ALL).await;
+    let mut raw = gateway.connect().await;
+    let host = gateway.address().to_string();
+    for (method, status, length, expected) in [
+        ("HEAD", "200 OK", "12345", Some("12345")),
+        ("HEAD", "404 Not Found", "17", Some("17")),
+        // hyper leaves it out, as RFC 9110 section 8.6 allows.
+        ("GET", "304 Not Modified", "55", None),
+        ("DELETE", "200 OK", "0", Some("0")),
+    ] {
+        let head = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n");
+        origin.next(vec![Act::Send(head.into_bytes())]);
+        raw.send(crate::support::raw::head(method, "/v1/files/f", &host, &[]))
+            .await;
+        let answer = raw.answer_to(method).await;
+        assert_eq!(answer.status.to_string(), status[..3]);
+        assert_eq!(
+            answer.header("content-length"),
+            expected,
+            "{method} {status}"
+        );
+        assert!(answer.body.is_empty());
+    }
+    origin.next(vec![Act::Send(b"HTTP/1.1 204 No Content\r\n\r\n".to_vec())]);
+    raw.send(crate::support::raw::head(
+        "DELETE",
+        "/v1/files/f",
+        &host,
+        &[],
+    ))
+    .await;
+    assert_eq!(raw.answer_to("DELETE").await.status, 204);
+    // All of it on one connection up, and one down.
+    assert_eq!(origin.connections(), 1);
+}
+
+#[tokio::test]
+async fn it_is_off_until_it_is_asked_for_and_a_reload_takes_it_back() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let answer = gateway.get("/v1/models").await;
+    assert_eq!(answer.code().as_deref(), Some("route_not_found"));
+    assert!(answer.text().contains(r#"server.forward = \"all\""#));
+    gateway.take_up(&origin, ALL);
+    assert_eq!(gateway.get("/v1/models").await.status, 200);
+    gateway.take_up(&origin, "");
+    assert_eq!(gateway.get("/v1/models").await.status, 404);
+    assert_eq!(origin.count(), 1);
+}

@@ -1,0 +1,113 @@
+//! What a forwarded request changes upstream is forgotten here.
+
+use super::ALL;
+use crate::support::raw::head;
+use crate::support::{Act, Gate, Gateway, Origin, STEP, respond, until};
+
+const OTHER: &str = "/v1/threads/thread_2/runs/run_1/steps/step_1";
+const THREAD: &str = "/v1/threads/thread_1";
+
+async fn with_two_stored() -> (Origin, Gateway) {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, ALL).await;
+    for path in [STEP, OTHER] {
+        assert!(gateway.get(path).await.is_stored());
+    }
+    (origin, gateway)
+}
+
+#[tokio::test]
+async fn a_deleted_thread_takes_its_steps_along() {
+    let (origin, gateway) = with_two_stored().await;
+    for (method, path) in [
+        ("DELETE", THREAD.to_owned()),
+        ("POST", THREAD.to_owned()),
+        ("POST", format!("{THREAD}/runs/run_1")),
+        ("DELETE", STEP.to_owned()),
+        ("DELETE", "/v1/threads/%74hread_1/".to_owned()),
+        ("DELETE", format!("{THREAD}/runs")),
+    ] {
+        assert_eq!(gateway.ask(method, &path, &[]).await.status, 200);
+        let fetches = origin.count();
+        assert!(!gateway.get(STEP).await.is_hit(), "{method} {path}");
+        assert!(gateway.get(OTHER).await.is_hit(), "{method} {path}");
+        assert_eq!(origin.count(), fetches + 1);
+    }
+}
+
+#[tokio::test]
+async fn what_changes_nothing_leaves_them() {
+    let (origin, gateway) = with_two_stored().await;
+    for (method, path) in [
+        ("GET", THREAD.to_owned()),
+        ("POST", "/v1/threads".to_owned()),
+        ("POST", format!("{THREAD}/runs")),
+        ("POST", format!("{THREAD}/messages")),
+        ("POST", format!("{THREAD}/runs/run_1/cancel")),
+        ("DELETE", "/v1/threads/thread_3".to_owned()),
+    ] {
+        assert_eq!(gateway.ask(method, &path, &[]).await.status, 200);
+        assert!(gateway.get(STEP).await.is_hit(), "{method} {path}");
+    }
+    for status in ["404 Not Found", "500 Oh", "302 Found"] {
+        origin.next(vec![Act::Send(respond(status, &[], ""))]);
+        gateway.ask("DELETE", THREAD, &[]).await;
+        assert!(gateway.get(STEP).await.is_hit(), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_fetch_that_departed_before_it_stores_nothing() {
+    let (origin, gateway) = with_two_stored().await;
+    let gate = Gate::closed();
+    origin.next(vec![Act::Wait(gate.clone()), Act::Default]);
+    let path = "/v1/threads/thread_1/runs/run_1/steps/step_2";
+    let mut asked = gateway.question(path, &[]).await;
+    origin.arrived(3).await;
+    assert_eq!(gateway.ask("DELETE", THREAD, &[]).await.status, 200);
+    gate.open();
+    let answer = asked.answer().await;
+    assert!(
+        answer.cache_status().ends_with("detail=purged"),
+        "{}",
+        answer.cache_status()
+    );
+    assert!(!gateway.get(path).await.is_hit());
+}
+
+#[tokio::test]
+async fn a_change_whose_answer_nobody_heard_counts() {
+    let (origin, gateway) = with_two_stored().await;
+    // Lost, twice.
+    origin.next(vec![Act::Cut]);
+    origin.next(vec![Act::Cut]);
+    assert_eq!(gateway.ask("DELETE", THREAD, &[]).await.status, 502);
+    until("the step to be forgotten", async || {
+        !gateway.get(STEP).await.is_hit()
+    })
+    .await;
+    assert!(gateway.get(STEP).await.is_hit());
+    // Its caller has left.
+    let asked = origin.count();
+    origin.next(vec![Act::Hold]);
+    let mut leaving = gateway.connect().await;
+    leaving.send(head("DELETE", THREAD, "127.0.0.1", &[])).await;
+    origin.arrived(asked + 1).await;
+    drop(leaving);
+    origin.abandoned(1).await;
+    until("the step to be forgotten", async || {
+        !gateway.get(STEP).await.is_hit()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_never_left_changes_nothing() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, ALL).await;
+    assert!(gateway.get(STEP).await.is_stored());
+    drop(origin);
+    let answer = gateway.ask("DELETE", THREAD, &[]).await;
+    assert_eq!(answer.code().as_deref(), Some("upstream_unreachable"));
+    assert!(gateway.get(STEP).await.is_hit());
+}

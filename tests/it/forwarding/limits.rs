@@ -1,0 +1,194 @@
+//! How long a forwarded request may take, and how many there may be.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::ALL;
+use super::streams::Far;
+use crate::support::raw::head;
+use crate::support::{Act, Gateway, Origin, STEP, respond};
+
+const SHORT: Duration = Duration::from_millis(300);
+
+fn with(upstream: &str) -> String {
+    format!("{ALL}\n[upstream]\n{upstream}")
+}
+
+#[tokio::test]
+async fn an_answer_must_begin_in_time_and_may_then_last() {
+    let toml = with("timeout = \"300ms\"");
+    let (far, gateway) = Far::start(&toml).await;
+    let mut caller = gateway.connect().await;
+    caller
+        .send(head("GET", "/v1/models", "127.0.0.1", &[]))
+        .await;
+    let mut upstream = far.accept().await;
+    let began = Instant::now();
+    let answer = caller.answer().await;
+    assert_eq!(answer.code().as_deref(), Some("upstream_timeout"));
+    assert!(began.elapsed() < 10 * SHORT);
+    assert!(upstream.closes_within(10 * SHORT).await);
+    caller
+        .send(head("GET", "/v1/models", "127.0.0.1", &[]))
+        .await;
+    let mut upstream = far.accept().await;
+    upstream.text_before("\r\n\r\n").await;
+    upstream
+        .send("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n")
+        .await;
+    for byte in ["1", "2", "3", "4", "5", "6"] {
+        sleep(SHORT / 2).await;
+        upstream.send(byte).await;
+    }
+    assert_eq!(caller.answer().await.text(), "123456");
+}
+
+#[tokio::test]
+async fn an_upload_may_last_while_it_goes_on() {
+    let toml = with("timeout = \"300ms\"");
+    let (far, gateway) = Far::start(&toml).await;
+    let mut caller = gateway.connect().await;
+    let framing = [("content-length", "6")];
+    caller
+        .send(head("POST", "/v1/files", "127.0.0.1", &framing))
+        .await;
+    let mut upstream = far.accept().await;
+    upstream.text_before("\r\n\r\n").await;
+    for byte in ["1", "2", "3", "4", "5", "6"] {
+        sleep(SHORT / 2).await;
+        caller.send(byte).await;
+    }
+    assert_eq!(upstream.bytes(6).await, b"123456");
+    upstream.send(respond("200 OK", &[], "{}")).await;
+    assert_eq!(caller.answer_to("POST").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_stream_that_falls_silent_is_cut() {
+    let toml = with("stream_idle_timeout = \"300ms\"");
+    let (far, gateway) = Far::start(&toml).await;
+    let mut caller = gateway.connect().await;
+    caller
+        .send(head("GET", "/v1/models", "127.0.0.1", &[]))
+        .await;
+    let mut upstream = far.accept().await;
+    upstream.text_before("\r\n\r\n").await;
+    upstream
+        .send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n")
+        .await;
+    for _ in 0..4 {
+        sleep(SHORT / 2).await;
+        upstream.send("x").await;
+    }
+    let broken = caller.try_answer("GET").await.unwrap_err();
+    assert_eq!(
+        (broken.status, broken.body.as_slice()),
+        (Some(200), &b"xxxx"[..])
+    );
+    assert!(upstream.closes_within(10 * SHORT).await);
+}
+
+#[tokio::test]
+async fn an_upload_that_falls_silent_is_refused() {
+    let toml = with("stream_idle_timeout = \"300ms\"\ntimeout = \"5s\"");
+    let (far, gateway) = Far::start(&toml).await;
+    let mut caller = gateway.connect().await;
+    let framing = [("content-length", "100")];
+    caller
+        .send(head("POST", "/v1/files", "127.0.0.1", &framing) + "x")
+        .await;
+    let mut upstream = far.accept().await;
+    let answer = caller.answer_to("POST").await;
+    assert_eq!(answer.code().as_deref(), Some("invalid_request"));
+    assert_eq!(answer.header("connection"), Some("close"));
+    assert!(upstream.closes_within(10 * SHORT).await);
+    assert!(caller.closes_within(10 * SHORT).await);
+}
+
+#[tokio::test]
+async fn an_error_that_does_not_end_is_not_waited_for() {
+    let toml = with("timeout = \"300ms\"");
+    let (far, gateway) = Far::start(&toml).await;
+    let mut caller = gateway.connect().await;
+    caller
+        .send(head("GET", "/v1/models", "127.0.0.1", &[]))
+        .await;
+    let mut upstream = far.accept().await;
+    upstream.text_before("\r\n\r\n").await;
+    upstream
+        .send("HTTP/1.1 500 Oh\r\ncontent-length: 100\r\n\r\nx")
+        .await;
+    let answer = caller.answer().await;
+    assert_eq!(answer.code().as_deref(), Some("upstream_timeout"));
+}
+
+#[tokio::test]
+async fn after_a_body_a_connection_may_be_idle_as_after_any_request() {
+    let origin = Origin::start().await;
+    let toml = format!("{ALL}\nheader_timeout = \"300ms\"\nidle_timeout = \"5s\"");
+    let gateway = Gateway::start(&origin, &toml).await;
+    let mut caller = gateway.connect().await;
+    let framing = [("content-length", "3"), ("connection", "keep-alive")];
+    // The origin takes the body for the beginning of another request, and so has to close.
+    origin.next(vec![
+        Act::Send(respond("200 OK", &[("connection", "close")], "{}")),
+        Act::Close,
+    ]);
+    caller
+        .send(head("POST", "/v1/x", "127.0.0.1", &framing) + "abc")
+        .await;
+    assert_eq!(caller.answer_to("POST").await.status, 200);
+    sleep(3 * SHORT).await;
+    caller.send(head("GET", STEP, "127.0.0.1", &[])).await;
+    assert_eq!(caller.answer().await.status, 200);
+}
+
+#[tokio::test]
+async fn streams_take_no_place_from_fetches() {
+    let toml = with("max_in_flight = 1\nqueue_timeout = \"0s\"");
+    let (far, gateway) = Far::start(&toml).await;
+    let mut streams = Vec::new();
+    for _ in 0..4 {
+        let mut caller = gateway.connect().await;
+        caller
+            .send(head("GET", "/v1/events", "127.0.0.1", &[]))
+            .await;
+        let mut upstream = far.accept().await;
+        upstream.text_before("\r\n\r\n").await;
+        upstream
+            .send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nx")
+            .await;
+        caller.text_before("\r\n\r\n").await;
+        streams.push((caller, upstream));
+    }
+    let mut caller = gateway.question(STEP, &[]).await;
+    let mut upstream = far.accept().await;
+    upstream.text_before("\r\n\r\n").await;
+    upstream
+        .send(respond("200 OK", &[], crate::support::body("completed")))
+        .await;
+    assert!(caller.answer().await.is_stored());
+}
+
+#[tokio::test]
+async fn a_drain_lets_a_stream_end() {
+    let (far, gateway) = Far::start(ALL).await;
+    let mut caller = gateway.connect().await;
+    caller
+        .send(head("GET", "/v1/events", "127.0.0.1", &[]))
+        .await;
+    let mut upstream = far.accept().await;
+    upstream.text_before("\r\n\r\n").await;
+    upstream
+        .send("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nabc")
+        .await;
+    caller.text_before("\r\n\r\n").await;
+    let finish = async {
+        caller.bytes(3).await;
+        sleep(SHORT).await;
+        upstream.send("def").await;
+        assert_eq!(caller.bytes(3).await, b"def");
+    };
+    tokio::join!(gateway.drain(), finish);
+}

@@ -1,0 +1,338 @@
+//! Bodies go through as they come, in both directions, and one way does not wait for the other.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use super::ALL;
+use crate::support::raw::head;
+use crate::support::{Gateway, Raw, STEP, respond, within};
+
+/// An upstream that the test speaks for, byte by byte.
+pub(super) struct Far {
+    listener: TcpListener,
+}
+
+impl Far {
+    pub(super) async fn start(toml: &str) -> (Self, Gateway) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/v1", listener.local_addr().unwrap());
+        (Self { listener }, Gateway::start_at(&url, toml).await)
+    }
+
+    pub(super) async fn accept(&self) -> Raw {
+        let (stream, _) = within("a connection", self.listener.accept())
+            .await
+            .unwrap();
+        Raw::over(stream)
+    }
+}
+
+fn post(headers: &[(&str, &str)]) -> String {
+    head("POST", "/v1/files", "127.0.0.1", headers)
+}
+
+/// Some bytes that no two places have alike.
+fn payload(size: u32) -> Vec<u8> {
+    (0..size / 4).flat_map(u32::to_le_bytes).collect()
+}
+
+#[tokio::test]
+async fn events_arrive_one_by_one() {
+    let (far, gateway) = Far::start(ALL).await;
+    let mut caller = gateway.connect().await;
+    caller
+        .send(head("GET", "/v1/threads/t/runs/r/events", "127.0.0.1", &[]))
+        .await;
+    let mut upstream = far.accept().await;
+    upstream.text_before("\r\n\r\n").await;
+    upstream
+        .send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        .await;
+    let head = caller.text_before("\r\n\r\n").await.to_lowercase();
+    assert!(head.contains("content-type: text/event-stream"), "{head}");
+    for nth in 0..5 {
+        let event = format!("event: {nth}\n\n");
+        upstream
+            .send(format!("{:x}\r\n{event}\r\n", event.len()))
+            .await;
+        // The next is not sent before this one has come.
+        assert_eq!(
+            caller.text_before("\n\n").await.lines().last().unwrap(),
+            event.trim()
+        );
+    }
+    upstream.send("0\r\n\r\n").await;
+    caller.text_before("0\r\n\r\n").await;
+}
+
+#[tokio::test]
+async fn an_upload_goes_up_as_it_comes() {
+    let (far, gateway) = Far::start(ALL).await;
+    let mut caller = gateway.connect().await;
+    caller
+        .send(post(&[("content-length", "10")]) + "12345")
+        .await;
+    let mut upstream = far.accept().await;
+    let head = upstream.text_before("\r\n\r\n").await.to_lowercase();
+    assert!(
+        head.contains("content-length: 10") && !head.contains("transfer-encoding"),
+        "{head}"
+    );
+    assert_eq!(upstream.bytes(5).await, b"12345");
+    caller.send("67890").await;
+    assert_eq!(upstream.bytes(5).await, b"67890");
+    upstream.send(respond("200 OK", &[], "{}")).await;
+    assert_eq!(caller.answer_to("POST").await.text(), "{}");
+}
+
+#[tokio::test]
+async fn a_body_in_chunks_goes_up_in_chunks_and_the_connections_live_on() {
+    let (far, gateway) = Far::start(ALL).await;
+    let mut caller = gateway.connect().await;
+    let mut upstream = None;
+    for nth in 0..3 {
+        caller
+            .send(post(&[("transfer-encoding", "chunked")]) + "3\r\nabc\r\n")
+            .await;
+        if nth == 0 {
+            upstream = Some(far.accept().await);
+        }
+        let upstream = upstream.as_mut().unwrap();
+        let head = upstream.text_before("\r\n\r\n").await.to_lowercase();
+        assert!(head.contains("transfer-encoding: chunked"), "{head}");
+        assert!(!head.contains("content-length"), "{head}");
+        assert_eq!(upstream.text_before("abc\r\n").await, "3\r\n");
+        caller.send("2\r\nde\r\n0\r\nx-trailer: 1\r\n\r\n").await;
+        assert_eq!(upstream.text_before("0\r\n\r\n").await, "2\r\nde\r\n");
+        upstream.send(respond("200 OK", &[], "{}")).await;
+        let answer = caller.answer_to("POST").await;
+        assert_eq!(
+            (answer.text().as_str(), answer.header("connection")),
+            ("{}", None)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_waits_to_be_told_is_told_to_go_on() {
+    let (far, gateway) = Far::start(ALL).await;
+    let mut caller = gateway.connect().await;
+    caller
+        .send(post(&[("content-length", "3"), ("expect", "100-continue")]))
+        .await;
+    assert_eq!(
+        caller.text_before("\r\n\r\n").await,
+        "HTTP/1.1 100 Continue"
+    );
+    caller.send("abc").await;
+    let mut upstream = far.accept().await;
+    let head = upstream.text_before("\r\n\r\n").await.to_lowercase();
+    assert!(!head.contains("expect"), "{head}");
+    assert_eq!(upstream.bytes(3).await, b"abc");
+    upstream.send(respond("200 OK", &[], "{}")).await;
+    assert_eq!(caller.answer_to("POST").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_caller_that_is_refused_is_not_told_to_go_on() {
+    let (_far, gateway) = Far::start("").await;
+    let mut caller = gateway.connect().await;
+    caller
+        .send(post(&[("content-length", "3"), ("expect", "100-continue")]))
+        .await;
+    assert!(caller.text_before("\r\n").await.ends_with("404 Not Found"));
+}
+
+#[tokio::test]
+async fn large_bodies_are_the_same_at_the_other_end() {
+    let (far, gateway) = Far::start(ALL).await;
+    let body = payload(8 << 20);
+    let size = body.len().to_string();
+    let mut caller = gateway.connect().await;
+    let mut upstream = JoinSet::new();
+    upstream.spawn(async move {
+        let mut upstream = far.accept().await;
+        let head = upstream.text_before("\r\n\r\n").await.to_lowercase();
+        assert!(head.contains("content-length: 8388608"), "{head}");
+        let body = upstream.bytes(8 << 20).await;
+        upstream.send(respond("200 OK", &[], &body)).await;
+        upstream
+    });
+    caller.send(post(&[("content-length", &size)])).await;
+    caller.send(&body).await;
+    let answer = caller.answer_to("POST").await;
+    assert_eq!(answer.header("content-length"), Some(size.as_str()));
+    assert!(answer.body == body);
+    drop(upstream.join_next().await);
+}
+
+#[tokio::test]
+async fn what_nobody_reads_is_not_read_from_the_upstream() {
+    let (far, gateway) = Far::start(ALL).await;
+    let mut caller = gateway.connect().await;
+    caller
+        .send(head("GET", "/v1/files/f/content", "127.0.0.1", &[]))
+        .await;
+    let mut upstream = far.accept().await;
+    upstream.text_before("\r\n\r\n").await;
+    upstream
+        .send("HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n")
+        .await;
+    let chunk = payload(1 << 20);
+    let mut sent = 0;
+    // A gibibyte would be read into memory, were it not for the caller's pace.
+    while tokio::time::timeout(std::time::Duration::from_millis(500), upstream.send(&chunk))
+        .await
+        .is_ok()
+    {
+        sent += 1;
+        assert!(sent < 64, "{sent} MiB are on their way to nobody");
+    }
+}
+
+#[tokio::test]
+async fn an_early_answer_reaches_the_caller_and_its_connection_is_nobodys() {
+    let (far, gateway) = Far::start(ALL).await;
+    let mut caller = gateway.connect().await;
+    caller
+        .send(post(&[("content-length", "1000000")]) + "12345")
+        .await;
+    let mut upstream = far.accept().await;
+    upstream.text_before("\r\n\r\n").await;
+    upstream
+        .send(respond("413 Too Large", &[], r#"{"error": {}}"#))
+        .await;
+    let answer = caller.answer_to("POST").await;
+    assert_eq!(
+        (answer.status, answer.text().as_str()),
+        (413, r#"{"error": {}}"#)
+    );
+    // The rest of that upload must hold up nobody else.
+    let mut other = gateway.question(STEP, &[]).await;
+    let mut second = far.accept().await;
+    second.text_before("\r\n\r\n").await;
+    second
+        .send(respond("200 OK", &[], crate::support::body("completed")))
+        .await;
+    assert!(other.answer().await.is_stored());
+}
+
+#[tokio::test]
+async fn an_upload_that_its_caller_leaves_ends_upstream_unfinished() {
+    let (far, gateway) = Far::start(ALL).await;
+    for framing in [("content-length", "10"), ("transfer-encoding", "chunked")] {
+        let mut caller = gateway.connect().await;
+        caller.send(post(&[framing]) + "3\r\nabc\r\n").await;
+        let mut upstream = far.accept().await;
+        upstream.text_before("abc\r\n").await;
+        drop(caller);
+        assert_eq!(upstream.rest().await, b"", "no end of it may be made up");
+    }
+}
+
+#[tokio::test]
+async fn a_truncated_answer_is_truncated_for_the_caller() {
+    let (far, gateway) = Far::start(ALL).await;
+    for framing in ["content-length: 10", "transfer-encoding: chunked"] {
+        let mut caller = gateway.connect().await;
+        caller
+            .send(head("GET", "/v1/models", "127.0.0.1", &[]))
+            .await;
+        let mut upstream = far.accept().await;
+        upstream.text_before("\r\n\r\n").await;
+        upstream
+            .send(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n3\r\nabc\r\n"))
+            .await;
+        drop(upstream);
+        let broken = caller.try_answer("GET").await.unwrap_err();
+        assert_eq!(broken.status, Some(200), "{framing}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_post_says_that_it_is_empty() {
+    let (far, gateway) = Far::start(ALL).await;
+    let mut caller = gateway.connect().await;
+    for framing in [&[][..], &[("content-length", "0")]] {
+        caller.send(post(framing)).await;
+        let mut upstream = far.accept().await;
+        let head = upstream.text_before("\r\n\r\n").await.to_lowercase();
+        assert!(head.contains("content-length: 0"), "{head}");
+        upstream
+            .send(respond("200 OK", &[("connection", "close")], "{}"))
+            .await;
+        assert_eq!(caller.answer_to("POST").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_replaced_only_where_that_is_safe() {
+    let (far, gateway) = Far::start(ALL).await;
+    let mut caller = gateway.connect().await;
+    for (method, body, again) in [
+        ("GET", "", true),
+        ("DELETE", "", true),
+        ("POST", "", false),
+        ("POST", "abc", false),
+        ("PUT", "abc", false),
+    ] {
+        let ask = head(
+            method,
+            "/v1/x",
+            "127.0.0.1",
+            &[("content-length", &body.len().to_string())],
+        ) + body;
+        caller.send(&ask).await;
+        let mut upstream = far.accept().await;
+        upstream.text_before("\r\n\r\n").await;
+        upstream.bytes(body.len()).await;
+        upstream.send(respond("200 OK", &[], "{}")).await;
+        assert_eq!(caller.answer_to(method).await.status, 200);
+        // The same on a connection that is used again, and lost.
+        caller.send(&ask).await;
+        upstream.text_before("\r\n\r\n").await;
+        upstream.bytes(body.len()).await;
+        drop(upstream);
+        if again {
+            let mut upstream = far.accept().await;
+            upstream.text_before("\r\n\r\n").await;
+            let last = [("connection", "close")];
+            upstream.send(respond("200 OK", &last, "{}")).await;
+        }
+        let status = caller.answer_to(method).await.status;
+        assert_eq!(status, if again { 200 } else { 502 }, "{method} {body:?}");
+    }
+}
+
+#[tokio::test]
+async fn over_http2_bodies_go_through_as_well() {
+    let (far, gateway) = Far::start(ALL).await;
+    let stream = TcpStream::connect(gateway.address()).await.unwrap();
+    let shaken = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (mut requests, connection) = shaken.await.unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { drop(connection.await) });
+    let body = payload(1 << 20);
+    let sent = Bytes::from(body.clone());
+    tasks.spawn(async move {
+        let mut upstream = far.accept().await;
+        upstream.text_before("\r\n\r\n").await;
+        let body = upstream.bytes(1 << 20).await;
+        upstream.send(respond("200 OK", &[], &body)).await;
+        drop(upstream.rest().await);
+    });
+    let uri = format!("http://{}/v1/files", gateway.address());
+    let request = Request::post(uri).body(Full::new(sent)).unwrap();
+    let answer = within("an answer", requests.send_request(request))
+        .await
+        .unwrap();
+    let answer = within("its body", answer.into_body().collect())
+        .await
+        .unwrap();
+    assert!(answer.to_bytes() == body);
+}
