@@ -11,6 +11,8 @@ upstream its orders, each other member is a stepgate in front of it, with its `u
     impatient   gives its upstream 0.3 s
     alone       its upstream is down
     portkey     a real Portkey gateway between it and the scripted upstream
+    whole       forwards what no rule names
+    through     the same, with the real Portkey gateway behind it
 
 Everything listens on loopback only, on ports of the kernel's choice, and ends with the commands. The exit
 code is the first one that is not 0. What the gateways logged stays in target/sdk/.
@@ -62,6 +64,11 @@ x-portkey-virtual-key = { env = "SEARCH_VIRTUAL_KEY" }
 IMPATIENT = """
 [upstream]
 timeout = "300ms"
+"""
+
+FORWARDING = """
+[server]
+forward = "all"
 """
 
 PORTKEY = """
@@ -153,13 +160,17 @@ def unreachable(stack):
 def start(stack):
     upstream = Upstream()
     provider = f"{upstream.url}/v1"
+    through = portkey(stack)
+    headers = PORTKEY.format(host=provider)
     return {
         "upstream": upstream.orders,
         "open": gateway(stack, "open", provider),
         "clients": gateway(stack, "clients", provider, CLIENTS),
         "impatient": gateway(stack, "impatient", provider, IMPATIENT),
         "alone": gateway(stack, "alone", unreachable(stack)),
-        "portkey": gateway(stack, "portkey", portkey(stack), PORTKEY.format(host=provider)),
+        "portkey": gateway(stack, "portkey", through, headers),
+        "whole": gateway(stack, "whole", provider, FORWARDING),
+        "through": gateway(stack, "through", through, FORWARDING + headers),
     }
 
 

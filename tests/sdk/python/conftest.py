@@ -1,6 +1,7 @@
 """The world that `world.py` started, and the SDKs that ask in it."""
 
 import asyncio
+import inspect
 import json
 import os
 import re
@@ -94,7 +95,7 @@ class Sdk:
 
     def _done(self, answer):
         """What a call gives, be it async or not."""
-        if not asyncio.iscoroutine(answer):
+        if not inspect.iscoroutine(answer):
             return answer
         return self._runner.run(answer)
 
@@ -112,6 +113,27 @@ class Sdk:
             return [found async for found in answer]
 
         return self._runner.run(all_pages())
+
+    def call(self, method, **options):
+        """Any other call, by its dotted name."""
+        found = self.client
+        for name in method.split("."):
+            found = getattr(found, name)
+        return self._done(found(**options))
+
+    def stream(self, method, each, **options):
+        """A call that streams; `each` is called with every event as it comes."""
+        events = self.call(method, stream=True, **options)
+        if not hasattr(events, "__aiter__"):
+            for event in events:
+                each(event)
+            return
+
+        async def all_events():
+            async for event in events:
+                each(event)
+
+        self._runner.run(all_events())
 
     def close(self):
         self._done(self.client.close())
