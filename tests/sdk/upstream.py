@@ -25,7 +25,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 # Longer than any test waits; reached only when something is broken.
-LIMIT = 30
+LIMIT = 10
 
 
 class Book:
@@ -40,6 +40,7 @@ class Book:
     def script(self, path, answers):
         with self._changed:
             self._answers[path] = list(answers)
+            self._waiting.pop(path, None)
 
     def ask(self, path, asked):
         """Notes a request, and gives its answer."""

@@ -123,6 +123,12 @@ class Process:
         self._reader.join()
 
 
+def surroundings():
+    """The environment, without what would send an SDK elsewhere."""
+    foreign = re.compile("^(OPENAI|PORTKEY)_|_PROXY$", re.IGNORECASE)
+    return {name: value for name, value in os.environ.items() if not foreign.search(name)}
+
+
 def gateway(stack, name, upstream, configuration=None):
     """A stepgate in front of `upstream`; its addresses."""
     program = os.environ.get("STEPGATE_BIN") or ROOT / "target" / "debug" / "stepgate"
@@ -143,7 +149,7 @@ def portkey(stack):
     """A real Portkey gateway; its base URL."""
     server = "node_modules/@portkey-ai/gateway/build/start-server.js"
     command = ["node", "--import", "./loopback.mjs", server, "--headless"]
-    process = Process(stack, "portkey-itself", command, os.environ, cwd=HERE)
+    process = Process(stack, "portkey-itself", command, surroundings(), cwd=HERE)
     port = process.told(r"^listening on (\d+)$")
     # Until then it dies of an upstream that breaks off; afterwards it passes it on.
     process.told("(Ready for connections)")
@@ -189,7 +195,7 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     LOGS.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        environment = os.environ | {"SDK_WORLD": json.dumps(start(stack))}
+        environment = surroundings() | {"SDK_WORLD": json.dumps(start(stack))}
         codes = [subprocess.run(c, env=environment, cwd=HERE).returncode for c in commands(sys.argv[1:])]
     return next(filter(None, codes), 0)
 

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { RESULTS, asked, count, everywhere, fresh, kinds, script, step } from "./world.mjs";
+import { RESULTS, addresses, asked, count, everywhere, fresh, kinds, script, step } from "./world.mjs";
 
 for (const sdk of everywhere()) {
   for (const status of ["completed", "failed", "cancelled", "expired"]) {
@@ -97,5 +97,18 @@ for (const sdk of everywhere([kinds.openai])) {
     const again = await sdk.raw(ids, { headers: { "cache-control": "no-cache" } });
     assert.match(again.headers.get("cache-status"), /^stepgate; fwd=request; fwd-status=200/);
     assert.equal(await count(ids.path), 4);
+  });
+}
+
+for (const [kind, baseURL, key] of [
+  [kinds.openai, "OPENAI_BASE_URL", "OPENAI_API_KEY"],
+  [kinds.portkey, "PORTKEY_BASE_URL", "PORTKEY_API_KEY"],
+]) {
+  test(`${kind.name}: the environment is enough`, async () => {
+    const ids = fresh();
+    await script(ids.path, step("completed"));
+    process.env[baseURL] = addresses.open.url;
+    process.env[key] = "unused";
+    assert.equal((await kind.retrieve(kind.build({}), ids)).status, "completed");
   });
 }

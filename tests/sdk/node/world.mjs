@@ -6,7 +6,7 @@ import { Portkey } from "portkey-ai";
 
 export const RESULTS = "step_details.tool_calls[*].file_search.results[*].content";
 
-const addresses = JSON.parse(process.env.SDK_WORLD);
+export const addresses = JSON.parse(process.env.SDK_WORLD);
 
 // The scripted upstream; `upstream.py` says what it understands.
 const order = async (target, value) => {

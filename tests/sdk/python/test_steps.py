@@ -1,7 +1,7 @@
 """A step is polled until it ends, and again afterwards."""
 
 import pytest
-from conftest import RESULTS, SDKS, step
+from conftest import ADDRESSES, RESULTS, SDKS, OpenAI, Portkey, step
 
 
 @pytest.mark.parametrize("status", ["completed", "failed", "cancelled", "expired"])
@@ -100,3 +100,15 @@ def test_what_ends_for_one_sdk_is_in_memory_for_all(build, listener, upstream, i
     for kind in SDKS:
         assert build(kind, listener).retrieve(ids).status == "completed"
     assert upstream.count(ids.path) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "base_url", "key"),
+    [(OpenAI, "OPENAI_BASE_URL", "OPENAI_API_KEY"), (Portkey, "PORTKEY_PROXY", "PORTKEY_API_KEY")],
+)
+def test_the_environment_is_enough(kind, base_url, key, monkeypatch, upstream, ids):
+    monkeypatch.setenv(base_url, ADDRESSES["open"]["url"])
+    monkeypatch.setenv(key, "unused")
+    upstream.script(ids.path, step("completed"))
+    steps = kind.client_class().beta.threads.runs.steps
+    assert steps.retrieve(thread_id=ids.thread, run_id=ids.run, step_id=ids.step).status == "completed"
