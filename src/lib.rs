@@ -14,7 +14,7 @@
 //! | [`demo`] | the sandbox upstream, the pollers, the live view |
 //! | this file | builds a gateway from a configuration and starts it |
 //! | [`reload`] | the configuration and its secrets, read anew |
-//! | [`serve`] | the edge: listeners, connection limits, drain, the admin listener |
+//! | [`serve`] | the edge: listeners, connection limits, drain, the admin listener and its page |
 //! | [`gateway`] | the pipeline: admit, authorise, look up, fly, judge, store, answer |
 //! | [`upstream`] | the client: connections, TLS, deadlines, what may pass up and down |
 //! | [`fetch`] | when a fetch may depart |
