@@ -1,11 +1,14 @@
 //! The story of a request: who asks, for what, is it stored, else ride with a fetch, and answer.
 
 mod answer;
+mod durations;
 mod fleet;
 mod flight;
 mod forwarding;
 mod guard;
 mod heading;
+mod history;
+mod line;
 mod metrics;
 mod news;
 mod outcome;
@@ -15,7 +18,9 @@ mod reload;
 mod report;
 mod ride;
 mod setup;
+mod status;
 mod tally;
+mod trace;
 mod wall_clock;
 mod wanted;
 mod wish;
@@ -39,7 +44,6 @@ pub(crate) use metrics::Counted;
 pub use outcome::Outcome;
 pub(crate) use refusal::Refusal;
 pub use reload::{Prepared, Reload};
-use report::Told;
 pub use report::{Purge, PurgeError};
 
 use crate::cache::Cache;
@@ -50,6 +54,7 @@ use crate::upstream::SetupError;
 use answer::{Asked, Hit, Said};
 use flight::Flight;
 use forwarding::Journey;
+use line::Told;
 use metrics::Metrics;
 use news::{News, Shared};
 use outcome::{Forward, Record};

@@ -14,7 +14,7 @@
 //! | [`demo`] | the sandbox upstream, the pollers, the live view |
 //! | this file | builds a gateway from a configuration and starts it |
 //! | [`reload`] | the configuration and its secrets, read anew |
-//! | [`serve`] | the edge: listeners, connection limits, drain, the admin listener |
+//! | [`serve`] | the edge: listeners, connection limits, drain, the admin listener, what a service manager is told |
 //! | [`gateway`] | the pipeline: admit, authorise, look up, fly, judge, store, answer |
 //! | [`upstream`] | the client: connections, TLS, deadlines, what may pass up and down |
 //! | [`fetch`] | when a fetch may depart |
@@ -74,7 +74,7 @@ pub enum StartError {
 pub struct Server {
     gateway: Arc<Gateway>,
     edge: Edge,
-    /// What keeps the shared tier, and what ends it.
+    /// What keeps the shared tier and the history, and what ends it.
     keeping: (TaskTracker, DropGuard),
 }
 
@@ -89,6 +89,7 @@ impl Server {
         let end = CancellationToken::new();
         let keeping = TaskTracker::new();
         keeping.spawn(Arc::clone(&gateway).keep_tier(end.clone()));
+        keeping.spawn(Arc::clone(&gateway).keep_history(end.clone()));
         gateway.tried_tier().await;
         let edge = Edge::open(&config, &gateway, crew)?;
         Ok(Self {

@@ -1,5 +1,7 @@
 //! The log: standard error, text or JSON, filtered by `STEPGATE_LOG`.
 
+mod fields;
+
 use std::io::IsTerminal;
 
 use stepgate::config::{Log, LogFormat};
@@ -9,6 +11,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
+use fields::Fields;
+
 /// Starts it, for the whole process.
 ///
 /// # Errors
@@ -17,17 +21,23 @@ pub(crate) fn start(log: &Log) -> Result<(), ParseError> {
     let filter = EnvFilter::builder()
         .parse(&log.filter)?
         .and(filter_fn(is_ours));
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let layer = fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false)
-        .with_ansi(colours);
+        .with_ansi(has_colours());
     let layer = match log.format {
-        LogFormat::Text => layer.with_filter(filter).boxed(),
+        LogFormat::Text => layer.fmt_fields(Fields).with_filter(filter).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).with_filter(filter).boxed(),
     };
     tracing_subscriber::registry().with(layer).init();
     Ok(())
+}
+
+/// On a terminal that has them, unless somebody wants none (<https://no-color.org>).
+fn has_colours() -> bool {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    std::io::stderr().is_terminal() && !unwanted && !is_dumb
 }
 
 /// Below warnings, the libraries under us print what they read and write, headers included: no

@@ -1,4 +1,4 @@
-//! The command line: serve, check, demo, health; exit codes.
+//! The command line: serve, check, demo, health, completions; exit codes.
 
 mod cli;
 mod logging;
@@ -8,11 +8,10 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
-use stepgate::config::{Config, Sources};
+use stepgate::config::{Config, LogFormat, Sources};
 use stepgate::reload::Reloader;
-use stepgate::serve::Crew;
+use stepgate::serve::{Crew, supervisor};
 use stepgate::{Server, StartError, demo};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -27,7 +26,7 @@ const BAD_CONFIGURATION: u8 = 78;
 
 fn main() -> ExitCode {
     share_one_heap();
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come this way, too. Nobody is left to tell of a closed terminal.
@@ -43,11 +42,17 @@ fn main() -> ExitCode {
             };
         }
     };
-    match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve(&cli.settings),
-        Command::Check => check(&cli.settings),
-        Command::Health => health(&cli.settings),
-        Command::Demo(options) => run_demo(&cli.settings, &options),
+    let before = cli.settings;
+    match cli.command.unwrap_or(Command::Serve(Settings::default())) {
+        Command::Serve(settings) => serve(&settings.after(before)),
+        Command::Check(settings) => check(&settings.after(before)),
+        Command::Health(options) => health(&options.settings(before)),
+        Command::Demo(options) => run_demo(&options.settings(before), &options),
+        Command::Completions { shell } => {
+            // A closed pipe is the reader's wish.
+            let _ = std::io::stdout().write_all(&cli::completions(shell));
+            ExitCode::SUCCESS
+        }
     }
 }
 
@@ -65,20 +70,19 @@ fn share_one_heap() {
 #[cfg(not(target_env = "gnu"))]
 fn share_one_heap() {}
 
+/// One that is not UTF-8 is there all the same: whoever reads it says that it cannot be used.
 fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+    let value = std::env::var_os(name)?;
+    Some(value.to_string_lossy().into_owned())
 }
 
 fn sources<'a>(
     settings: &Settings,
     env: &'a (dyn Fn(&str) -> Option<String> + Sync),
 ) -> Sources<'a> {
-    let named = || variable("STEPGATE_CONFIG").filter(|path| !path.is_empty());
+    let named = || std::env::var_os("STEPGATE_CONFIG").filter(|path| !path.is_empty());
     Sources {
-        file: settings
-            .config
-            .clone()
-            .or_else(|| named().map(PathBuf::from)),
+        file: settings.config().or_else(|| named().map(PathBuf::from)),
         flags: settings.flags(),
         env,
     }
@@ -87,6 +91,9 @@ fn sources<'a>(
 fn check(settings: &Settings) -> ExitCode {
     match Config::load(&sources(settings, &variable)) {
         Ok(config) => {
+            for caution in config.cautions() {
+                say(std::io::stderr(), &format!("warning: {caution}"));
+            }
             say(std::io::stdout(), config.to_toml().trim_end());
             ExitCode::SUCCESS
         }
@@ -106,8 +113,16 @@ fn serve(settings: &Settings) -> ExitCode {
             Err(problems) => return bad_configuration(&problems),
         };
         let config = reloader.running().clone();
+        // From here on whoever collects the log reads no other lines.
+        let is_json = config.log.format == LogFormat::Json;
         if let Err(error) = logging::start(&config.log) {
             return bad_configuration(&format_args!("STEPGATE_LOG: {error}"));
+        }
+        for caution in config.cautions() {
+            tracing::warn!("{caution}");
+        }
+        if let Some(proxy) = &config.upstream.proxy {
+            tracing::info!(%proxy, "fetches go through a proxy");
         }
         // The usual soft limit of 1,024 descriptors is for programs that select(); max_connections
         // is above it. What cannot be raised is met when accepting.
@@ -123,17 +138,29 @@ fn serve(settings: &Settings) -> ExitCode {
             Ok(crew) => crew,
             Err(error) => return unmanned(&error),
         };
+        let drain_timeout = config.server.drain_timeout;
         let server = match Server::start(config, &crew).await {
             Ok(server) => server,
+            Err(StartError::Setup(error)) if is_json => {
+                tracing::error!("{error}");
+                return ExitCode::from(BAD_CONFIGURATION);
+            }
+            Err(StartError::Bind(error)) if is_json => {
+                tracing::error!("{error}: {}", error.source);
+                return ExitCode::from(FAILED);
+            }
             Err(StartError::Setup(error)) => return bad_configuration(&error),
             Err(StartError::Bind(error)) => {
                 return failed(&format_args!("{error}: {}", error.source));
             }
         };
+        supervisor::ready();
         tokio::select! {
             () = either(&mut terminate, &mut interrupt) => {}
             () = reloader.run(&server, &mut hangup) => {}
+            () = supervisor::keep_awake(&crew) => {}
         }
+        supervisor::stopping(drain_timeout);
         tokio::select! {
             whole = server.drain() => {
                 tracing::info!(whole, "stopped");
@@ -179,8 +206,9 @@ fn health(settings: &Settings) -> ExitCode {
 
 fn run_demo(settings: &Settings, options: &Demo) -> ExitCode {
     let flags = settings.flags();
-    if settings.config.is_some() || flags.upstream.is_some() || flags.log_format.is_some() {
-        let wrong = "of these flags the demo takes --listen and --admin; the rest is its own";
+    if settings.config().is_some() || flags.upstream.is_some() || flags.log_format.is_some() {
+        let wrong = "the demo takes --listen and --admin; leave out --config, --upstream and \
+                     --log-format: the rest of its configuration is its own";
         say(std::io::stderr(), &format!("stepgate: {wrong}"));
         return ExitCode::from(BAD_USAGE);
     }

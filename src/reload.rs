@@ -15,6 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::Server;
 use crate::config::{Config, Problems, Sources, Successor};
+use crate::serve::supervisor;
 
 /// How often the files of secrets are looked at. Reading them tells more than a notice of the file
 /// system would: it works across symlink swaps, network file systems and bind mounts alike.
@@ -76,6 +77,7 @@ impl Reloader {
         loop {
             tokio::select! {
                 Some(()) = hangup.recv() => {
+                    supervisor::reloading();
                     self.reload(server, Occasion::Asked).await;
                 }
                 _ = looks.tick() => {
@@ -113,12 +115,19 @@ impl Reloader {
                 if read.config.clients.is_empty() && !self.running.clients.is_empty() {
                     tracing::warn!("no clients any more: whoever reaches the listener may ask");
                 }
+                let known = self.running.cautions();
+                for caution in read.config.cautions() {
+                    if !known.contains(&caution) {
+                        tracing::warn!("{caution}");
+                    }
+                }
                 if !read.restart.is_empty() {
                     let keys = read.restart.join(", ");
                     tracing::warn!(keys, "these differ from what runs, and wait for a restart");
                 }
                 (self.text, self.running, self.seen) = (read.text, read.config, read.seen);
                 server.note_reload(Ok(read.restart));
+                supervisor::reloaded(true);
                 true
             }
             Err(problems) => {
@@ -127,6 +136,7 @@ impl Reloader {
                     tracing::error!("{problem}");
                 }
                 server.note_reload(Err(problems));
+                supervisor::reloaded(false);
                 false
             }
         }

@@ -1,18 +1,16 @@
 //! The cache as one of a fleet: what the shared tier gives, what it is given, what it is told.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::header::HeaderValue;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::memory::{Found, Life};
-use super::shared::{Ask, Purged, Question, Tier, Token};
+use super::shared::{Ask, Purged, Question, Tier, Token, Write};
 use super::{Cache, Entry};
 use crate::config;
-use crate::step::{NotStored, Scope};
+use crate::step::{Key, NotStored, Scope};
 
 /// What a request lets the shared tier do for it.
 #[derive(Debug, Clone, Copy)]
@@ -45,8 +43,7 @@ impl Cache {
         is_final: impl FnOnce(&Bytes) -> bool,
     ) -> Option<Found> {
         let tier = self.tier.as_ref()?;
-        // Who insists on a fresh answer may find it gone: what is there by now has to be known.
-        let asking = match tier.ask(question, !leave.take).await {
+        let asking = match tier.ask(question).await {
             Ask::Nothing => return None,
             Ask::Answered if leave.take => return self.look_up(&question.1, Instant::now()),
             Ask::Answered => return None,
@@ -86,33 +83,33 @@ impl Cache {
         (kept != Err(NotStored::Purged)).then_some(found)
     }
 
-    /// Whether there is a tier that cannot be asked.
-    pub fn is_resting(&self) -> bool {
-        self.tier.as_ref().is_some_and(|tier| tier.is_resting())
-    }
-
     /// What a fetch that departs now needs to have its body written to the tier.
     pub fn token(&self, question: &Question) -> Option<Token> {
         self.tier.as_ref()?.token(question)
     }
 
     /// Gives the fleet what was stored here.
-    pub fn share(
-        &self,
-        question: &Question,
-        token: Token,
-        body: &Bytes,
-        content_type: Option<&HeaderValue>,
-        ttl: Duration,
-    ) {
+    pub fn share(&self, write: Write) {
         if let Some(tier) = &self.tier {
-            tier.write(question, token, body, content_type, ttl);
+            tier.write(write);
         }
     }
 
     /// Tells the fleet of what was purged here. What is returned ends when it knows.
     pub fn tell(&self, rule: &str, ids: &[&str]) -> Option<oneshot::Receiver<()>> {
         Some(self.tier.as_ref()?.purge(rule, ids))
+    }
+
+    /// Has the fleet forget a step that a fresh answer found live or gone, all variants of it: at once if
+    /// any `was_here`, and else if the tier has any.
+    pub fn take_back(&self, key: &Key, was_here: bool) {
+        let Some(tier) = &self.tier else { return };
+        if !was_here {
+            return tier.doubt(&key.step);
+        }
+        tier.purge_step(&key.step);
+        // Another variant may have been read from there before that.
+        self.withdraw(&self.depart(), key);
     }
 
     /// Forgets what the fleet has purged. Walks all entries.
@@ -125,5 +122,50 @@ impl Cache {
         if entries > 0 {
             tracing::info!(entries, "the fleet has purged");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::shared::{Figures, scripted::at};
+    use super::*;
+    use crate::step::Partition;
+
+    fn key(variant: &str) -> Key {
+        Key::new(Partition::of(["p"]), "run-step", &["t", "r", "s"], variant)
+    }
+
+    const MIB: u64 = 1 << 20;
+
+    fn store(cache: &Cache, key: &Key) {
+        let terms = config::Cache {
+            max_bytes: MIB,
+            max_entry_bytes: MIB,
+            ttl: Duration::from_secs(100),
+            honor_no_store: true,
+            redis: None,
+        };
+        let entry = Entry::new(b"body", None);
+        let stored = cache.store(&cache.depart(), key, entry, &terms, Instant::now());
+        assert_eq!(stored, Ok(()));
+    }
+
+    /// What is read from the tier departs, too; here while a fetch is on its way that finds the step live.
+    #[tokio::test]
+    async fn what_was_read_between_a_withdrawal_and_its_purge_goes_too() {
+        let tier = Arc::new(Tier::new(&at("redis://127.0.0.1:1"), Figures::default()).unwrap());
+        let cache = Cache::new(MIB).shared_by(Arc::clone(&tier));
+        store(&cache, &key("a"));
+        let departure = cache.depart();
+        store(&cache, &key("b"));
+        let removed = cache.withdraw(&departure, &key("a"));
+        assert!(removed, "it was there");
+        let is_there = |variant| cache.look_up(&key(variant), Instant::now()).is_some();
+        assert!(!is_there("a") && is_there("b"), "that came after it");
+        cache.take_back(&key("a"), removed);
+        assert!(!is_there("b"));
+        assert_eq!(tier.status()["pending_purges"], 1);
     }
 }

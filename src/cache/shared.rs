@@ -7,19 +7,24 @@
 //!
 //! Why nothing that was purged comes back: see `scripts`.
 
+mod doubts;
 mod figures;
 mod keeper;
 mod known;
 mod link;
 mod log;
 pub mod names;
+mod parts;
+mod purges;
 pub mod record;
+#[cfg(test)]
+pub(super) mod scripted;
 mod scripts;
 pub mod seal;
 mod writes;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -32,18 +37,22 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use doubts::Doubts;
 pub use figures::Figures;
 pub use keeper::Purged;
-use keeper::{Pending, State};
+use keeper::State;
 pub use known::Token;
 use known::{Asking, Known, Turn};
 use link::{Dialer, Link};
 use log::View;
 use names::Names;
+use parts::Parts;
+use purges::Pending;
 use record::Place;
 use scripts::Nonce;
 use seal::Seal;
-use writes::{Queue, Queued, Write};
+pub use writes::Write;
+use writes::{Queue, Queued};
 
 use crate::config;
 use crate::step::key::path_of;
@@ -54,9 +63,6 @@ pub type Question = Arc<(u64, Key)>;
 
 /// Look-ups on their way at once; a further one is a miss. Each may bring a body.
 const LOOKUPS: usize = 256;
-
-/// So many failures in a row, and the tier rests.
-const FAILURES: u32 = 3;
 
 /// What a body may have around it, at most: key, variant, content type.
 const AROUND: u64 = 64 * 1024;
@@ -71,7 +77,7 @@ pub struct Tier {
     /// Until when it may be used, in milliseconds since `began`: as long as the log was read lately.
     lease: AtomicU64,
     began: Instant,
-    failures: AtomicU32,
+    parts: Parts,
     known: Known<Question>,
     lookups: Semaphore,
     writes: Queue,
@@ -79,6 +85,7 @@ pub struct Tier {
     queued: Mutex<Option<Receiver<Queued>>>,
     /// Purges that the fleet does not know of yet.
     pending: Mutex<Pending>,
+    doubts: Doubts,
     /// Something waits for the keeper.
     call: Notify,
     /// It was tried once.
@@ -124,6 +131,13 @@ impl Tier {
     /// # Errors
     /// What the client makes of the configuration, for which validation should leave nothing.
     pub fn new(config: &config::Redis, figures: Figures) -> Result<Self, redis::RedisError> {
+        if let Some(node) = config.exposed() {
+            tracing::warn!(
+                %node,
+                "bodies go to the shared tier in the clear: whoever is on the way can read and forge \
+                 them; set cache.redis.encryption_key, or connect by rediss://"
+            );
+        }
         let key = config.encryption_key.as_ref().map(config::Secret::expose);
         let (writes, queued) = Queue::new();
         Ok(Self {
@@ -133,12 +147,13 @@ impl Tier {
             up: ArcSwapOption::empty(),
             lease: AtomicU64::new(0),
             began: Instant::now(),
-            failures: AtomicU32::new(0),
+            parts: Parts::new(config.is_cluster),
             known: Known::new(),
             lookups: Semaphore::new(LOOKUPS),
             writes,
             queued: Mutex::new(Some(queued)),
             pending: Mutex::default(),
+            doubts: Doubts::default(),
             call: Notify::new(),
             tried: CancellationToken::new(),
             state: Mutex::default(),
@@ -146,13 +161,13 @@ impl Tier {
         })
     }
 
-    /// Whose turn it is to ask for a step, once or `anew`; waits while somebody asks.
-    pub(super) async fn ask(&self, question: &Question, anew: bool) -> Ask {
+    /// Whose turn it is to ask for a step; waits while somebody asks.
+    pub(super) async fn ask(&self, question: &Question) -> Ask {
         if self.in_use().is_none() {
             self.figures.resting.inc();
             return Ask::Nothing;
         }
-        match self.known.turn(question, anew) {
+        match self.known.turn(question) {
             Turn::Known => Ask::Nothing,
             Turn::First(asking) => Ask::Turn(asking),
             Turn::After(answered) => {
@@ -166,12 +181,16 @@ impl Tier {
     /// that is no good is none.
     pub(super) async fn look_up(&self, question: &Question, largest: u64) -> Option<Shared> {
         let up = self.in_use()?;
+        let key = &question.1;
+        let thread = self.thread(&up.view, &key.step);
+        if self.parts.rests(thread.as_bytes()) {
+            self.figures.resting.inc();
+            return None;
+        }
         let Ok(_place) = self.lookups.try_acquire() else {
             self.figures.miss.inc();
             return None;
         };
-        let key = &question.1;
-        let thread = self.thread(&up.view, &key.step);
         let field = self.names.field(&key.step, &key.variant);
         let command = scripts::look(
             thread.as_bytes(),
@@ -189,18 +208,17 @@ impl Tier {
             Ok(answer) => answer,
             Err(trouble) => {
                 self.figures.error.inc();
-                self.failed(&trouble);
+                self.failed(thread.as_bytes(), &trouble);
                 return None;
             }
         };
-        self.succeeded();
+        self.parts.succeeded(thread.as_bytes());
         // Read too late: it may have been purged, and this gateway would not know.
         self.in_use()?;
         if let Some(bytes) = token.and_then(|token| Nonce::try_from(token).ok()) {
             let token = Token {
                 thread: thread.as_str().into(),
                 bytes,
-                had_entry: value.is_some(),
             };
             self.known.learn(Arc::clone(question), token);
         }
@@ -264,72 +282,6 @@ impl Tier {
         self.known.token(question)
     }
 
-    /// Writes behind.
-    pub(super) fn write(
-        &self,
-        question: &Question,
-        token: Token,
-        body: &Bytes,
-        content_type: Option<&HeaderValue>,
-        ttl: Duration,
-    ) {
-        let write = Write {
-            token,
-            key: Arc::clone(question),
-            body: body.clone(),
-            content_type: content_type.cloned(),
-            stored_at: milliseconds_since_1970(),
-            ttl,
-        };
-        if self.in_use().is_none() || !self.writes.push(write) {
-            self.figures.dropped.inc();
-        }
-    }
-
-    async fn put(&self, write: &Write) {
-        let Some(up) = self.in_use() else {
-            self.figures.dropped.inc();
-            return;
-        };
-        let key = &write.key.1;
-        let field = self.names.field(&key.step, &key.variant);
-        let ttl = u64::try_from(write.ttl.as_millis()).unwrap_or(u64::MAX);
-        let record = record::Record {
-            stored_at: write.stored_at,
-            expires_at: write.stored_at.saturating_add(ttl),
-            step: key.step.as_ref(),
-            variant: key.variant.as_bytes(),
-            content_type: write.content_type.as_ref().map(HeaderValue::as_bytes),
-            body: &write.body,
-        };
-        let token = &write.token;
-        let place = Place {
-            thread: &token.thread,
-            field: &field,
-        };
-        let Some(value) = record::encode(&record, self.seal.as_ref(), place) else {
-            self.figures.dropped.inc();
-            return;
-        };
-        let command = scripts::put(token.thread.as_bytes(), &token.bytes, &field, &value, ttl);
-        match up.link.ask::<u8>(&command).await {
-            Ok(1) => {
-                self.succeeded();
-                self.figures.stored.inc();
-            }
-            Ok(_) => {
-                self.succeeded();
-                // The token is of no use any more: the next one that asks gets another.
-                self.known.forget_one(&write.key);
-                self.figures.refused.inc();
-            }
-            Err(trouble) => {
-                self.figures.error.inc();
-                self.failed(&trouble);
-            }
-        }
-    }
-
     /// The tier, unless it rests: what the fleet purged is known to within the lease, and the fleet
     /// knows what this gateway purged.
     fn in_use(&self) -> Option<Arc<Up>> {
@@ -341,15 +293,9 @@ impl Tier {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn succeeded(&self) {
-        if self.failures.load(Ordering::Relaxed) > 0 {
-            self.failures.store(0, Ordering::Relaxed);
-        }
-    }
-
-    fn failed(&self, trouble: &link::Trouble) {
-        if trouble.is_the_servers() && self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES
-        {
+    /// A command on a thread brought nothing.
+    fn failed(&self, thread: &[u8], trouble: &link::Trouble) {
+        if trouble.is_the_servers() && self.parts.failed(thread) {
             // At once: the keeper may be waiting for the same server.
             if self.up.swap(None).is_some() {
                 self.rest(&trouble.to_string());

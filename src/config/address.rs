@@ -37,8 +37,11 @@ pub(super) fn parse_address(text: &str) -> Result<Address, String> {
 /// Reads `127.0.0.1:8181`.
 pub(super) fn parse_tcp(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
+        // Only the port, or with a name before it.
+        let port = text.rsplit(':').next().and_then(|port| port.parse().ok());
+        let port: u16 = port.unwrap_or(8180);
         format!(
-            "{text:?} is not an address; write an IP address with a port, like \"127.0.0.1:8180\""
+            "{text:?} is not an address; write an IP address with a port, like \"127.0.0.1:{port}\""
         )
     })
 }
@@ -108,7 +111,7 @@ pub(super) fn parse_base_url(text: &str) -> Result<BaseUrl, String> {
 }
 
 /// Host (lower case, no brackets) and port, if one is given.
-fn parse_authority(text: &str) -> Option<(String, Option<u16>)> {
+pub(super) fn parse_authority(text: &str) -> Option<(String, Option<u16>)> {
     let authority: Authority = text.parse().ok()?;
     let written = authority.host();
     let port = match text.get(written.len()..)? {

@@ -35,7 +35,8 @@ pub(super) fn check(config: &Config, placed: &Placed, notes: &Notes<'_>) {
         notes.absent(
             &either(notes, "cache.max_entry_bytes", "cache.max_bytes"),
             format!(
-                "cache.max_entry_bytes ({}) is more than cache.max_bytes ({})",
+                "cache.max_entry_bytes ({}) is more than cache.max_bytes ({}): the largest body must \
+                 fit into the cache; lower it, or raise cache.max_bytes",
                 spell_size(cache.max_entry_bytes),
                 spell_size(cache.max_bytes)
             ),

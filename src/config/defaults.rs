@@ -90,6 +90,7 @@ impl Default for Upstream {
             max_hold: Duration::from_secs(30),
             forward_headers: Vec::new(),
             ca_file: None,
+            proxy: None,
             headers: Vec::new(),
             query: Vec::new(),
         }
@@ -117,6 +118,7 @@ impl Default for Log {
         Self {
             format: LogFormat::Text,
             access: Access::Upstream,
+            ids: false,
             filter: "info".to_owned(),
         }
     }

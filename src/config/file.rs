@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use toml::de::DeTable;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 use super::consistency::{self, Placed};
@@ -212,6 +213,7 @@ fn log(mut table: Table<'_>, overrides: &Overrides<'_>) -> Log {
                 .map_or(written, |(format, _)| format)
         }),
         access: table.take_or("access", d.access, word(&ACCESS)),
+        ids: table.take_or("ids", d.ids, boolean),
         filter: overrides
             .value(("", None), "STEPGATE_LOG", parse_filter)
             .map_or(d.filter, |(filter, _)| filter),
@@ -221,10 +223,18 @@ fn log(mut table: Table<'_>, overrides: &Overrides<'_>) -> Log {
 }
 
 fn parse_filter(text: &str) -> Result<String, String> {
+    const LIKE: &str = "write a level or a filter like \"info,stepgate=debug\"";
+    // The parser takes any other word for the name of a module, and then nothing of ours is logged.
+    let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
+    let is_ours = |word: &str| word.starts_with("stepgate") || word.contains(['=', '[']);
+    let mut words = text.split(',').map(str::trim);
+    if let Some(word) = words.find(|word| !word.is_empty() && !is_level(word) && !is_ours(word)) {
+        return Err(format!(
+            "{word:?} is no level (error, warn, info, debug, trace, off); {LIKE}"
+        ));
+    }
     match EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(format!(
-            "{error}; write a level or a filter like \"info,stepgate=debug\""
-        )),
+        Err(error) => Err(format!("{error}; {LIKE}")),
     }
 }

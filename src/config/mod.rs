@@ -4,14 +4,17 @@
 //! Everything that can be wrong with it is said at once, with its place, before anything starts.
 
 mod address;
+mod cautions;
 mod client;
 mod consistency;
 mod defaults;
 mod file;
 mod header;
+mod meant;
 mod node;
 mod overrides;
 mod problems;
+mod proxy;
 mod reader;
 mod redis;
 mod reference;
@@ -36,6 +39,7 @@ pub use self::redis::Redis;
 pub(crate) use header::is_credential;
 pub use node::Node;
 pub use problems::{Problem, Problems};
+pub use proxy::Proxy;
 pub use reload::Successor;
 pub use secret::{Secret, SecretError, Source};
 pub use tls::Tls;
@@ -161,6 +165,8 @@ pub struct Upstream {
     pub forward_headers: Vec<HeaderName>,
     /// PEM roots added to the system's.
     pub ca_file: Option<PathBuf>,
+    /// What stands between; named by the environment alone, never for a plain upstream.
+    pub proxy: Option<Proxy>,
     /// Injected on every fetch, each name once, in the order of their names.
     pub headers: Vec<Header>,
     /// Added to every fetch (decoded), each name once, in the order of their names.
@@ -220,6 +226,8 @@ pub struct Log {
     pub format: LogFormat,
     /// Which requests get one.
     pub access: Access,
+    /// Whether lines carry the ids of their path; at debug level they do anyhow.
+    pub ids: bool,
     /// `STEPGATE_LOG`: tracing's filter directives.
     pub filter: String,
 }

@@ -68,6 +68,24 @@ impl Node {
         }
     }
 
+    /// Whether it is connected to by TLS.
+    pub(super) fn has_tls(&self) -> bool {
+        let info = parse(self.expose());
+        info.is_ok_and(|info| matches!(info.addr(), ConnectionAddr::TcpTls { .. }))
+    }
+
+    /// Whether nobody but the two ends sees what passes: TLS, or this machine alone.
+    pub(super) fn is_guarded(&self) -> bool {
+        let Ok(info) = parse(self.expose()) else {
+            return false;
+        };
+        let ConnectionAddr::Tcp(host, _) = info.addr() else {
+            return true;
+        };
+        let ip = host.trim_matches(['[', ']']).parse();
+        host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip: IpAddr| ip.is_loopback())
+    }
+
     /// The secret that it was read from, if it was.
     pub(super) fn source(&self) -> Option<&Secret> {
         match &self.url {

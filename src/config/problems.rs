@@ -79,6 +79,14 @@ pub(super) struct Notes<'a> {
     list: RefCell<Vec<Problem>>,
     /// The keys that were asked for, with the place of each that is written.
     known: RefCell<BTreeMap<String, Option<Place>>>,
+    unknown: RefCell<Vec<Unknown>>,
+}
+
+/// A key that nobody asked for, and those of its table that somebody did.
+struct Unknown {
+    place: Place,
+    key: String,
+    known_here: String,
 }
 
 impl<'a> Notes<'a> {
@@ -91,6 +99,7 @@ impl<'a> Notes<'a> {
             partial: false,
             list: RefCell::default(),
             known: RefCell::default(),
+            unknown: RefCell::default(),
         }
     }
 
@@ -135,6 +144,36 @@ impl<'a> Notes<'a> {
         self.known.borrow_mut().insert(key, place);
     }
 
+    /// Notes a key that nobody asked for. In the end it may turn out to be one of another table.
+    pub(super) fn unknown(&self, place: Place, key: &str, known_here: String) {
+        self.unknown.borrow_mut().push(Unknown {
+            place,
+            key: key.to_owned(),
+            known_here,
+        });
+    }
+
+    fn tell_unknown(&self) {
+        for unknown in self.unknown.take() {
+            let Unknown {
+                place,
+                key,
+                known_here,
+            } = unknown;
+            let is_named =
+                |full: &&String| full.rsplit_once('.').is_some_and(|(_, name)| name == key);
+            let known = self.known.borrow();
+            let elsewhere: Vec<&str> = known.keys().filter(is_named).map(String::as_str).collect();
+            let text = if elsewhere.is_empty() {
+                format!("unknown key {key:?}; known here: {known_here}")
+            } else {
+                let elsewhere = elsewhere.join(" or ");
+                format!("unknown key {key:?}; did you mean {elsewhere}?")
+            };
+            self.note(&place, text);
+        }
+    }
+
     /// Where the value of `key` is written, else its name.
     pub(super) fn place_of(&self, key: &str) -> Place {
         let known = self.known.borrow();
@@ -153,6 +192,7 @@ impl<'a> Notes<'a> {
 
     /// The problems, if there are any.
     pub(super) fn finish(self) -> Option<Problems> {
+        self.tell_unknown();
         let mut list = self.list.into_inner();
         // A stable sort: what has no position keeps its order, behind what has one.
         list.sort_by_key(|problem| problem.position.unwrap_or((usize::MAX, 0)));

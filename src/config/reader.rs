@@ -7,6 +7,7 @@ use std::cmp::Reverse;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::meant::meant;
 use super::problems::{Notes, Place};
 
 /// A value in the file, with its place.
@@ -253,11 +254,15 @@ impl<'n> Table<'n> {
                 key: self.path.clone(),
             };
             let key = key.get_ref();
-            let text = match nearest(key, &self.known) {
-                Some(near) => format!("unknown key {key:?}; did you mean {near:?}?"),
-                None => format!("unknown key {key:?}; known here: {}", self.known.join(", ")),
-            };
-            self.notes.note(&place, text);
+            if let Some(instead) = meant(&self.name_of(key)) {
+                let text = format!("unknown key {key:?}; {instead}");
+                self.notes.note(&place, text);
+            } else if let Some(near) = nearest(key, &self.known) {
+                let text = format!("unknown key {key:?}; did you mean {near:?}?");
+                self.notes.note(&place, text);
+            } else {
+                self.notes.unknown(place, key, self.known.join(", "));
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The section `[cache.redis]`: the tier that the gateways of a fleet share.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::de::DeValue;
@@ -9,6 +10,7 @@ use super::node::{Node, misfit};
 use super::reader::Item;
 use super::reference::References;
 use super::secret::Secret;
+use super::tls::roots;
 use super::value::{TICK, duration, list};
 
 /// `[cache.redis]`: Redis or Valkey as a second tier, shared by the gateways of a fleet.
@@ -24,9 +26,17 @@ pub struct Redis {
     pub budget: Duration,
     /// Seals what is stored; at least 16 bytes.
     pub encryption_key: Option<Secret>,
+    /// PEM roots that the servers' certificates are checked by, instead of the system's. Only with TLS.
+    pub ca_file: Option<PathBuf>,
 }
 
 impl Redis {
+    /// The first node to which bodies go so that whoever is on the way can read and forge them.
+    pub fn exposed(&self) -> Option<&Node> {
+        let mut nodes = self.nodes.iter().filter(|_| self.encryption_key.is_none());
+        nodes.find(|node| !node.is_guarded())
+    }
+
     /// The secrets in it.
     pub(super) fn secrets(&self) -> impl Iterator<Item = &Secret> {
         let urls = self.nodes.iter().filter_map(Node::source);
@@ -52,14 +62,20 @@ pub(super) fn read(item: Item<'_>, references: &References<'_>) -> Option<Redis>
     let encryption_key = table
         .take("encryption_key")
         .map(|item| encryption_key(item, references));
+    let ca_file = table.take("ca_file");
     table.finish();
     let (nodes, is_cluster) = nodes?;
+    let ca_file = ca_file.map(|item| ca_file_for(&nodes, item, references));
     Some(Redis {
         nodes,
         is_cluster,
         prefix: prefix?,
         budget,
         encryption_key: match encryption_key {
+            None => None,
+            Some(read) => Some(read?),
+        },
+        ca_file: match ca_file {
             None => None,
             Some(read) => Some(read?),
         },
@@ -125,6 +141,14 @@ fn parse_prefix(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err(format!("{text:?} is not a prefix; {RIGHT}"))
+}
+
+fn ca_file_for(nodes: &[Node], item: Item<'_>, references: &References<'_>) -> Option<PathBuf> {
+    // Nodes of one cluster are alike.
+    if nodes.first().is_some_and(Node::has_tls) {
+        return roots(&item, references).map(|(path, ..)| path);
+    }
+    item.refuse("is of no use without TLS; write the url with \"rediss://\", or leave this out")
 }
 
 /// Fewer bytes can be guessed, however they were made.

@@ -40,6 +40,7 @@ impl Config {
         page.section("[log]");
         page.key("format", spell(&LOG_FORMATS, &self.log.format));
         page.key("access", spell(&ACCESS, &self.log.access));
+        page.key("ids", self.log.ids);
         page.line(&format!("# STEPGATE_LOG = {}", quote(&self.log.filter)));
         for client in &self.clients {
             client.write(&mut page);
@@ -78,6 +79,10 @@ impl Upstream {
     fn write(&self, page: &mut Page) {
         page.section("[upstream]");
         page.key("base_url", quote(&self.base_url));
+        match &self.proxy {
+            Some(proxy) => page.line(&format!("# through {proxy}")),
+            None => page.line("# through no proxy"),
+        }
         page.key("connect_timeout", span(self.connect_timeout));
         page.key("timeout", span(self.timeout));
         page.key("stream_idle_timeout", span(self.stream_idle_timeout));
@@ -126,6 +131,9 @@ impl Redis {
         page.key("budget", span(self.budget));
         if let Some(key) = &self.encryption_key {
             page.key("encryption_key", redacted(key));
+        }
+        if let Some(path) = &self.ca_file {
+            page.key("ca_file", file_name(path));
         }
     }
 }

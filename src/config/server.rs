@@ -31,9 +31,10 @@ pub(super) fn read(mut table: Table<'_>, overrides: &Overrides<'_>) -> (Server, 
     let server = Server {
         listen,
         hosts: table.take_or("hosts", d.hosts, |item| {
-            list("a list of host names", |host| {
-                host.parse("a host name", parse_host)
-            })(item)
+            list(
+                "a list of host names, like [\"stepgate.internal\"]",
+                |host| host.parse("a host name", parse_host),
+            )(item)
         }),
         open: table.take_or("open", d.open, boolean),
         forward: table.take_or("forward", d.forward, word(&FORWARD)),

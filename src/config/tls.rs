@@ -181,6 +181,23 @@ fn callers(
     references: &References<'_>,
     provider: &Arc<CryptoProvider>,
 ) -> Option<(PathBuf, Callers)> {
+    let (path, authorities, roots) = roots(item, references)?;
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+            .build()
+            .expect("there is a root, and no revocation list");
+    let callers = Callers {
+        authorities,
+        verifier,
+    };
+    Some((path, callers))
+}
+
+/// The roots of a PEM file, at least one; as they are in it, too.
+pub(super) fn roots(
+    item: &Item<'_>,
+    references: &References<'_>,
+) -> Option<(PathBuf, Chain, RootCertStore)> {
     let (path, authorities) = certificates(item, references)?;
     let mut roots = RootCertStore::empty();
     for authority in &authorities {
@@ -191,15 +208,7 @@ fn callers(
             ));
         }
     }
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-            .build()
-            .expect("there is a root, and no revocation list");
-    let callers = Callers {
-        authorities,
-        verifier,
-    };
-    Some((path, callers))
+    Some((path, authorities, roots))
 }
 
 /// The certificates of a PEM file, at least one.

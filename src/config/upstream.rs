@@ -7,8 +7,8 @@ use super::address::parse_base_url;
 use super::header::{Overlay, is_credential, parse_forwarded};
 use super::overrides::Overrides;
 use super::problems::Place;
+use super::proxy::Proxy;
 use super::reader::{Item, Table};
-use super::reference::NO_LITERAL;
 use super::tls::certificates;
 use super::value::{DAY, TICK, count, duration, list};
 
@@ -26,11 +26,12 @@ pub(super) fn read(mut table: Table<'_>, overrides: &Overrides<'_>) -> (Upstream
     let forwarded = table.take_or("forward_headers", Vec::new(), |item| {
         let one =
             |item: Item<'_>| Some((item.parse("a header name", parse_forwarded)?, item.place()));
-        list("a list of header names", one)(item)
+        list("a list of header names, like [\"x-user\"]", one)(item)
     });
     let (forward_headers, places) = forwarded.into_iter().unzip();
     let headers = Overlay::read(table.table("headers"), references);
     let upstream = Upstream {
+        proxy: Proxy::read(&base_url, overrides.notes, references),
         base_url,
         connect_timeout: table.take_or("connect_timeout", d.connect_timeout, duration(TICK..=DAY)),
         timeout: table.take_or("timeout", d.timeout, duration(TICK..=DAY)),
@@ -67,8 +68,11 @@ fn query(table: Table<'_>) -> Vec<(String, String)> {
     let mut query = Vec::new();
     for (name, place, item) in table.entries() {
         if is_credential(&name.to_ascii_lowercase()) {
-            item.notes()
-                .note(&place, format!("{NO_LITERAL}; a query cannot carry one"));
+            item.notes().note(
+                &place,
+                "looks like a credential, and a query cannot carry one: it ends up in logs; send it \
+                 as a header, under [upstream.headers]",
+            );
         } else if let Some(value) = item.text("a string") {
             query.push((name, value.to_owned()));
         }

@@ -10,15 +10,14 @@ use hyper::StatusCode;
 use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use tokio::time::Instant;
 
+use super::line::Ended;
 use super::metrics::{Class, RuleCounters};
 use super::news::{Arrived, Errand, Larger, News};
 use super::pace::{poll_after, retry_after};
-use super::report::{milliseconds, trace_id};
 use super::tally::Tally;
 use super::{Gateway, wall_clock};
-use crate::cache::shared::Token;
+use crate::cache::shared::{Token, Write};
 use crate::cache::{Departure, Entry, etag_of};
-use crate::config::Access;
 use crate::fetch::{Berth, Clearance, Fetch, Flown, Landed, Manifest, Probe};
 use crate::step::{NotStored, Partition, Rule, judge};
 use crate::upstream::{Call, FetchError, Fetched, Gathered, Redactor, clean_answer};
@@ -125,7 +124,12 @@ impl Flight {
         async move {
             let setup = &*self.errand.setup;
             let deadline = departed.manifest.deadline;
-            let tally = Tally::new(&self.gateway.metrics, self.counters(), deadline);
+            let tally = Tally::new(deadline, |class, left, took| {
+                if let Some(left) = left {
+                    self.errand.note(&left, took);
+                }
+                self.gateway.metrics.fetched(self.counters(), class, took);
+            });
             let call = Call {
                 target: &self.errand.target(),
                 injection: &self.errand.account.injection,
@@ -140,7 +144,8 @@ impl Flight {
                 }
                 // Whoever waits for it says so.
                 Err(error) => {
-                    tally.ended(Class::Error);
+                    let took = tally.ended(Class::Error);
+                    self.errand.note(&Ended::Failed(&error), took);
                     Landed::Live(News::Failed(Arc::new(error)))
                 }
             };
@@ -169,7 +174,9 @@ impl Flight {
         } = fetched;
         clean_answer(&mut headers, redactor);
         if !status.is_success() && echoes(&body, redactor) {
-            return Landed::Live(News::Failed(Arc::new(FetchError::EchoedSecret)));
+            let error = FetchError::EchoedSecret;
+            self.errand.note(&Ended::Failed(&error), took);
+            return Landed::Live(News::Failed(Arc::new(error)));
         }
         if departed.manifest.fresh && !departed.outdated {
             self.withdraw(departed, status, verdict);
@@ -212,23 +219,12 @@ impl Flight {
         Landed::Final(news)
     }
 
-    /// The log's line for a fetch that was answered.
+    /// Counts and logs a fetch that was answered.
     fn note(&self, status: StatusCode, stored: Result<(), NotStored>, took: Duration) {
         if let Err(reason) = stored {
             self.gateway.metrics.not_stored(reason);
         }
-        if self.errand.setup.access == Access::Off {
-            return;
-        }
-        tracing::info!(
-            rule = self.rule().name(),
-            client = self.errand.account.name.as_deref(),
-            status = status.as_u16(),
-            not_stored = stored.err().map(NotStored::as_str),
-            ms = milliseconds(took),
-            trace_id = trace_id(&self.errand.passing),
-            "fetch",
-        );
+        self.errand.note(&Ended::Answered(status, stored), took);
     }
 
     fn verdict(&self, fetched: &Fetched) -> Result<(), NotStored> {
@@ -279,8 +275,13 @@ impl Flight {
         // What echoes an injected secret is the caller's to see, and nobody's to keep elsewhere.
         let may_leave = |body: &Bytes| !self.errand.setup.redactor.finds_in(body);
         if let Some(token) = departed.token.as_ref().filter(|_| may_leave(body)) {
-            let question = &self.errand.shared;
-            cache.share(question, token.clone(), body, content_type, terms.ttl);
+            cache.share(Write {
+                token: token.clone(),
+                question: Arc::clone(&self.errand.shared),
+                body: body.clone(),
+                content_type: content_type.cloned(),
+                ttl: terms.ttl,
+            });
         }
         Ok(())
     }
@@ -294,17 +295,7 @@ impl Flight {
         }
         let cache = &self.gateway.cache;
         let removed = cache.withdraw(&departed.departure, self.errand.key());
-        let is_there = match &departed.token {
-            Some(token) => token.had_entry,
-            // Nobody could ask.
-            None => cache.is_resting(),
-        };
-        if removed || is_there {
-            // The fleet learns of it when it does: nobody waits for that.
-            drop(cache.tell(self.rule().name(), &self.errand.ids()));
-            // Another variant may have been read from there between the two.
-            cache.withdraw(&cache.depart(), self.errand.key());
-        }
+        cache.take_back(self.errand.key(), removed);
         if removed && verdict == Err(NotStored::NotFinal) {
             self.counters().regressed();
             let rule = self.rule().name();

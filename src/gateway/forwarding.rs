@@ -14,10 +14,10 @@ use tokio::time::{Instant, timeout};
 use super::Gateway;
 use super::answer::{Answer, say_bypassed};
 use super::flight::echoes;
+use super::line::{Sent, Told};
 use super::metrics::Class;
 use super::outcome::{Outcome, Record};
 use super::refusal::Refusal;
-use super::report::Told;
 use super::setup::{Account, Setup};
 use super::tally::Tally;
 use super::wanted::LONGEST_TARGET;
@@ -123,7 +123,20 @@ impl Gateway {
             silence: setup.silence,
         };
         let deadline = journey.arrived + setup.timeout;
-        let tally = Tally::new(&self.metrics, setup.counters(None), deadline);
+        let tally = Tally::new(deadline, |class, left, took| {
+            if let Some(left) = left {
+                // Nobody is there to be answered, and so there is no other line.
+                let sent = Sent {
+                    setup,
+                    rule: None,
+                    client: journey.account.name.as_deref(),
+                    ids: None,
+                    headers: &head.headers,
+                };
+                sent.note(&left, took);
+            }
+            self.metrics.fetched(setup.counters(None), class, took);
+        });
         let mut change = Change::by(self, setup, head);
         let response = match setup.upstream.forward(&onward, upload).await {
             Ok(response) => response,
@@ -238,7 +251,9 @@ impl FetchError {
     /// Whether the upstream may have had the request.
     fn may_have_arrived(&self) -> bool {
         match self {
-            Self::Connect(_) | Self::NoDescriptor(_) | Self::Tls(_) | Self::ConnectTimeout => false,
+            Self::Connect(_) | Self::NoDescriptor(_) | Self::Tls(_) | Self::ConnectTimeout(_) => {
+                false
+            }
             Self::Lost(_)
             | Self::Malformed(_)
             | Self::Truncated(_)

@@ -10,21 +10,16 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::durations::Durations;
+use super::history::History;
 use super::outcome::Outcome;
 use crate::cache::shared::Figures;
 use crate::step::NotStored;
 use crate::step::rule::NO_RULE;
 
 const OUTCOMES: usize = Outcome::ALL.len();
-
-/// From a hit in memory (tens of microseconds) to a deadline (a minute).
-const SECONDS: [f64; 16] = [
-    0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
-    10.0, 60.0,
-];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByOutcome {
@@ -103,13 +98,14 @@ pub(super) struct Metrics {
     families: Families,
     /// Of every rule that there has been, in the order of their coming.
     rules: Mutex<Vec<Arc<RuleCounters>>>,
-    durations: [Histogram; OUTCOMES],
-    upstream_duration: Histogram,
+    durations: [Durations; OUTCOMES],
+    upstream_duration: Durations,
     not_stored: Vec<Counter>,
     /// Succeeded and failed.
     reloads: [Counter; 2],
     /// Of the shared tier, whether there is one or not.
     pub(super) shared: Figures,
+    pub(super) history: History,
     /// Read at the moment of a scrape.
     pub(crate) gauges: Gauges,
 }
@@ -170,9 +166,8 @@ impl Metrics {
         let families = Families::default();
         let reloads = Family::<OfResult, Counter>::default();
         let not_stored = Family::<OfReason, Counter>::default();
-        let histogram: fn() -> Histogram = || Histogram::new(SECONDS);
-        let durations = Family::<OfOutcome, Histogram>::new_with_constructor(histogram);
-        let upstream_duration = histogram();
+        let durations = Family::<OfOutcome, Durations>::default();
+        let upstream_duration = Durations::default();
         let gauges = Gauges::default();
 
         registry.register(
@@ -274,6 +269,7 @@ impl Metrics {
                 .collect(),
             upstream_duration,
             shared,
+            history: History::default(),
             registry,
             gauges,
         }
@@ -307,14 +303,14 @@ impl Metrics {
             | Outcome::Refused
             | Outcome::Failed => {}
         }
-        self.durations[outcome.index()].observe(took.as_secs_f64());
+        self.durations[outcome.index()].observe(took);
     }
 
     /// What was forwarded has no rule, and a length of its own: it is counted, not timed.
     pub(super) fn fetched(&self, of: &RuleCounters, class: Class, took: Duration) {
         of.upstream[class.index()].inc();
         if of.is_a_rules {
-            self.upstream_duration.observe(took.as_secs_f64());
+            self.upstream_duration.observe(took);
         }
     }
 
@@ -338,6 +334,16 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a String cannot fail");
         text
+    }
+
+    /// How long requests took that were answered so.
+    pub(super) fn durations(&self, outcome: Outcome) -> &Durations {
+        &self.durations[outcome.index()]
+    }
+
+    /// How long fetches took.
+    pub(super) fn fetch_durations(&self) -> &Durations {
+        &self.upstream_duration
     }
 
     /// The figures of every rule that there has been, and of none.

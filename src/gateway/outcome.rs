@@ -54,6 +54,14 @@ impl Outcome {
         }
     }
 
+    /// Whether the request got what it asked for, as far as the upstream had it.
+    pub(super) fn is_answered(self) -> bool {
+        matches!(
+            self,
+            Self::Hit | Self::SharedHit | Self::Fetched | Self::Joined | Self::Waited
+        )
+    }
+
     /// Its place in [`Outcome::ALL`].
     pub fn index(self) -> usize {
         self as usize

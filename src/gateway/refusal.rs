@@ -66,7 +66,7 @@ impl Refusal {
                 | FetchError::NotModified
                 | FetchError::EchoedSecret => "upstream_invalid",
                 FetchError::NoDescriptor(_) => "overloaded",
-                FetchError::ConnectTimeout | FetchError::Deadline | FetchError::Silent => {
+                FetchError::ConnectTimeout(_) | FetchError::Deadline | FetchError::Silent => {
                     "upstream_timeout"
                 }
                 FetchError::BrokenOff => "invalid_request",

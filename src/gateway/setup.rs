@@ -69,6 +69,8 @@ pub(super) struct Setup {
     pub(super) holds: Holds<Partition, Arc<Arrived>>,
     pub(super) cache: config::Cache,
     pub(super) access: Access,
+    /// The log's lines carry ids.
+    pub(super) log_ids: bool,
     /// Bytes of a body that a fetch may hold.
     pub(super) held: usize,
 }
@@ -134,6 +136,7 @@ impl Setup {
             silence: upstream.stream_idle_timeout,
             cache: config.cache.clone(),
             access: config.log.access,
+            log_ids: config.log.ids,
             held: stored.max(LOOKED_AT),
         })
     }
@@ -141,6 +144,11 @@ impl Setup {
     /// The counters of a rule, or of requests that match none.
     pub(super) fn counters(&self, rule: Option<usize>) -> &RuleCounters {
         &self.counters[rule.unwrap_or(self.rules.len())]
+    }
+
+    /// How many clients it knows; none on an open listener.
+    pub(super) fn clients(&self) -> usize {
+        if self.open { 0 } else { self.accounts.len() }
     }
 
     /// The Host names that it answers to beside loopback, if it is open to everybody.

@@ -1,26 +1,26 @@
-//! How a fetch ended, and how long it took.
+//! How a fetch ended, and how long it took: counted whatever becomes of it.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::metrics::{Class, Metrics, RuleCounters};
+use super::line::Ended;
+use super::metrics::Class;
 
-/// Counts a fetch when it is over, however it ends: one that everybody has left counts, too.
-pub(super) struct Tally<'m> {
-    metrics: &'m Metrics,
-    counters: &'m RuleCounters,
+/// Tells `done` of a fetch when it is over, however it ends: one that everybody has left counts, too,
+/// and is to be logged there.
+pub(super) struct Tally<F: FnMut(Class, Option<Ended<'static>>, Duration)> {
+    done: F,
     departed: Instant,
     /// When the last of its passengers gives it up.
     deadline: Instant,
     end: Option<(Class, Duration)>,
 }
 
-impl<'m> Tally<'m> {
-    pub(super) fn new(metrics: &'m Metrics, counters: &'m RuleCounters, deadline: Instant) -> Self {
+impl<F: FnMut(Class, Option<Ended<'static>>, Duration)> Tally<F> {
+    pub(super) fn new(deadline: Instant, done: F) -> Self {
         Self {
-            metrics,
-            counters,
+            done,
             departed: Instant::now(),
             deadline,
             end: None,
@@ -35,15 +35,17 @@ impl<'m> Tally<'m> {
     }
 }
 
-impl Drop for Tally<'_> {
+impl<F: FnMut(Class, Option<Ended<'static>>, Duration)> Drop for Tally<F> {
     fn drop(&mut self) {
-        let left = || {
-            let now = Instant::now();
-            let late = now >= self.deadline;
-            let class = if late { Class::Error } else { Class::Dropped };
-            (class, now - self.departed)
+        if let Some((class, took)) = self.end {
+            return (self.done)(class, None, took);
+        }
+        let now = Instant::now();
+        let (class, ended) = if now >= self.deadline {
+            (Class::Error, Ended::Late)
+        } else {
+            (Class::Dropped, Ended::Dropped)
         };
-        let (class, took) = self.end.unwrap_or_else(left);
-        self.metrics.fetched(self.counters, class, took);
+        (self.done)(class, Some(ended), now - self.departed);
     }
 }

@@ -1,4 +1,4 @@
-//! The admin listener: is it alive, is it ready, what did it do, forget this.
+//! The admin listener: is it alive, is it ready, what did it do, forget this; and a page to look at.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,8 @@ use tokio::time::{Instant, timeout};
 
 use super::connection::Respond;
 use super::drain::{Phase, Watch};
-use crate::config::{Admin, Secret};
+use super::page;
+use crate::config::{Address, Admin, Secret};
 use crate::gateway::{Answer, Door, Gateway, Heading, Purge, PurgeError, Reply, admit};
 use crate::step::path::is_id;
 use crate::upstream::{Body, presented_tokens};
@@ -35,6 +36,8 @@ pub(super) struct Desk {
     watch: Watch,
     token: ArcSwapOption<Secret>,
     loopback: bool,
+    /// Where callers knock: URLs, or the paths of sockets.
+    listen: Vec<String>,
 }
 
 impl Desk {
@@ -44,7 +47,19 @@ impl Desk {
             watch,
             token: ArcSwapOption::from_pointee(admin.token.clone()),
             loopback: admin.listen.ip().to_canonical().is_loopback(),
+            listen: Vec::new(),
         }
+    }
+
+    /// The same beside data listeners at these addresses, over TCP with or without TLS.
+    pub(super) fn beside(mut self, data: &[Address], tls: bool) -> Self {
+        let scheme = if tls { "https" } else { "http" };
+        let spelled = |address: &Address| match address {
+            Address::Tcp(address) => format!("{scheme}://{address}"),
+            Address::Unix(path) => format!("unix:{}", path.display()),
+        };
+        self.listen = data.iter().map(spelled).collect();
+        self
     }
 
     /// From now on it asks for this configuration's token.
@@ -74,15 +89,18 @@ impl Desk {
             "/ready" if read => self.ready(),
             "/metrics" if read => text(StatusCode::OK, OPEN_METRICS, self.gateway.metrics()),
             "/status" if read && self.trusts(head) => self.status(),
-            "/" if read => text(StatusCode::OK, TEXT, CONTENTS.to_owned()),
             path if purge && path.starts_with("/cache/") && self.trusts(head) => {
                 self.purge(&path["/cache/".len()..], head.uri.query())
             }
             "/status" if read => unauthorized(),
             path if purge && path.starts_with("/cache/") => unauthorized(),
             path if path.starts_with("/cache/") => not_allowed("DELETE"),
-            "/live" | "/ready" | "/metrics" | "/status" | "/" => not_allowed("GET, HEAD"),
-            _ => text(StatusCode::NOT_FOUND, TEXT, CONTENTS.to_owned()),
+            "/live" | "/ready" | "/metrics" | "/status" => not_allowed("GET, HEAD"),
+            path => match page::file(path) {
+                Some(answer) if read => answer,
+                Some(_) => not_allowed("GET, HEAD"),
+                None => text(StatusCode::NOT_FOUND, TEXT, CONTENTS.to_owned()),
+            },
         }
     }
 
@@ -103,6 +121,7 @@ impl Desk {
     fn status(&self) -> Answer {
         let mut status = self.gateway.status();
         status["phase"] = self.watch.phase().as_str().into();
+        status["listen"] = self.listen.as_slice().into();
         json_text(StatusCode::OK, &status)
     }
 
@@ -150,6 +169,7 @@ fn is_told(told: oneshot::Receiver<()>) -> bool {
 }
 
 const CONTENTS: &str = "stepgate admin\n\n\
+    GET /                           a page that shows the traffic cut, live\n\
     GET /live                       the process answers\n\
     GET /ready                      it takes requests (503 while draining)\n\
     GET /metrics                    OpenMetrics\n\
@@ -158,7 +178,11 @@ const CONTENTS: &str = "stepgate admin\n\n\
 
 impl Respond for Arc<Desk> {
     fn respond(&mut self, request: Request<Incoming>, _: Instant) -> Reply {
-        let (head, _) = request.into_parts();
+        let (mut head, _) = request.into_parts();
+        if page::is_visit(&head) {
+            // A link on another site may lead to the page: there are no figures in it.
+            head.headers.remove("sec-fetch-site");
+        }
         let bodiless = head.method == Method::HEAD;
         let finish = move |mut answer: Answer| {
             if bodiless {

@@ -49,11 +49,20 @@ impl Crew {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         &self.hands[turn % self.hands.len()]
     }
+
+    /// Returns once each worker has done something for this: not while one of them hangs.
+    pub(super) async fn answers(&self) {
+        for hand in self.hands.iter() {
+            // An error would mean that its runtime ends, and with it the process.
+            let _ = hand.spawn(async {}).await;
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::time::Duration;
 
     use super::*;
 
@@ -75,6 +84,20 @@ mod tests {
         let crew = Crew::here();
         let asked = crew.next().spawn(async { std::thread::current().id() });
         assert_eq!(asked.await.unwrap(), std::thread::current().id());
+    }
+
+    #[tokio::test]
+    async fn one_that_hangs_is_noticed() {
+        let crew = Crew::hire(3).unwrap();
+        crew.answers().await;
+        let (let_go, held) = std::sync::mpsc::channel::<()>();
+        crew.next().spawn(async move { held.recv().is_err() });
+        let soon = Duration::from_millis(50);
+        tokio::time::timeout(soon, crew.answers())
+            .await
+            .expect_err("a worker that hangs cannot have answered");
+        drop(let_go);
+        crew.answers().await;
     }
 
     #[test]

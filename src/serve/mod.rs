@@ -10,8 +10,10 @@ mod descriptors;
 mod drain;
 mod health;
 mod listener;
+mod page;
 mod patience;
 mod sending;
+pub mod supervisor;
 mod tls;
 mod undisturbed;
 mod watched;
@@ -133,7 +135,8 @@ impl Edge {
             upstream = %config.upstream.base_url,
             "listening"
         );
-        let desk = Arc::new(Desk::new(&config.admin, Arc::clone(gateway), drain.watch()));
+        let desk = Desk::new(&config.admin, Arc::clone(gateway), drain.watch());
+        let desk = Arc::new(desk.beside(&data, tls.is_some()));
         // It goes on through the drain, so that `/ready` can say so and a last scrape succeed.
         let until_the_end = drain.end();
         let at_the_desk = Arc::clone(&desk);

@@ -1,4 +1,4 @@
-//! Opens connections: TCP with happy eyeballs, TLS with ALPN.
+//! Opens connections: TCP with happy eyeballs, perhaps through a proxy, TLS with ALPN.
 
 use std::error::Error;
 use std::io;
@@ -15,17 +15,21 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
+use super::proxy::Tunnel;
 use super::{FetchError, SetupError};
 use crate::config;
 
 pub(super) struct Connector {
     tcp: HttpConnector,
     tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// The socket to connect to: the upstream's, or the proxy's.
     target: Uri,
+    tunnel: Option<Tunnel>,
     timeout: Duration,
 }
 
@@ -44,18 +48,13 @@ impl Connector {
         // Each address gets its share of this; the whole is limited by `timeout` below.
         tcp.set_connect_timeout(Some(config.connect_timeout));
         let tls = if base.https { Some(tls(config)?) } else { None };
-        // With the port, also where it is the default: this names a socket, not a resource.
-        let host = if base.host.contains(':') {
-            format!("[{}]", base.host)
-        } else {
-            base.host.clone()
-        };
+        let upstream = socket(&base.host, base.port);
+        let proxy = config.proxy.as_ref();
         Ok(Self {
             tcp,
             tls,
-            target: format!("http://{host}:{}/", base.port)
-                .parse()
-                .expect("a validated base_url has a plain host"),
+            target: proxy.map_or(upstream.clone(), |proxy| socket(&proxy.host, proxy.port)),
+            tunnel: proxy.map(|proxy| Tunnel::new(proxy, &upstream)),
             timeout: config.connect_timeout,
         })
     }
@@ -70,13 +69,24 @@ impl Connector {
     }
 
     pub(super) async fn connect(&self) -> Result<Link, FetchError> {
-        let tcp = self
-            .tcp
-            .clone()
-            .call(self.target.clone())
-            .await
-            .map_err(|error| unconnected(error.into()))?
-            .into_inner();
+        let began = Instant::now();
+        let tcp = self.tcp.clone().call(self.target.clone()).await;
+        let tcp = match (tcp, &self.tunnel) {
+            (Ok(tcp), None) => tcp.into_inner(),
+            (Ok(tcp), Some(tunnel)) => {
+                // A moment before all of it is over: this one knows who is silent.
+                let end = began + self.timeout.saturating_sub(Duration::from_millis(1));
+                match timeout_at(end, tunnel.open(tcp)).await {
+                    Ok(Ok(through)) => through,
+                    Ok(Err(error)) => return Err(unconnected(error.into())),
+                    Err(_) => return Err(FetchError::ConnectTimeout(Some(tunnel.silent().into()))),
+                }
+            }
+            (Err(error), None) => return Err(unconnected(error.into())),
+            (Err(error), Some(tunnel)) => {
+                return Err(unconnected(tunnel.unreachable(error.into()).into()));
+            }
+        };
         let stream = match &self.tls {
             None => Stream::Plain(tcp),
             Some((connector, name)) => {
@@ -89,6 +99,16 @@ impl Connector {
         };
         Ok(Link::new(stream))
     }
+}
+
+/// With the port, also where it is the default: this names a socket, not a resource.
+fn socket(host: &str, port: u16) -> Uri {
+    let host = match host.contains(':') {
+        true => format!("[{host}]"),
+        false => host.to_owned(),
+    };
+    let uri = format!("http://{host}:{port}/").parse();
+    uri.expect("a validated URL has a plain host")
 }
 
 /// EMFILE and ENFILE: this process, or the whole system, has as many files open as it may. The same
@@ -110,7 +130,7 @@ fn unconnected(error: Box<dyn Error + Send + Sync>) -> FetchError {
     if causes().any(no_descriptor) {
         FetchError::NoDescriptor(error)
     } else if causes().any(|cause| cause.kind() == io::ErrorKind::TimedOut) {
-        FetchError::ConnectTimeout
+        FetchError::ConnectTimeout(Some(error))
     } else {
         FetchError::Connect(error)
     }

@@ -9,6 +9,7 @@ mod body;
 mod connect;
 mod headers;
 mod pool;
+mod proxy;
 mod secrecy;
 mod silence;
 mod upload;
@@ -73,7 +74,7 @@ pub enum FetchError {
     Tls(#[source] io::Error),
     /// `upstream.connect_timeout` passed.
     #[error("connecting took longer than upstream.connect_timeout")]
-    ConnectTimeout,
+    ConnectTimeout(#[source] Option<Box<dyn Error + Send + Sync>>),
     /// The connection was lost before an answer began.
     #[error("connection lost before an answer")]
     Lost(#[source] hyper::Error),

@@ -272,7 +272,9 @@ impl Pool {
                 self.http1(link).await
             }
         });
-        let opened = opened.await.unwrap_or(Err(FetchError::ConnectTimeout));
+        let opened = opened
+            .await
+            .unwrap_or(Err(FetchError::ConnectTimeout(None)));
         if opened.is_err() {
             self.failures.fetch_add(1, Ordering::Relaxed);
         }

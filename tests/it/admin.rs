@@ -1,5 +1,8 @@
 //! The admin listener: probes, metrics, status, purges.
 
+mod page;
+mod status;
+
 use crate::support::{Act, Gate, Gateway, Origin, STEP, body, step, until};
 
 /// The documented ones, without the suffix that OpenMetrics gives a counter's samples.

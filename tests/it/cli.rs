@@ -1,11 +1,15 @@
 //! The program: exit codes, signals, what it writes.
 
+mod looks;
+mod mistakes;
+
 use std::process::Stdio;
 
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use crate::support::gateway::ENVIRONMENT;
+use crate::support::process::FILE;
 use crate::support::{Origin, Process, STEP, process, until, within};
 
 /// Runs it to its end with nothing in its environment.
@@ -151,6 +155,35 @@ async fn health_does_not_ask_some_other_gateway_where_its_address_is_in_doubt() 
         assert_eq!(code, Some(1), "{told}");
         assert!(told.contains(named), "{told}");
     }
+}
+
+#[tokio::test]
+async fn credentials_that_leave_the_machine_in_the_clear_are_warned_of() {
+    let beyond = "http://stepgate.invalid/v1";
+    let arguments = ["check", "--upstream", beyond];
+    let (code, text) = process::run(&arguments, &ENVIRONMENT).await;
+    assert_eq!(code, Some(0), "{text}");
+    let warning = format!("warning: upstream.base_url: {beyond} has no TLS");
+    assert_eq!(text.matches(&warning).count(), 1, "{text}");
+
+    let origin = Origin::start().await;
+    let folder = process::folder(&[(FILE, &format!("[upstream]\nbase_url = \"{beyond}\"\n"))]);
+    let arguments = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let process = Process::start_in(folder, &arguments, "info").await;
+    let warned = || {
+        let output = process.output();
+        let lines = output.lines().filter(|line| line.contains(" WARN "));
+        lines.filter(|line| line.contains("has no TLS")).count()
+    };
+    assert_eq!(warned(), 1, "{}", process.output());
+    // As long as it is the same it is not said again.
+    let before = format!("[upstream]\nbase_url = \"{beyond}\"\n[cache]\nttl = \"1h\"\n");
+    process.configure(&before).await;
+    assert_eq!(warned(), 1, "{}", process.output());
+    let local = format!("[upstream]\nbase_url = \"{}\"\n", origin.url());
+    process.configure(&local).await;
+    process.configure(&before).await;
+    until("the warning", async || warned() == 2).await;
 }
 
 #[tokio::test]

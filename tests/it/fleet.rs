@@ -5,6 +5,7 @@
 mod cluster;
 mod cut_off;
 mod damage;
+mod failover;
 mod forged;
 mod freshness;
 mod load;
@@ -15,6 +16,8 @@ mod race;
 mod sealed;
 mod sharing;
 mod stopped;
+mod taken_back;
+mod tls;
 mod trouble;
 mod under_way;
 

@@ -5,7 +5,8 @@ mod limits;
 mod streams;
 
 use crate::support::gateway::{API_KEY, BILLING_KEY, BILLING_TOKEN, TWO_CLIENTS, VIRTUAL_KEY};
-use crate::support::{Act, Gateway, Origin, STEP, respond, step};
+use crate::support::raw::{self, head};
+use crate::support::{Act, Gateway, Origin, Process, STEP, respond, step};
 
 const ALL: &str = "[server]\nforward = \"all\"";
 
@@ -236,10 +237,9 @@ async fn what_has_no_body_has_none() {
         ("GET", "304 Not Modified", "55", None),
         ("DELETE", "200 OK", "0", Some("0")),
     ] {
-        let head = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n");
-        origin.next(vec![Act::Send(head.into_bytes())]);
-        raw.send(crate::support::raw::head(method, "/v1/files/f", &host, &[]))
-            .await;
+        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n");
+        origin.next(vec![Act::Send(answer.into_bytes())]);
+        raw.send(head(method, "/v1/files/f", &host, &[])).await;
         let answer = raw.answer_to(method).await;
         assert_eq!(answer.status.to_string(), status[..3]);
         assert_eq!(
@@ -250,16 +250,33 @@ async fn what_has_no_body_has_none() {
         assert!(answer.body.is_empty());
     }
     origin.next(vec![Act::Send(b"HTTP/1.1 204 No Content\r\n\r\n".to_vec())]);
-    raw.send(crate::support::raw::head(
-        "DELETE",
-        "/v1/files/f",
-        &host,
-        &[],
-    ))
-    .await;
+    raw.send(head("DELETE", "/v1/files/f", &host, &[])).await;
     assert_eq!(raw.answer_to("DELETE").await.status, 204);
     // All of it on one connection up, and one down.
     assert_eq!(origin.connections(), 1);
+}
+
+#[tokio::test]
+async fn its_line_says_who_and_how_and_where_to_only_if_asked() {
+    let origin = Origin::start().await;
+    for (ids, shown) in [("false", false), ("true", true)] {
+        let toml = format!("{ALL}\n[log]\nformat = \"json\"\nids = {ids}\n{TWO_CLIENTS}");
+        let process = Process::start(&origin, &toml, "info").await;
+        let token = format!("Bearer {BILLING_TOKEN}");
+        let headers = [("Authorization", token.as_str())];
+        let path = "/v1/threads/thread_1/messages";
+        let answer = raw::ask(process.data, "POST", path, &headers).await;
+        assert_eq!(answer.unwrap().status, 200);
+        process.terminate().await;
+        let (_, log) = process.exit().await;
+        let line = log.lines().find(|line| line.contains("forwarded")).unwrap();
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["message"], "POST");
+        assert_eq!(line["client"], "billing");
+        assert_eq!(line["status"], 200);
+        assert_eq!(line["path"].as_str(), shown.then_some(path));
+        assert!(!log.contains("canary"), "{log}");
+    }
 }
 
 #[tokio::test]

@@ -4,20 +4,21 @@
 //! reads the log a few times a second, which is also how it knows that the server lives and how long
 //! what it knows holds. While anything is wrong the tier rests, and costs a request nothing.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::link::{Link, Trouble};
-use super::log::{self, Forget, MOST, Mark, Reader, View};
+use super::log::{Forget, Mark, Reader, View};
 use super::names::Names;
-use super::scripts::{self, Announcement};
+use super::parts::FAILURES;
+use super::scripts;
 use super::{Tier, Up, lock, nonce, writes};
 use crate::step::Predicate;
 use crate::step::key::path_of;
@@ -32,14 +33,8 @@ const LEASE: Duration = Duration::from_millis(700);
 const REST: Duration = Duration::from_secs(1);
 const MOST_REST: Duration = Duration::from_secs(10);
 
-/// A removal is repeated after this: a failover may have lost it.
-const AGAIN: Duration = Duration::from_secs(2);
-
 /// The longest that a start waits for the tier.
 const TO_TRY: Duration = Duration::from_millis(500);
-
-/// Purges that may wait for the fleet to be told. Beyond them all of a rule is purged at once.
-const MOST_PENDING: usize = 10_000;
 
 /// What an operator is told.
 #[derive(Debug, Default)]
@@ -50,75 +45,17 @@ pub(super) struct State {
     was_up: bool,
 }
 
-/// Purges on their way to the fleet.
-#[derive(Debug, Default)]
-pub(super) struct Pending {
-    purges: VecDeque<Purge>,
-    /// The number of the last one.
-    last: u64,
-    /// When to remove which thread once more, if it has its old token again.
-    again: VecDeque<(Instant, Vec<u8>, Vec<u8>)>,
-}
-
-#[derive(Debug)]
-struct Purge {
-    /// Tells it from a later one of the same.
-    number: u64,
-    rule: String,
-    ids: Vec<String>,
-    /// Who is to hear that the fleet knows.
-    waiting: Vec<oneshot::Sender<()>>,
-}
-
 impl Tier {
-    /// Tells the fleet of a purge that is done here. Nothing is taken from the tier until it knows;
-    /// what is returned ends then.
-    pub(in crate::cache) fn purge(&self, rule: &str, ids: &[&str]) -> oneshot::Receiver<()> {
-        let (done, told) = oneshot::channel();
-        self.known.forget();
-        {
-            let mut pending = lock(&self.pending);
-            let is_full = pending.purges.len() >= MOST_PENDING;
-            // One purge of the rule does for all of its steps; the same once more is the same.
-            let ids: Vec<String> = ids
-                .iter()
-                .filter(|_| !is_full)
-                .map(|id| (*id).to_owned())
-                .collect();
-            let is_covered = |purge: &Purge| purge.rule == rule && (is_full || purge.ids == ids);
-            let mut waiting = vec![done];
-            pending.purges.retain_mut(|purge| {
-                let stays = !is_covered(purge);
-                if !stays {
-                    waiting.append(&mut purge.waiting);
-                }
-                stays
-            });
-            pending.last += 1;
-            let number = pending.last;
-            pending.purges.push_back(Purge {
-                number,
-                rule: rule.to_owned(),
-                ids,
-                waiting,
-            });
-            self.lease.store(0, Ordering::Release);
-        }
-        self.call.notify_one();
-        told
-    }
-
-    /// Whether nothing is known of what the fleet has.
-    pub(in crate::cache) fn is_resting(&self) -> bool {
-        self.in_use().is_none()
-    }
-
     /// For `/status`.
     pub fn status(&self) -> serde_json::Value {
         let state = lock(&self.state);
         let pending = lock(&self.pending).purges.len();
         match &state.resting {
-            None if state.was_up => serde_json::json!({ "state": "up", "pending_purges": pending }),
+            None if state.was_up => serde_json::json!({
+                "state": "up",
+                "pending_purges": pending,
+                "resting_parts": self.parts.resting().len(),
+            }),
             why => serde_json::json!({
                 "state": "resting",
                 "reason": why.as_deref().unwrap_or("not connected yet"),
@@ -158,7 +95,14 @@ impl Tier {
             }
         };
         let kept = async {
-            end.run_until_cancelled(self.keep_on(forget)).await;
+            let all = async {
+                tokio::join!(
+                    self.keep_on(forget.clone()),
+                    self.settle_doubts(forget),
+                    self.probe()
+                )
+            };
+            end.run_until_cancelled(all).await;
         };
         tokio::join!(kept, written);
         self.rest("the gateway ends");
@@ -201,7 +145,6 @@ impl Tier {
     {
         let mut late = 0;
         let mut is_first = true;
-        self.failures.store(0, Ordering::Relaxed);
         loop {
             let began = self.milliseconds();
             match self.look_round(link, reader, forget).await {
@@ -217,7 +160,7 @@ impl Tier {
                 }
                 Err(trouble) => {
                     late += 1;
-                    if is_first || late >= super::FAILURES || !matches!(trouble, Trouble::Late) {
+                    if is_first || late >= FAILURES || !matches!(trouble, Trouble::Late) {
                         return trouble;
                     }
                 }
@@ -245,84 +188,55 @@ impl Tier {
                 // First: what is read under the old names after the walls are up would be kept.
                 self.lease.store(0, Ordering::Release);
                 self.known.forget();
-                let purged = Purged::of(news, Arc::clone(&self.names));
-                let forget = forget.clone();
-                let forgotten = tokio::task::spawn_blocking(move || forget(purged)).await;
-                forgotten.map_err(|_| Trouble::Late)?;
+                self.forget(news, forget.clone()).await?;
             }
-            self.remove_again(link).await?;
+            self.confirm();
+            self.remove_again(link).await;
             if self.tell(link, reader, &view).await? {
                 return Ok(view);
             }
         }
     }
 
-    /// Tells the fleet of the first purge that is pending. Returns whether there is none.
-    async fn tell(&self, link: &Link, reader: &Reader, view: &View) -> Result<bool, Trouble> {
-        let (number, rule, ids) = {
-            let pending = lock(&self.pending);
-            let Some(purge) = pending.purges.front() else {
-                return Ok(true);
-            };
-            (purge.number, purge.rule.clone(), purge.ids.clone())
-        };
-        let field = self.names.rule(&rule);
-        let epoch = view.epoch(field.as_bytes());
-        let mut removed = None;
-        if let Some(first) = ids.first() {
-            let thread = self.names.thread(&view.log, epoch, rule.as_str(), first);
-            let command = scripts::remove(thread.as_bytes());
-            let token: Option<Vec<u8>> = link.ask(&command).await?;
-            removed = Some((thread.into_bytes(), token));
-        }
-        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-        let mark = Mark {
-            depth: u8::try_from(ids.len()).unwrap_or(u8::MAX),
-            name: self.names.mark(rule.as_str(), &ids),
-        };
-        let (head, stream) = reader.keys();
-        let message = log::encode(&reader.sender, &mark);
-        let what = Announcement {
-            message: &message,
-            rule: field.as_bytes(),
-            log: &view.log,
-            epoch: removed.is_some().then_some(epoch),
-            most: MOST,
-        };
-        let command = scripts::announce(head, stream, &nonce(), &what);
-        let (message, _): (u64, Vec<u8>) = link.ask(&command).await?;
-        if message == 0 {
-            // Under other names by now: once more.
-            return Ok(false);
-        }
-        let mut pending = lock(&self.pending);
-        if let Some((thread, Some(token))) = removed {
-            let due = Instant::now() + AGAIN;
-            pending.again.push_back((due, thread, token));
-        }
-        // If it was asked for again meanwhile, that is another one.
-        if let Some(purge) = pending.purges.pop_front_if(|purge| purge.number == number) {
-            for told in purge.waiting {
-                // Who has gone need not know.
-                let _ = told.send(());
-            }
-        }
-        // Read back at once: the reader must know of it should the log lose it. And a rule may have
-        // another epoch now.
-        Ok(false)
+    /// Has memory forget it, beside the runtime: that walks all entries.
+    pub(super) async fn forget<F>(&self, what: Forget, forget: F) -> Result<(), Trouble>
+    where
+        F: FnOnce(Purged) + Send + 'static,
+    {
+        let purged = Purged::of(what, Arc::clone(&self.names));
+        let forgotten = tokio::task::spawn_blocking(move || forget(purged)).await;
+        forgotten.map_err(|_| Trouble::Late)
     }
 
-    async fn remove_again(&self, link: &Link) -> Result<(), Trouble> {
+    /// Finds out which of the parts that rest are well again, for ever.
+    async fn probe(&self) {
+        let mut rest = REST;
         loop {
-            let now = Instant::now();
-            let due = lock(&self.pending)
-                .again
-                .pop_front_if(|(due, ..)| *due <= now);
-            let Some((_, thread, token)) = due else {
-                return Ok(());
+            sleep(rest).await;
+            rest = (rest * 2).min(MOST_REST);
+            let resting = self.parts.resting();
+            if resting.is_empty() {
+                rest = REST;
+            }
+            let Some(up) = self.up.load_full() else {
+                continue;
             };
-            let command = scripts::remove_again(&thread, &token);
-            link.ask::<u64>(&command).await?;
+            let mut probes = JoinSet::new();
+            for key in resting {
+                let up = Arc::clone(&up);
+                probes.spawn(async move {
+                    let answer = up.link.ask::<bool>(&scripts::has(&key, b"")).await;
+                    (key, answer)
+                });
+            }
+            while let Some(probe) = probes.join_next().await {
+                if let Ok((key, answer)) = probe
+                    && !answer.is_err_and(|trouble| trouble.is_the_servers())
+                {
+                    self.parts.wake(&key);
+                    rest = REST;
+                }
+            }
         }
     }
 
@@ -332,6 +246,9 @@ impl Tier {
         if is_new {
             self.known.forget();
             let link = link.clone();
+            if self.up.load().is_none() {
+                self.parts.begin_anew();
+            }
             self.up.store(Some(Arc::new(Up { link, view })));
         }
         // A purge that came meanwhile keeps it from being used until it is told.
@@ -339,6 +256,7 @@ impl Tier {
         if pending.purges.is_empty() {
             let lease = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
             self.lease.store(began + lease, Ordering::Release);
+            self.doubts.call.notify_one();
         }
         drop(pending);
         self.is_up();

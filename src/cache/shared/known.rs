@@ -6,13 +6,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use moka::sync::Cache;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
+use super::lock;
 use super::scripts::Nonce;
 
 /// A step that nobody polled for so long is asked for again.
@@ -27,8 +28,6 @@ pub struct Token {
     /// The thread's name in Redis.
     pub(super) thread: Arc<str>,
     pub(super) bytes: Nonce,
-    /// An entry was there that time.
-    pub(crate) had_entry: bool,
 }
 
 /// Whose turn it is to ask.
@@ -63,8 +62,8 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Known<K> {
         }
     }
 
-    pub(super) fn turn(&self, key: &K, anew: bool) -> Turn<K> {
-        if !anew && self.tokens.get(key).is_some() {
+    pub(super) fn turn(&self, key: &K) -> Turn<K> {
+        if self.tokens.get(key).is_some() {
             return Turn::Known;
         }
         let mut asking = lock(&self.asking);
@@ -111,9 +110,4 @@ impl<K: Eq + Hash> Drop for Asking<K> {
         lock(&self.all).remove(&self.key);
         self.done.notify_waiters();
     }
-}
-
-fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing that runs under the lock can panic half way.
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }

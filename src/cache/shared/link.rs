@@ -11,7 +11,10 @@ use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, IntoConnectionInfo, RedisError};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, FromRedisValue, IntoConnectionInfo, RedisError,
+    TlsCertificates,
+};
 use tokio::time::timeout;
 
 use crate::config;
@@ -60,6 +63,11 @@ impl Trouble {
             }
         }
     }
+
+    /// Whether a key holds what the command is not for.
+    pub(super) fn is_of_another_type(&self) -> bool {
+        matches!(self, Self::Failed(error) if error.code() == Some("WRONGTYPE"))
+    }
 }
 
 /// How a connection is made.
@@ -80,20 +88,35 @@ impl fmt::Debug for Dialer {
 }
 
 impl Dialer {
-    /// Connects to nothing. TLS trusts the system's roots, read at every connect.
+    /// Connects to nothing. TLS trusts `ca_file`, read here, or the system's roots, read at every connect.
     pub(super) fn new(config: &config::Redis) -> Result<Self, RedisError> {
         let tcp = TcpSettings::default().set_nodelay(true);
         let to_connect = config.budget * TO_CONNECT;
+        let certificates = match &config.ca_file {
+            None => None,
+            Some(path) => Some(TlsCertificates {
+                client_tls: None,
+                root_cert: Some(std::fs::read(path)?),
+            }),
+        };
         let server = if let ([node], false) = (&config.nodes[..], config.is_cluster) {
             let info = node.expose().into_connection_info()?;
-            let client = Client::open(info.set_tcp_settings(tcp))?;
+            let info = info.set_tcp_settings(tcp);
+            let client = match certificates {
+                None => Client::open(info)?,
+                Some(certificates) => Client::build_with_tls(info, certificates)?,
+            };
             let terms = AsyncConnectionConfig::new()
                 .set_connection_timeout(Some(to_connect))
                 .set_response_timeout(None);
             Server::One(Box::new(client), terms)
         } else {
             let nodes = config.nodes.iter().map(|node| node.expose());
-            let client = ClusterClient::builder(nodes)
+            let builder = match certificates {
+                None => ClusterClient::builder(nodes),
+                Some(certificates) => ClusterClient::builder(nodes).certs(certificates),
+            };
+            let client = builder
                 .tcp_settings(tcp)
                 .retries(1)
                 .connection_timeout(to_connect)

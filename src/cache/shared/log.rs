@@ -25,6 +25,15 @@ pub(super) struct Mark {
     pub(super) name: [u8; NAME],
 }
 
+impl Mark {
+    pub(super) fn of<P: AsRef<[u8]>>(names: &Names, rule: P, ids: &[P]) -> Self {
+        Self {
+            depth: u8::try_from(ids.len()).unwrap_or(u8::MAX),
+            name: names.mark(rule, ids),
+        }
+    }
+}
+
 /// What a look into the log means for what is in memory.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Forget {
@@ -94,7 +103,11 @@ impl Reader {
         let mut forget = None;
         // A reset, by us or by others, makes another look necessary; more than one or two is a quarrel.
         for _ in 0..8 {
-            let head: HashMap<Vec<u8>, Vec<u8>> = link.ask(&scripts::head(&self.head)).await?;
+            let head = match link.ask(&scripts::head(&self.head)).await {
+                // What is no head is replaced like one that is lost.
+                Err(trouble) if trouble.is_of_another_type() => HashMap::new(),
+                head => head?,
+            };
             let Some(seen) = Position::of(&head) else {
                 let known = head.get(&b"log"[..]).map_or(&[][..], Vec::as_slice);
                 self.reset(link, known).await?;
@@ -138,7 +151,10 @@ impl Reader {
         let mut marks = Vec::new();
         while at.number < seen.number {
             let command = scripts::messages(&self.stream, at.number + 1, BATCH);
-            let batch: Vec<Message> = link.ask(&command).await?;
+            let batch: Vec<Message> = match link.ask(&command).await {
+                Err(trouble) if trouble.is_of_another_type() => return Ok(Read::Broken),
+                batch => batch?,
+            };
             if batch.is_empty() {
                 return Ok(Read::Broken);
             }
@@ -218,4 +234,68 @@ fn decode(message: &[u8]) -> Option<(Nonce, Mark)> {
     let (&depth, name) = rest.split_first()?;
     let name = name.try_into().ok()?;
     (version == VERSION).then_some((*sender, Mark { depth, name }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scripted::scripted;
+    use super::*;
+
+    fn array(items: impl IntoIterator<Item = String>) -> String {
+        let items: Vec<String> = items.into_iter().collect();
+        format!("*{}\r\n{}", items.len(), items.concat())
+    }
+
+    fn words(words: &[&str]) -> String {
+        let bulk = |word: &&str| format!("${}\r\n{word}\r\n", word.len());
+        array(words.iter().map(bulk))
+    }
+
+    /// A head of the log `log` with that many messages.
+    fn head(number: &str) -> Option<String> {
+        Some(words(&["log", "log", "n", number, "tail", number]))
+    }
+
+    /// Those messages: the tail of each is its number.
+    fn messages(numbers: std::ops::RangeInclusive<usize>) -> Option<String> {
+        let message = |n: usize| {
+            let (before, tail) = ((n - 1).to_string(), n.to_string());
+            let mark = Mark {
+                depth: 1,
+                name: [u8::try_from(n).unwrap(); NAME],
+            };
+            let payload = String::from_utf8(encode(&[0; NAME], &mark)).unwrap();
+            let fields = words(&["p", &payload, "q", &before, "t", &tail]);
+            let id = format!("{n}-0");
+            format!("*2\r\n${}\r\n{id}\r\n{fields}", id.len())
+        };
+        Some(array(numbers.map(message)))
+    }
+
+    fn forgotten(read: Result<(View, Option<Forget>), Trouble>) -> Vec<u8> {
+        match read.unwrap().1 {
+            Some(Forget::Marked(marks)) => marks.iter().map(|mark| mark.name[0]).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// More was told between a look at the head and the messages, and a second look brings nothing.
+    #[tokio::test]
+    async fn what_was_read_beyond_a_head_is_read_again_where_the_next_head_is_late() {
+        let script = vec![
+            head("0"),
+            // The first that is asked for, and one more.
+            head("1"),
+            messages(1..=2),
+            None,
+            head("2"),
+            messages(1..=2),
+        ];
+        let (_server, link) = scripted(script).await;
+        let mut reader = Reader::new(&Names::new("p", None), [7; NAME]);
+        let first = reader.follow(&link).await.unwrap();
+        assert_eq!(first.1, Some(Forget::All), "it begins there");
+        assert!(matches!(reader.follow(&link).await, Err(Trouble::Late)));
+        assert_eq!(forgotten(reader.follow(&link).await), [1, 2]);
+    }
 }

@@ -67,6 +67,11 @@ impl Names {
         shortened(&self.hash("field", [step.as_ref(), variant.as_bytes()]))
     }
 
+    /// The field of a thread's hash that is there as long as any body of the step may be.
+    pub fn step(&self, step: &StepKey) -> [u8; NAME] {
+        shortened(&self.hash("step", [step.as_ref()]))
+    }
+
     /// What a purge is called by in the stream: a rule and the ids that lead the path.
     pub fn mark<P: AsRef<[u8]>>(&self, rule: P, ids: &[P]) -> [u8; NAME] {
         let ids = ids.iter().map(AsRef::as_ref);
@@ -133,6 +138,7 @@ mod tests {
         vec![
             names.thread(b"log", b"epoch", "run-step", first).into(),
             names.field(&step("p", "run-step", &IDS), "a=1").into(),
+            names.step(&step("p", "run-step", &IDS)).into(),
             names.mark("run-step", &IDS).into(),
             names.mark("run-step", &IDS[..1]).into(),
             names.rule("run-step").into(),
@@ -224,7 +230,7 @@ mod tests {
     #[test]
     fn two_kinds_of_names_never_meet() {
         for names in both() {
-            let kinds = ["thread", "field", "mark", "rule"];
+            let kinds = ["thread", "field", "step", "mark", "rule"];
             let hashes = kinds.map(|kind| names.hash(kind, [&b"a"[..]]));
             assert_eq!(HashSet::from(hashes).len(), kinds.len());
         }

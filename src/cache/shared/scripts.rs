@@ -13,8 +13,9 @@ use super::names::NAME;
 /// How long a token without any entry is kept: longer than a step runs, mostly. Milliseconds.
 const TOKEN_KEPT: u64 = 15 * 60 * 1000;
 
-/// Entries of one thread. Callers can invent ids; a thread has some hundred steps.
-const MOST_ENTRIES: u64 = 4096;
+/// Fields of one thread: two a step, or little more. Callers can invent ids; a thread has some hundred
+/// steps.
+const MOST_FIELDS: u64 = 8192;
 
 /// KEYS thread; ARGV field, fresh token, how long a bare token lives, the largest value that is wanted.
 /// Returns the token (nil if there is none and no room for one), and the value (nil if there is none).
@@ -30,11 +31,12 @@ if redis.call('HSTRLEN', KEYS[1], ARGV[1]) > tonumber(ARGV[4]) then return {toke
 return {token, redis.call('HGET', KEYS[1], ARGV[1])}
 ";
 
-/// KEYS thread; ARGV token, field, value, its time to live, the most entries. Returns 1 if it was taken.
+/// KEYS thread; ARGV token, field, value, its time to live, the most fields, the step's mark: as long as
+/// that is there, something of the step may be. Returns 1 if it was taken.
 const PUT: &str = r"
 if redis.call('HGET', KEYS[1], 'g') ~= ARGV[1] then return 0 end
 if redis.call('HLEN', KEYS[1]) > tonumber(ARGV[5]) and redis.call('HEXISTS', KEYS[1], ARGV[2]) == 0 then return 0 end
-redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
+redis.call('HSET', KEYS[1], ARGV[2], ARGV[3], ARGV[6], '')
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
 return 1
 ";
@@ -75,10 +77,12 @@ redis.call('HSET', KEYS[1], 'n', n, 'tail', ARGV[1])
 return {n, log}
 ";
 
-/// KEYS head, stream; ARGV nonce of a new log, the log that is to end ('': there is none yet). Returns
+/// KEYS head, stream; ARGV nonce of a new log, the log that is to end ('': there is none yet, or
+/// something else in its place). Returns
 /// the log that is there now: of several who end one, the first has chosen.
 const RESET: &str = r"
-local log = redis.call('HGET', KEYS[1], 'log') or ''
+local log = redis.pcall('HGET', KEYS[1], 'log')
+if type(log) ~= 'string' then log = '' end
 if log ~= ARGV[2] then return log end
 redis.call('UNLINK', KEYS[1], KEYS[2])
 redis.call('HSET', KEYS[1], 'log', ARGV[1], 'n', 0, 'tail', '')
@@ -108,15 +112,33 @@ pub(super) fn look(thread: &[u8], field: &[u8], fresh: &Nonce, largest: u64) -> 
     command
 }
 
+/// What is written of a body.
+pub(super) struct Entry<'a> {
+    pub(super) field: &'a [u8],
+    pub(super) value: &'a [u8],
+    /// The field that says that something of its step is there.
+    pub(super) mark: &'a [u8],
+    /// In milliseconds.
+    pub(super) ttl: u64,
+}
+
 /// Writes an entry, if the token is still the thread's. Answers 1 or 0.
-pub(super) fn put(thread: &[u8], token: &[u8], field: &[u8], value: &[u8], ttl: u64) -> Cmd {
+pub(super) fn put(thread: &[u8], token: &[u8], entry: &Entry<'_>) -> Cmd {
     let mut command = script(PUT, &[thread]);
     command
         .arg(token)
-        .arg(field)
-        .arg(value)
-        .arg(ttl)
-        .arg(MOST_ENTRIES);
+        .arg(entry.field)
+        .arg(entry.value)
+        .arg(entry.ttl)
+        .arg(MOST_FIELDS)
+        .arg(entry.mark);
+    command
+}
+
+/// Whether a thread has a field. Answers 1 or 0.
+pub(super) fn has(thread: &[u8], field: &[u8]) -> Cmd {
+    let mut command = Cmd::new();
+    command.arg("HEXISTS").arg(thread).arg(field);
     command
 }
 

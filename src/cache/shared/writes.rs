@@ -11,9 +11,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Tier;
 use super::known::Token;
-use crate::step::Key;
+use super::record::{self, Place, Record};
+use super::{Question, Tier, milliseconds_since_1970, scripts};
 
 /// Writes that wait at once.
 const MOST: usize = 1024;
@@ -29,20 +29,25 @@ const STALE: Duration = Duration::from_secs(1);
 
 /// A final body to be written.
 #[derive(Debug)]
-pub(super) struct Write {
-    pub(super) token: Token,
-    pub(super) key: Arc<(u64, Key)>,
-    pub(super) body: Bytes,
-    pub(super) content_type: Option<HeaderValue>,
-    /// Milliseconds of UNIX time.
-    pub(super) stored_at: u64,
-    pub(super) ttl: Duration,
+pub struct Write {
+    /// From before its fetch departed.
+    pub token: Token,
+    /// What it is of.
+    pub question: Question,
+    /// As the upstream sent it.
+    pub body: Bytes,
+    /// The upstream's `content-type`.
+    pub content_type: Option<HeaderValue>,
+    /// How long it is kept from now on.
+    pub ttl: Duration,
 }
 
 #[derive(Debug)]
 pub(super) struct Queued {
     write: Write,
     since: Instant,
+    /// The same in milliseconds of UNIX time.
+    stored_at: u64,
     /// Its place among the bytes that wait.
     _room: OwnedSemaphorePermit,
 }
@@ -70,9 +75,74 @@ impl Queue {
         let queued = Queued {
             write,
             since: Instant::now(),
+            stored_at: milliseconds_since_1970(),
             _room: room,
         };
         self.sender.try_send(queued).is_ok()
+    }
+}
+
+impl Tier {
+    /// Writes behind.
+    pub(in crate::cache) fn write(&self, write: Write) {
+        // It has ended: should memory lose it, it is asked for as one that comes.
+        self.known.forget_one(&write.question);
+        if self.in_use().is_none() || !self.writes.push(write) {
+            self.figures.dropped.inc();
+        }
+    }
+
+    async fn put(&self, queued: &Queued) {
+        let write = &queued.write;
+        let thread = write.token.thread.as_bytes();
+        let up = self.in_use().filter(|_| !self.parts.rests(thread));
+        let Some(up) = up else {
+            self.figures.dropped.inc();
+            return;
+        };
+        let key = &write.question.1;
+        let field = self.names.field(&key.step, &key.variant);
+        let ttl = u64::try_from(write.ttl.as_millis()).unwrap_or(u64::MAX);
+        let record = Record {
+            stored_at: queued.stored_at,
+            expires_at: queued.stored_at.saturating_add(ttl),
+            step: key.step.as_ref(),
+            variant: key.variant.as_bytes(),
+            content_type: write.content_type.as_ref().map(HeaderValue::as_bytes),
+            body: &write.body,
+        };
+        let token = &write.token;
+        let place = Place {
+            thread: &token.thread,
+            field: &field,
+        };
+        let Some(value) = record::encode(&record, self.seal.as_ref(), place) else {
+            self.figures.dropped.inc();
+            return;
+        };
+        let entry = scripts::Entry {
+            field: &field,
+            value: &value,
+            mark: &self.names.step(&key.step),
+            ttl,
+        };
+        let command = scripts::put(thread, &token.bytes, &entry);
+        match up.link.ask::<u8>(&command).await {
+            Ok(1) => {
+                self.parts.succeeded(thread);
+                self.figures.stored.inc();
+            }
+            Ok(_) => {
+                self.parts.succeeded(thread);
+                // The token is of no use any more: the next one that asks gets another.
+                self.known.forget_one(&write.question);
+                self.figures.refused.inc();
+            }
+            Err(trouble) => {
+                self.figures.error.inc();
+                self.failed(thread, &trouble);
+            }
+        }
     }
 }
 
@@ -104,5 +174,93 @@ fn write(tier: &Arc<Tier>, queued: Queued, under_way: &mut JoinSet<()>) {
         return;
     }
     let tier = Arc::clone(tier);
-    under_way.spawn(async move { tier.put(&queued.write).await });
+    under_way.spawn(async move { tier.put(&queued).await });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::super::scripted::{at, scripted};
+    use super::super::{Figures, Up, View};
+    use super::*;
+    use crate::step::{Key, Partition};
+
+    fn question(nth: usize) -> Question {
+        let ids = ["t", "r", &nth.to_string()];
+        Arc::new((0, Key::new(Partition::of(["p"]), "run-step", &ids, "")))
+    }
+
+    fn write_of(nth: usize, body: &Bytes) -> Write {
+        Write {
+            token: Token {
+                thread: "t".into(),
+                bytes: [0; 16],
+            },
+            question: question(nth),
+            body: body.clone(),
+            content_type: None,
+            ttl: STALE,
+        }
+    }
+
+    /// Writes so many bodies of that size to a tier that nobody empties the queue of: how many are dropped.
+    fn dropped(tier: &Tier, bodies: usize, size: usize) -> u64 {
+        let body = Bytes::from(vec![b'x'; size]);
+        let before = tier.figures.dropped.get();
+        for nth in 0..bodies {
+            tier.write(write_of(nth, &body));
+        }
+        tier.figures.dropped.get() - before
+    }
+
+    async fn tier() -> (JoinSet<()>, Tier) {
+        let (server, link) = scripted(Vec::new()).await;
+        let tier = Tier::new(&at("redis://127.0.0.1:1"), Figures::default()).unwrap();
+        let view = View::default();
+        tier.up.store(Some(Arc::new(Up { link, view })));
+        tier.lease.store(u64::MAX, Ordering::Release);
+        (server, tier)
+    }
+
+    #[tokio::test]
+    async fn what_there_is_no_room_for_is_dropped_and_counted() {
+        let (_server, by_bytes) = tier().await;
+        let eighth = MOST_BYTES / 8;
+        assert_eq!(dropped(&by_bytes, 8, eighth), 0);
+        assert_eq!(dropped(&by_bytes, 3, 1), 3);
+        let (_server, by_number) = tier().await;
+        assert_eq!(dropped(&by_number, MOST + 5, 1), 5);
+    }
+
+    #[tokio::test]
+    async fn what_comes_while_the_tier_rests_is_dropped_and_counted() {
+        let (_server, tier) = tier().await;
+        tier.lease.store(0, Ordering::Release);
+        assert_eq!(dropped(&tier, 2, 1), 2);
+        tier.lease.store(u64::MAX, Ordering::Release);
+        assert_eq!(dropped(&tier, 2, 1), 0);
+    }
+
+    /// What has waited for too long, and what comes to be written while its part of the tier rests.
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_in_vain_is_dropped_and_counted() {
+        let tier = Arc::new(Tier::new(&at("redis://127.0.0.1:1"), Figures::default()).unwrap());
+        tier.lease.store(u64::MAX, Ordering::Release);
+        let queued = |tier: &Tier| {
+            let body = Bytes::from_static(b"x");
+            assert!(tier.writes.push(write_of(0, &body)));
+        };
+        let mut queue = super::super::lock(&tier.queued).take().unwrap();
+        let mut under_way = JoinSet::new();
+        queued(&tier);
+        tokio::time::advance(STALE + Duration::from_millis(1)).await;
+        write(&tier, queue.recv().await.unwrap(), &mut under_way);
+        assert!(under_way.is_empty());
+        assert_eq!(tier.figures.dropped.get(), 1, "stale");
+        queued(&tier);
+        write(&tier, queue.recv().await.unwrap(), &mut under_way);
+        under_way.join_all().await;
+        assert_eq!(tier.figures.dropped.get(), 2, "it rests");
+    }
 }

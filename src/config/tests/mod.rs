@@ -3,6 +3,7 @@
 mod documented;
 mod headers;
 mod node;
+mod proxy;
 mod redis;
 mod tables;
 mod values;

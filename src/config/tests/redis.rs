@@ -148,7 +148,7 @@ fn everything_that_is_wrong_is_told_at_once() {
         ),
         (
             "f.toml:6:1: cache.redis: ",
-            "known here: url, prefix, budget, encryption_key",
+            "known here: url, prefix, budget, encryption_key, ca_file",
         ),
     ]) {
         assert!(
@@ -285,4 +285,56 @@ fn the_files_of_its_secrets_are_among_those_to_look_at() {
     let redis = config.cache.redis.unwrap();
     let is = |source: &Source, path: &Path| *source == Source::File(path.to_owned());
     assert!(is(redis.encryption_key.unwrap().source(), &expected[0]));
+}
+
+#[test]
+fn roots_are_read_and_of_use_with_tls_only() {
+    let with = |url: &str, file: &str| section(&format!("url = {url:?}\nca_file = {file:?}"));
+    let place = "f.toml:3:11: cache.redis.ca_file: ";
+    refused(&[
+        (
+            &with("redis://h", "/nowhere/ca.pem"),
+            place,
+            "is of no use without TLS; write the url with \"rediss://\", or leave this out",
+        ),
+        (
+            &with("unix:/run/s.sock", "/nowhere/ca.pem"),
+            place,
+            "is of no use without TLS",
+        ),
+        (
+            &with("rediss://h", "/nowhere/ca.pem"),
+            place,
+            "/nowhere/ca.pem cannot be read",
+        ),
+    ]);
+}
+
+#[test]
+fn a_node_is_exposed_where_others_see_what_passes_and_nothing_is_sealed() {
+    let exposed = |url: &str| {
+        redis(parse(&section(&format!("url = {url}"))))
+            .exposed()
+            .cloned()
+    };
+    for url in [
+        "\"redis://localhost\"",
+        "\"redis://127.0.0.9:7000\"",
+        "\"redis://[::1]\"",
+        "\"unix:/run/s.sock\"",
+        "\"rediss://h\"",
+        "[\"valkeys://h\", \"valkeys://i\"]",
+    ] {
+        assert_eq!(exposed(url), None, "{url}");
+    }
+    for (url, node) in [
+        ("\"redis://h\"", "redis://h"),
+        ("\"valkey://10.0.0.1\"", "valkey://10.0.0.1"),
+        ("\"redis://localhost.example\"", "redis://localhost.example"),
+        ("[\"redis://127.0.0.1\", \"redis://i\"]", "redis://i"),
+    ] {
+        assert_eq!(exposed(url).unwrap().to_string(), node);
+    }
+    let key = "\"redis://h\"\nencryption_key = { env = \"STEPGATE_ENCRYPTION_KEY\" }";
+    assert_eq!(exposed(key), None);
 }

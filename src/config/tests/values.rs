@@ -99,7 +99,7 @@ fn values_are_refused_with_their_place_and_what_would_be_right() {
         (
             "[server]\nhosts = \"a.b\"",
             "f.toml:2:9: ",
-            "expected a list of host names, found a string",
+            "expected a list of host names, like [\"stepgate.internal\"], found a string",
         ),
         (
             "server = 1",

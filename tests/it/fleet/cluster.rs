@@ -8,12 +8,12 @@ use super::{
     BACK, assert_serves, assert_shares, completed, elsewhere, is_fetched, is_own, is_shared, is_up,
     purge, reached, spread, tier_at,
 };
-use crate::support::redis::Cluster;
+use crate::support::redis::{Cluster, Redis};
 use crate::support::{Gateway, Origin, STEP};
 
 const THREADS: usize = 24;
 
-async fn pair(origin: &Origin, cluster: &Cluster) -> (Gateway, Gateway) {
+pub(super) async fn pair(origin: &Origin, cluster: &Cluster) -> (Gateway, Gateway) {
     pair_with(origin, &tier_at(&cluster.urls())).await
 }
 
@@ -129,4 +129,104 @@ async fn a_gateway_finds_a_cluster_by_any_of_its_nodes() {
     assert!(took < BACK, "{took:?}");
     sleep(Duration::from_millis(100)).await;
     assert!(is_fetched(&new.get(&elsewhere("alone")).await));
+}
+
+/// So many more threads are needed that each node has enough of them.
+const MORE: usize = 60;
+
+/// Threads of one node of a cluster, and of the others.
+struct Split {
+    its: Vec<String>,
+    others: Vec<String>,
+}
+
+impl Split {
+    /// By what appears where, when `gateway` writes a step of each.
+    async fn by(gateway: &Gateway, node: &Redis, name: &str) -> Self {
+        let mut split = Self {
+            its: Vec::new(),
+            others: Vec::new(),
+        };
+        for nth in 0..MORE {
+            let thread = format!("{name}_{nth}");
+            let before = node.threads().await.len();
+            spread(gateway, &[&elsewhere(&thread)]).await;
+            match node.threads().await.len() - before {
+                0 => split.others.push(thread),
+                _ => split.its.push(thread),
+            }
+        }
+        split
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_hangs_costs_its_threads_a_few_budgets_and_then_nothing() {
+    /// Far more than an answer takes here, and less than the sum of a few.
+    const BUDGET: Duration = Duration::from_millis(250);
+    /// Three before the first part of it rests, then one for each of some ten parts, and a few that a
+    /// busy machine is late with.
+    const PAID: usize = 18;
+    let (origin, cluster) = (Origin::start().await, Cluster::start().await);
+    let toml = tier_at(&cluster.urls()).replace("1s", "250ms");
+    let (a, b) = pair_with(&origin, &toml).await;
+    let (_, [nth, _]) = cluster.by_log().await;
+    let node = &cluster.nodes[nth];
+    let split = Split::by(&a, node, "split").await;
+    assert!(split.its.len() > 8, "{} are its", split.its.len());
+    node.stop().await;
+
+    // Steps that nobody knows yet, of threads that everybody knows where they are.
+    let path =
+        |thread: &str, round: usize| format!("/v1/threads/{thread}/runs/run_1/steps/s_{round}");
+    let mut paid = Vec::new();
+    for round in 0..4 {
+        let mut late = 0;
+        for thread in &split.its {
+            let start = Instant::now();
+            assert!(is_fetched(&b.get(&path(thread, round)).await), "{thread}");
+            late += usize::from(start.elapsed() >= BUDGET);
+        }
+        paid.push(late);
+    }
+    assert!(paid[0] >= 3, "it does not even hang: {paid:?}");
+    assert!(paid.iter().sum::<usize>() <= PAID, "{paid:?}");
+    assert!(paid[2] + paid[3] <= 2, "{paid:?}");
+    let mut shared = 0;
+    for thread in &split.others {
+        shared += usize::from(is_shared(&b.get(&elsewhere(thread)).await));
+    }
+    // One part may be of two nodes.
+    let others = split.others.len();
+    assert!(shared * 10 >= others * 8, "{shared} of {others} are shared");
+    // A purge does not wait for it either.
+    let thread = &split.its[0];
+    origin.status("failed");
+    let purged = Instant::now();
+    purge(&b, &format!("run-step/{thread}")).await;
+    while a.get(&elsewhere(thread)).await.json()["status"] != "failed" {
+        let waited = purged.elapsed();
+        assert!(waited < Duration::from_secs(3), "not told after {waited:?}");
+        sleep(Duration::from_millis(20)).await;
+    }
+    origin.status("completed");
+
+    node.go_on().await;
+    cluster.is_whole().await;
+    assert_shares_thread(&a, &b, thread).await;
+}
+
+/// Sooner or later steps of this thread are shared.
+async fn assert_shares_thread(one: &Gateway, other: &Gateway, thread: &str) {
+    let start = Instant::now();
+    for nth in 0.. {
+        let path = format!("/v1/threads/{thread}/runs/run_1/steps/back_{nth}");
+        one.get(&path).await;
+        sleep(Duration::from_millis(100)).await;
+        if is_shared(&other.get(&path).await) {
+            return;
+        }
+        let waited = start.elapsed();
+        assert!(waited < BACK, "nothing is shared after {waited:?}");
+    }
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::support::raw::head;
 use crate::support::redis::{Proxy, Redis};
-use crate::support::{Gateway, Raw, STEP, text, within};
+use crate::support::{Gateway, Raw, STEP, step, text, within};
 
 /// What the stream is capped at.
 const CAP: usize = 10_000;
@@ -60,8 +60,10 @@ impl Pair {
                 assert_eq!(answer.text(), text("failed"), "{}", answer.cache_status());
                 return;
             }
-            // From before it was cut off, or fetched since: never from a tier it does not know.
-            assert!(!is_shared(&answer), "{}", answer.cache_status());
+            // From before it was cut off, or fetched since, or it is up by now: never what was purged from
+            // a tier it does not know.
+            let is_known = !is_shared(&answer) || answer.text() == text("failed");
+            assert!(is_known, "{}", answer.cache_status());
             let waited = start.elapsed();
             assert!(waited < BACK, "not back after {waited:?}");
             sleep(Duration::from_millis(5)).await;
@@ -198,6 +200,36 @@ async fn a_server_that_forgot_the_last_purges_takes_none_of_them_back() {
     for gateway in [&pair.a, &pair.b, &pair.fleet.gateway().await] {
         let answer = gateway.get(STEP).await;
         assert_eq!(answer.text(), text("failed"), "{}", answer.cache_status());
+    }
+}
+
+/// The same while what was told is no older than that it has been confirmed: nobody else has heard of it.
+#[tokio::test]
+async fn a_purge_that_was_confirmed_holds_also_where_the_server_forgets_it_at_once() {
+    let fleet = Fleet::start().await;
+    let proxy = Proxy::start(fleet.redis.port()).await;
+    let a = Gateway::start(&fleet.origin, &tier(&proxy.url())).await;
+    let b = fleet.gateway().await;
+    is_up(&a).await;
+    spread(&a, &[STEP]).await;
+    for nth in 0..4 {
+        fleet.origin.status("completed");
+        let old_step = step(&format!("forgotten_{nth}"));
+        spread(&a, &[&old_step]).await;
+        assert!(is_shared(&b.get(&old_step).await));
+        let old = dump(&fleet.redis).await;
+        // What a asks next is a while on its way.
+        proxy.delay_questions(Duration::from_millis(100));
+        purge(&a, "run-step/thread_1").await;
+        restore(&fleet.redis, &old).await;
+        proxy.delay_questions(Duration::ZERO);
+        fleet.origin.status("failed");
+        super::reached().await;
+        for gateway in [&a, &b, &fleet.gateway().await] {
+            let answer = gateway.get(&old_step).await;
+            let said = answer.cache_status();
+            assert_eq!(answer.json()["status"], "failed", "{nth}: {said}");
+        }
     }
 }
 

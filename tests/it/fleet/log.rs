@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{Fleet, assert_serves, assert_shares, is_resting, is_up, spread};
+use super::{Fleet, assert_serves, assert_shares, is_shared, reached, spread, state};
 use crate::support::{STEP, text};
 
 #[tokio::test]
@@ -44,13 +44,15 @@ async fn c40_without_head_or_stream_steps_are_served_and_purges_go_on() {
     }
 }
 
+/// Nobody has to repair it: whoever finds it begins a new log, and what was purged meanwhile is gone.
 #[tokio::test]
-async fn c39_head_or_stream_of_another_type_costs_no_answer() {
+async fn c39_head_or_stream_of_another_type_is_replaced() {
     for what in ["head", "purges"] {
         let fleet = Fleet::start().await;
         let (a, b) = fleet.pair().await;
         super::purge(&a, "run-step/thread_9").await;
         spread(&a, &[STEP]).await;
+        assert!(is_shared(&b.get(STEP).await));
         let key = fleet.redis.log(what).await;
         fleet
             .redis
@@ -58,21 +60,40 @@ async fn c39_head_or_stream_of_another_type_costs_no_answer() {
             .await;
         // Only a purge looks at the stream.
         super::purge(&a, "run-step/thread_1").await;
-        if what == "head" {
-            is_resting(&a).await;
-            is_resting(&b).await;
-        }
         for gateway in [&a, &b] {
             assert_serves(gateway, what).await;
         }
         fleet.origin.status("failed");
         assert_eq!(a.get(STEP).await.text(), text("failed"), "{what}");
+        reached().await;
+        assert_eq!(b.get(STEP).await.text(), text("failed"), "{what}");
         fleet.origin.status("completed");
-        fleet.redis.call::<i64>(&[b"DEL", &key]).await;
-        is_up(&a).await;
-        is_up(&b).await;
-        assert_shares(&fleet.origin, &a, &b, &format!("repaired_{what}")).await;
+        assert_shares(&fleet.origin, &a, &b, &format!("replaced_{what}")).await;
+        assert_shares(&fleet.origin, &b, &a, &format!("replaced_too_{what}")).await;
     }
+}
+
+/// Another type of key where the stream was, and messages that it must have had: who has not read them
+/// does not wait for a purge of somebody else to set it right.
+#[tokio::test]
+async fn c39_a_gateway_behind_a_stream_that_is_none_begins_anew() {
+    let fleet = Fleet::start().await;
+    let (a, b) = fleet.pair().await;
+    super::purge(&a, "run-step/thread_9").await;
+    reached().await;
+    let (head, stream) = (
+        fleet.redis.log("head").await,
+        fleet.redis.log("purges").await,
+    );
+    // As if two more had been told, and the stream had been lost to something else right after.
+    let script = "redis.call('SET', KEYS[2], 'junk') return redis.call('HINCRBY', KEYS[1], 'n', 2)";
+    let words: [&[u8]; 5] = [b"EVAL", script.as_bytes(), b"2", &head, &stream];
+    fleet.redis.call::<u64>(&words).await;
+    reached().await;
+    for gateway in [&a, &b] {
+        assert_eq!(state(gateway).await, "up");
+    }
+    assert_shares(&fleet.origin, &a, &b, "anew").await;
 }
 
 /// Numbers and chains that make no sense: whatever is made of them, no answer is wrong.

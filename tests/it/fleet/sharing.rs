@@ -6,8 +6,8 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::{
-    Fleet, PREFIX, age, counted, has_written, is_fetched, is_own, is_shared, lookups, process_is,
-    spread, state, tier, ttl,
+    Fleet, PREFIX, age, counted, has_written, is_fetched, is_own, is_shared, is_up, lookups,
+    process_is, spread, state, tier, ttl,
 };
 use crate::support::gateway::API_KEY;
 use crate::support::{Act, Crowd, Gateway, Origin, Process, STEP, respond, step, text, within};
@@ -135,7 +135,7 @@ async fn an_entry_ends_when_its_first_ttl_does_wherever_it_came_to() {
     let mut pair = Vec::new();
     for _ in 0..2 {
         let gateway = Gateway::start(&fleet.origin, &short).await;
-        super::is_up(&gateway).await;
+        is_up(&gateway).await;
         pair.push(gateway);
     }
     let (a, b) = (&pair[0], &pair[1]);
@@ -155,7 +155,7 @@ async fn who_keeps_bodies_for_less_long_keeps_shared_ones_for_less_long() {
     spread(&a, &[STEP]).await;
     let short = "[cache]\nttl = \"3s\"\n".to_owned() + &tier(&fleet.redis.url());
     let b = Gateway::start(&fleet.origin, &short).await;
-    super::is_up(&b).await;
+    is_up(&b).await;
     sleep(Duration::from_millis(1_500)).await;
     let shared = b.get(STEP).await;
     assert!(is_shared(&shared) && ttl(&shared) <= 2, "{}", ttl(&shared));
@@ -246,32 +246,6 @@ async fn without_the_section_nothing_is_shared() {
     assert_eq!(origin.count(), 2);
 }
 
-/// The same from end to end on Valkey, where there is one.
-#[tokio::test]
-async fn valkey_does_as_well() {
-    use std::io::Write;
-
-    let found = tokio::process::Command::new("valkey-server")
-        .arg("--version")
-        .output()
-        .await;
-    if found.is_err() {
-        // Past the harness, which would keep it to itself.
-        writeln!(std::io::stderr(), "valkey-server is not on PATH: skipped").unwrap();
-        return;
-    }
-    let fleet = Fleet {
-        redis: crate::support::redis::Redis::run("valkey-server", &[]).await,
-        origin: Origin::start().await,
-    };
-    let (a, b) = fleet.pair().await;
-    super::assert_shares(&fleet.origin, &a, &b, "valkey").await;
-    spread(&a, &[STEP]).await;
-    let c = fleet.gateway().await;
-    assert!(is_shared(&c.get(STEP).await));
-    assert!(is_shared(&b.get(STEP).await));
-}
-
 #[tokio::test]
 async fn a_body_that_echoes_an_injected_secret_stays_out_of_the_tier() {
     let fleet = Fleet::start().await;
@@ -286,4 +260,22 @@ async fn a_body_that_echoes_an_injected_secret_stays_out_of_the_tier() {
     assert_eq!(counted(&a, "stored").await, 1.0);
     assert!(is_own(&a.get(STEP).await), "memory is this side's");
     assert!(is_fetched(&b.get(STEP).await));
+}
+
+/// Soon after, too: it is not taken for a step that is known to be live.
+#[tokio::test]
+async fn what_memory_had_no_room_for_any_more_comes_from_the_tier() {
+    let fleet = Fleet::start().await;
+    let toml = "[cache]\nmax_bytes = \"64KiB\"\nmax_entry_bytes = \"16KiB\"\n";
+    let toml = format!("{toml}{}", tier(&fleet.redis.url()));
+    let gateway = Gateway::start(&fleet.origin, &toml).await;
+    is_up(&gateway).await;
+    let paths: Vec<String> = (0..100).map(|nth| step(&format!("full_{nth}"))).collect();
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    spread(&gateway, &paths).await;
+    assert!(is_own(&gateway.get(paths[99]).await));
+    let shared = gateway.get(paths[0]).await;
+    assert!(is_shared(&shared), "{}", shared.cache_status());
+    assert!(is_own(&gateway.get(paths[0]).await));
+    assert_eq!(fleet.origin.count(), paths.len());
 }

@@ -205,7 +205,7 @@ async fn c39_out_of_memory_nothing_more_is_stored_and_what_is_there_is_shared() 
 /// At its start there is no room even for the head.
 #[tokio::test]
 async fn c39_a_gateway_that_starts_on_a_full_server_serves() {
-    let redis = Redis::run("redis-server", &["--maxmemory", "1mb"]).await;
+    let redis = Redis::run(&Redis::program(), &["--maxmemory", "1mb"]).await;
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, &tier(&redis.url())).await;
     assert_serves(&gateway, "full").await;

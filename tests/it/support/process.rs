@@ -59,6 +59,20 @@ impl Process {
         Self::run(shell, &origin.url(), ANY, toml, "info").await
     }
 
+    /// With this in its environment, too.
+    pub(crate) async fn start_with_env(upstream: &str, toml: &str, env: &[(&str, &str)]) -> Self {
+        Self::run(with_env(env), upstream, ANY, toml, "info").await
+    }
+
+    /// The same, in this folder.
+    pub(crate) async fn start_in_with_env(
+        folder: TempDir,
+        arguments: &[&str],
+        env: &[(&str, &str)],
+    ) -> Self {
+        Self::run_in(with_env(env), folder, arguments, "info").await
+    }
+
     /// In front of any URL.
     pub(crate) async fn start_before(upstream: &str, toml: &str, filter: &str) -> Self {
         Self::run(Command::new(PROGRAM), upstream, ANY, toml, filter).await
@@ -67,6 +81,21 @@ impl Process {
     /// In this folder, with the configuration file that is in it, if one is.
     pub(crate) async fn start_in(folder: TempDir, arguments: &[&str], filter: &str) -> Self {
         Self::run_in(Command::new(PROGRAM), folder, arguments, filter).await
+    }
+
+    /// The same, with this in its environment besides.
+    pub(crate) async fn start_with(
+        folder: TempDir,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        // What an environment cleared later does not take away.
+        let mut program = Command::new("/usr/bin/env");
+        let settings = environment
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"));
+        program.args(settings).arg(PROGRAM);
+        Self::run_in(program, folder, arguments, "info").await
     }
 
     async fn run(program: Command, upstream: &str, listen: &str, toml: &str, filter: &str) -> Self {
@@ -103,8 +132,8 @@ impl Process {
         readers.spawn(collect(child.stdout.take().unwrap(), Arc::clone(&output)));
         readers.spawn(collect(child.stderr.take().unwrap(), Arc::clone(&output)));
         let both = async {
-            let data = listening(&output, "on=data").await;
-            (data, listening(&output, "on=admin").await)
+            let data = listening(&output, "data").await;
+            (data, listening(&output, "admin").await)
         };
         let (data, admin) = tokio::select! {
             both = both => both,
@@ -238,6 +267,14 @@ impl Process {
     }
 }
 
+/// The program, with this in its environment, too.
+fn with_env(env: &[(&str, &str)]) -> Command {
+    let mut program = Command::new("/usr/bin/env");
+    program.args(env.iter().map(|(name, value)| format!("{name}={value}")));
+    program.arg(PROGRAM);
+    program
+}
+
 /// A folder with these files.
 pub(crate) fn folder(files: &[(&str, &str)]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -271,13 +308,15 @@ async fn collect(stream: impl AsyncRead + Unpin, output: Arc<watch::Sender<Strin
     }
 }
 
-/// The address in the line that says so.
+/// The address in the line that says so, text or JSON.
 async fn listening(output: &watch::Sender<String>, on: &str) -> SocketAddr {
+    let marks = [format!("on={on} "), format!("\"on\":\"{on}\"")];
     let find = |text: &str| {
-        let mut lines = text.lines();
-        let line = lines.find(|l| l.contains("listening") && l.contains(on))?;
-        let address = line.split("address=").nth(1)?.split_whitespace().next()?;
-        address.parse().ok()
+        let mut lines = text.lines().filter(|line| line.contains("listening"));
+        let line = lines.find(|line| marks.iter().any(|mark| line.contains(mark)))?;
+        let address = line.split_once("address")?.1;
+        let address = address.trim_start_matches(['=', ':', '"']);
+        address.split([' ', '"']).next()?.parse().ok()
     };
     let mut seen = output.subscribe();
     let said = within("a listening line", seen.wait_for(|t| find(t).is_some())).await;

@@ -43,7 +43,17 @@ pub(crate) struct Stored {
 
 impl Redis {
     pub(crate) async fn start() -> Self {
-        Self::run("redis-server", &[]).await
+        Self::run(&Self::program(), &[]).await
+    }
+
+    /// The server that the tests share things by: Debian's, or what `STEPGATE_REDIS_SERVER` names.
+    pub(crate) fn program() -> String {
+        std::env::var("STEPGATE_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
+    }
+
+    /// For a further listener of a server.
+    pub(crate) fn free_port() -> u16 {
+        free_port()
     }
 
     /// This program, with these arguments besides.
@@ -92,7 +102,11 @@ impl Redis {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://{}", self.address())
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -160,7 +174,11 @@ impl Redis {
 
     /// For what has bytes that no argument can carry.
     pub(crate) async fn link(&self) -> MultiplexedConnection {
-        let client = Client::open(self.url()).unwrap();
+        let user = match &self.password {
+            Some(password) => format!(":{password}@"),
+            None => String::new(),
+        };
+        let client = Client::open(format!("redis://{user}{}", self.address())).unwrap();
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(LIMIT));
         let link = client.get_multiplexed_async_connection_with_config(&config);
         within("a connection", link).await.unwrap()
@@ -201,8 +219,9 @@ impl Redis {
                 field: pair[0].clone(),
                 value: pair[1].clone(),
             });
-            // The token of a thread is none of its steps.
-            all.extend(pairs.filter(|stored| stored.field != b"g"));
+            // The token of a thread is none of its steps, nor is the mark of a step a body.
+            let is_body = |stored: &Stored| stored.field != b"g" && !stored.value.is_empty();
+            all.extend(pairs.filter(is_body));
         }
         all.sort();
         all

@@ -5,6 +5,7 @@ mod clients;
 mod errand;
 mod figures;
 mod health;
+mod redis;
 mod traffic;
 mod weather;
 
@@ -16,14 +17,16 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep_until};
 
+use crate::caller::Got;
 use crate::dice::Dice;
 use crate::gateway::Gateway;
 use crate::kind::Wire;
-use crate::ledger::{Case, Ledger, say};
+use crate::ledger::{Case, Ledger, Verdict, say, shows_secret};
 use crate::origin::{Accounts, Authority, Lives, Origin, Setting};
 use crate::world::{World, configuration};
 use clients::{BASE_KEY, CLIENTS};
 use health::Health;
+use redis::Redis;
 use traffic::Traffic;
 use weather::Weather;
 
@@ -58,7 +61,12 @@ pub(crate) async fn run(orders: &Orders) -> Result<bool, Box<dyn Error>> {
     ));
     let ledger = Ledger::default();
     let authority = Arc::new(Authority::new()?);
-    let world = Arc::new(start(seed, &authority, &ledger).await?);
+    let redis = Redis::start(seed).await?.map(Arc::new);
+    if redis.is_none() {
+        say("redis-server is not on PATH: a soak without the shared tier");
+    }
+    let redis = redis.as_ref();
+    let world = Arc::new(start(seed, &authority, &ledger, redis).await?);
     let case = Case {
         seed,
         number: 0,
@@ -69,8 +77,12 @@ pub(crate) async fn run(orders: &Orders) -> Result<bool, Box<dyn Error>> {
     let weather = Arc::new(Weather::new(duration));
     let mut company = JoinSet::new();
     let (world_, weather_) = (Arc::clone(&world), Arc::clone(&weather));
-    let text = text(&world_.origin, &authority);
+    let text = text(&world_.origin, &authority, redis);
     company.spawn(async move { weather_.blow(&world_, &text).await });
+    if let Some(redis) = redis {
+        let (redis, weather) = (Arc::clone(redis), Arc::clone(&weather));
+        company.spawn(async move { weather.blow_on(&redis).await });
+    }
 
     let traffic = Arc::new(Traffic::new(&world, &weather, seed));
     let started = Instant::now();
@@ -99,6 +111,10 @@ pub(crate) async fn run(orders: &Orders) -> Result<bool, Box<dyn Error>> {
     let figures = traffic.figures();
     drop(traffic);
     let fetches = world.origin.shared.fetches.load(Ordering::Relaxed);
+    let shared = match redis {
+        Some(redis) => look_through(redis, &world, &case).await,
+        None => String::new(),
+    };
     let world = Arc::into_inner(world).ok_or("the soak is still at work")?;
     world.end(&case).await;
 
@@ -110,7 +126,7 @@ pub(crate) async fn run(orders: &Orders) -> Result<bool, Box<dyn Error>> {
          | requests | {} |\n| upstream fetches | {fetches} |\n\
          | touched by a fault, an outage or a hold | {} |\n\
          | untouched | {} |\n| answered well, of the untouched | {:.3} % |\n\
-         | lost, wrong, leaked | {}, {}, {} |\n{}{weight}",
+         | lost, wrong, leaked | {}, {}, {} |\n{}{shared}{weight}",
         humantime::format_duration(duration),
         figures.requests,
         figures.touched,
@@ -137,12 +153,45 @@ fn pause(seed: u64, number: u64, rate: u32) -> Duration {
     Duration::from_secs(1) / rate.max(1) * share / 1000
 }
 
-fn text(origin: &Origin, authority: &Authority) -> String {
+/// What Redis holds has no secret in it; and lines of a table.
+async fn look_through(redis: &Redis, world: &World, case: &Case) -> String {
+    match redis.everything().await {
+        Ok(held) if shows_secret(&held) => {
+            let why = "a secret in Redis".to_owned();
+            world.note(case, &Verdict::Leaked(why), &[]);
+        }
+        Ok(_) => {}
+        // At the end it is calm.
+        Err(error) => {
+            let why = format!("Redis is not what it was: {error}");
+            world.note(case, &Verdict::Lost(why), &[]);
+        }
+    }
+    let metrics = match world.gateway.admin("GET", "/metrics").await {
+        Got::Whole(answer) => String::from_utf8_lossy(&answer.body).into_owned(),
+        Got::Cut(_) | Got::Closed(_) | Got::Late(_) | Got::Garbled(..) => String::new(),
+    };
+    let count = |result: &str| {
+        let name = format!("stepgate_shared_requests_total{{result=\"{result}\"}} ");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        line.unwrap_or("?").to_owned()
+    };
+    let [hit, stored, error] = ["hit", "stored", "error"].map(count);
+    format!("| answers from Redis, written there, commands in vain | {hit}, {stored}, {error} |\n")
+}
+
+fn text(origin: &Origin, authority: &Authority, redis: Option<&Arc<Redis>>) -> String {
     let clients = CLIENTS
         .iter()
         .map(|client| client.toml())
         .collect::<String>();
-    configuration(&origin.base_url(), authority, &clients)
+    let (shared, memory) = match redis {
+        // So little that much of what is asked for again is in Redis alone.
+        Some(_) => (Redis::toml(), "1MiB"),
+        None => (String::new(), "4MiB"),
+    };
+    configuration(&origin.base_url(), authority, &(shared + &clients))
+        .replace("max_bytes = \"4MiB\"", &format!("max_bytes = \"{memory}\""))
         .replace("max_connections = 48", "max_connections = 4000")
         .replace("idle_timeout = \"2s\"", "idle_timeout = \"60s\"")
         .replace("max_in_flight = 8", "max_in_flight = 128")
@@ -153,6 +202,7 @@ async fn start(
     seed: u64,
     authority: &Arc<Authority>,
     ledger: &Ledger,
+    redis: Option<&Arc<Redis>>,
 ) -> Result<World, Box<dyn Error>> {
     let names: Vec<(&str, &str)> = CLIENTS
         .iter()
@@ -173,7 +223,11 @@ async fn start(
             .map(|client| (client.token_name, client.token)),
     );
     env.extend(CLIENTS.iter().filter_map(|client| client.own_key));
+    let url = redis.map(|redis| redis.url());
+    env.extend(url.as_deref().map(|url| (redis::URL, url)));
+    env.push(redis::SEAL);
     let files = [("api.key", FIRST_KEY)];
-    let gateway = Gateway::start(&text(&origin, authority), &files, &env, ledger).await?;
+    let text = text(&origin, authority, redis);
+    let gateway = Gateway::start(&text, &files, &env, ledger).await?;
     Ok(World::of(authority, origin, gateway, ledger))
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::redis::{Redis, Trouble};
 use super::{FIRST_KEY, health};
 use crate::dice::Dice;
 use crate::kind::{Harm, Kind, Wire};
@@ -35,6 +36,7 @@ pub(crate) struct Weather {
     outages: Mutex<Vec<(Instant, Option<Instant>)>>,
     reloads: AtomicU64,
     keys: AtomicU64,
+    troubles: AtomicU64,
 }
 
 /// The harm of the fetch with this number.
@@ -61,7 +63,24 @@ impl Weather {
             outages: Mutex::default(),
             reloads: AtomicU64::new(0),
             keys: AtomicU64::new(0),
+            troubles: AtomicU64::new(0),
         }
+    }
+
+    /// What befalls Redis meanwhile, twice a round: it touches no request.
+    pub(super) async fn blow_on(&self, redis: &Redis) {
+        let troubles = [Trouble::Stopped, Trouble::Killed, Trouble::Paused];
+        for trouble in troubles.into_iter().cycle() {
+            self.outlast_calm().await;
+            sleep(self.round / 4).await;
+            redis.befall(trouble, self.outage_lasts()).await;
+            self.troubles.fetch_add(1, Ordering::Relaxed);
+            sleep(self.round / 4).await;
+        }
+    }
+
+    fn outage_lasts(&self) -> Duration {
+        (self.round / OUTAGE).min(LONGEST)
     }
 
     /// Round after round, until it is dropped; none while it is to be calm.
@@ -101,8 +120,7 @@ impl Weather {
 
     async fn outage(&self, world: &World, door: Door) {
         self.note_outage(true);
-        let lasts = (self.round / OUTAGE).min(LONGEST);
-        for (door, pause) in [(door, lasts), (Door::Open, Duration::ZERO)] {
+        for (door, pause) in [(door, self.outage_lasts()), (Door::Open, Duration::ZERO)] {
             if let Err(error) = world.origin.set_door(door).await {
                 say(&format!("the rig cannot set {door:?}: {error}"));
             }
@@ -166,8 +184,10 @@ impl Weather {
         let keys = self.keys.load(Ordering::Relaxed);
         let reloads = self.reloads.load(Ordering::Relaxed).saturating_sub(keys);
         format!(
-            "| outages of the upstream | {} |\n| reloads, rotated secrets | {reloads}, {keys} |\n",
-            outages.len()
+            "| outages of the upstream, of Redis | {}, {} |\n\
+             | reloads, rotated secrets | {reloads}, {keys} |\n",
+            outages.len(),
+            self.troubles.load(Ordering::Relaxed),
         )
     }
 }

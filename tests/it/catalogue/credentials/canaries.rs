@@ -13,16 +13,19 @@ use crate::support::gateway::ENVIRONMENT;
 use crate::support::h2::H2;
 use crate::support::h2_origin::{Ending, H2Origin};
 use crate::support::process::run;
+use crate::support::redis::Redis;
 use crate::support::tls::Authority;
-use crate::support::{Act, Answer, Origin, Process, STEP, raw, respond, step, within};
+use crate::support::{Act, Answer, Origin, Process, STEP, raw, respond, step, until, within};
 
 const API_KEY: &str = "canary-file-key-1d8e60";
 const TOKEN: &str = "canary-file-token-77ab12";
 const ADMIN: &str = "canary-admin-token-3390fe";
+const REDIS: &str = "canary-redis-password-52cc7d";
+const SEAL: &str = "canary-encryption-key-81f0be";
 
 /// A secret of every kind, from both sources: injected for all, injected for one client, a client's
-/// token, the admin token.
-fn secrets() -> (TempDir, String) {
+/// token, the admin token, and those of the shared tier at this address.
+fn secrets(redis: &str) -> (TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, content: &str| {
         let path = folder.path().join(name);
@@ -41,6 +44,10 @@ timeout = "2s"
 authorization = {{ file = {key:?} }}
 x-portkey-api-key = {{ env = "PORTKEY_API_KEY" }}
 x-portkey-virtual-key = {{ env = "PORTKEY_PROVIDER_VIRTUAL_KEY" }}
+[cache.redis]
+url = {{ file = {url:?} }}
+prefix = "canaries"
+encryption_key = {{ file = {seal:?} }}
 [log]
 access = "all"
 [[client]]
@@ -52,9 +59,14 @@ x-portkey-virtual-key = {{ env = "BILLING_KEY" }}
         admin = write("admin", ADMIN),
         key = write("key", &format!("Bearer {API_KEY}\n")),
         token = write("token", TOKEN),
+        url = write("url", &format!("redis://:{REDIS}@{redis}")),
+        seal = write("seal", SEAL),
     );
     (folder, toml)
 }
+
+/// Nothing listens there.
+const NOWHERE: &str = "127.0.0.1:1";
 
 fn assert_no_canary(text: &str, what: &str) {
     // The prefix is what all have in common; callers' own secrets have it, too.
@@ -151,16 +163,42 @@ async fn shown_by_a_busy_run(process: &Process, origin: &Origin) -> Vec<Answer> 
     shown
 }
 
+/// Waits until its tier is in that state.
+async fn has_tier(process: &Process, state: &str) {
+    let admin = format!("Bearer {ADMIN}");
+    let is = async || {
+        let headers = [("Authorization", admin.as_str())];
+        let answer = raw::ask(process.admin, "GET", "/status", &headers).await;
+        let status = answer.unwrap();
+        assert_no_canary(&status.everything(), "the status");
+        status.json()["shared"]["state"] == state
+    };
+    until(state, is).await;
+}
+
 #[tokio::test]
 async fn c16_after_a_busy_run_no_secret_was_written_or_shown() {
-    let (_folder, toml) = secrets();
+    let mut redis = Redis::start().await;
+    redis.require(REDIS).await;
+    let (_folder, toml) = secrets(&redis.address());
     let origin = Origin::start().await;
     let process = Process::start(&origin, &toml, "trace").await;
+    has_tier(&process, "up").await;
     for answer in shown_by_a_busy_run(&process, &origin).await {
         assert_no_canary(&answer.everything(), "an answer");
     }
     let seen: String = origin.requests().iter().map(|r| r.text()).collect();
     assert!(seen.contains(API_KEY), "it did not even go up");
+    // Steps are there by then, and the tier, too, shows none of it.
+    let kept = redis.everything().await;
+    assert!(kept.len() > 4, "{} names and values", kept.len());
+    for bytes in kept {
+        assert_no_canary(&String::from_utf8_lossy(&bytes), "the shared tier");
+    }
+    // Another password: what a server says of a wrong one is written down.
+    redis.require("another").await;
+    redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+    has_tier(&process, "resting").await;
     process.signal("HUP").await;
     process.terminate().await;
     let (_, written) = process.exit().await;
@@ -173,7 +211,7 @@ async fn c16_after_a_busy_run_no_secret_was_written_or_shown() {
 /// HTTP/2 and TLS have much to say at trace level.
 #[tokio::test]
 async fn c16_over_tls_and_http_2_no_secret_is_written_either() {
-    let (_folder, toml) = secrets();
+    let (_folder, toml) = secrets(NOWHERE);
     let authority = Authority::new();
     let origin = H2Origin::start(&authority).await;
     let bearer_key = format!("Bearer {API_KEY}");
@@ -202,13 +240,20 @@ async fn c16_over_tls_and_http_2_no_secret_is_written_either() {
 
 #[tokio::test]
 async fn c16_check_and_what_is_said_of_mistakes_tell_no_secret() {
-    let (folder, toml) = secrets();
+    let (folder, toml) = secrets(NOWHERE);
     let file = folder.path().join("stepgate.toml");
     let at = file.display().to_string();
     std::fs::write(&file, &toml).unwrap();
     let (code, printed) = run(&["check", "--config", &at], &ENVIRONMENT).await;
     assert_eq!(code, Some(0), "{printed}");
-    for source in ["PORTKEY_API_KEY", "BILLING_TOKEN", "/admin", "/token"] {
+    for source in [
+        "PORTKEY_API_KEY",
+        "BILLING_TOKEN",
+        "/admin",
+        "/token",
+        "/url",
+        "/seal",
+    ] {
         assert!(
             printed.contains(source),
             "{source} is not named:\n{printed}"
@@ -219,12 +264,20 @@ async fn c16_check_and_what_is_said_of_mistakes_tell_no_secret() {
     // Each is a secret that cannot be one, beside a mistake of another kind.
     std::fs::write(folder.path().join("key"), "canary\u{7}bell").unwrap();
     std::fs::write(folder.path().join("token"), "canary\nof two lines").unwrap();
+    std::fs::write(folder.path().join("url"), "canary://:canary@canary").unwrap();
+    std::fs::write(folder.path().join("seal"), "canary").unwrap();
     let literal = toml.replace("{ env = \"BILLING_KEY\" }", "\"canary-literal\"");
     std::fs::write(&file, literal + "\nnonsense = 1\n").unwrap();
     for command in ["check", "serve"] {
         let (code, said) = run(&[command, "--config", &at], &ENVIRONMENT).await;
         assert_eq!(code, Some(78), "{said}");
-        for mistake in ["control character", "nonsense", "x-portkey-virtual-key"] {
+        for mistake in [
+            "control character",
+            "nonsense",
+            "x-portkey-virtual-key",
+            "begins with none of",
+            "fewer than 16 bytes",
+        ] {
             assert!(said.contains(mistake), "{mistake} is not told:\n{said}");
         }
         assert_no_canary(&said, "what is said of mistakes");
@@ -234,7 +287,7 @@ async fn c16_check_and_what_is_said_of_mistakes_tell_no_secret() {
 /// A panic shows what `Debug` shows, and so does a careless log line.
 #[tokio::test]
 async fn c16_nothing_in_the_gateway_shows_a_secret_when_printed() {
-    let (folder, toml) = secrets();
+    let (folder, toml) = secrets(NOWHERE);
     let config = load(folder.path(), &toml);
     let printed = [format!("{config:?}"), format!("{config:#?}")];
     let server = Box::pin(Server::start(config, &stepgate::serve::Crew::here()))

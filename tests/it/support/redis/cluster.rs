@@ -14,15 +14,7 @@ impl Cluster {
     pub(crate) async fn start() -> Self {
         let mut nodes = Vec::new();
         for _ in 0..3 {
-            let bus = free_port().to_string();
-            let arguments = [
-                ["--cluster-enabled", "yes"],
-                ["--cluster-port", &bus],
-                ["--cluster-node-timeout", "2000"],
-                ["--cluster-require-full-coverage", "no"],
-            ];
-            let node = Redis::run("redis-server", arguments.as_flattened()).await;
-            nodes.push((node, bus));
+            nodes.push(node().await);
         }
         let third = SLOTS / 3 + 1;
         for (nth, (node, _)) in (0..).zip(&nodes) {
@@ -43,6 +35,51 @@ impl Cluster {
         cluster
     }
 
+    /// The node that has the log, and the other two.
+    pub(crate) async fn by_log(&self) -> (usize, [usize; 2]) {
+        let mut with = None;
+        for (nth, node) in self.nodes.iter().enumerate() {
+            let keys = node.keys().await;
+            let is_head = |key: &Vec<u8>| key.ends_with(b":head");
+            with = with.or(keys.iter().any(is_head).then_some(nth));
+        }
+        let with = with.expect("one of them has the log");
+        (with, [(with + 1) % 3, (with + 2) % 3])
+    }
+
+    /// Another node, which takes the place of the `nth` when that is gone.
+    pub(crate) async fn replica_of(&self, nth: usize) -> Redis {
+        let (replica, bus) = node().await;
+        let master = &self.nodes[nth];
+        let port = replica.port().to_string();
+        master
+            .cli(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus])
+            .await;
+        let id = master.cli(&["CLUSTER", "MYID"]).await;
+        // It must have heard of its master first.
+        let replicates = async || {
+            let answer = replica.cli(&["CLUSTER", "REPLICATE", id.trim()]).await;
+            answer.trim() == "OK"
+        };
+        until("a replica", replicates).await;
+        let is_level = async || {
+            let info = replica.cli(&["INFO", "replication"]).await;
+            info.contains("master_link_status:up")
+        };
+        until("a replica that is level", is_level).await;
+        // All must know of it, or they would not let it take over.
+        for node in &self.nodes {
+            let knows = async || {
+                let nodes = node.cli(&["CLUSTER", "NODES"]).await;
+                nodes
+                    .lines()
+                    .any(|line| line.contains(&format!(":{port}@")) && line.contains("slave"))
+            };
+            until("all to know the replica", knows).await;
+        }
+        replica
+    }
+
     /// Waits until every node knows an owner of every slot, and answers for its own.
     pub(crate) async fn is_whole(&self) {
         for node in &self.nodes {
@@ -57,6 +94,44 @@ impl Cluster {
         }
     }
 
+    /// Moves a key to another node, as an operator does with a whole slot. Until that is over, who asks
+    /// the old one is sent on for what has gone already.
+    pub(crate) async fn begin_to_move(&self, key: &str, from: usize, to: usize) {
+        let slot = self.slot(key).await;
+        let (old, new) = (&self.nodes[from], &self.nodes[to]);
+        let (old_id, new_id) = (
+            old.cli(&["CLUSTER", "MYID"]).await,
+            new.cli(&["CLUSTER", "MYID"]).await,
+        );
+        let importing = ["CLUSTER", "SETSLOT", &slot, "IMPORTING", old_id.trim()];
+        assert_eq!(new.cli(&importing).await.trim(), "OK");
+        let migrating = ["CLUSTER", "SETSLOT", &slot, "MIGRATING", new_id.trim()];
+        assert_eq!(old.cli(&migrating).await.trim(), "OK");
+        let port = new.port().to_string();
+        let migrate = ["MIGRATE", "127.0.0.1", &port, key, "0", "5000"];
+        assert_eq!(old.cli(&migrate).await.trim(), "OK");
+    }
+
+    /// The rest of it.
+    pub(crate) async fn end_moving(&self, key: &str, to: usize) {
+        let slot = self.slot(key).await;
+        let id = self.nodes[to].cli(&["CLUSTER", "MYID"]).await;
+        let (new, others): (Vec<_>, Vec<_>) = self
+            .nodes
+            .iter()
+            .enumerate()
+            .partition(|(nth, _)| *nth == to);
+        for (_, node) in new.into_iter().chain(others) {
+            let moved = ["CLUSTER", "SETSLOT", &slot, "NODE", id.trim()];
+            assert_eq!(node.cli(&moved).await.trim(), "OK");
+        }
+    }
+
+    async fn slot(&self, key: &str) -> String {
+        let slot = self.nodes[0].cli(&["CLUSTER", "KEYSLOT", key]).await;
+        slot.trim().to_owned()
+    }
+
     /// As the configuration lists them.
     pub(crate) fn urls(&self) -> String {
         let urls: Vec<String> = self
@@ -66,4 +141,17 @@ impl Cluster {
             .collect();
         format!("[{}]", urls.join(", "))
     }
+}
+
+/// A node that belongs to none yet, and where the others reach it.
+async fn node() -> (Redis, String) {
+    let bus = free_port().to_string();
+    let arguments = [
+        ["--cluster-enabled", "yes"],
+        ["--cluster-port", &bus],
+        ["--cluster-node-timeout", "2000"],
+        ["--cluster-require-full-coverage", "no"],
+    ];
+    let node = Redis::run(&Redis::program(), arguments.as_flattened()).await;
+    (node, bus)
 }

@@ -14,6 +14,8 @@ use tokio::time::Instant;
 struct Mood {
     /// How much later answers come.
     delay: Duration,
+    /// The same of what is asked.
+    question_delay: Duration,
     /// Nothing passes, either way.
     held: bool,
     /// Newcomers are turned away.
@@ -50,6 +52,11 @@ impl Proxy {
     /// Answers come so much later from now on; those that follow each other do not add up.
     pub(crate) fn delay(&self, delay: Duration) {
         self.mood.send_modify(|mood| mood.delay = delay);
+    }
+
+    /// What is asked arrives so much later from now on.
+    pub(crate) fn delay_questions(&self, delay: Duration) {
+        self.mood.send_modify(|mood| mood.question_delay = delay);
     }
 
     /// Keeps what comes, either way, until [`Proxy::let_go`].
@@ -101,7 +108,7 @@ async fn carry(caller: TcpStream, port: u16, mut mood: watch::Receiver<Mood>) {
     let (from_caller, to_caller) = caller.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::select! {
-        () = pass(from_caller, to_server, mood.clone(), |_| Duration::ZERO) => {}
+        () = pass(from_caller, to_server, mood.clone(), |mood| mood.question_delay) => {}
         () = pass(from_server, to_caller, mood.clone(), |mood| mood.delay) => {}
         _ = mood.wait_for(|mood| mood.cuts != cuts) => {}
     }

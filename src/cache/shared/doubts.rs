@@ -1,0 +1,141 @@
+//! Doubts: steps that a fresh answer found live or gone, of which the tier may have a body.
+//!
+//! Who finds that out need not know of any: another gateway may have written it, or another variant.
+//! So the tier is asked, behind, whether it has anything of that step, and only then is the step purged:
+//! fresh answers about live steps must not become a stream of purges. While the tier rests, doubts wait.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+
+use smallvec::SmallVec;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use super::log::{Forget, Mark};
+use super::{Purged, Tier, lock, scripts};
+use crate::step::StepKey;
+use crate::step::key::path_of;
+
+/// Doubts at once: some hundred KiB. A further step is purged without being asked for.
+const MOST: usize = 4096;
+
+/// Questions on their way at once.
+const ABREAST: usize = 32;
+
+/// Steps in doubt.
+#[derive(Debug, Default)]
+pub(super) struct Doubts {
+    steps: Mutex<HashSet<StepKey>>,
+    /// There are some, or the tier may be asked again.
+    pub(super) call: Notify,
+}
+
+impl Doubts {
+    /// Whether there was room; a step that is in doubt already takes none.
+    fn add(&self, step: &StepKey) -> bool {
+        let mut steps = lock(&self.steps);
+        if steps.len() < MOST {
+            steps.insert(step.clone());
+            return true;
+        }
+        steps.contains(step)
+    }
+
+    fn take(&self) -> Vec<StepKey> {
+        let mut steps = lock(&self.steps);
+        let some: Vec<StepKey> = steps.iter().take(ABREAST).cloned().collect();
+        for step in &some {
+            steps.remove(step);
+        }
+        some
+    }
+}
+
+impl Tier {
+    /// A fresh answer found this step live or gone: whatever the tier has of it is purged, soon.
+    pub(in crate::cache) fn doubt(&self, step: &StepKey) {
+        if self.doubts.add(step) {
+            self.doubts.call.notify_one();
+        } else {
+            self.purge_step(step);
+        }
+    }
+
+    /// Purges all variants of a step, in all partitions.
+    pub(in crate::cache) fn purge_step(&self, step: &StepKey) {
+        if let Some((rule, ids)) = path(step).split_first() {
+            // The fleet learns of it when it does: nobody waits for that.
+            drop(self.purge(rule, ids));
+        }
+    }
+
+    /// Settles doubts for ever. `forget` is the keeper's.
+    pub(super) async fn settle_doubts<F>(self: &Arc<Self>, forget: F)
+    where
+        F: Fn(Purged) + Clone + Send + 'static,
+    {
+        loop {
+            self.doubts.call.notified().await;
+            while self.in_use().is_some() {
+                let steps = self.doubts.take();
+                if steps.is_empty() {
+                    break;
+                }
+                let settling = steps.into_iter().map(|step| {
+                    let (tier, forget) = (Arc::clone(self), forget.clone());
+                    async move { tier.settle(step, forget).await }
+                });
+                let settled = settling.collect::<JoinSet<_>>().join_all().await;
+                if settled.contains(&false) {
+                    // The keeper calls again.
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Whether it could be settled; else it stays a doubt.
+    async fn settle<F>(&self, step: StepKey, forget: F) -> bool
+    where
+        F: FnOnce(Purged) + Send + 'static,
+    {
+        let Some(up) = self.in_use() else {
+            self.doubts.add(&step);
+            return false;
+        };
+        let thread = self.thread(&up.view, &step);
+        if self.parts.rests(thread.as_bytes()) {
+            self.doubts.add(&step);
+            return false;
+        }
+        let command = scripts::has(thread.as_bytes(), &self.names.step(&step));
+        match up.link.ask::<bool>(&command).await {
+            Ok(false) => true,
+            Err(trouble) if trouble.is_the_servers() => {
+                self.failed(thread.as_bytes(), &trouble);
+                self.doubts.add(&step);
+                false
+            }
+            // Something that is no hash goes, too.
+            Ok(true) | Err(_) => {
+                // Nothing is read from the tier from here on until the fleet knows; what was read of it
+                // before is forgotten.
+                self.purge_step(&step);
+                let path = path(&step);
+                let Some((rule, ids)) = path.split_first() else {
+                    return true;
+                };
+                let mark = Mark::of(&self.names, *rule, ids);
+                self.forget(Forget::Marked(vec![mark]), forget)
+                    .await
+                    .is_ok()
+            }
+        }
+    }
+}
+
+/// Rule and ids: text, as they came in a path.
+fn path(step: &StepKey) -> SmallVec<[&str; 4]> {
+    let parts = path_of(step.as_ref()).map(std::str::from_utf8);
+    parts.collect::<Result<_, _>>().unwrap_or_default()
+}

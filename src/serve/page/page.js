@@ -1,0 +1,273 @@
+// Asks /status every two seconds and shows what it says. Whatever it says is put in as text.
+
+import { Picture, minutes } from "./picture.js";
+import * as words from "./words.js";
+
+const EVERY = 2_000;
+const PATIENCE = 5_000;
+const SPEAK_EVERY = 30_000; // a screen reader is not to read a number a second
+const GOOD_NEWS = 10_000;
+
+const STEP = "/v1/threads/thread_abc123/runs/run_abc123/steps/step_abc123";
+
+const at = (id) => document.getElementById(id);
+
+/** Changes only what differs: a selection stays, and nothing is announced twice. */
+function say(id, text) {
+  const element = at(id);
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function cell(text, name = "td") {
+  const element = document.createElement(name);
+  element.textContent = text;
+  if (name === "th") element.scope = "row";
+  return element;
+}
+
+const total = (figures) => figures.reduce((sum, n) => sum + n, 0);
+
+function row(head, ...cells) {
+  const element = document.createElement("tr");
+  element.append(cell(head, "th"), ...cells.map((text) => cell(text)));
+  return element;
+}
+
+// ---- What is shown of one answer.
+
+const picture = new Picture(at("picture"), (pointed) => say("pointed", pointed ?? "per second"));
+let spoken = -Infinity;
+
+function show(status) {
+  const outcomes = {};
+  for (const rule of status.rules) {
+    for (const [outcome, n] of Object.entries(rule.requests)) outcomes[outcome] = (outcomes[outcome] ?? 0) + n;
+  }
+  const requests = total(Object.values(outcomes));
+
+  say("version", status.version);
+  say("uptime", `up ${words.span(status.uptime_seconds)}`);
+  phase(status.phase.replace("_", " "), status.phase === "serving" ? "good" : "bad");
+  view(requests ? "figures" : "empty");
+  if (!requests) return showHowTo(status);
+  showHeadline(status);
+  showHistory(status.history);
+  showOutcomes(outcomes, requests);
+  showLatency("hit", status.latency.hit);
+  showLatency("fetch", status.latency.fetch);
+  showCache(status);
+  showNow(status);
+  showReload(status.last_reload);
+  showRules(status.rules);
+}
+
+function showHeadline({ polls, fetches }) {
+  const saved = polls > 0 && polls >= fetches;
+  const said = polls === 0 ? "no poll answered yet" : saved ? `${words.cut(polls, fetches)} cut` : "nothing cut";
+  say("traffic", `${words.polls(polls)}, ${words.fetches(fetches)}:`);
+  say("cut", said);
+  at("cut").classList.toggle("none", !saved);
+  if (performance.now() - spoken >= SPEAK_EVERY) {
+    spoken = performance.now();
+    say("spoken", at("headline").textContent);
+  }
+  document.title = saved ? `${said} · stepgate` : "stepgate";
+}
+
+function showHistory(history) {
+  const { interval_seconds: interval, polls, fetches } = history;
+  picture.show(history);
+  const window = minutes(history) === 1 ? "minute" : `${minutes(history)} minutes`;
+  say("window", window);
+  const perSecond = (samples) =>
+    [Math.min, Math.max].map((end) => words.count(Math.round(end(...samples) / interval))).join(" to ");
+  say("picture-said", polls.length === 0 ? "There is nothing to draw yet."
+    : `In the last ${window}: ${perSecond(polls)} polls and ${perSecond(fetches)} fetches per second.`);
+
+  const perMinute = Math.round(60 / interval);
+  const sum = (samples, end) => total(samples.slice(Math.max(0, end - perMinute), end));
+  const rows = [];
+  for (let end = polls.length; end > 0; end -= perMinute) {
+    const [asked, fetched] = [sum(polls, end), sum(fetches, end)];
+    rows.push(row(`${rows.length} to ${rows.length + 1}`, words.count(asked), words.count(fetched), words.cut(asked, fetched)));
+  }
+  at("minutes").replaceChildren(...rows);
+}
+
+const lines = document.querySelectorAll("[data-outcome]");
+for (const line of lines) {
+  const share = cell("");
+  share.className = "share";
+  share.append(document.createElement("span"));
+  line.append(cell(""), cell(""), share);
+}
+
+function showOutcomes(outcomes, requests) {
+  for (const line of lines) {
+    const n = outcomes[line.dataset.outcome];
+    line.hidden = n === undefined;
+    if (line.hidden) continue;
+    const [number, share, bar] = line.querySelectorAll("td");
+    line.classList.toggle("quiet", n === 0);
+    number.textContent = words.count(n);
+    share.textContent = words.percent(n / requests);
+    bar.firstChild.style.width = `${(100 * n) / requests}%`;
+  }
+}
+
+function showLatency(of, { count: n, p50_seconds: p50, p99_seconds: p99 }) {
+  const spelled = (seconds) => (n === 0 ? "–" : seconds === null ? "over 60 s" : words.latency(seconds));
+  say(`${of}-p50`, spelled(p50));
+  say(`${of}-p99`, spelled(p99));
+}
+
+function showCache({ cache, shared }) {
+  say("bytes", words.bytes(cache.bytes));
+  say("max-bytes", words.bytes(cache.max_bytes));
+  at("fill").style.width = `${(100 * cache.bytes) / cache.max_bytes}%`;
+  say("entries", words.count(cache.entries));
+  say("shared", shared.state === "up" ? "in use" : shared.state);
+  at("shared").classList.toggle("bad", shared.state === "resting");
+  const purges = shared.pending_purges ? `${words.count(shared.pending_purges)} purges on their way` : "";
+  say("shared-why", [shared.reason, purges].filter(Boolean).join("; "));
+}
+
+function showNow(status) {
+  say("connections", words.count(status.connections));
+  say("clients", status.clients === 0 ? "open to all" : words.count(status.clients));
+  say("steps-live", words.count(status.steps_live));
+  say("in-flight", words.count(status.in_flight));
+  say("waiters", words.count(status.waiters));
+  say("holds", words.count(status.holds));
+}
+
+function showReload(reload) {
+  const failed = reload?.result === "failure";
+  const when = reload && new Date(reload.timestamp_seconds * 1000);
+  const date = when && `${when.toLocaleDateString("en-GB")} ${words.clock(when)}`;
+  say("reload", !reload ? "As it was at the start."
+    : failed ? `Reloading failed on ${date}. What was in force stays:`
+    : `Reloaded on ${date}.`);
+  at("reload").classList.toggle("bad", failed);
+  const restart = (reload?.needs_restart ?? []).map((key) => `${key} waits for a restart`);
+  at("complaints").replaceChildren(...[...(reload?.problems ?? []), ...restart].map((text) => cell(text, "li")));
+}
+
+function showRules(rules) {
+  at("rules").replaceChildren(...rules.flatMap(({ rule, requests, fetches, regressions }) => {
+    const asked = total(Object.values(requests));
+    const none = rule === "none";
+    if (none && asked === 0) return [];
+    return [row(none ? "no rule" : rule, words.count(asked), words.count(fetches), words.count(regressions))];
+  }));
+}
+
+/** Nobody has asked yet: how to. */
+function showHowTo({ listen, clients }) {
+  const url = listen.find((address) => address.startsWith("http"));
+  const key = clients ? "TOKEN-OF-A-CLIENT" : "unused";
+  const presented = clients ? ` -H 'Authorization: Bearer ${key}'` : "";
+  say("key", clients ? "the key is a client's token" : "any key will do, it goes no further");
+  if (url) {
+    const base = new URL(url);
+    // An address that stands for all of them is none to ask.
+    if (["0.0.0.0", "[::]"].includes(base.hostname)) base.hostname = location.hostname;
+    say("environment", `OPENAI_BASE_URL=${base.origin}/v1\nOPENAI_API_KEY=${key}`);
+    say("command", `curl -i${presented} ${base.origin}${STEP}`);
+  } else {
+    const socket = listen[0].replace("unix:", "");
+    say("environment", `socket: ${socket}\nOPENAI_BASE_URL=http://localhost/v1\nOPENAI_API_KEY=${key}`);
+    say("command", `curl -i${presented} --unix-socket ${socket} http://localhost${STEP}`);
+  }
+}
+
+// ---- In what state it is.
+
+function view(shown) {
+  for (const id of ["figures", "empty", "locked"]) at(id).hidden = id !== shown;
+}
+
+function phase(text, manner) {
+  say("phase", text);
+  at("phase").className = `phase ${manner}`;
+}
+
+function tell(text, manner = "") {
+  say("news", text);
+  at("news").className = `notice ${manner}`;
+  at("news").hidden = text === "";
+}
+
+let token = "";
+let answered = null; // when it last was
+let asking = false;
+let next;
+let goodNews;
+
+/** The figures; null where they need a token. */
+async function ask() {
+  const answer = await fetch("/status", {
+    headers: token ? { authorization: `Bearer ${token}` } : {},
+    cache: "no-store",
+    credentials: "omit",
+    signal: AbortSignal.timeout(PATIENCE),
+  });
+  if (answer.status === 401) return null;
+  if (!answer.ok) throw new Error(`/status answers ${answer.status}`);
+  return answer.json();
+}
+
+function wantToken() {
+  phase("locked", "");
+  tell(token ? "The gateway does not know this token." : "", "bad");
+  token = "";
+  if (at("locked").hidden) {
+    view("locked");
+    at("token").focus();
+  }
+}
+
+function gone() {
+  const since = answered ? `has not answered since ${words.clock(answered)}. These are its last figures` : "does not answer";
+  phase("gone", "bad");
+  clearTimeout(goodNews);
+  tell(`The gateway ${since}; it is asked again every ${EVERY / 1000} s.`, "bad");
+  at("figures").classList.add("stale");
+}
+
+function here() {
+  if (at("phase").textContent === "gone") {
+    tell(`The gateway answers again, since ${words.clock(new Date())}.`);
+    goodNews = setTimeout(() => tell(""), GOOD_NEWS);
+    spoken = -Infinity;
+  } else if (at("news").className.includes("bad")) {
+    tell("");
+  }
+  answered = new Date();
+  at("figures").classList.remove("stale");
+}
+
+/** One question, and then another after a while: unless a token is wanted first, or nobody looks. */
+async function turn() {
+  if (asking) return;
+  clearTimeout(next);
+  asking = true;
+  const status = await ask().catch(() => undefined);
+  asking = false;
+  if (status === null) return wantToken();
+  if (!document.hidden) next = setTimeout(turn, EVERY);
+  if (!status) return gone();
+  here();
+  show(status);
+}
+
+at("locked").addEventListener("submit", (event) => {
+  event.preventDefault();
+  token = at("token").value;
+  at("token").value = "";
+  turn();
+});
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden && at("locked").hidden) turn();
+});
+turn();

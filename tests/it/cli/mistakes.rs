@@ -1,0 +1,210 @@
+//! What people get wrong on the command line, in the environment and in the file: each is told what
+//! would be right, on one line that names the place.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use tokio::process::Command;
+
+use crate::support::gateway::ENVIRONMENT;
+use crate::support::{process, within};
+
+#[tokio::test]
+async fn on_the_command_line() {
+    for (arguments, words) in [
+        (&["--confg", "f.toml"][..], "'--config'"),
+        (&["chek"], "'check'"),
+        (&["f.toml"], "--config f.toml"),
+        (&["check", "f.toml"], "--config f.toml"),
+        (&["-c", "f.toml"], "--config FILE"),
+        (&["serve", "--port", "80"], "--listen 127.0.0.1:8180"),
+        (&["--verbose"], "STEPGATE_LOG=debug"),
+        (&["--api-key", "canary"], "PORTKEY_API_KEY"),
+        (&["--log-format", "yaml"], "text, json"),
+        (&["demo", "--upstream", "http://x"], "`stepgate serve`"),
+        (&["--upstream", "http://x", "demo"], "leave out"),
+        (&["health", "--listen", "x"], "`stepgate serve`"),
+        (&["demo", "--duration", "20"], "such as 20s"),
+        (&["demo", "--duration", "-1"], "such as 20s"),
+        (&["demo", "--pollers", "many"], "from 1 to 1000"),
+        (&["demo", "--pollers", "0"], "from 1 to 1000"),
+        (&["completions"], "<SHELL>"),
+        (&["completions", "sh"], "bash, elvish, fish"),
+    ] {
+        let (code, text) = process::run(arguments, &ENVIRONMENT).await;
+        assert_eq!(code, Some(2), "{arguments:?}: {text}");
+        assert!(text.contains(words), "{arguments:?}: {text}");
+        assert!(!text.contains("canary"), "{arguments:?}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn in_what_flags_and_variables_hold() {
+    type Env = &'static [(&'static str, &'static str)];
+    let cases: [(&[&str], Env, &str, &str); 16] = [
+        (&["--listen", "8080"], &[], "--listen", "127.0.0.1:8080"),
+        (
+            &["--listen", "localhost:80"],
+            &[],
+            "--listen",
+            "127.0.0.1:80",
+        ),
+        (&["--listen", "0.0.0.0:80"], &[], "--listen", "[[client]]"),
+        (&["--listen", "unix:s"], &[], "--listen", "full path"),
+        (&["--admin", "8181"], &[], "--admin", "127.0.0.1:8181"),
+        (&["--admin", "0.0.0.0:81"], &[], "--admin", "admin.token"),
+        (&["--upstream", "portkey"], &[], "--upstream", "https://"),
+        (
+            &["--upstream", "https://u:canary@x"],
+            &[],
+            "--upstream",
+            "[upstream.headers]",
+        ),
+        (
+            &["--config", "/no/such.toml"],
+            &[],
+            "/no/such.toml",
+            "No such file",
+        ),
+        (
+            &[],
+            &[("STEPGATE_CONFIG", "/no/such.toml")],
+            "/no/such.toml",
+            "No such file",
+        ),
+        (
+            &[],
+            &[("STEPGATE_LISTEN", "a,127.0.0.1:1")],
+            "STEPGATE_LISTEN",
+            "\"a\" is not",
+        ),
+        (
+            &[],
+            &[("STEPGATE_LOG_FORMAT", "JSON")],
+            "STEPGATE_LOG_FORMAT",
+            "\"json\"",
+        ),
+        (&[], &[("STEPGATE_LOG", "loud")], "STEPGATE_LOG", "no level"),
+        (
+            &[],
+            &[("STEPGATE_LOG", "stepgate=loud")],
+            "STEPGATE_LOG",
+            "stepgate=debug",
+        ),
+        (
+            &[],
+            &[("STEPGATE_LOG", "info,dbg")],
+            "STEPGATE_LOG",
+            "\"dbg\" is no level",
+        ),
+        (
+            &[],
+            &[("PORTKEY_API_KEY", "")],
+            "PORTKEY_API_KEY",
+            "is empty",
+        ),
+    ];
+    for (flags, more, place, words) in cases {
+        let env = [&ENVIRONMENT[..], more].concat();
+        let arguments = [&["check"][..], flags].concat();
+        let (code, text) = process::run(&arguments, &env).await;
+        assert_eq!(code, Some(78), "{flags:?} {more:?}: {text}");
+        assert_eq!(text.lines().count(), 1, "{flags:?} {more:?}: {text}");
+        assert!(text.starts_with(&format!("{place}: ")), "{text}");
+        assert!(text.contains(words), "{flags:?} {more:?}: {text}");
+        assert!(!text.contains("canary"), "{text}");
+    }
+    for filter in [
+        "INFO",
+        "debug,h2=warn",
+        "stepgate",
+        "stepgate::gateway=trace,",
+        "3",
+    ] {
+        let env = [&ENVIRONMENT[..], &[("STEPGATE_LOG", filter)]].concat();
+        let (code, text) = process::run(&["check"], &env).await;
+        assert_eq!(code, Some(0), "{filter}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn in_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("f.toml");
+    let name = file.display().to_string();
+    for (text, place, words) in [
+        ("listen = 1", "1:1", "admin.listen or server.listen"),
+        ("[Server]", "1:2", "\"server\""),
+        ("[server]\nport = 80", "2:1", "`listen` holds"),
+        ("[server]\nhosts = \"a\"", "2:9", "[\"stepgate.internal\"]"),
+        ("[server]\nworkers = 4", "2:1", "TOKIO_WORKER_THREADS"),
+        (
+            "[server]\nbase_url = \"http://a\"",
+            "2:1",
+            "upstream.base_url",
+        ),
+        ("[upstream]\nurl = \"x\"", "2:1", "`base_url`"),
+        ("[upstream]\nproxy = \"x\"", "2:1", "HTTPS_PROXY"),
+        ("[upstream]\ntimeout = 60", "2:11", "\"60s\""),
+        (
+            "[upstream]\nmax_connections = 9",
+            "2:1",
+            "server.max_connections",
+        ),
+        (
+            "[upstream.query]\napi_key = \"canary\"",
+            "2:1",
+            "[upstream.headers]",
+        ),
+        (
+            "[upstream.headers]\nx-key = \"canary\"",
+            "2:9",
+            "{ env = \"NAME\" }",
+        ),
+        (
+            "[upstream.headers]\nx-key = { env = \"sk-canary\" }",
+            "2:17",
+            "the name, not what",
+        ),
+        (
+            "[cache]\nmax_entry_bytes = \"1GiB\"",
+            "2:19",
+            "raise cache.max_bytes",
+        ),
+        ("[log]\nlevel = \"debug\"", "2:1", "STEPGATE_LOG"),
+        ("[log]\nids = \"yes\"", "2:7", "true or false"),
+        ("[client]\nname = \"a\"", "1:1", "[[client]]"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let (code, told) = process::run(&["check", "--config", &name], &ENVIRONMENT).await;
+        assert_eq!(code, Some(78), "{text}: {told}");
+        assert_eq!(told.lines().count(), 1, "{text}: {told}");
+        assert!(
+            told.starts_with(&format!("{name}:{place}: ")),
+            "{text}: {told}"
+        );
+        assert!(told.contains(words), "{text}: {told}");
+        assert!(!told.contains("canary"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn in_a_variable_that_is_no_text() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, words) in [
+        ("HTTPS_PROXY", "HTTPS_PROXY: "),
+        ("STEPGATE_ADMIN", "STEPGATE_ADMIN: "),
+        ("PORTKEY_API_KEY", "PORTKEY_API_KEY: "),
+        ("STEPGATE_CONFIG", "cannot be read"),
+    ] {
+        let value = OsStr::from_bytes(b"http://canary\xff:80");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stepgate"));
+        command.arg("check").current_dir(folder.path());
+        command.env_clear().envs(ENVIRONMENT).env(name, value);
+        let output = within("its end", command.kill_on_drop(true).output()).await;
+        let output = output.unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(78), "{name}: {text}");
+        assert!(text.contains(words), "{name}: {text}");
+    }
+}

@@ -1,0 +1,86 @@
+//! A cluster whose slots change hands: a replica takes over, or an operator moves them.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::cluster::pair;
+use super::{
+    BACK, assert_serves, assert_shares, counted, elsewhere, is_fetched, is_shared, is_up, purge,
+    reached, spread,
+};
+use crate::support::redis::Cluster;
+use crate::support::{Origin, STEP, text};
+
+/// With the log on the node that dies, and without.
+#[tokio::test]
+async fn a_fleet_goes_on_where_a_replica_takes_over() {
+    for has_log in [true, false] {
+        let (origin, mut cluster) = (Origin::start().await, Cluster::start().await);
+        let (a, b) = pair(&origin, &cluster).await;
+        let (log, [other, _]) = cluster.by_log().await;
+        let dies = if has_log { log } else { other };
+        let replica = cluster.replica_of(dies).await;
+        purge(&a, "run-step/before").await;
+        spread(&a, &[STEP]).await;
+        assert!(is_shared(&b.get(STEP).await));
+        purge(&a, "run-step/thread_1").await;
+        reached().await;
+        cluster.nodes[dies].kill();
+        assert_serves(&b, "headless").await;
+        let start = Instant::now();
+        while !replica.cli(&["ROLE"]).await.starts_with("master") {
+            let waited = start.elapsed();
+            assert!(waited < BACK, "nobody took over within {waited:?}");
+            sleep(Duration::from_millis(50)).await;
+        }
+        is_up(&a).await;
+        is_up(&b).await;
+        // As long as it took, nothing that was purged came back.
+        origin.status("failed");
+        for gateway in [&a, &b] {
+            assert_eq!(gateway.get(STEP).await.text(), text("failed"), "{has_log}");
+        }
+        origin.status("completed");
+        // Threads of all nodes, so that some are of the new one.
+        for nth in 0..6 {
+            assert_shares(&origin, &a, &b, &format!("after_{nth}")).await;
+        }
+    }
+}
+
+/// Half way the old node sends on who asks for what has gone (ASK), then who asks for anything (MOVED).
+#[tokio::test]
+async fn what_moves_to_another_node_is_shared_all_along() {
+    let (origin, cluster) = (Origin::start().await, Cluster::start().await);
+    let (a, b) = pair(&origin, &cluster).await;
+    let (_, [from, to]) = cluster.by_log().await;
+    // A thread of that node.
+    let mut found = None;
+    for nth in 0..100 {
+        let thread = format!("moves_{nth}");
+        spread(&a, &[&elsewhere(&thread)]).await;
+        if let Some(key) = cluster.nodes[from].threads().await.pop() {
+            found = Some((thread, String::from_utf8(key).unwrap()));
+            break;
+        }
+    }
+    let (thread, key) = found.expect("one of a hundred");
+    let of = |id: &str| format!("/v1/threads/{thread}/runs/run_1/steps/{id}");
+    cluster.begin_to_move(&key, from, to).await;
+    let shared = b.get(&of("step_1")).await;
+    assert!(is_shared(&shared), "{}", shared.cache_status());
+    spread(&a, &[&of("half_way")]).await;
+    assert!(is_shared(&b.get(&of("half_way")).await));
+    cluster.end_moving(&key, to).await;
+    spread(&b, &[&of("moved")]).await;
+    assert!(is_shared(&a.get(&of("moved")).await));
+    purge(&a, &format!("run-step/{thread}")).await;
+    reached().await;
+    for id in ["step_1", "half_way", "moved"] {
+        assert!(is_fetched(&b.get(&of(id)).await), "{id}");
+    }
+    for gateway in [&a, &b] {
+        assert_eq!(counted(gateway, "error").await, 0.0);
+    }
+}

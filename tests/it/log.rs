@@ -1,0 +1,251 @@
+//! The log of a real process: one line a fetch, one a request, the same fields as text and as JSON.
+
+mod lines;
+
+use serde_json::Value;
+
+use crate::support::gateway::{BILLING_TOKEN, ENVIRONMENT, TWO_CLIENTS};
+use crate::support::process::{self, folder};
+use crate::support::{Act, Origin, Process, STEP, until};
+use lines::{Line, json, text};
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const LIST: &str = "/v1/threads/thread_1/runs/run_1/steps";
+
+/// In the order in which they stand in a line.
+const FETCH: [&str; 8] = [
+    "rule",
+    "client",
+    "ids",
+    "status",
+    "not_stored",
+    "error",
+    "ms",
+    "trace_id",
+];
+const REQUEST: [&str; 12] = [
+    "outcome",
+    "rule",
+    "client",
+    "ids",
+    "path",
+    "status",
+    "not_stored",
+    "code",
+    "error",
+    "ms",
+    "fetch_ms",
+    "trace_id",
+];
+
+fn settings(format: &str, more: &str) -> String {
+    format!("{TWO_CLIENTS}[log]\nformat = {format:?}\n{more}")
+}
+
+/// A live step, a final one, a hit, a refusal, a lost fetch; then its end, and what it wrote.
+async fn play(toml: &str, filter: &str) -> String {
+    let origin = Origin::start().await;
+    let process = Process::start(&origin, toml, filter).await;
+    let bearer = format!("Bearer {BILLING_TOKEN}");
+    let parent = format!("00-{TRACE}-00f067aa0ba902b7-01");
+    let headers = [
+        ("authorization", &*bearer),
+        ("traceparent", &*parent),
+        ("user-agent", "canary-agent"),
+    ];
+    let ask = async |path: &str| process.get(path, &headers).await.status;
+    origin.next(vec![Act::Step("in_progress")]);
+    assert_eq!(ask(STEP).await, 200);
+    assert_eq!(ask(STEP).await, 200);
+    assert_eq!(ask(STEP).await, 200);
+    assert_eq!(process.get(STEP, &[]).await.status, 401);
+    // Lost on reuse, and once more on a new connection.
+    origin.next(vec![Act::Close]);
+    origin.next(vec![Act::Close]);
+    assert_eq!(ask(LIST).await, 502);
+    process.terminate().await;
+    process.exit().await.1
+}
+
+/// Those of one kind.
+fn of<'l>(lines: &'l [Line], message: &str) -> Vec<&'l Line> {
+    lines.iter().filter(|l| l.message == message).collect()
+}
+
+fn names(line: &Line) -> Vec<&str> {
+    line.fields.iter().map(|(name, _)| &**name).collect()
+}
+
+/// The fields are some of these, in this order.
+#[track_caller]
+fn assert_in_order(line: &Line, known: &[&str]) {
+    let expected: Vec<&str> = known
+        .iter()
+        .copied()
+        .filter(|name| names(line).contains(name))
+        .collect();
+    assert_eq!(names(line), expected, "{line:?}");
+}
+
+#[track_caller]
+fn assert_told(lines: &[Line], ids: Option<&str>) {
+    let said = |line: &Line, name: &str| line.get(name).map(ToOwned::to_owned);
+    let fetches = of(lines, "fetch");
+    let requests = of(lines, "GET");
+    assert_eq!((fetches.len(), requests.len()), (3, 5), "{lines:?}");
+    for line in &fetches {
+        assert_in_order(line, &FETCH);
+        assert_eq!(said(line, "client").as_deref(), Some("billing"));
+        assert_eq!(said(line, "trace_id").as_deref(), Some(TRACE));
+        assert!(line.get("ms").unwrap().parse::<f64>().unwrap() > 0.0);
+    }
+    for line in &requests {
+        assert_in_order(line, &REQUEST);
+    }
+    let column = |lines: &[&Line], name: &str| -> Vec<String> {
+        let cells = lines.iter().map(|line| said(line, name));
+        cells.map(Option::unwrap_or_default).collect()
+    };
+    assert_eq!(column(&fetches, "status"), ["200", "200", ""]);
+    assert_eq!(column(&fetches, "not_stored"), ["not_final", "", ""]);
+    assert!(column(&fetches, "error")[2].starts_with("connection lost before an answer"));
+    let outcomes = ["fetched", "fetched", "hit", "refused", "failed"];
+    assert_eq!(column(&requests, "outcome"), outcomes);
+    let statuses = ["200", "200", "200", "401", "502"];
+    assert_eq!(column(&requests, "status"), statuses);
+    let codes = ["", "", "", "unauthorized", "upstream_unreachable"];
+    assert_eq!(column(&requests, "code"), codes);
+    let clients = ["billing", "billing", "billing", "", "billing"];
+    assert_eq!(column(&requests, "client"), clients);
+    let traces = [TRACE, TRACE, TRACE, "", TRACE];
+    assert_eq!(column(&requests, "trace_id"), traces);
+    let took: Vec<bool> = requests
+        .iter()
+        .map(|l| l.get("fetch_ms").is_some())
+        .collect();
+    assert_eq!(took, [true, true, false, false, false]);
+    let step = ids.unwrap_or_default();
+    let list = step.rsplit_once('/').map_or("", |(list, _)| list);
+    assert_eq!(column(&fetches, "ids"), [step, step, list]);
+    assert_eq!(column(&requests, "ids"), [step, step, step, step, list]);
+}
+
+const IDS: &str = "thread_1/run_1/step_1";
+
+#[tokio::test]
+async fn json_and_text_tell_the_same_of_every_fetch_and_request() {
+    let all = "access = \"all\"\n";
+    assert_told(&json(&play(&settings("json", all), "info").await), None);
+    assert_told(&text(&play(&settings("text", all), "info").await), None);
+}
+
+#[tokio::test]
+async fn ids_are_told_where_they_are_configured_and_at_debug() {
+    let all = "access = \"all\"\n";
+    let asked = settings("json", &format!("{all}ids = true\n"));
+    assert_told(&json(&play(&asked, "info").await), Some(IDS));
+    let at_debug = play(&settings("text", all), "info,stepgate=debug").await;
+    assert_told(&text(&at_debug), Some(IDS));
+}
+
+#[tokio::test]
+async fn no_line_holds_a_secret_or_what_a_caller_sent() {
+    for format in ["json", "text"] {
+        let toml = settings(format, "access = \"all\"\nids = true\n");
+        let told = play(&toml, "trace").await;
+        assert!(told.lines().count() > 8, "{told}");
+        assert!(!told.contains("canary"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn without_access_lines_there_are_none_and_by_default_one_a_fetch_and_error() {
+    let off = json(&play(&settings("json", "access = \"off\"\n"), "info").await);
+    assert_eq!((of(&off, "fetch").len(), of(&off, "GET").len()), (0, 0));
+    let usual = json(&play(&settings("json", ""), "info").await);
+    assert_eq!((of(&usual, "fetch").len(), of(&usual, "GET").len()), (3, 2));
+}
+
+#[tokio::test]
+async fn a_fetch_that_everybody_has_left_has_its_line() {
+    let origin = Origin::start().await;
+    let process = Process::start(&origin, "[log]\nformat = \"json\"\n", "info").await;
+    origin.next(vec![Act::Hold]);
+    let question = process.question(STEP, &[]).await;
+    until("the fetch", async || origin.count() == 1).await;
+    drop(question);
+    let told = async || process.output().contains("nobody waits for it any more");
+    until("its line", told).await;
+
+    origin.next(vec![Act::Hold]);
+    let toml = "[upstream]\ntimeout = \"200ms\"\n[log]\nformat = \"json\"\n";
+    let process = Process::start(&origin, toml, "info").await;
+    assert_eq!(process.get(STEP, &[]).await.status, 504);
+    process.terminate().await;
+    let lines = json(&process.exit().await.1);
+    let fetches = of(&lines, "fetch");
+    assert_eq!(fetches.len(), 1, "{lines:?}");
+    assert_eq!(fetches[0].get("error"), Some("deadline passed"));
+}
+
+#[tokio::test]
+async fn a_malformed_traceparent_is_passed_on_and_not_logged() {
+    let origin = Origin::start().await;
+    let process = Process::start(&origin, "[log]\naccess = \"all\"\n", "info").await;
+    let malformed = format!("ff-{TRACE}-00f067aa0ba902b7-01");
+    process.get(STEP, &[("traceparent", &malformed)]).await;
+    assert_eq!(origin.requests()[0].all("traceparent"), [malformed]);
+    process.terminate().await;
+    let output = process.exit().await.1;
+    assert!(output.contains("outcome=\"fetched\""), "{output}");
+    assert!(!output.contains("trace_id"), "{output}");
+}
+
+#[tokio::test]
+async fn what_keeps_it_from_starting_is_a_line_of_json_too() {
+    let taken = Origin::start().await;
+    let address = taken.address.to_string();
+    let toml = "[server]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n";
+    let folder = folder(&[(process::FILE, toml)]);
+    let file = folder.path().join(process::FILE).display().to_string();
+    let arguments = ["--config", &file, "--admin", &address];
+    let (code, output) = process::run(&arguments, &ENVIRONMENT).await;
+    assert_eq!(code, Some(1), "{output}");
+    let lines = json(&output);
+    let last = lines.last().expect("a line");
+    assert!(last.message.contains(&address), "{output}");
+}
+
+#[tokio::test]
+async fn a_reload_changes_whether_ids_are_told() {
+    let origin = Origin::start().await;
+    let process = Process::start(&origin, "", "info").await;
+    let toml = |ids: bool| {
+        let url = origin.url();
+        format!("[upstream]\nbase_url = {url:?}\n[log]\naccess = \"all\"\nids = {ids}\n")
+    };
+    process.configure(&toml(true)).await;
+    process.get(STEP, &[]).await;
+    let told = format!("ids={IDS}");
+    until("the ids", async || {
+        process.output().matches(&told).count() == 2
+    })
+    .await;
+    process.configure(&toml(false)).await;
+    process.get(STEP, &[]).await;
+    let hits = async || process.output().contains("outcome=\"hit\"");
+    until("the line", hits).await;
+    assert_eq!(process.output().matches(&told).count(), 2);
+}
+
+#[test]
+fn a_line_of_json_is_read_as_its_bytes_stand() {
+    let line = r#"{"timestamp":"t","level":"INFO","message":"GET","b":1,"a":"x"}"#;
+    let value: Value = serde_json::from_str(line).unwrap();
+    assert!(value.is_object());
+    let read = json(line);
+    assert_eq!(names(&read[0]), ["b", "a"]);
+    let read = text("2026-11-23T05:00:00.000000Z  INFO GET b=1 a=\"x \\\"y\\\"\" c=z");
+    assert_eq!(names(&read[0]), ["b", "a", "c"]);
+    assert_eq!(read[0].get("a"), Some("x \"y\""));
+}

@@ -1,0 +1,113 @@
+// A gateway of the test's own, before an upstream of its own: what each did is known to the last request.
+
+import { spawn } from "node:child_process";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import { once } from "node:events";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+
+const root = new URL("../../", import.meta.url).pathname;
+export const program = process.env.STEPGATE_BIN ?? join(root, "target/debug/stepgate");
+
+const STEP = /^\/v1\/threads\/([^/]+)\/runs\/([^/]+)\/steps\/([^/]+)$/;
+
+/** A step whose id begins with `live` is in progress; any other is completed. */
+function answer(request, response) {
+  const [, thread_id, run_id, id] = STEP.exec(request.url);
+  const status = id.startsWith("live") ? "in_progress" : "completed";
+  response.setHeader("content-type", "application/json");
+  response.end(JSON.stringify({ id, object: "thread.run.step", thread_id, run_id, status }));
+}
+
+export class Gateway {
+  #child;
+  #folder;
+  #upstream;
+  #listen = "127.0.0.1:0";
+  #admin = "127.0.0.1:0";
+
+  /** With this text as its configuration file. */
+  static async start(toml = "") {
+    const gateway = new Gateway();
+    gateway.#folder = await mkdtemp(join(tmpdir(), "stepgate-page-"));
+    gateway.#upstream = createServer(answer).listen(0, "127.0.0.1");
+    await once(gateway.#upstream, "listening");
+    await gateway.configure(toml);
+    await gateway.run();
+    return gateway;
+  }
+
+  /** Starts it, again on the ports that it had. */
+  async run() {
+    this.#child = spawn(program, [
+      "--config", join(this.#folder, "stepgate.toml"),
+      "--listen", this.#listen,
+      "--admin", this.#admin,
+      "--upstream", `http://127.0.0.1:${this.#upstream.address().port}/v1`,
+      "--log-format", "json",
+    ], {
+      env: { PORTKEY_API_KEY: "canary-key", PORTKEY_PROVIDER_VIRTUAL_KEY: "canary-virtual-key", ADMIN_TOKEN: "sesame" },
+      stdio: ["ignore", "ignore", "pipe"],
+    });
+    const said = [];
+    await new Promise((resolve, reject) => {
+      createInterface({ input: this.#child.stderr }).on("line", (line) => {
+        said.push(line);
+        if (!line.startsWith("{")) return;
+        const { on, address } = JSON.parse(line);
+        if (on === "data") this.#listen = address;
+        if (on === "admin") {
+          this.#admin = address;
+          resolve();
+        }
+      });
+      this.#child.once("exit", () => reject(new Error(`the gateway did not start:\n${said.join("\n")}`)));
+    });
+  }
+
+  configure(toml) {
+    // A file without a word is refused as half written.
+    return writeFile(join(this.#folder, "stepgate.toml"), `# the page's\n${toml}`);
+  }
+
+  /** Tells it to read its configuration anew. */
+  reload() {
+    this.#child.kill("SIGHUP");
+  }
+
+  async kill() {
+    const ended = once(this.#child, "exit");
+    this.#child.kill("SIGKILL");
+    await ended;
+  }
+
+  /** Ends it and all that belongs to it. */
+  async end() {
+    if (this.#child.exitCode === null && this.#child.signalCode === null) await this.kill();
+    this.#upstream.closeAllConnections();
+    this.#upstream.close();
+    await rm(this.#folder, { recursive: true });
+  }
+
+  /** Polls that step so many times, one after the other. */
+  async poll(step, times = 1) {
+    for (let i = 0; i < times; i++) {
+      const answer = await fetch(`${this.data}/v1/threads/thread_1/runs/run_1/steps/${step}`);
+      await answer.arrayBuffer();
+    }
+  }
+
+  async status() {
+    return (await fetch(`${this.page}status`)).json();
+  }
+
+  get data() {
+    return `http://${this.#listen}`;
+  }
+
+  get page() {
+    return `http://${this.#admin}/`;
+  }
+}
