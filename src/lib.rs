@@ -14,7 +14,7 @@
 //! | [`demo`] | the sandbox upstream, the pollers, the live view |
 //! | this file | builds a gateway from a configuration and starts it |
 //! | [`reload`] | the configuration and its secrets, read anew |
-//! | [`serve`] | the edge: listeners, connection limits, drain, the admin listener, what a service manager is told |
+//! | [`serve`] | the edge: listeners, connection limits, drain, the admin listener and its page, what a service manager is told |
 //! | [`gateway`] | the pipeline: admit, authorise, look up, fly, judge, store, answer |
 //! | [`upstream`] | the client: connections, TLS, deadlines, what may pass up and down |
 //! | [`fetch`] | when a fetch may depart |
@@ -31,7 +31,7 @@
 //! # Bounds
 //! Memory: `cache.max_bytes` for what is stored, `upstream.max_in_flight` ×
 //! `cache.max_entry_bytes` for what is under way, and some kilobytes a connection. A larger body
-//! passes through without being held. A shared tier adds 16 MiB of bodies on their way there, 256 look-ups ×
+//! passes through without being held, and so does all that is forwarded for a caller. A shared tier adds 16 MiB of bodies on their way there, 256 look-ups ×
 //! `cache.max_entry_bytes`, and some 20 MiB of what was asked. All threads share one heap: of glibc's own, one a thread, each
 //! would keep what bodies leave behind.
 

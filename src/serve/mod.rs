@@ -1,4 +1,4 @@
-//! The edge: listeners, connections and their limits, drain, the admin listener.
+//! The edge: listeners, connections and their limits, drain, the admin listener and its page.
 //!
 //! Everything that waits here waits with a limit, and everything that runs here runs on the tracker
 //! that drain waits for.

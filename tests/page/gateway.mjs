@@ -11,6 +11,9 @@ import { createInterface } from "node:readline";
 const root = new URL("../../", import.meta.url).pathname;
 export const program = process.env.STEPGATE_BIN ?? join(root, "target/debug/stepgate");
 
+/** What ADMIN_TOKEN says. */
+export const SECRET = "sesame";
+
 const STEP = /^\/v1\/threads\/([^/]+)\/runs\/([^/]+)\/steps\/([^/]+)$/;
 
 /** A step whose id begins with `live` is in progress; any other is completed. */
@@ -48,7 +51,7 @@ export class Gateway {
       "--upstream", `http://127.0.0.1:${this.#upstream.address().port}/v1`,
       "--log-format", "json",
     ], {
-      env: { PORTKEY_API_KEY: "canary-key", PORTKEY_PROVIDER_VIRTUAL_KEY: "canary-virtual-key", ADMIN_TOKEN: "sesame" },
+      env: { PORTKEY_API_KEY: "a", PORTKEY_PROVIDER_VIRTUAL_KEY: "b", ADMIN_TOKEN: SECRET },
       stdio: ["ignore", "ignore", "pipe"],
     });
     const said = [];

@@ -10,27 +10,32 @@ import { program } from "./gateway.mjs";
 
 // Of each: the headline and the picture.
 const [WIDTH, HEIGHT] = [760, 610];
+const SAMPLES = 24; // they fill the picture
 
 const [admin, file] = ["127.0.0.1:18181", new URL("page.png", import.meta.url)];
 
 const demo = spawn(program, ["demo", "--listen", "127.0.0.1:18180", "--admin", admin, "--duration", "3m"]);
 const ended = once(demo, "exit");
 demo.stdout.resume();
-await Promise.race([sleep(122_000), ended.then(() => Promise.reject(new Error("the demo ended early")))]);
+const samples = async () => {
+  const status = await fetch(`http://${admin}/status`);
+  return (await status.json()).history.polls.length;
+};
 
+while ((await samples().catch(() => -1)) < 0) await sleep(200);
 const pages = await Promise.all(["light", "dark"].map((colorScheme) =>
   open(`http://${admin}/`, { colorScheme, width: WIDTH })));
+while ((await samples()) < SAMPLES) await sleep(200);
 const shots = [];
 for (const { page } of pages) {
-  await page.locator("#picture .polls-line").waitFor({ state: "attached" });
-  await page.waitForTimeout(500); // the bars grow
+  await page.waitForResponse("**/status");
   shots.push(await page.screenshot({ clip: { x: 0, y: 0, width: WIDTH, height: HEIGHT } }));
 }
 
 const { page } = await open("about:blank", { width: 2 * WIDTH });
 await page.setContent(shots.map((shot) =>
   `<img src="data:image/png;base64,${shot.toString("base64")}" width="${WIDTH}">`).join(""));
-await page.addStyleTag({ content: "body { margin: 0; display: flex }" });
+await page.addStyleTag({ content: "body { display: flex; align-items: start; margin: 0 }" });
 await writeFile(file, await page.screenshot({ clip: { x: 0, y: 0, width: 2 * WIDTH, height: HEIGHT } }));
 await close();
 demo.kill("SIGINT");

@@ -41,7 +41,9 @@ let spoken = -Infinity;
 function show(status) {
   const outcomes = {};
   for (const rule of status.rules) {
-    for (const [outcome, n] of Object.entries(rule.requests)) outcomes[outcome] = (outcomes[outcome] ?? 0) + n;
+    for (const [outcome, n] of Object.entries(rule.requests)) {
+      outcomes[outcome] = (outcomes[outcome] ?? 0) + n;
+    }
   }
   const requests = total(Object.values(outcomes));
 
@@ -89,7 +91,8 @@ function showHistory(history) {
   const rows = [];
   for (let end = polls.length; end > 0; end -= perMinute) {
     const [asked, fetched] = [sum(polls, end), sum(fetches, end)];
-    rows.push(row(`${rows.length} to ${rows.length + 1}`, words.count(asked), words.count(fetched), words.cut(asked, fetched)));
+    const minute = `${rows.length} to ${rows.length + 1}`;
+    rows.push(row(minute, words.count(asked), words.count(fetched), words.cut(asked, fetched)));
   }
   at("minutes").replaceChildren(...rows);
 }
@@ -150,7 +153,8 @@ function showReload(reload) {
     : `Reloaded on ${date}.`);
   at("reload").classList.toggle("bad", failed);
   const restart = (reload?.needs_restart ?? []).map((key) => `${key} waits for a restart`);
-  at("complaints").replaceChildren(...[...(reload?.problems ?? []), ...restart].map((text) => cell(text, "li")));
+  const complaints = [...(reload?.problems ?? []), ...restart];
+  at("complaints").replaceChildren(...complaints.map((text) => cell(text, "li")));
 }
 
 function showRules(rules) {
@@ -193,9 +197,9 @@ function phase(text, manner) {
 }
 
 function tell(text, manner = "") {
+  clearTimeout(goodNews);
   say("news", text);
   at("news").className = `notice ${manner}`;
-  at("news").hidden = text === "";
 }
 
 let token = "";
@@ -228,9 +232,10 @@ function wantToken() {
 }
 
 function gone() {
-  const since = answered ? `has not answered since ${words.clock(answered)}. These are its last figures` : "does not answer";
+  const since = answered
+    ? `has not answered since ${words.clock(answered)}. These are its last figures`
+    : "does not answer";
   phase("gone", "bad");
-  clearTimeout(goodNews);
   tell(`The gateway ${since}; it is asked again every ${EVERY / 1000} s.`, "bad");
   at("figures").classList.add("stale");
 }
@@ -263,7 +268,8 @@ async function turn() {
 
 at("locked").addEventListener("submit", (event) => {
   event.preventDefault();
-  token = at("token").value;
+  // As bytes: a letter outside Latin-1 would make the question fail, not the token.
+  token = String.fromCharCode(...new TextEncoder().encode(at("token").value));
   at("token").value = "";
   turn();
 });
