@@ -87,11 +87,13 @@ def run_step(path, status, with_results):
         "last_error": {"code": "server_error", "message": "It broke."} if status == "failed" else None,
         "step_details": {
             "type": "tool_calls",
-            "tool_calls": [{
-                "id": "call_1",
-                "type": "file_search",
-                "file_search": {"ranking_options": None, "results": [found]},
-            }],
+            "tool_calls": [
+                {
+                    "id": "call_1",
+                    "type": "file_search",
+                    "file_search": {"ranking_options": None, "results": [found]},
+                }
+            ],
         },
         "usage": {"prompt_tokens": 20, "completion_tokens": 22, "total_tokens": 42} if final else None,
     }

@@ -102,6 +102,23 @@ for (const sdk of everywhere([kinds.openai])) {
   });
 }
 
+test("openai: a rate limit of one step spares upstream the others", async () => {
+  // An account of its own: the others' tests are not to be held.
+  const apiKey = "canary-search-token";
+  const [limited, other] = [fresh(), fresh()];
+  await script(limited.path, failure(429, { "retry-after-ms": "2000" }));
+  await script(other.path, step("completed"));
+  const held = await counted("clients", "held", async () => {
+    const { retrieve } = sdk(kinds.openai, "clients", { apiKey, maxRetries: 0 });
+    assert.equal((await thrown(retrieve(limited))).constructor.name, "RateLimitError");
+    // It is told to wait, does, and asks again: only then is there a fetch.
+    assert.equal((await sdk(kinds.openai, "clients", { apiKey }).retrieve(other)).status, "completed");
+  });
+  assert.equal(held, 1);
+  const [[first], [second]] = [await asked(limited.path), await asked(other.path)];
+  assert.ok(second.at - first.at >= 2);
+});
+
 test("openai: only from memory means never a fetch", async () => {
   const ids = fresh();
   const { raw, retrieve } = sdk(kinds.openai, "open");

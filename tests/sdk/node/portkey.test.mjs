@@ -75,3 +75,11 @@ test("Portkey's headers reach the caller of a fetch alone", async () => {
   assert.deepEqual([...stored.headers.keys()].filter((name) => name.startsWith("x-portkey-")), []);
   assert.equal(stored.text, fetched.text);
 });
+
+test("Portkey's SDK finds Portkey's headers", async () => {
+  const ids = fresh();
+  await script(ids.path, step("in_progress"));
+  const headers = (await sdk(kinds.portkey, "portkey").retrieve(ids)).getHeaders();
+  assert.equal(headers.provider, "openai");
+  assert.equal(headers["cache-status"], "DISABLED");
+});

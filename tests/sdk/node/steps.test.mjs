@@ -66,6 +66,15 @@ for (const sdk of everywhere([kinds.openai])) {
     assert.deepEqual(after, [false, true]);
   });
 
+  test(`${sdk.name}: many pollers share fetches`, async () => {
+    const ids = fresh();
+    await script(ids.path, step("in_progress"));
+    const found = await Promise.all(Array.from({ length: 50 }, () => sdk.retrieve(ids)));
+    assert.ok(found.every(({ status }) => status === "in_progress"));
+    // One at once, then ten a second, however long it takes the SDK to ask.
+    assert.ok((await count(ids.path)) <= 15);
+  });
+
   test(`${sdk.name}: the headers tell a fetch from memory`, async () => {
     const ids = fresh();
     await script(ids.path, step("in_progress"), step("completed"));

@@ -154,6 +154,15 @@ class OpenAI(Sdk):
 class AsyncOpenAI(OpenAI):
     client_class = openai.AsyncOpenAI
 
+    def retrieve_at_once(self, ids, times):
+        steps = self.client.beta.threads.runs.steps
+
+        async def all_of_them():
+            calls = (steps.retrieve(ids.step, thread_id=ids.thread, run_id=ids.run) for _ in range(times))
+            return await asyncio.gather(*calls)
+
+        return self._runner.run(all_of_them())
+
 
 class Portkey(Sdk):
     """Its retries are its own: after a 5xx only, whatever `x-should-retry` says."""

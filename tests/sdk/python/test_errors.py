@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from conftest import failure, step
+from conftest import AsyncOpenAI, Ids, OpenAI, failure, step
 
 CLASSES = {
     400: "BadRequestError",
@@ -60,6 +60,23 @@ def test_a_rate_limit_is_waited_for_as_upstream_said(raw_sdk, upstream, ids):
     # Without being told, an SDK would be back after half a second.
     first, second = upstream.asked(ids.path)
     assert second["at"] - first["at"] >= 1.2
+
+
+@pytest.mark.parametrize("kind", [OpenAI, AsyncOpenAI])
+def test_a_rate_limit_of_one_step_spares_upstream_the_others(kind, build, upstream, counter):
+    # An account of its own: the others' tests are not to be held.
+    key = "canary-search-token"
+    limited, other = Ids.fresh(), Ids.fresh()
+    upstream.script(limited.path, failure(429, retry_after_ms=2000))
+    upstream.script(other.path, step("completed"))
+    held = counter("clients", "held")
+    with pytest.raises(kind.errors.RateLimitError):
+        build(kind, "clients", key, max_retries=0).retrieve(limited)
+    # It is told to wait, does, and asks again: only then is there a fetch.
+    assert build(kind, "clients", key).retrieve(other).status == "completed"
+    assert held.more() == 1
+    [first], [second] = upstream.asked(limited.path), upstream.asked(other.path)
+    assert second["at"] - first["at"] >= 2
 
 
 def test_upstream_says_whether_to_try_again(raw_sdk, upstream, ids):

@@ -59,6 +59,14 @@ def test_portkeys_headers_reach_the_caller_of_a_fetch_alone(raw_sdk, upstream, i
     assert stored.content == fetched.content
 
 
+@pytest.mark.parametrize("kind", [Portkey, AsyncPortkey])
+def test_portkeys_sdk_finds_portkeys_headers(kind, build, upstream, ids):
+    upstream.script(ids.path, step("in_progress"))
+    headers = build(kind, "portkey").retrieve(ids).get_headers()
+    assert headers["provider"] == "openai"
+    assert headers["cache-status"] == "DISABLED"
+
+
 @pytest.mark.parametrize(
     ("status", "name"),
     [(401, "AuthenticationError"), (404, "NotFoundError"), (429, "RateLimitError"), (500, "InternalServerError")],

@@ -1,7 +1,7 @@
 """A step is polled until it ends, and again afterwards."""
 
 import pytest
-from conftest import ADDRESSES, RESULTS, SDKS, OpenAI, Portkey, step
+from conftest import ADDRESSES, RESULTS, SDKS, AsyncOpenAI, OpenAI, Portkey, step
 
 
 @pytest.mark.parametrize("status", ["completed", "failed", "cancelled", "expired"])
@@ -93,6 +93,15 @@ def test_a_caller_may_wait_for_the_end(raw_sdk, upstream, ids):
     assert answer.parse().status == "failed"
     assert answer.headers["preference-applied"] == "wait=30"
     assert upstream.count(ids.path) == 3
+
+
+def test_many_pollers_share_fetches(listener, build, upstream, ids):
+    sdk = build(AsyncOpenAI, listener)
+    upstream.script(ids.path, step("in_progress"))
+    found = sdk.retrieve_at_once(ids, 50)
+    assert [one.status for one in found] == ["in_progress"] * 50
+    # One at once, then ten a second, however long it takes the SDK to ask.
+    assert upstream.count(ids.path) <= 15
 
 
 def test_what_ends_for_one_sdk_is_in_memory_for_all(build, listener, upstream, ids):
