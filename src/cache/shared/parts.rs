@@ -57,6 +57,12 @@ impl Parts {
         resting != 0 && resting & self.of(key).bit() != 0
     }
 
+    /// Whether there is none that does not.
+    pub(super) fn all_rest(&self) -> bool {
+        let resting = self.resting.load(Ordering::Relaxed).count_ones();
+        usize::try_from(resting) == Ok(self.failures.len())
+    }
+
     /// A command on a key was answered for.
     pub(super) fn succeeded(&self, key: &[u8]) {
         if let Some(failures) = self.failures.get(usize::from(self.of(key).0))
@@ -206,7 +212,8 @@ mod tests {
     #[test]
     fn one_server_is_one_part_and_with_the_last_part_all_rest() {
         let one = Parts::new(false);
-        assert!(!one.failed(b"a") && !one.failed(b"b") && one.failed(b"c"));
+        assert!(!one.failed(b"a") && !one.failed(b"b") && !one.all_rest());
+        assert!(one.failed(b"c") && one.all_rest());
         let all = Parts::new(true);
         let keys = (0..1000_u32).map(u32::to_le_bytes);
         let rested = keys.cycle().take(10_000).position(|key| all.failed(&key));
