@@ -24,7 +24,7 @@ pub(crate) fn start(log: &Log) -> Result<(), ParseError> {
     let layer = fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false)
-        .with_ansi(has_colours());
+        .with_ansi(has_colours(&std::io::stderr()));
     let layer = match log.format {
         LogFormat::Text => layer.fmt_fields(Fields).with_filter(filter).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).with_filter(filter).boxed(),
@@ -34,10 +34,10 @@ pub(crate) fn start(log: &Log) -> Result<(), ParseError> {
 }
 
 /// On a terminal that has them, unless somebody wants none (<https://no-color.org>).
-fn has_colours() -> bool {
+pub(crate) fn has_colours(stream: &impl IsTerminal) -> bool {
     let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-    std::io::stderr().is_terminal() && !unwanted && !is_dumb
+    stream.is_terminal() && !unwanted && !is_dumb
 }
 
 /// Below warnings, the libraries under us print what they read and write, headers included: no

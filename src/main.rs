@@ -221,6 +221,7 @@ fn run_demo(settings: &Settings, options: &Demo) -> ExitCode {
         pollers: usize::from(options.pollers),
         listen: flags.listen.first().cloned(),
         admin: flags.admin,
+        colours: logging::has_colours(&std::io::stdout()),
     };
     in_runtime(async {
         match demo::run(options, &crew).await {

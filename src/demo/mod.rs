@@ -47,6 +47,8 @@ pub struct Options {
     pub listen: Option<String>,
     /// Where its admin listener is; none: 127.0.0.1:8181, or a free port where that is taken.
     pub admin: Option<String>,
+    /// Whether standard output is to have colours.
+    pub colours: bool,
 }
 
 impl Default for Options {
@@ -57,6 +59,7 @@ impl Default for Options {
             pollers: 240,
             listen: None,
             admin: None,
+            colours: false,
         }
     }
 }
@@ -171,6 +174,7 @@ async fn perform(
     data: SocketAddr,
     intro: &str,
 ) -> Result<(), DemoError> {
+    console::set_colors_enabled(options.colours);
     let mut view = View::open(Term::stdout(), intro).map_err(DemoError::Output)?;
     let begun = Instant::now();
     let pollers = Pollers::start(&pollers::Settings {
@@ -235,6 +239,7 @@ mod tests {
                 pollers: 1,
                 listen,
                 admin,
+                ..Options::default()
             };
             let told = run(options, &Crew::here()).await.unwrap_err().to_string();
             let said = format!("cannot listen on {address}: Address already in use");

@@ -36,8 +36,8 @@ pub(super) fn intro(
          \n\
          Take part (a few times, until cache-status says hit):\n  \
          curl -i http://{data}{EXAMPLE}\n\
-         What stepgate counts:\n  \
-         curl http://{admin}/metrics\n"
+         Watch it in a browser:\n  \
+         http://{admin}/\n"
     )
 }
 

@@ -1,6 +1,6 @@
 //! The live view: a few lines that move on a terminal, plain lines anywhere else.
 //!
-//! Whether there are colours is the console crate's decision (`NO_COLOR`, `CLICOLOR`, a terminal).
+//! Whether there are colours is decided before ([`super::Options::colours`]).
 
 use std::io;
 use std::time::Duration;
