@@ -216,7 +216,7 @@ async fn a_node_that_hangs_costs_its_threads_a_few_budgets_and_then_nothing() {
 }
 
 /// Sooner or later steps of this thread are shared.
-async fn assert_shares_thread(one: &Gateway, other: &Gateway, thread: &str) {
+pub(super) async fn assert_shares_thread(one: &Gateway, other: &Gateway, thread: &str) {
     let start = Instant::now();
     for nth in 0.. {
         let path = format!("/v1/threads/{thread}/runs/run_1/steps/back_{nth}");
