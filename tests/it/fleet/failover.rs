@@ -4,13 +4,28 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::cluster::pair;
+use super::cluster::{assert_shares_thread, pair};
 use super::{
     BACK, assert_serves, assert_shares, counted, elsewhere, is_fetched, is_shared, is_up, purge,
     reached, spread,
 };
-use crate::support::redis::Cluster;
-use crate::support::{Origin, STEP, text};
+use crate::support::redis::{Cluster, Redis};
+use crate::support::{Gateway, Origin, STEP, text};
+
+/// A thread that is on this node, by what `gateway` writes, and its key.
+async fn thread_of(node: &Redis, gateway: &Gateway) -> (String, String) {
+    for nth in 0..100 {
+        let thread = format!("of_it_{nth}");
+        let before = node.threads().await;
+        spread(gateway, &[&elsewhere(&thread)]).await;
+        let mut after = node.threads().await;
+        after.retain(|key| !before.contains(key));
+        if let Some(key) = after.pop() {
+            return (thread, String::from_utf8(key).unwrap());
+        }
+    }
+    panic!("none of a hundred");
+}
 
 /// With the log on the node that dies, and without.
 #[tokio::test]
@@ -21,6 +36,7 @@ async fn a_fleet_goes_on_where_a_replica_takes_over() {
         let (log, [other, _]) = cluster.by_log().await;
         let dies = if has_log { log } else { other };
         let replica = cluster.replica_of(dies).await;
+        let (thread, _) = thread_of(&cluster.nodes[dies], &a).await;
         purge(&a, "run-step/before").await;
         spread(&a, &[STEP]).await;
         assert!(is_shared(&b.get(STEP).await));
@@ -28,6 +44,12 @@ async fn a_fleet_goes_on_where_a_replica_takes_over() {
         reached().await;
         cluster.nodes[dies].kill();
         assert_serves(&b, "headless").await;
+        for nth in 0..4 {
+            let path = format!("/v1/threads/{thread}/runs/run_1/steps/headless_{nth}");
+            for gateway in [&a, &b] {
+                assert_eq!(gateway.get(&path).await.status, 200);
+            }
+        }
         let start = Instant::now();
         while !replica.cli(&["ROLE"]).await.starts_with("master") {
             let waited = start.elapsed();
@@ -42,10 +64,8 @@ async fn a_fleet_goes_on_where_a_replica_takes_over() {
             assert_eq!(gateway.get(STEP).await.text(), text("failed"), "{has_log}");
         }
         origin.status("completed");
-        // Threads of all nodes, so that some are of the new one.
-        for nth in 0..6 {
-            assert_shares(&origin, &a, &b, &format!("after_{nth}")).await;
-        }
+        assert_shares_thread(&a, &b, &thread).await;
+        assert_shares(&origin, &a, &b, "after").await;
     }
 }
 
@@ -55,17 +75,7 @@ async fn what_moves_to_another_node_is_shared_all_along() {
     let (origin, cluster) = (Origin::start().await, Cluster::start().await);
     let (a, b) = pair(&origin, &cluster).await;
     let (_, [from, to]) = cluster.by_log().await;
-    // A thread of that node.
-    let mut found = None;
-    for nth in 0..100 {
-        let thread = format!("moves_{nth}");
-        spread(&a, &[&elsewhere(&thread)]).await;
-        if let Some(key) = cluster.nodes[from].threads().await.pop() {
-            found = Some((thread, String::from_utf8(key).unwrap()));
-            break;
-        }
-    }
-    let (thread, key) = found.expect("one of a hundred");
+    let (thread, key) = thread_of(&cluster.nodes[from], &a).await;
     let of = |id: &str| format!("/v1/threads/{thread}/runs/run_1/steps/{id}");
     cluster.begin_to_move(&key, from, to).await;
     let shared = b.get(&of("step_1")).await;
