@@ -3,7 +3,9 @@
 //! It is an optimisation behind an optimisation: whatever is wrong with it, a request goes on without.
 //! A step is asked for once when it comes (`known`), within the budget; what is stored in memory is
 //! written behind (`writes`). One task owns the connection (`keeper`): it reads what was purged (`log`)
-//! before the tier is used and a few times a second from then on, and lets it rest while it fails.
+//! before the tier is used and a few times a second from then on, tells what was purged here (`purges`),
+//! and lets the tier rest while it fails, or that of its `parts` which does. What a fresh answer calls in
+//! question is asked for and taken back behind (`doubts`).
 //!
 //! Why nothing that was purged comes back: see `scripts`.
 

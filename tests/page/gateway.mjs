@@ -16,6 +16,11 @@ export const SECRET = "sesame";
 
 const STEP = /^\/v1\/threads\/([^/]+)\/runs\/([^/]+)\/steps\/([^/]+)$/;
 
+// Whatever ends this process, no gateway outlives it.
+const living = new Set();
+process.once("exit", () => living.forEach((child) => child.kill("SIGKILL")));
+process.once("SIGTERM", () => process.exit(1));
+
 /** A step whose id begins with `live` is in progress; any other is completed. */
 function answer(request, response) {
   const [, thread_id, run_id, id] = STEP.exec(request.url);
@@ -38,13 +43,18 @@ export class Gateway {
     gateway.#upstream = createServer(answer).listen(0, "127.0.0.1");
     await once(gateway.#upstream, "listening");
     await gateway.configure(toml);
-    await gateway.run();
+    try {
+      await gateway.run();
+    } catch (error) {
+      await gateway.end();
+      throw error;
+    }
     return gateway;
   }
 
   /** Starts it, again on the ports that it had. */
   async run() {
-    this.#child = spawn(program, [
+    const child = spawn(program, [
       "--config", join(this.#folder, "stepgate.toml"),
       "--listen", this.#listen,
       "--admin", this.#admin,
@@ -54,9 +64,12 @@ export class Gateway {
       env: { PORTKEY_API_KEY: "a", PORTKEY_PROVIDER_VIRTUAL_KEY: "b", ADMIN_TOKEN: SECRET },
       stdio: ["ignore", "ignore", "pipe"],
     });
+    this.#child = child;
+    living.add(child);
+    child.once("exit", () => living.delete(child));
     const said = [];
     await new Promise((resolve, reject) => {
-      createInterface({ input: this.#child.stderr }).on("line", (line) => {
+      createInterface({ input: child.stderr }).on("line", (line) => {
         said.push(line);
         if (!line.startsWith("{")) return;
         const { on, address } = JSON.parse(line);
@@ -66,7 +79,7 @@ export class Gateway {
           resolve();
         }
       });
-      this.#child.once("exit", () => reject(new Error(`the gateway did not start:\n${said.join("\n")}`)));
+      child.once("exit", () => reject(new Error(`the gateway did not start:\n${said.join("\n")}`)));
     });
   }
 

@@ -26,11 +26,10 @@ while ((await samples().catch(() => -1)) < 0) await sleep(200);
 const pages = await Promise.all(["light", "dark"].map((colorScheme) =>
   open(`http://${admin}/`, { colorScheme, width: WIDTH })));
 while ((await samples()) < SAMPLES) await sleep(200);
-const shots = [];
-for (const { page } of pages) {
+const shots = await Promise.all(pages.map(async ({ page }) => {
   await page.waitForResponse("**/status");
-  shots.push(await page.screenshot({ clip: { x: 0, y: 0, width: WIDTH, height: HEIGHT } }));
-}
+  return page.screenshot({ clip: { x: 0, y: 0, width: WIDTH, height: HEIGHT } });
+}));
 
 const { page } = await open("about:blank", { width: 2 * WIDTH });
 await page.setContent(shots.map((shot) =>

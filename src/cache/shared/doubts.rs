@@ -41,13 +41,8 @@ impl Doubts {
         steps.contains(step)
     }
 
-    fn take(&self) -> Vec<StepKey> {
-        let mut steps = lock(&self.steps);
-        let some: Vec<StepKey> = steps.iter().take(ABREAST).cloned().collect();
-        for step in &some {
-            steps.remove(step);
-        }
-        some
+    fn take(&self) -> HashSet<StepKey> {
+        std::mem::take(&mut lock(&self.steps))
     }
 }
 
@@ -74,61 +69,55 @@ impl Tier {
     where
         F: Fn(Purged) + Clone + Send + 'static,
     {
+        let mut under_way = JoinSet::new();
         loop {
             self.doubts.call.notified().await;
-            while self.in_use().is_some() {
-                let steps = self.doubts.take();
-                if steps.is_empty() {
-                    break;
-                }
-                let settling = steps.into_iter().map(|step| {
-                    let (tier, forget) = (Arc::clone(self), forget.clone());
-                    async move { tier.settle(step, forget).await }
-                });
-                let settled = settling.collect::<JoinSet<_>>().join_all().await;
-                if settled.contains(&false) {
-                    // The keeper calls again.
-                    break;
-                }
+            if self.in_use().is_none() {
+                // The keeper calls again.
+                continue;
             }
+            for step in self.doubts.take() {
+                if under_way.len() >= ABREAST {
+                    under_way.join_next().await;
+                }
+                let (tier, forget) = (Arc::clone(self), forget.clone());
+                under_way.spawn(async move { tier.settle(step, forget).await });
+            }
+            while under_way.join_next().await.is_some() {}
         }
     }
 
-    /// Whether it could be settled; else it stays a doubt.
-    async fn settle<F>(&self, step: StepKey, forget: F) -> bool
+    /// If it cannot be settled now, it stays a doubt until the keeper calls again.
+    async fn settle<F>(&self, step: StepKey, forget: F)
     where
         F: FnOnce(Purged) + Send + 'static,
     {
         let Some(up) = self.in_use() else {
             self.doubts.add(&step);
-            return false;
+            return;
         };
         let thread = self.thread(&up.view, &step);
         if self.parts.rests(thread.as_bytes()) {
             self.doubts.add(&step);
-            return false;
+            return;
         }
         let command = scripts::has(thread.as_bytes(), &self.names.step(&step));
         match up.link.ask::<bool>(&command).await {
-            Ok(false) => true,
+            Ok(false) => {}
             Err(trouble) if trouble.is_the_servers() => {
                 self.failed(thread.as_bytes(), &trouble);
                 self.doubts.add(&step);
-                false
             }
             // Something that is no hash goes, too.
             Ok(true) | Err(_) => {
                 // Nothing is read from the tier from here on until the fleet knows; what was read of it
                 // before is forgotten.
                 self.purge_step(&step);
-                let path = path(&step);
-                let Some((rule, ids)) = path.split_first() else {
-                    return true;
-                };
-                let mark = Mark::of(&self.names, *rule, ids);
-                self.forget(Forget::Marked(vec![mark]), forget)
-                    .await
-                    .is_ok()
+                if let Some((rule, ids)) = path(&step).split_first() {
+                    let mark = Mark::of(&self.names, *rule, ids);
+                    // It fails only where the gateway ends.
+                    let _ = self.forget(Forget::Marked(vec![mark]), forget).await;
+                }
             }
         }
     }

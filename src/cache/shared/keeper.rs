@@ -145,6 +145,7 @@ impl Tier {
     {
         let mut late = 0;
         let mut is_first = true;
+        self.parts.begin_anew();
         loop {
             let began = self.milliseconds();
             match self.look_round(link, reader, forget).await {
@@ -246,9 +247,6 @@ impl Tier {
         if is_new {
             self.known.forget();
             let link = link.clone();
-            if self.up.load().is_none() {
-                self.parts.begin_anew();
-            }
             self.up.store(Some(Arc::new(Up { link, view })));
         }
         // A purge that came meanwhile keeps it from being used until it is told.

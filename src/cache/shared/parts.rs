@@ -1,8 +1,8 @@
 //! The parts of the tier that rest by themselves: ranges of a cluster's slots.
 //!
-//! A node of a cluster that hangs takes its slots with it and no others. So failures are counted by part,
-//! and one that rests costs a request nothing, until the key that failed last is answered for again. One
-//! server is one part, and where all of them rest, the tier does.
+//! A node of a cluster that hangs takes its slots with it and no others. So a part that fails rests by
+//! itself, and costs a request nothing until the key that failed last is answered for again. One server
+//! is one part, and where all of them rest, the tier does.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::lock;
 
-/// So many failures in a row, and a part rests.
+/// So many failures that no success of the same part came after, in one part or several (they will be of
+/// one node), and the part that fails rests.
 pub(super) const FAILURES: u32 = 3;
 
-/// Parts of a cluster: ten a node of one of three, which is so many times that one that hangs is waited
-/// for, and few enough that a node of a large one has several.
+/// Parts of a cluster. Of three nodes each has some ten, and so often one that hangs is waited for; where
+/// there are more nodes than parts, those beside it rest with it.
 const PARTS: u16 = 32;
 
 /// What a cluster shares out among its nodes (Redis cluster specification, "Key distribution model").
@@ -27,7 +28,7 @@ pub(super) struct Part(u16);
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Parts {
-    /// In a row, by part.
+    /// Since the last success, by part.
     failures: Box<[AtomicU32]>,
     /// A bit for each that rests.
     resting: AtomicU32,
@@ -57,6 +58,12 @@ impl Parts {
         resting != 0 && resting & self.of(key).bit() != 0
     }
 
+    /// Whether there is none that does not.
+    pub(super) fn all_rest(&self) -> bool {
+        let resting = self.resting.load(Ordering::Relaxed).count_ones();
+        usize::try_from(resting) == Ok(self.failures.len())
+    }
+
     /// A command on a key was answered for.
     pub(super) fn succeeded(&self, key: &[u8]) {
         if let Some(failures) = self.failures.get(usize::from(self.of(key).0))
@@ -72,10 +79,14 @@ impl Parts {
         let Some(failures) = self.failures.get(usize::from(part.0)) else {
             return false;
         };
+        failures.fetch_add(1, Ordering::Relaxed);
+        let all = self
+            .failures
+            .iter()
+            .map(|part| part.load(Ordering::Relaxed));
         // Where one rests already it will be the same node.
         let rests_one = self.resting.load(Ordering::Relaxed) != 0;
-        let enough = if rests_one { 1 } else { FAILURES };
-        if failures.fetch_add(1, Ordering::Relaxed) + 1 < enough {
+        if !rests_one && all.fold(0, u32::saturating_add) < FAILURES {
             return false;
         }
         let mut failed = lock(&self.failed);
@@ -188,6 +199,24 @@ mod tests {
     }
 
     #[test]
+    fn failures_of_several_parts_count_together_until_each_succeeds() {
+        let parts = Parts::new(true);
+        let [a, b, c] = [
+            b"key".to_vec(),
+            elsewhere(&parts, b"key", 0),
+            b"key".to_vec(),
+        ];
+        for key in [&a, &b] {
+            parts.failed(key);
+        }
+        parts.succeeded(&a);
+        parts.failed(&c);
+        assert_eq!(parts.resting().len(), 0, "two of three");
+        parts.failed(&b);
+        assert_eq!(parts.resting(), [b]);
+    }
+
+    #[test]
     fn where_one_rests_another_does_at_its_first_failure() {
         let parts = Parts::new(true);
         for _ in 0..FAILURES {
@@ -206,7 +235,8 @@ mod tests {
     #[test]
     fn one_server_is_one_part_and_with_the_last_part_all_rest() {
         let one = Parts::new(false);
-        assert!(!one.failed(b"a") && !one.failed(b"b") && one.failed(b"c"));
+        assert!(!one.failed(b"a") && !one.failed(b"b") && !one.all_rest());
+        assert!(one.failed(b"c") && one.all_rest());
         let all = Parts::new(true);
         let keys = (0..1000_u32).map(u32::to_le_bytes);
         let rested = keys.cycle().take(10_000).position(|key| all.failed(&key));

@@ -98,6 +98,10 @@ impl Tier {
         let mut removed = None;
         let thread = |id: &String| self.names.thread(&view.log, epoch, rule.as_str(), id);
         let thread = ids.first().map(thread).map(String::into_bytes);
+        if self.parts.all_rest() {
+            // It is the connection, and another one is on its way.
+            return Err(Trouble::Late);
+        }
         // From a node that hangs nothing can be removed: then all of the rule gets new names.
         if let Some(thread) = thread.filter(|thread| !self.parts.rests(thread)) {
             match link.ask::<Option<Vec<u8>>>(&scripts::remove(&thread)).await {

@@ -126,6 +126,29 @@ async fn what_a_gateway_purges_while_cut_off_is_purged_everywhere_when_it_is_bac
     assert_eq!(new.text(), text("failed"), "{}", new.cache_status());
 }
 
+/// No more than that: what failed on the old connection says nothing of the new one.
+#[tokio::test]
+async fn what_a_gateway_purges_while_cut_off_is_all_that_is_purged() {
+    let pair = Pair::start().await;
+    pair.proxy.hold();
+    let mut asked = Vec::new();
+    for nth in 0..5 {
+        asked.push(pair.b.question(&step(&format!("late_{nth}")), &[]).await);
+    }
+    for mut one in asked {
+        assert_eq!(one.answer().await.status, 200);
+    }
+    is_resting(&pair.b).await;
+    purge(&pair.b, "run-step/thread_1").await;
+    pair.proxy.let_go();
+    is_up(&pair.b).await;
+    super::reached().await;
+    let new = pair.fleet.gateway().await;
+    let other = new.get(&elsewhere("thread_2")).await;
+    assert!(is_shared(&other), "{}", other.cache_status());
+    assert!(is_fetched(&new.get(STEP).await));
+}
+
 /// What the stream has lost may have been anything: memory starts anew.
 #[tokio::test]
 async fn a_gap_in_the_stream_empties_the_memory_of_who_missed_it() {
