@@ -11,6 +11,7 @@ not do:
 
     step     a run step of that status, for the ids in the path
     json     this value
+    blob     so many bytes: `blob` makes them
     events   server-sent events; each but the first waits for a `go`
     hold     nothing: it keeps its caller waiting
 
@@ -99,6 +100,11 @@ def run_step(path, status, with_results):
     }
 
 
+def blob(size):
+    """Bytes that no text has and nothing compresses; the same ones each time."""
+    return hashlib.shake_256(b"stepgate").digest(size)
+
+
 def parts(content_type, body):
     """The parts of a multipart body: name → size and hash of its bytes."""
     if not content_type.startswith("multipart/form-data"):
@@ -175,12 +181,13 @@ class Service(Quiet):
             time.sleep(LIMIT)
             self.close_connection = True
             return
-        if "step" in answer:
-            value = run_step(path, answer["step"], "include" in self.path)
+        if "blob" in answer:
+            headers["content-type"] = "application/octet-stream"
+            content = blob(answer["blob"])
         else:
-            value = answer["json"]
-        text = json.dumps(value, indent=2, ensure_ascii=False).encode()
-        self.give(answer.get("status", 200), headers, text, answer.get("cut", False))
+            value = answer.get("json") or run_step(path, answer["step"], "include" in self.path)
+            content = json.dumps(value, indent=2, ensure_ascii=False).encode()
+        self.give(answer.get("status", 200), headers, content, answer.get("cut", False))
 
     do_GET = do_POST = do_DELETE = answer
 

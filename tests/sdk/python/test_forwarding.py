@@ -7,7 +7,9 @@ import hashlib
 import json
 
 import pytest
-from conftest import failure, step
+from conftest import AsyncOpenAI, OpenAI, failure, step
+
+from upstream import blob
 
 
 @pytest.fixture(params=["whole", "through"])
@@ -112,7 +114,7 @@ def test_a_chat_is_streamed_piece_by_piece(sdk, upstream):
 
 
 def test_a_file_arrives_as_it_was(sdk, upstream):
-    content = hashlib.shake_256(b"any").digest(4_000_000)
+    content = blob(4_000_000)
     stored = {"id": "file_1", "object": "file", "bytes": len(content), "created_at": 1, "filename": "any.bin"}
     upstream.script("/v1/files", {"json": stored | {"purpose": "assistants", "status": "processed"}})
     answer = sdk.call("files.create", file=("any.bin", content), purpose="assistants")
@@ -120,6 +122,13 @@ def test_a_file_arrives_as_it_was(sdk, upstream):
     parts = upstream.asked("/v1/files")[-1]["parts"]
     assert parts["file"] == {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     assert parts["purpose"]["size"] == len("assistants")
+
+
+@pytest.mark.parametrize("kind", [OpenAI, AsyncOpenAI])
+def test_a_file_comes_back_as_it_was(sdk, upstream, ids):
+    name = f"file-{ids.step}"
+    upstream.script(f"/v1/files/{name}/content", {"blob": 4_000_000})
+    assert sdk.call("files.content", file_id=name).content == blob(4_000_000)
 
 
 def test_what_a_thread_had_is_forgotten_with_it(sdk, upstream, ids):
