@@ -20,10 +20,9 @@ use super::outcome::{Outcome, Record};
 use super::refusal::Refusal;
 use super::setup::{Account, Setup};
 use super::tally::Tally;
-use super::wanted::LONGEST_TARGET;
+use super::wanted::{LONGEST_TARGET, is_below_prefix};
 use crate::config;
 use crate::step::reach::Reach;
-use crate::step::rule::API_PREFIX;
 use crate::step::{Query, reach};
 use crate::upstream::{
     Body, FetchError, Gathered, LOOKED_AT, Onward, Passage, Upload, clean_answer,
@@ -42,10 +41,9 @@ impl Gateway {
     /// Whether what no rule answers goes through; not what opens a tunnel, nor what is there to send
     /// back what it was sent with (RFC 9110 section 9.3.8).
     pub(super) fn lets_through(setup: &Setup, head: &Parts) -> bool {
-        let below = head.uri.path().strip_prefix(API_PREFIX);
         setup.forward == config::Forward::All
             && !matches!(head.method, Method::CONNECT | Method::TRACE)
-            && below.is_some_and(|path| path.starts_with('/'))
+            && is_below_prefix(head.uri.path())
     }
 
     /// Prepares a request to go through.

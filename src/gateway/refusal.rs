@@ -8,7 +8,6 @@ use serde_json::json;
 
 use super::answer::{Answer, json_answer};
 use super::outcome::Outcome;
-use crate::config::Forward;
 use crate::upstream::FetchError;
 
 /// Why a request got no answer from upstream or memory.
@@ -23,7 +22,9 @@ pub(crate) enum Refusal {
     /// A web page, or a name that is not ours, on an open listener.
     ForbiddenOrigin(&'static str),
     /// A path that no rule names, and that is not forwarded.
-    RouteNotFound(Forward),
+    RouteNotFound,
+    /// A path that is none of the API.
+    NotBelowPrefix,
     /// Another method than GET and HEAD.
     MethodNotAllowed,
     /// `only-if-cached`, and it is not.
@@ -50,7 +51,7 @@ impl Refusal {
             Self::InvalidRequest(_) => "invalid_request",
             Self::Unauthorized => "unauthorized",
             Self::ForbiddenOrigin(_) => "forbidden_origin",
-            Self::RouteNotFound(_) => "route_not_found",
+            Self::RouteNotFound | Self::NotBelowPrefix => "route_not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NotCached => "not_cached",
             Self::Overloaded => "overloaded",
@@ -79,7 +80,7 @@ impl Refusal {
             Self::InvalidPath(_) | Self::InvalidRequest(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::ForbiddenOrigin(_) => StatusCode::FORBIDDEN,
-            Self::RouteNotFound(_) => StatusCode::NOT_FOUND,
+            Self::RouteNotFound | Self::NotBelowPrefix => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotCached => StatusCode::GATEWAY_TIMEOUT,
             Self::Overloaded | Self::Draining | Self::Reconnect => StatusCode::SERVICE_UNAVAILABLE,
@@ -98,15 +99,21 @@ impl Refusal {
             Self::Unauthorized => "No client of this gateway has this token; present one as \
                                    `Authorization: Bearer` or as `x-portkey-api-key`."
                 .to_owned(),
-            Self::RouteNotFound(Forward::Rules) => {
-                "No rule of this gateway names this path, and it forwards nothing else: set \
-                 server.forward = \"all\", add a [[rule]] for it, or ask the upstream directly."
+            Self::RouteNotFound => {
+                "No rule of this gateway names this path, and it forwards nothing \
+                                    else. Is the base URL right (http://HOST:PORT/v1)? If so, set \
+                                    server.forward = \"all\", add a [[rule]] for it, or ask the \
+                                    upstream directly."
                     .to_owned()
             }
-            Self::RouteNotFound(Forward::All) => {
-                "This gateway forwards what is below /v1/; is the base URL right?".to_owned()
-            }
-            Self::MethodNotAllowed => "This gateway answers GET and HEAD on this path.".to_owned(),
+            Self::NotBelowPrefix => "This gateway answers, and with server.forward = \"all\" \
+                                     forwards, what is below /v1/. Is the base URL right \
+                                     (http://HOST:PORT/v1)?"
+                .to_owned(),
+            Self::MethodNotAllowed => "This gateway answers GET and HEAD on this path; with \
+                                       server.forward = \"all\" it forwards the other methods, but \
+                                       CONNECT and TRACE."
+                .to_owned(),
             Self::NotCached => {
                 "Memory may not or cannot answer this, and `only-if-cached` forbids a \
                                 fetch."
@@ -139,7 +146,8 @@ impl Refusal {
         match self {
             Self::InvalidPath(_)
             | Self::InvalidRequest(_)
-            | Self::RouteNotFound(_)
+            | Self::RouteNotFound
+            | Self::NotBelowPrefix
             | Self::MethodNotAllowed => "invalid_request_error",
             Self::Unauthorized => "authentication_error",
             Self::ForbiddenOrigin(_) => "permission_error",
@@ -157,7 +165,8 @@ impl Refusal {
             | Self::InvalidRequest(_)
             | Self::Unauthorized
             | Self::ForbiddenOrigin(_)
-            | Self::RouteNotFound(_)
+            | Self::RouteNotFound
+            | Self::NotBelowPrefix
             | Self::MethodNotAllowed
             | Self::NotCached => Outcome::Refused,
             Self::Fetch(_) if self.code() == "invalid_request" => Outcome::Refused,
@@ -201,7 +210,8 @@ impl Refusal {
             Self::InvalidPath(_)
             | Self::InvalidRequest(_)
             | Self::ForbiddenOrigin(_)
-            | Self::RouteNotFound(_)
+            | Self::RouteNotFound
+            | Self::NotBelowPrefix
             | Self::Fetch(_) => {}
         }
         answer

@@ -12,6 +12,7 @@ use super::news::{Errand, Shared};
 use super::outcome::Record;
 use super::refusal::Refusal;
 use super::setup::{Account, Setup};
+use crate::step::rule::API_PREFIX;
 use crate::step::{Key, Query, Route};
 
 /// Path and query, as they go up, in bytes. Beside it a target of 64 KiB, the longest that the `http`
@@ -99,7 +100,8 @@ impl Wanted {
             Route::Other if matches!(head.method, Method::CONNECT | Method::TRACE) => {
                 return Err(Refusal::MethodNotAllowed);
             }
-            Route::Other => return Err(Refusal::RouteNotFound(setup.forward)),
+            Route::Other if is_below_prefix(head.uri.path()) => return Err(Refusal::RouteNotFound),
+            Route::Other => return Err(Refusal::NotBelowPrefix),
         };
         record.rule = Some(rule);
         if head.uri.path().len() + query.as_str().len() > LONGEST_TARGET {
@@ -162,6 +164,12 @@ impl Wanted {
             passing: account.injection.passing(&head.headers),
         }
     }
+}
+
+/// Whether a path is one of the API.
+pub(super) fn is_below_prefix(path: &str) -> bool {
+    let below = path.strip_prefix(API_PREFIX);
+    below.is_some_and(|below| below.starts_with('/'))
 }
 
 /// Where in `text` a part of it stands.

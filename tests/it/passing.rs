@@ -48,6 +48,8 @@ async fn another_path_is_404_and_the_answer_says_how_to_forward_it() {
             assert_eq!(answer.status, 404, "{method} {path}");
             assert_eq!(answer.code().as_deref(), Some("route_not_found"), "{path}");
             assert!(answer.text().contains("forward"), "{}", answer.text());
+            // What it mostly is.
+            assert!(answer.text().contains("Is the base URL right"), "{path}");
         }
     }
     assert_eq!(origin.count(), 0);
