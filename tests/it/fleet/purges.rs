@@ -91,6 +91,23 @@ async fn a_gateway_that_never_had_it_does_not_get_it_from_the_tier_after_a_purge
 }
 
 #[tokio::test]
+async fn what_is_deleted_through_one_is_served_by_no_other_within_a_second() {
+    let fleet = Fleet::start().await;
+    let forwards = "\n[server]\nforward = \"all\"\n";
+    let (a, b) = (fleet.gateway_with(forwards).await, fleet.gateway().await);
+    let kept = elsewhere("thread_2");
+    spread(&a, &[STEP, &kept]).await;
+    for path in [STEP, &kept] {
+        assert!(is_shared(&b.get(path).await), "{path}");
+    }
+    let deleted = a.ask("DELETE", "/v1/threads/thread_1", &[]).await;
+    assert_eq!(deleted.status, 200);
+    reached().await;
+    assert!(is_fetched(&b.get(STEP).await));
+    assert!(is_own(&b.get(&kept).await));
+}
+
+#[tokio::test]
 async fn who_purges_is_not_needed_to_have_it() {
     let fleet = Fleet::start().await;
     let (a, b) = fleet.pair().await;
