@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::ALL;
-use super::streams::Far;
+use super::streams::{Far, get, post};
 use crate::support::raw::head;
 use crate::support::{Act, Gateway, Origin, STEP, respond};
 
@@ -20,18 +20,14 @@ async fn an_answer_must_begin_in_time_and_may_then_last() {
     let toml = with("timeout = \"300ms\"");
     let (far, gateway) = Far::start(&toml).await;
     let mut caller = gateway.connect().await;
-    caller
-        .send(head("GET", "/v1/models", "127.0.0.1", &[]))
-        .await;
+    caller.send(get("/v1/models")).await;
     let mut upstream = far.accept().await;
     let began = Instant::now();
     let answer = caller.answer().await;
     assert_eq!(answer.code().as_deref(), Some("upstream_timeout"));
     assert!(began.elapsed() < 10 * SHORT);
     assert!(upstream.closes_within(10 * SHORT).await);
-    caller
-        .send(head("GET", "/v1/models", "127.0.0.1", &[]))
-        .await;
+    caller.send(get("/v1/models")).await;
     let mut upstream = far.accept().await;
     upstream.text_before("\r\n\r\n").await;
     upstream
@@ -50,9 +46,7 @@ async fn an_upload_may_last_while_it_goes_on() {
     let (far, gateway) = Far::start(&toml).await;
     let mut caller = gateway.connect().await;
     let framing = [("content-length", "6")];
-    caller
-        .send(head("POST", "/v1/files", "127.0.0.1", &framing))
-        .await;
+    caller.send(post(&framing)).await;
     let mut upstream = far.accept().await;
     upstream.text_before("\r\n\r\n").await;
     for byte in ["1", "2", "3", "4", "5", "6"] {
@@ -68,12 +62,7 @@ async fn an_upload_may_last_while_it_goes_on() {
 async fn a_stream_that_falls_silent_is_cut() {
     let toml = with("stream_idle_timeout = \"300ms\"");
     let (far, gateway) = Far::start(&toml).await;
-    let mut caller = gateway.connect().await;
-    caller
-        .send(head("GET", "/v1/models", "127.0.0.1", &[]))
-        .await;
-    let mut upstream = far.accept().await;
-    upstream.text_before("\r\n\r\n").await;
+    let (mut caller, mut upstream) = far.asked(&gateway, get("/v1/models")).await;
     upstream
         .send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n")
         .await;
@@ -95,9 +84,7 @@ async fn an_upload_that_falls_silent_is_refused() {
     let (far, gateway) = Far::start(&toml).await;
     let mut caller = gateway.connect().await;
     let framing = [("content-length", "100")];
-    caller
-        .send(head("POST", "/v1/files", "127.0.0.1", &framing) + "x")
-        .await;
+    caller.send(post(&framing) + "x").await;
     let mut upstream = far.accept().await;
     let answer = caller.answer_to("POST").await;
     assert_eq!(answer.code().as_deref(), Some("invalid_request"));
@@ -110,12 +97,7 @@ async fn an_upload_that_falls_silent_is_refused() {
 async fn an_error_that_does_not_end_is_not_waited_for() {
     let toml = with("timeout = \"300ms\"");
     let (far, gateway) = Far::start(&toml).await;
-    let mut caller = gateway.connect().await;
-    caller
-        .send(head("GET", "/v1/models", "127.0.0.1", &[]))
-        .await;
-    let mut upstream = far.accept().await;
-    upstream.text_before("\r\n\r\n").await;
+    let (mut caller, mut upstream) = far.asked(&gateway, get("/v1/models")).await;
     upstream
         .send("HTTP/1.1 500 Oh\r\ncontent-length: 100\r\n\r\nx")
         .await;
@@ -140,7 +122,7 @@ async fn after_a_body_a_connection_may_be_idle_as_after_any_request() {
         .await;
     assert_eq!(caller.answer_to("POST").await.status, 200);
     sleep(3 * SHORT).await;
-    caller.send(head("GET", STEP, "127.0.0.1", &[])).await;
+    caller.send(get(STEP)).await;
     assert_eq!(caller.answer().await.status, 200);
 }
 
@@ -150,12 +132,7 @@ async fn streams_take_no_place_from_fetches() {
     let (far, gateway) = Far::start(&toml).await;
     let mut streams = Vec::new();
     for _ in 0..4 {
-        let mut caller = gateway.connect().await;
-        caller
-            .send(head("GET", "/v1/events", "127.0.0.1", &[]))
-            .await;
-        let mut upstream = far.accept().await;
-        upstream.text_before("\r\n\r\n").await;
+        let (mut caller, mut upstream) = far.asked(&gateway, get("/v1/events")).await;
         upstream
             .send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nx")
             .await;
@@ -174,12 +151,7 @@ async fn streams_take_no_place_from_fetches() {
 #[tokio::test]
 async fn a_drain_lets_a_stream_end() {
     let (far, gateway) = Far::start(ALL).await;
-    let mut caller = gateway.connect().await;
-    caller
-        .send(head("GET", "/v1/events", "127.0.0.1", &[]))
-        .await;
-    let mut upstream = far.accept().await;
-    upstream.text_before("\r\n\r\n").await;
+    let (mut caller, mut upstream) = far.asked(&gateway, get("/v1/events")).await;
     upstream
         .send("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nabc")
         .await;

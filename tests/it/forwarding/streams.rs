@@ -24,6 +24,15 @@ impl Far {
         (Self { listener }, Gateway::start_at(&url, toml).await)
     }
 
+    /// A question that has come here: its caller's end of it, and ours.
+    pub(super) async fn asked(&self, gateway: &Gateway, question: impl AsRef<[u8]>) -> (Raw, Raw) {
+        let mut caller = gateway.connect().await;
+        caller.send(question).await;
+        let mut upstream = self.accept().await;
+        upstream.text_before("\r\n\r\n").await;
+        (caller, upstream)
+    }
+
     pub(super) async fn accept(&self) -> Raw {
         let (stream, _) = within("a connection", self.listener.accept())
             .await
@@ -32,7 +41,11 @@ impl Far {
     }
 }
 
-fn post(headers: &[(&str, &str)]) -> String {
+pub(super) fn get(path: &str) -> String {
+    head("GET", path, "127.0.0.1", &[])
+}
+
+pub(super) fn post(headers: &[(&str, &str)]) -> String {
     head("POST", "/v1/files", "127.0.0.1", headers)
 }
 
@@ -44,12 +57,9 @@ fn payload(size: u32) -> Vec<u8> {
 #[tokio::test]
 async fn events_arrive_one_by_one() {
     let (far, gateway) = Far::start(ALL).await;
-    let mut caller = gateway.connect().await;
-    caller
-        .send(head("GET", "/v1/threads/t/runs/r/events", "127.0.0.1", &[]))
+    let (mut caller, mut upstream) = far
+        .asked(&gateway, get("/v1/threads/t/runs/r/events"))
         .await;
-    let mut upstream = far.accept().await;
-    upstream.text_before("\r\n\r\n").await;
     upstream
         .send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
         .await;
@@ -175,9 +185,7 @@ async fn large_bodies_are_the_same_at_the_other_end() {
 async fn what_nobody_reads_is_not_read_from_the_upstream() {
     let (far, gateway) = Far::start(ALL).await;
     let mut caller = gateway.connect().await;
-    caller
-        .send(head("GET", "/v1/files/f/content", "127.0.0.1", &[]))
-        .await;
+    caller.send(get("/v1/files/f/content")).await;
     let mut upstream = far.accept().await;
     upstream.text_before("\r\n\r\n").await;
     upstream
@@ -198,12 +206,9 @@ async fn what_nobody_reads_is_not_read_from_the_upstream() {
 #[tokio::test]
 async fn an_early_answer_reaches_the_caller_and_its_connection_is_nobodys() {
     let (far, gateway) = Far::start(ALL).await;
-    let mut caller = gateway.connect().await;
-    caller
-        .send(post(&[("content-length", "1000000")]) + "12345")
+    let (mut caller, mut upstream) = far
+        .asked(&gateway, post(&[("content-length", "1000000")]) + "12345")
         .await;
-    let mut upstream = far.accept().await;
-    upstream.text_before("\r\n\r\n").await;
     upstream
         .send(respond("413 Too Large", &[], r#"{"error": {}}"#))
         .await;
@@ -240,9 +245,7 @@ async fn a_truncated_answer_is_truncated_for_the_caller() {
     let (far, gateway) = Far::start(ALL).await;
     for framing in ["content-length: 10", "transfer-encoding: chunked"] {
         let mut caller = gateway.connect().await;
-        caller
-            .send(head("GET", "/v1/models", "127.0.0.1", &[]))
-            .await;
+        caller.send(get("/v1/models")).await;
         let mut upstream = far.accept().await;
         upstream.text_before("\r\n\r\n").await;
         upstream
