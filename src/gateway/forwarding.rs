@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Response, Version};
 use tokio::sync::OwnedSemaphorePermit;
@@ -25,7 +25,7 @@ use crate::config;
 use crate::step::reach::Reach;
 use crate::step::{Query, reach};
 use crate::upstream::{
-    Body, FetchError, Gathered, LOOKED_AT, Onward, Passage, Upload, clean_answer,
+    Body, FetchError, Forwarded, Gathered, LOOKED_AT, Onward, Passage, Upload, clean_answer,
 };
 
 /// A request that goes through, with its place among those that may wait.
@@ -136,18 +136,19 @@ impl Gateway {
             self.metrics.fetched(setup.counters(None), class, took);
         });
         let mut change = Change::by(self, setup, head);
-        let response = match setup.upstream.forward(&onward, upload).await {
-            Ok(response) => response,
-            Err(error) => {
-                tally.ended(Class::Error);
-                change.is_none_if(!error.may_have_arrived());
-                return Err(Refusal::Fetch(Arc::new(error)));
-            }
+        let Forwarded { answer, repeated } = setup.upstream.forward(&onward, upload).await;
+        let (class, is_done) = match &answer {
+            Ok(response) => (
+                Class::Status(response.status()),
+                response.status().is_success(),
+            ),
+            Err(error) => (Class::Error, error.may_have_arrived()),
         };
-        record.fetch = Some(tally.ended(Class::Status(response.status())));
-        change.is_none_if(!response.status().is_success());
+        record.fetch = answer.is_ok().then_some(tally.ended(class));
+        change.is_none_if(!is_done && !repeated);
         // Before the caller knows of it: whoever asks then is not answered from before.
         change.take_effect().await;
+        let response = answer.map_err(|error| Refusal::Fetch(Arc::new(error)))?;
         let response = response.map(|passage| passage.at(journey.place));
         let answer = self.hand_down(response, &head.method, setup).await;
         answer.map_err(|error| Refusal::Fetch(Arc::new(error)))
@@ -160,14 +161,25 @@ impl Gateway {
         method: &Method,
         setup: &Setup,
     ) -> Result<Answer, FetchError> {
-        let (mut head, passage) = response.into_parts();
-        clean_answer(&mut head.headers, &setup.redactor);
-        say_bypassed(&mut head.headers, head.status);
-        // Its length is what hyper finds it to be, but where there is none to find.
-        let length = passage.length();
-        let body = if *method == Method::HEAD || passage.is_empty() {
-            return Ok(Response::from_parts(head, Body::Empty));
-        } else if head.status.is_success() {
+        let (head, passage) = response.into_parts();
+        // Its status and headers, not its version and its reason: those are of another connection, and may
+        // say anything.
+        let mut answer = Response::new(Body::Empty);
+        *answer.status_mut() = head.status;
+        let headers = answer.headers_mut();
+        *headers = head.headers;
+        clean_answer(headers, &setup.redactor);
+        say_bypassed(headers, head.status);
+        if *method == Method::HEAD || passage.is_empty() {
+            measure(headers)?;
+            return Ok(answer);
+        }
+        // Its length is what hyper finds it to be.
+        headers.remove(CONTENT_LENGTH);
+        if let Some(length) = passage.length() {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        *answer.body_mut() = if head.status.is_success() {
             Body::Passing(Box::new(passage))
         } else {
             let gathered = timeout(setup.timeout, passage.gather(LOOKED_AT));
@@ -180,13 +192,22 @@ impl Gateway {
                 Gathered::Larger(passage) => Body::Passing(passage),
             }
         };
-        head.headers.remove(CONTENT_LENGTH);
-        if let Some(length) = length {
-            head.headers
-                .insert(CONTENT_LENGTH, HeaderValue::from(length));
-        }
-        Ok(Response::from_parts(head, body))
+        Ok(answer)
     }
+}
+
+/// Says once how long the body is that does not follow, as far as that was said.
+fn measure(headers: &mut HeaderMap) -> Result<(), FetchError> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next().cloned() else {
+        return Ok(());
+    };
+    let is_plain = !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
+    if !is_plain || lengths.any(|other| *other != length) {
+        return Err(FetchError::Length);
+    }
+    headers.insert(CONTENT_LENGTH, length);
+    Ok(())
 }
 
 /// What a request may have changed upstream, to be forgotten: also when nobody waits for its answer any
@@ -242,26 +263,5 @@ impl<'a> Change<'a> {
 impl Drop for Change<'_> {
     fn drop(&mut self) {
         self.forget();
-    }
-}
-
-impl FetchError {
-    /// Whether the upstream may have had the request.
-    fn may_have_arrived(&self) -> bool {
-        match self {
-            Self::Connect(_) | Self::NoDescriptor(_) | Self::Tls(_) | Self::ConnectTimeout(_) => {
-                false
-            }
-            Self::Lost(_)
-            | Self::Malformed(_)
-            | Self::Truncated(_)
-            | Self::Switched
-            | Self::NotModified
-            | Self::EchoedSecret
-            | Self::Deadline
-            | Self::Silent
-            | Self::BrokenOff
-            | Self::Abandoned => true,
-        }
     }
 }

@@ -9,7 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use hyper::http::request::Parts;
-use hyper::{HeaderMap, StatusCode};
+use hyper::{HeaderMap, Method, StatusCode};
 use tokio::time::Instant;
 use tracing::Level;
 use tracing::field::display;
@@ -103,7 +103,7 @@ impl Gateway {
             fetch_ms = record.fetch.map(milliseconds),
             trace_id = trace_id(&head.headers).map(display),
             "{}",
-            head.method,
+            word(&head.method),
         );
     }
 }
@@ -161,6 +161,12 @@ impl Sent<'_> {
             "fetch",
         );
     }
+}
+
+/// As long as any method that has a meaning: it is the caller's to choose.
+fn word(method: &Method) -> &str {
+    const LONGEST: usize = 20;
+    method.as_str().get(..LONGEST).unwrap_or(method.as_str())
 }
 
 /// Whether lines carry ids: they name customers' threads, so only if asked for.

@@ -65,6 +65,8 @@ impl Refusal {
                 | FetchError::Truncated(_)
                 | FetchError::Switched
                 | FetchError::NotModified
+                | FetchError::Coded
+                | FetchError::Length
                 | FetchError::EchoedSecret => "upstream_invalid",
                 FetchError::NoDescriptor(_) => "overloaded",
                 FetchError::ConnectTimeout(_) | FetchError::Deadline | FetchError::Silent => {

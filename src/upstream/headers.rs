@@ -47,7 +47,7 @@ const BETA: HeaderName = HeaderName::from_static("openai-beta");
 /// by hop, its framing, its wish for a `100`), about who it is and where from, about how it gets in,
 /// nor what tells Portkey where to go on whose account.
 fn may_go_on(name: &HeaderName) -> bool {
-    const STAYS: [HeaderName; 13] = [
+    const STAYS: [HeaderName; 15] = [
         CONNECTION,
         HeaderName::from_static("keep-alive"),
         HeaderName::from_static("proxy-connection"),
@@ -61,6 +61,8 @@ fn may_go_on(name: &HeaderName) -> bool {
         EXPECT,
         HOST,
         FORWARDED,
+        HeaderName::from_static("x-real-ip"),
+        HeaderName::from_static("cookie2"),
     ];
     /// It names a key, and is none.
     const IDEMPOTENCY: HeaderName = HeaderName::from_static("idempotency-key");

@@ -7,6 +7,7 @@
 
 mod body;
 mod connect;
+mod error;
 mod headers;
 mod pool;
 mod proxy;
@@ -14,22 +15,23 @@ mod secrecy;
 mod silence;
 mod upload;
 
-use std::error::Error;
-use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::uri::{self, Authority, PathAndQuery, Scheme};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
-use thiserror::Error;
 use tokio::time::Instant;
 
 use body::Limit;
 pub use body::{Body, Gathered, LOOKED_AT, Passage};
+pub use error::{FetchError, SetupError};
 pub(crate) use headers::presented_tokens;
 pub use headers::{Injection, PASSED_UP, clean_answer};
 pub use secrecy::Redactor;
+use upload::Progress;
 pub use upload::Upload;
 
 use crate::config::{self, BaseUrl};
@@ -37,75 +39,6 @@ use crate::step::query::encode_pair;
 use crate::step::rule::API_PREFIX;
 use connect::Connector;
 use pool::{Connection, Pool, Unanswered};
-
-/// Why an upstream cannot be used at all.
-#[derive(Debug, Error)]
-pub enum SetupError {
-    /// `upstream.ca_file` cannot be read or holds no certificate.
-    #[error("upstream.ca_file: {path}: {source}")]
-    CaFile {
-        /// The file.
-        path: String,
-        /// What the PEM reader says.
-        source: rustls_pki_types::pem::Error,
-    },
-    /// Neither the system nor `upstream.ca_file` has a root certificate.
-    #[error("no root certificates: install ca-certificates, or set upstream.ca_file")]
-    NoRoots,
-    /// The host is no name that a certificate could be for.
-    #[error("upstream.base_url: `{0}` is not a host name that TLS can verify")]
-    HostName(String),
-    /// `cache.redis` is not what its client takes.
-    #[error("cache.redis: {0}")]
-    Redis(redis::RedisError),
-}
-
-/// Why a fetch brought no answer.
-#[derive(Debug, Error)]
-pub enum FetchError {
-    /// Name resolution or TCP.
-    #[error("could not connect")]
-    Connect(#[source] Box<dyn Error + Send + Sync>),
-    /// No descriptor is left for a connection: the upstream has no part in it.
-    #[error("no descriptor is left for a connection")]
-    NoDescriptor(#[source] Box<dyn Error + Send + Sync>),
-    /// The TLS handshake; nothing of the request was sent.
-    #[error("TLS handshake failed")]
-    Tls(#[source] io::Error),
-    /// `upstream.connect_timeout` passed.
-    #[error("connecting took longer than upstream.connect_timeout")]
-    ConnectTimeout(#[source] Option<Box<dyn Error + Send + Sync>>),
-    /// The connection was lost before an answer began.
-    #[error("connection lost before an answer")]
-    Lost(#[source] hyper::Error),
-    /// What came is not HTTP, or is cut off in the head.
-    #[error("malformed answer")]
-    Malformed(#[source] hyper::Error),
-    /// The body broke off.
-    #[error("truncated body")]
-    Truncated(#[source] hyper::Error),
-    /// 101 without being asked.
-    #[error("unrequested protocol switch")]
-    Switched,
-    /// 304, although no condition goes up: a caller that has one would take it for its own answer.
-    #[error("unrequested 304 Not Modified")]
-    NotModified,
-    /// The answer holds an injected secret.
-    #[error("answer echoes an injected secret")]
-    EchoedSecret,
-    /// `upstream.timeout` passed.
-    #[error("deadline passed")]
-    Deadline,
-    /// A forwarded body said nothing for longer than `upstream.stream_idle_timeout`.
-    #[error("silent for longer than upstream.stream_idle_timeout")]
-    Silent,
-    /// The caller did not send all of its request.
-    #[error("the request's body broke off")]
-    BrokenOff,
-    /// Its task ended without a word.
-    #[error("the fetch was abandoned")]
-    Abandoned,
-}
 
 /// What a fetch asks for.
 #[derive(Debug)]
@@ -149,11 +82,22 @@ pub struct Onward<'a> {
     pub silence: Duration,
 }
 
+/// What came of a forwarded request.
+#[derive(Debug)]
+pub struct Forwarded {
+    /// The head of the answer, and its body on its way; or why there is none.
+    pub answer: Result<Response<Passage>, FetchError>,
+    /// It went out twice: whatever the second answer says, the first may have been done.
+    pub repeated: bool,
+}
+
 /// The head of a request, made anew each time that it is sent.
 struct Head<'a> {
     method: &'a Method,
     target: &'a PathAndQuery,
     headers: &'a (dyn Fn() -> HeaderMap + Sync),
+    /// It was sent and lost, and is sent again.
+    repeated: AtomicBool,
 }
 
 /// The upstream: where it is, and the connections to it.
@@ -232,12 +176,10 @@ impl Upstream {
             method: &Method::GET,
             target: call.target,
             headers: &|| call.injection.with(call.passing),
+            repeated: AtomicBool::new(false),
         };
         let (response, connection) = self.send(&head, Upload::default()).await?;
         let (head, incoming) = response.into_parts();
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(FetchError::Switched);
-        }
         if head.status == StatusCode::NOT_MODIFIED {
             return Err(FetchError::NotModified);
         }
@@ -253,14 +195,7 @@ impl Upstream {
 
     /// Forwards a request with its body, and returns once the answer's head is there; what follows
     /// it passes through as it comes.
-    ///
-    /// # Errors
-    /// [`FetchError`].
-    pub async fn forward(
-        &self,
-        onward: &Onward<'_>,
-        body: Upload,
-    ) -> Result<Response<Passage>, FetchError> {
+    pub async fn forward(&self, onward: &Onward<'_>, body: Upload) -> Forwarded {
         let progress = body.progress();
         let has_no_body = progress.is_none();
         let headers = || {
@@ -275,7 +210,22 @@ impl Upstream {
             method: onward.method,
             target: onward.target,
             headers: &headers,
+            repeated: AtomicBool::new(false),
         };
+        let answer = self.forward_once(&head, onward, progress, body).await;
+        Forwarded {
+            answer,
+            repeated: head.repeated.into_inner(),
+        }
+    }
+
+    async fn forward_once(
+        &self,
+        head: &Head<'_>,
+        onward: &Onward<'_>,
+        progress: Option<Arc<Progress>>,
+        body: Upload,
+    ) -> Result<Response<Passage>, FetchError> {
         let late = async {
             match &progress {
                 Some(progress) => progress.stalled_for(onward.timeout).await,
@@ -284,15 +234,12 @@ impl Upstream {
         };
         let (response, connection) = tokio::select! {
             biased;
-            sent = self.send(&head, body) => sent.map_err(|error| match &progress {
+            sent = self.send(head, body) => sent.map_err(|error| match &progress {
                 Some(progress) if progress.is_broken_off() => FetchError::BrokenOff,
                 _ => error,
             })?,
             () = late => return Err(FetchError::Deadline),
         };
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(FetchError::Switched);
-        }
         let lease = self.pool.lease(connection, progress);
         let limit = Limit::silence(onward.silence);
         Ok(response.map(|incoming| Passage::new(incoming, lease, limit)))
@@ -309,16 +256,17 @@ impl Upstream {
         let may_repeat = body.is_empty() && head.method.is_idempotent();
         let mut lost = None;
         if let Some(mut connection) = self.pool.take().await {
-            let Unanswered { error, unsent } = match connection
-                .send(|version| self.request(head, version, body))
-                .await
-            {
-                Ok(response) => return Ok((response, connection)),
+            let sent = connection.send(|version| self.request(head, version, body));
+            let Unanswered { error, unsent } = match sent.await {
+                Ok(response) => return Ok((readable(response)?, connection)),
                 Err(unanswered) => unanswered,
             };
             body = match unsent {
                 Some(unsent) => unsent,
-                None if may_repeat && !connection.has_answered() => Upload::default(),
+                None if may_repeat && !connection.has_answered() => {
+                    head.repeated.store(true, Ordering::Relaxed);
+                    Upload::default()
+                }
                 None => return Err(failed(error)),
             };
             tracing::debug!(%error, "a pooled connection was lost: once more on a new one");
@@ -330,7 +278,7 @@ impl Upstream {
             .send(|version| self.request(head, version, body))
             .await
         {
-            Ok(response) => Ok((response, connection)),
+            Ok(response) => Ok((readable(response)?, connection)),
             Err(unanswered) => Err(failed(unanswered.error)),
         }
     }
@@ -349,8 +297,29 @@ impl Upstream {
             request.headers_mut().remove(HOST);
         } else {
             *request.uri_mut() = head.target.clone().into();
+            if request.body().is_unmeasured() {
+                // hyper would take a GET for one without a body.
+                let chunked = HeaderValue::from_static("chunked");
+                request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+            }
         }
         request
+    }
+}
+
+/// The answer, if it is one to the request: nobody asked for another protocol, nor for a transfer coding
+/// beside chunks (RFC 9112 section 7), which would be left in the body unsaid.
+fn readable(response: Response<Incoming>) -> Result<Response<Incoming>, FetchError> {
+    let codings = response.headers().get_all(TRANSFER_ENCODING);
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        Err(FetchError::Switched)
+    } else if codings
+        .iter()
+        .all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    {
+        Ok(response)
+    } else {
+        Err(FetchError::Coded)
     }
 }
 

@@ -48,6 +48,11 @@ impl Upload {
         self.0.is_none()
     }
 
+    /// Whether its length is known only when it has ended.
+    pub(super) fn is_unmeasured(&self) -> bool {
+        self.size_hint().exact().is_none()
+    }
+
     /// How far it has come, for whoever does not have it any more.
     pub(crate) fn progress(&self) -> Option<Arc<Progress>> {
         self.0.as_ref().map(|body| Arc::clone(&body.progress))

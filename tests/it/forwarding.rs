@@ -6,7 +6,7 @@ mod streams;
 
 use crate::support::gateway::{API_KEY, BILLING_KEY, BILLING_TOKEN, TWO_CLIENTS, VIRTUAL_KEY};
 use crate::support::raw::{self, head};
-use crate::support::{Act, Gateway, Origin, Process, STEP, respond, step};
+use crate::support::{Act, Gateway, Origin, Process, STEP, respond, step, text};
 
 const ALL: &str = "[server]\nforward = \"all\"";
 
@@ -128,6 +128,8 @@ async fn credentials_and_routing_stay_here_and_the_rest_goes_up() {
         ("forwarded", "host=evil"),
         ("x-forwarded-host", "evil"),
         ("x-forwarded-for", "1.2.3.4"),
+        ("x-real-ip", "1.2.3.4"),
+        ("cookie2", "a=b"),
         ("keep-alive", "timeout=5"),
         ("te", "trailers"),
         ("upgrade", "websocket"),
@@ -222,6 +224,60 @@ async fn what_belongs_to_the_connection_or_echoes_a_secret_does_not_come_down() 
     origin.next(vec![Act::Send(respond("404 No", &[], error))]);
     let answer = gateway.get("/v1/models/x").await;
     assert_eq!((answer.status, answer.text().as_str()), (404, error));
+}
+
+#[tokio::test]
+async fn the_first_line_of_an_answer_is_our_own() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, ALL).await;
+    for (said, expected) in [
+        (format!("HTTP/1.1 200 {API_KEY}"), "HTTP/1.1 200 OK"),
+        (format!("HTTP/1.1 404 {API_KEY}"), "HTTP/1.1 404 Not Found"),
+        ("HTTP/1.0 200 OK".to_owned(), "HTTP/1.1 200 OK"),
+    ] {
+        let answer = format!("{said}\r\ncontent-length: 2\r\n\r\n{{}}");
+        origin.next(vec![Act::Send(answer.into_bytes())]);
+        let mut raw = gateway.question("/v1/models", &[]).await;
+        assert_eq!(raw.text_before("\r\n").await, expected, "{said}");
+    }
+}
+
+#[tokio::test]
+async fn what_says_two_things_of_its_framing_is_no_answer() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, ALL).await;
+    for (method, framing) in [
+        ("HEAD", "content-length: 3\r\ncontent-length: 4"),
+        ("HEAD", "content-length: 3x"),
+        ("HEAD", "content-length: -1"),
+        ("GET", "content-length: 3\r\ncontent-length: 4"),
+        ("GET", "transfer-encoding: gzip, chunked"),
+        ("GET", "transfer-encoding: gzip"),
+        ("POST", "transfer-encoding: identity"),
+    ] {
+        let answer = format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n");
+        origin.next(vec![Act::Send(answer.into_bytes()), Act::Close]);
+        let answer = gateway.ask(method, "/v1/models", &[]).await;
+        assert_eq!(answer.status, 502, "{method} {framing}");
+        if method != "HEAD" {
+            assert_eq!(
+                answer.code().as_deref(),
+                Some("upstream_invalid"),
+                "{framing}"
+            );
+        }
+    }
+    // So too on a rule's path: a coding that nobody asked for is in the body, unsaid.
+    let body = text("completed");
+    let coded = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n{body}");
+    origin.next(vec![Act::Send(coded.into_bytes()), Act::Close]);
+    let answer = gateway.get(STEP).await;
+    assert_eq!(answer.code().as_deref(), Some("upstream_invalid"));
+    // The same said twice is one thing.
+    let twice = "HTTP/1.1 200 OK\r\ncontent-length: 7\r\ncontent-length: 7\r\n\r\n";
+    origin.next(vec![Act::Send(twice.into()), Act::Close]);
+    let answer = gateway.ask("HEAD", "/v1/models", &[]).await;
+    assert_eq!(answer.header("content-length"), Some("7"));
 }
 
 #[tokio::test]

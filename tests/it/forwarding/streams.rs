@@ -129,6 +129,36 @@ async fn a_body_in_chunks_goes_up_in_chunks_and_the_connections_live_on() {
 }
 
 #[tokio::test]
+async fn a_get_may_have_a_body_whatever_its_framing() {
+    let (far, gateway) = Far::start(ALL).await;
+    for (framing, body, expected) in [
+        ("content-length: 3", "abc", "abc"),
+        (
+            "transfer-encoding: chunked",
+            "3\r\nabc\r\n0\r\n\r\n",
+            "3\r\nabc\r\n0\r\n\r\n",
+        ),
+    ] {
+        for method in ["GET", "DELETE", "FROB"] {
+            let head = format!("{method} /v1/x HTTP/1.1\r\nhost: 127.0.0.1\r\n{framing}\r\n\r\n");
+            let mut caller = gateway.connect().await;
+            caller.send(head + body).await;
+            let mut upstream = far.accept().await;
+            let head = upstream.text_before("\r\n\r\n").await.to_lowercase();
+            assert!(head.contains(framing), "{method}: {head}");
+            assert_eq!(
+                upstream.bytes(expected.len()).await,
+                expected.as_bytes(),
+                "{method}"
+            );
+            let last = [("connection", "close")];
+            upstream.send(respond("200 OK", &last, "{}")).await;
+            assert_eq!(caller.answer_to(method).await.status, 200);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_caller_that_waits_to_be_told_is_told_to_go_on() {
     let (far, gateway) = Far::start(ALL).await;
     let mut caller = gateway.connect().await;
