@@ -52,7 +52,7 @@ async fn its_files_say_what_they_are_and_what_they_may() {
         bytes += whole.body.len();
     }
     assert!(
-        bytes < 30 * 1024,
+        bytes < 30_000,
         "the page has become large: {bytes} bytes"
     );
 }
