@@ -241,6 +241,14 @@ test("where nothing was asked it says how to ask", async () => {
   assert.equal(await page.locator("#empty").isVisible(), false);
 });
 
+test("on a socket alone it says how to ask there", async () => {
+  await start("", ["unix:FOLDER/data.sock"]);
+  const page = await visit();
+  await says(page, "#environment", /^socket: \/.*\/data\.sock\nOPENAI_BASE_URL=http:\/\/localhost\/v1\nOPENAI_API_KEY=unused$/);
+  const socket = (await text(page, "#environment")).match(/ (\S+)/)[1];
+  assert.match(await text(page, "#command"), new RegExp(`^curl -i --unix-socket ${socket} http://localhost/v1/threads/`));
+});
+
 test("with clients it says that a token is the key", async () => {
   await start('[[client]]\nname = "billing"\ntoken = { env = "ADMIN_TOKEN" }\n');
   const page = await visit();
