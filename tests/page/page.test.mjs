@@ -144,7 +144,7 @@ test("the picture tells of the moment under the pointer", async () => {
   await page.locator("#picture .polls-line").waitFor({ state: "attached" });
   const { x, y, width, height } = await page.locator("#picture").boundingBox();
   await page.mouse.move(x + 0.93 * width, y + height / 2);
-  await says(page, "#pointed", /^5 s ago: [\d.]+ polls, 0(\.2)? fetches per second$/);
+  await says(page, "#pointed", /^5 s ago: [\d.]+ polls?, 0(\.2)? fetches per second$/);
   await page.mouse.move(0, 0);
   await says(page, "#pointed", /^per second$/);
 });
