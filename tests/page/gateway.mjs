@@ -21,25 +21,27 @@ const living = new Set();
 process.once("exit", () => living.forEach((child) => child.kill("SIGKILL")));
 process.once("SIGTERM", () => process.exit(1));
 
-/** A step whose id begins with `live` is in progress; any other is completed. */
+/** A step whose id begins with `live` is in progress; any other is completed. What is no step is an empty list. */
 function answer(request, response) {
-  const [, thread_id, run_id, id] = STEP.exec(request.url);
-  const status = id.startsWith("live") ? "in_progress" : "completed";
+  const [, thread_id, run_id, id] = STEP.exec(request.url) ?? [];
+  const status = id?.startsWith("live") ? "in_progress" : "completed";
+  const body = id ? { id, object: "thread.run.step", thread_id, run_id, status } : { object: "list", data: [] };
   response.setHeader("content-type", "application/json");
-  response.end(JSON.stringify({ id, object: "thread.run.step", thread_id, run_id, status }));
+  response.end(JSON.stringify(body));
 }
 
 export class Gateway {
   #child;
   #folder;
   #upstream;
-  #listen = "127.0.0.1:0";
+  #listen;
   #admin = "127.0.0.1:0";
 
-  /** With this text as its configuration file. */
-  static async start(toml = "") {
+  /** With this text as its configuration file; FOLDER in an address is a folder of its own. */
+  static async start(toml = "", listen = ["127.0.0.1:0"]) {
     const gateway = new Gateway();
     gateway.#folder = await mkdtemp(join(tmpdir(), "stepgate-page-"));
+    gateway.#listen = listen.map((address) => address.replace("FOLDER", gateway.#folder));
     gateway.#upstream = createServer(answer).listen(0, "127.0.0.1");
     await once(gateway.#upstream, "listening");
     await gateway.configure(toml);
@@ -56,7 +58,7 @@ export class Gateway {
   async run() {
     const child = spawn(program, [
       "--config", join(this.#folder, "stepgate.toml"),
-      "--listen", this.#listen,
+      ...this.#listen.flatMap((address) => ["--listen", address]),
       "--admin", this.#admin,
       "--upstream", `http://127.0.0.1:${this.#upstream.address().port}/v1`,
       "--log-format", "json",
@@ -68,14 +70,15 @@ export class Gateway {
     living.add(child);
     child.once("exit", () => living.delete(child));
     const said = [];
+    const bound = [];
     await new Promise((resolve, reject) => {
       createInterface({ input: child.stderr }).on("line", (line) => {
         said.push(line);
         if (!line.startsWith("{")) return;
         const { on, address } = JSON.parse(line);
-        if (on === "data") this.#listen = address;
+        if (on === "data") bound.push(address);
         if (on === "admin") {
-          this.#admin = address;
+          [this.#listen, this.#admin] = [bound, address];
           resolve();
         }
       });
@@ -120,7 +123,7 @@ export class Gateway {
   }
 
   get data() {
-    return `http://${this.#listen}`;
+    return `http://${this.#listen[0]}`;
   }
 
   get page() {

@@ -35,8 +35,8 @@ async function says(page, selector, expected) {
   }
 }
 
-async function start(toml) {
-  gateway = await Gateway.start(toml);
+async function start(toml, listen) {
+  gateway = await Gateway.start(toml, listen);
 }
 
 beforeEach(() => {
@@ -68,6 +68,7 @@ test("it shows what happened, with the numbers of /status", async () => {
   for (const { requests } of status.rules) {
     for (const [outcome, n] of Object.entries(requests)) counted[outcome] = (counted[outcome] ?? 0) + n;
   }
+  delete counted.forwarded; // there is none, and so no row
   assert.deepEqual(Object.fromEntries(shown), counted);
   assert.equal(counted.hit, 6);
   assert.equal(counted.refused, 1);
@@ -75,7 +76,6 @@ test("it shows what happened, with the numbers of /status", async () => {
   assert.equal(await text(page, "#entries"), "1");
   assert.equal(await text(page, "#bytes"), `${status.cache.bytes} B`);
   assert.equal(await text(page, "#max-bytes"), "256 MiB");
-  assert.equal(await text(page, "#clients"), "open to all");
   assert.equal(await text(page, "#version"), status.version);
   assert.equal(await text(page, "#shared"), "off");
   assert.equal(await text(page, "#phase"), "serving");
@@ -84,6 +84,41 @@ test("it shows what happened, with the numbers of /status", async () => {
     assert.match(await text(page, `#${id}`), /^\d+(\.\d)? (µs|ms)$/);
   }
   assert.match(await text(page, "#rules"), /^run-step\s+10\s+4\s+0\s+no rule\s+1\s+0\s+0$/);
+});
+
+test("what is forwarded is told, and is neither a poll nor a fetch", async () => {
+  await start('[server]\nforward = "all"\n');
+  const forward = async () => (await fetch(`${gateway.data}/v1/models`)).arrayBuffer();
+  await forward();
+  const page = await visit();
+  await says(page, "#headline", /^0 polls, 0 fetches:\s+no poll answered yet$/);
+  await gateway.poll("step_1", 2);
+  await forward();
+  await says(page, "#headline", /^2 polls, 1 fetch:\s+50\.0 % cut$/);
+  assert.match(await text(page, "[data-outcome=forwarded]"), /^forwarded streamed through\s+2\s+50\.0 %\s*$/);
+  assert.match(await text(page, "#rules"), /^run-step\s+2\s+1\s+0\s+no rule\s+2\s+2\s+0$/);
+});
+
+for (const [listen, said] of [
+  [["127.0.0.1:0", "unix:FOLDER/data.sock"], "none: anyone on this machine"],
+  [["127.0.0.1:0", "0.0.0.0:0"], "none: anyone who reaches it"],
+]) {
+  test(`without clients, who may ask depends on the listeners: ${listen.join(", ")}`, async () => {
+    await start("[server]\nopen = true\n", listen);
+    await gateway.poll("step_1");
+    await says(await visit(), "#clients", new RegExp(`^${said}$`));
+  });
+}
+
+test("one purge on the way is one, two are two", async () => {
+  // A tier that nobody answers for, so they stay on the way.
+  await start('[cache.redis]\nurl = "redis://127.0.0.1:9"\nprefix = "page"\n');
+  await gateway.poll("step_1");
+  const page = await visit();
+  for (const [thread, said] of [["thread_1", /; 1 purge on the way$/], ["thread_2", /; 2 purges on the way$/]]) {
+    await fetch(`${gateway.page}cache/run-step/${thread}`, { method: "DELETE" });
+    await says(page, "#shared-why", said);
+  }
 });
 
 test("it goes on without a reload, and draws what comes", async () => {
@@ -109,7 +144,7 @@ test("the picture tells of the moment under the pointer", async () => {
   await page.locator("#picture .polls-line").waitFor({ state: "attached" });
   const { x, y, width, height } = await page.locator("#picture").boundingBox();
   await page.mouse.move(x + 0.93 * width, y + height / 2);
-  await says(page, "#pointed", /^5 s ago: [\d.]+ polls, [\d.]+ fetches per second$/);
+  await says(page, "#pointed", /^5 s ago: [\d.]+ polls?, 0(\.2)? fetches per second$/);
   await page.mouse.move(0, 0);
   await says(page, "#pointed", /^per second$/);
 });
@@ -122,6 +157,40 @@ async function turns(page, times) {
     await answered;
   }
 }
+
+test("no label of the picture lies on a line of it, nor close by", async () => {
+  await start();
+  await gateway.poll("step_1");
+  const interval = 5;
+  let polls = [];
+  const page = await visit({ width: 320, before: async (page) => {
+    await page.clock.install();
+    await page.route("**/status", async (route) => {
+      const response = await route.fetch();
+      const history = { interval_seconds: interval, polls, fetches: polls };
+      await route.fulfill({ response, json: { ...(await response.json()), history } });
+    });
+  } });
+  const struck = () => page.locator("#picture").evaluate((picture) => {
+    const [texts, lines] = ["text", "line, path"].map((name) => [...picture.querySelectorAll(name)]);
+    const near = 3; // pixels, above and below
+    const meet = (text, line) => {
+      const [a, b] = [text, line].map((shape) => shape.getBoundingClientRect());
+      return a.left < b.right && b.left < a.right && a.top - near < b.bottom && b.top - near < a.bottom;
+    };
+    return texts.filter((text) => lines.some((line) => meet(text, line))).map((text) => text.textContent);
+  });
+  await says(page, "#picture-said", /^There is nothing to draw yet\.$/);
+  assert.match(await page.locator("#picture").textContent(), /The first point comes after 5 s\./);
+  assert.deepEqual(await struck(), [], "before the first point");
+  for (const rate of [0, 0.2, 1.1, 1.5, 3, 5, 600, 1_001, 987_654_321]) {
+    polls = [rate * interval];
+    await turns(page, 1);
+    const spelled = rate.toLocaleString("en");
+    await says(page, "#picture-said", new RegExp(`: ${spelled} to ${spelled} polls and `));
+    assert.deepEqual(await struck(), [], `${rate} a second`);
+  }
+});
 
 test("a screen reader hears the headline, and not every two seconds", async () => {
   await start();
@@ -170,6 +239,14 @@ test("where nothing was asked it says how to ask", async () => {
   await fetch(url);
   await says(page, "#headline", /^1 poll, 1 fetch/);
   assert.equal(await page.locator("#empty").isVisible(), false);
+});
+
+test("on a socket alone it says how to ask there", async () => {
+  await start("", ["unix:FOLDER/data.sock"]);
+  const page = await visit();
+  await says(page, "#environment", /^socket: \/.*\/data\.sock\nOPENAI_BASE_URL=http:\/\/localhost\/v1\nOPENAI_API_KEY=unused$/);
+  const socket = (await text(page, "#environment")).match(/ (\S+)/)[1];
+  assert.match(await text(page, "#command"), new RegExp(`^curl -i --unix-socket ${socket} http://localhost/v1/threads/`));
 });
 
 test("with clients it says that a token is the key", async () => {
@@ -254,19 +331,38 @@ test("where a token is wanted it is asked for, and kept nowhere", async () => {
   await says(page, "#locked", /These figures need the admin token/);
 });
 
-test("what a reload complained about is shown as text", async () => {
+test("a reload that failed is told above all, politely and as text, until one succeeds", async () => {
   await start();
-  await gateway.poll("step_1");
   const page = await visit();
+  await page.locator("#empty").waitFor();
+  assert.equal(await page.locator("#failure").isVisible(), false);
+  assert.equal(await page.locator("#failure").getAttribute("role"), "status");
+  await gateway.configure('"<img src=x onerror=alert(1)>" = 1\n[cache]\nmax_byte = 1\n');
+  gateway.reload();
+  const failure = /^Reloading failed on .*, \d\d:\d\d:\d\d\. The old configuration stays in force:\n/;
+  await says(page, "#failure", failure);
+  assert.match(await text(page, "#failure"), /<img src=x onerror=alert\(1\)>.*\n.*max_byte/);
+  await says(page, "#phase", /^serving, reload failed$/);
+  assert.deepEqual(await violations(page), []);
+  await gateway.poll("step_1");
   await says(page, "#headline", /^1 poll,/);
-  await gateway.configure('"<img src=x onerror=alert(1)>" = 1\n');
+  await says(page, "#failure", failure);
+  await says(page, "#reload", /^Not reloaded on .*: see above\.$/);
+
+  expected.push(UNAUTHORIZED);
+  await page.route("**/status", (route) => route.fulfill({ status: 401 }));
+  await page.locator("#locked").waitFor();
+  assert.equal(await page.locator("#failure").isVisible(), false, "a figure, too");
+  await page.unroute("**/status");
+  await page.reload();
+  await says(page, "#failure", failure);
+
+  await gateway.configure('[cache]\nmax_bytes = "1MiB"\n[server]\nmax_waiters = 5\n');
   gateway.reload();
-  await says(page, "#reload", /^Reloading failed on .*\. What was in force stays:$/);
-  await says(page, "#complaints", /<img src=x onerror=alert\(1\)>/);
-  await gateway.configure('[cache]\nmax_bytes = "1MiB"\n');
-  gateway.reload();
-  await says(page, "#reload", /^Reloaded on /);
-  await says(page, "#complaints", /^cache\.max_bytes waits for a restart$/);
+  await says(page, "#reload",
+    /^Reloaded on .*\nserver\.max_waiters waits for a restart\.\ncache\.max_bytes waits for a restart\.$/);
+  assert.equal(await page.locator("#failure").isVisible(), false);
+  assert.equal(await text(page, "#phase"), "serving");
 });
 
 test("the policy is in force: what is not the page's own does not run", async () => {

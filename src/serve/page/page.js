@@ -8,6 +8,9 @@ const PATIENCE = 5_000;
 const SPEAK_EVERY = 30_000; // a screen reader is not to read a number a second
 const GOOD_NEWS = 10_000;
 
+/** A listener that only this machine reaches. */
+const LOCAL = /^(unix:|https?:\/\/(127\.|\[::(1\]|ffff:127\.)))/;
+
 const STEP = "/v1/threads/thread_abc123/runs/run_abc123/steps/step_abc123";
 
 const at = (id) => document.getElementById(id);
@@ -18,18 +21,15 @@ function say(id, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-function cell(text, name = "td") {
-  const element = document.createElement(name);
-  element.textContent = text;
-  if (name === "th") element.scope = "row";
-  return element;
-}
-
 const total = (figures) => figures.reduce((sum, n) => sum + n, 0);
 
 function row(head, ...cells) {
   const element = document.createElement("tr");
-  element.append(cell(head, "th"), ...cells.map((text) => cell(text)));
+  const th = document.createElement("th");
+  th.scope = "row";
+  th.textContent = head;
+  element.append(th);
+  for (const text of cells) element.insertCell().textContent = text;
   return element;
 }
 
@@ -49,7 +49,9 @@ function show(status) {
 
   say("version", status.version);
   say("uptime", `up ${words.span(status.uptime_seconds)}`);
-  phase(status.phase.replace("_", " "), status.phase === "serving" ? "good" : "bad");
+  const failed = showReload(status.last_reload);
+  phase(status.phase.replace("_", " ") + (failed ? ", reload failed" : ""),
+    status.phase === "serving" && !failed ? "good" : "bad");
   view(requests ? "figures" : "empty");
   if (!requests) return showHowTo(status);
   showHeadline(status);
@@ -59,14 +61,13 @@ function show(status) {
   showLatency("fetch", status.latency.fetch);
   showCache(status);
   showNow(status);
-  showReload(status.last_reload);
   showRules(status.rules);
 }
 
 function showHeadline({ polls, fetches }) {
   const saved = polls > 0 && polls >= fetches;
   const said = polls === 0 ? "no poll answered yet" : saved ? `${words.cut(polls, fetches)} cut` : "nothing cut";
-  say("traffic", `${words.polls(polls)}, ${words.fetches(fetches)}:`);
+  say("traffic", `${words.some(polls, "poll")}, ${words.some(fetches, "fetch", "fetches")}:`);
   say("cut", said);
   at("cut").classList.toggle("none", !saved);
   if (performance.now() - spoken >= SPEAK_EVERY) {
@@ -82,7 +83,7 @@ function showHistory(history) {
   const window = minutes(history) === 1 ? "minute" : `${minutes(history)} minutes`;
   say("window", window);
   const perSecond = (samples) =>
-    [Math.min, Math.max].map((end) => words.count(Math.round(end(...samples) / interval))).join(" to ");
+    [Math.min, Math.max].map((end) => words.count(words.rate(end(...samples) / interval))).join(" to ");
   say("picture-said", polls.length === 0 ? "There is nothing to draw yet."
     : `In the last ${window}: ${perSecond(polls)} polls and ${perSecond(fetches)} fetches per second.`);
 
@@ -99,16 +100,14 @@ function showHistory(history) {
 
 const lines = document.querySelectorAll("[data-outcome]");
 for (const line of lines) {
-  const share = cell("");
-  share.className = "share";
-  share.append(document.createElement("span"));
-  line.append(cell(""), cell(""), share);
+  for (const name of ["", "", "share"]) line.insertCell().className = name;
+  line.lastChild.append(document.createElement("span"));
 }
 
 function showOutcomes(outcomes, requests) {
   for (const line of lines) {
     const n = outcomes[line.dataset.outcome];
-    line.hidden = n === undefined;
+    line.hidden = n === 0 && line.dataset.outcome === "forwarded"; // by default nothing is
     if (line.hidden) continue;
     const [number, share, bar] = line.querySelectorAll("td");
     line.classList.toggle("quiet", n === 0);
@@ -131,30 +130,28 @@ function showCache({ cache, shared }) {
   say("entries", words.count(cache.entries));
   say("shared", shared.state === "up" ? "in use" : shared.state);
   at("shared").classList.toggle("bad", shared.state === "resting");
-  const purges = shared.pending_purges ? `${words.count(shared.pending_purges)} purges on their way` : "";
+  const purges = shared.pending_purges ? `${words.some(shared.pending_purges, "purge")} on the way` : "";
   say("shared-why", [shared.reason, purges].filter(Boolean).join("; "));
 }
 
 function showNow(status) {
-  say("connections", words.count(status.connections));
-  say("clients", status.clients === 0 ? "open to all" : words.count(status.clients));
-  say("steps-live", words.count(status.steps_live));
-  say("in-flight", words.count(status.in_flight));
-  say("waiters", words.count(status.waiters));
-  say("holds", words.count(status.holds));
+  const reach = status.listen.every((address) => LOCAL.test(address)) ? "on this machine" : "who reaches it";
+  say("clients", status.clients === 0 ? `none: anyone ${reach}` : words.count(status.clients));
+  for (const name of ["connections", "steps_live", "in_flight", "waiters", "holds"]) {
+    say(name, words.count(status[name]));
+  }
 }
 
+/** A failure is told above all else, whatever is shown below. Returns whether it was one. */
 function showReload(reload) {
   const failed = reload?.result === "failure";
-  const when = reload && new Date(reload.timestamp_seconds * 1000);
-  const date = when && `${when.toLocaleDateString("en-GB")} ${words.clock(when)}`;
+  const date = reload && new Date(reload.timestamp_seconds * 1000).toLocaleString("en-GB");
+  say("failure", !failed ? ""
+    : [`Reloading failed on ${date}. The old configuration stays in force:`, ...reload.problems].join("\n"));
   say("reload", !reload ? "As it was at the start."
-    : failed ? `Reloading failed on ${date}. What was in force stays:`
-    : `Reloaded on ${date}.`);
-  at("reload").classList.toggle("bad", failed);
-  const restart = (reload?.needs_restart ?? []).map((key) => `${key} waits for a restart`);
-  const complaints = [...(reload?.problems ?? []), ...restart];
-  at("complaints").replaceChildren(...complaints.map((text) => cell(text, "li")));
+    : failed ? `Not reloaded on ${date}: see above.`
+    : [`Reloaded on ${date}.`, ...reload.needs_restart.map((key) => `${key} waits for a restart.`)].join("\n"));
+  return failed;
 }
 
 function showRules(rules) {
@@ -172,17 +169,13 @@ function showHowTo({ listen, clients }) {
   const key = clients ? "TOKEN-OF-A-CLIENT" : "unused";
   const presented = clients ? ` -H 'Authorization: Bearer ${key}'` : "";
   say("key", clients ? "the key is a client's token" : "any key will do, it goes no further");
-  if (url) {
-    const base = new URL(url);
-    // An address that stands for all of them is none to ask.
-    if (["0.0.0.0", "[::]"].includes(base.hostname)) base.hostname = location.hostname;
-    say("environment", `OPENAI_BASE_URL=${base.origin}/v1\nOPENAI_API_KEY=${key}`);
-    say("command", `curl -i${presented} ${base.origin}${STEP}`);
-  } else {
-    const socket = listen[0].replace("unix:", "");
-    say("environment", `socket: ${socket}\nOPENAI_BASE_URL=http://localhost/v1\nOPENAI_API_KEY=${key}`);
-    say("command", `curl -i${presented} --unix-socket ${socket} http://localhost${STEP}`);
-  }
+  const socket = url ? "" : listen[0].replace("unix:", "");
+  const base = new URL(url ?? "http://localhost");
+  // An address that stands for all of them is none to ask.
+  if (["0.0.0.0", "[::]"].includes(base.hostname)) base.hostname = location.hostname;
+  say("environment",
+    `${socket && `socket: ${socket}\n`}OPENAI_BASE_URL=${base.origin}/v1\nOPENAI_API_KEY=${key}`);
+  say("command", `curl -i${presented}${socket && ` --unix-socket ${socket}`} ${base.origin}${STEP}`);
 }
 
 // ---- In what state it is.
@@ -193,7 +186,7 @@ function view(shown) {
 
 function phase(text, manner) {
   say("phase", text);
-  at("phase").className = `phase ${manner}`;
+  at("phase").className = manner;
 }
 
 function tell(text, manner = "") {
@@ -222,6 +215,7 @@ async function ask() {
 }
 
 function wantToken() {
+  say("failure", "");
   phase("locked", "");
   tell(token ? "The gateway does not know this token." : "", "bad");
   token = "";

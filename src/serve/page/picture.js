@@ -16,13 +16,13 @@ function shape(name, attributes, text = "") {
   return element;
 }
 
+const label = (x, y, anchor, text) => shape("text", { x, y, "text-anchor": anchor }, text);
+
 /** The next number that is round, and whose half is. */
 function roundUp(n) {
   const unit = 10 ** Math.floor(Math.log10(n));
   return unit * ([1, 1.2, 1.6, 2, 3, 4, 5, 6, 8].find((step) => step * unit >= n) ?? 10);
 }
-
-const rate = (n) => words.count(n < 10 ? Math.round(n * 10) / 10 : Math.round(n));
 
 const ago = (seconds) => (seconds < 60 ? `${seconds} s ago` : `${seconds / 60} min ago`);
 
@@ -42,14 +42,12 @@ export class Picture {
     this.#svg = svg;
     this.#told = told;
     new ResizeObserver(() => this.#draw()).observe(svg);
-    svg.addEventListener("pointermove", (event) => {
-      this.#pointer = event.clientX - svg.getBoundingClientRect().left;
+    const point = (at) => {
+      this.#pointer = at;
       this.#draw();
-    });
-    svg.addEventListener("pointerleave", () => {
-      this.#pointer = null;
-      this.#draw();
-    });
+    };
+    svg.addEventListener("pointermove", (event) => point(event.clientX - svg.getBoundingClientRect().left));
+    svg.addEventListener("pointerleave", () => point(null));
   }
 
   show(history) {
@@ -63,7 +61,9 @@ export class Picture {
     const { interval_seconds: interval, polls, fetches } = this.#history;
     const seconds = minutes(this.#history) * 60;
     const top = roundUp(Math.max(1, ...[...polls, ...fetches].map((n) => n / interval)));
-    const right = width - (words.count(top).length + 1) * DIGIT;
+    const levels = [0, top / 2, top];
+    const longest = Math.max(...levels.map((level) => words.count(level).length));
+    const right = width - (longest + 1) * DIGIT;
     const ground = HEIGHT - FOOT;
     const x = (secondsAgo) => (right * (1 - secondsAgo / seconds)).toFixed(1);
     const y = (perSecond) => (ground - (perSecond / top) * (ground - HEAD)).toFixed(1);
@@ -76,14 +76,14 @@ export class Picture {
     };
     const area = (samples) => `${line(samples)}V${ground}H${x(samples.length * interval)}Z`;
 
-    const shapes = [0, top / 2, top].flatMap((level) => [
+    const shapes = levels.flatMap((level) => [
       shape("line", { class: "grid", x1: 0, x2: right, y1: y(level), y2: y(level) }),
-      shape("text", { x: width, y: Number(y(level)) + 4, "text-anchor": "end" }, words.count(level)),
+      label(width, Number(y(level)) + 4, "end", words.count(level)),
     ]);
     shapes.push(
-      shape("text", { x: 0, y: HEIGHT - 5 }, ago(seconds)),
-      shape("text", { x: right / 2, y: HEIGHT - 5, "text-anchor": "middle" }, ago(seconds / 2)),
-      shape("text", { x: right, y: HEIGHT - 5, "text-anchor": "end" }, "now"),
+      label(0, HEIGHT - 5, "start", ago(seconds)),
+      label(right / 2, HEIGHT - 5, "middle", ago(seconds / 2)),
+      label(right, HEIGHT - 5, "end", "now"),
     );
     if (polls.length) {
       shapes.push(
@@ -93,7 +93,7 @@ export class Picture {
       );
     } else {
       const wait = `The first point comes after ${interval} s.`;
-      shapes.push(shape("text", { x: right / 2, y: ground / 2, "text-anchor": "middle" }, wait));
+      shapes.push(label(right / 2, y(0.7 * top), "middle", wait)); // on no line
     }
 
     shapes.push(...this.#pointed(right, ground));
@@ -111,8 +111,8 @@ export class Picture {
       this.#told(null);
       return [];
     }
-    const [asked, fetched] = [polls[i], fetches[i]].map((n) => rate(n / interval));
-    this.#told(`${(back + 1) * interval} s ago: ${asked} polls, ${fetched} fetches per second`);
+    const [asked, fetched] = [polls[i], fetches[i]].map((n) => words.rate(n / interval));
+    this.#told(`${(back + 1) * interval} s ago: ${words.some(asked, "poll")}, ${words.some(fetched, "fetch", "fetches")} per second`);
     const x = right - (back + 0.5) * step;
     return [shape("line", { class: "pointer", x1: x, x2: x, y1: 0, y2: ground })];
   }

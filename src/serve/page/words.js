@@ -4,9 +4,10 @@ const plain = new Intl.NumberFormat("en");
 
 export const count = (n) => plain.format(n);
 
-export const polls = (n) => `${count(n)} ${n === 1 ? "poll" : "polls"}`;
+export const some = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
 
-export const fetches = (n) => `${count(n)} ${n === 1 ? "fetch" : "fetches"}`;
+/** So many a second, rounded. */
+export const rate = (n) => (n < 10 ? Math.round(n * 10) / 10 : Math.round(n));
 
 // Rounded down, so that it says 100 % only where nothing was left to cut.
 export const percent = (part) => `${(Math.floor(part * 1000 + 1e-9) / 10).toFixed(1)} %`;

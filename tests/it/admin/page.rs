@@ -51,10 +51,7 @@ async fn its_files_say_what_they_are_and_what_they_may() {
         assert!(!whole.body.is_empty(), "{path}");
         bytes += whole.body.len();
     }
-    assert!(
-        bytes < 30 * 1024,
-        "the page has become large: {bytes} bytes"
-    );
+    assert!(bytes < 30_000, "the page has become large: {bytes} bytes");
 }
 
 #[tokio::test]
