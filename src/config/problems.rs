@@ -103,14 +103,15 @@ impl<'a> Notes<'a> {
         }
     }
 
-    /// Notes a place where the file is not TOML.
-    pub(super) fn broken(&mut self, offset: usize, text: &str) {
+    /// Notes a place where the file is not TOML; what was read from its lines up to `end` is not told.
+    pub(super) fn broken(&mut self, offset: usize, end: usize, text: &str) {
         let place = Place::File {
             offset,
             key: String::new(),
         };
         self.push(&place, text.to_owned());
-        self.broken_lines.push(self.position(offset).0);
+        let lines = self.position(offset).0..=self.position(end).0;
+        self.broken_lines.extend(lines);
         self.partial = true;
     }
 
@@ -122,10 +123,12 @@ impl<'a> Notes<'a> {
 
     /// Notes a problem with what was read at `place`.
     pub(super) fn note(&self, place: &Place, text: impl Into<String>) {
-        if let Place::File { offset, .. } = place
-            && self.broken_lines.contains(&self.position(*offset).0)
-        {
-            return;
+        if let Place::File { offset, key } = place {
+            // What the parser made up has no place: before a value there is always its key.
+            let is_made_up = self.partial && *offset == 0 && key.contains('.');
+            if is_made_up || self.broken_lines.contains(&self.position(*offset).0) {
+                return;
+            }
         }
         self.push(place, text.into());
     }
@@ -279,7 +282,7 @@ mod tests {
     #[test]
     fn what_follows_from_broken_toml_is_not_told() {
         let mut notes = Notes::new(Path::new("f.toml"), "a\nb");
-        notes.broken(0, "expected `=`");
+        notes.broken(0, 0, "expected `=`");
         notes.note(&at(0, "a"), "same line");
         notes.note(&at(2, "b"), "another line");
         notes.absent(&Place::name("X"), "is not set");
