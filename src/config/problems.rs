@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use thiserror::Error;
@@ -73,7 +74,7 @@ pub(super) struct Notes<'a> {
     path: &'a Path,
     text: &'a str,
     /// Lines on which the TOML itself is broken: what was recovered from them means nothing.
-    broken_lines: Vec<usize>,
+    broken_lines: Vec<RangeInclusive<usize>>,
     /// Whether some of the file could not be read at all.
     partial: bool,
     list: RefCell<Vec<Problem>>,
@@ -111,7 +112,7 @@ impl<'a> Notes<'a> {
         };
         self.push(&place, text.to_owned());
         let lines = self.position(offset).0..=self.position(end).0;
-        self.broken_lines.extend(lines);
+        self.broken_lines.push(lines);
         self.partial = true;
     }
 
@@ -126,7 +127,8 @@ impl<'a> Notes<'a> {
         if let Place::File { offset, key } = place {
             // What the parser made up has no place: before a value there is always its key.
             let is_made_up = self.partial && *offset == 0 && key.contains('.');
-            if is_made_up || self.broken_lines.contains(&self.position(*offset).0) {
+            let line = self.position(*offset).0;
+            if is_made_up || self.broken_lines.iter().any(|lines| lines.contains(&line)) {
                 return;
             }
         }
