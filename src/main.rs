@@ -88,10 +88,24 @@ fn sources<'a>(
     }
 }
 
+/// What is valid, and yet may not be what was meant, in the configuration and around it.
+fn cautions(config: &Config) -> Vec<String> {
+    let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+    let names: Vec<String> = names.collect();
+    let mut cautions = config.cautions();
+    cautions.extend(config.cautions_of_environment(&names));
+    if variable(WORKERS).is_some_and(|text| !text.is_empty()) && workers_wanted().is_none() {
+        cautions.push(format!(
+            "{WORKERS} is passed over: it is no number from 1; one thread serves callers for each core"
+        ));
+    }
+    cautions
+}
+
 fn check(settings: &Settings) -> ExitCode {
     match Config::load(&sources(settings, &variable)) {
         Ok(config) => {
-            for caution in config.cautions() {
+            for caution in cautions(&config) {
                 say(std::io::stderr(), &format!("warning: {caution}"));
             }
             say(std::io::stdout(), config.to_toml().trim_end());
@@ -118,7 +132,7 @@ fn serve(settings: &Settings) -> ExitCode {
         if let Err(error) = logging::start(&config.log) {
             return bad_configuration(&format_args!("STEPGATE_LOG: {error}"));
         }
-        for caution in config.cautions() {
+        for caution in cautions(&config) {
             tracing::warn!("{caution}");
         }
         if let Some(proxy) = &config.upstream.proxy {
@@ -146,12 +160,12 @@ fn serve(settings: &Settings) -> ExitCode {
                 return ExitCode::from(BAD_CONFIGURATION);
             }
             Err(StartError::Bind(error)) if is_json => {
-                tracing::error!("{error}: {}", error.source);
+                tracing::error!("{}", error.with_advice());
                 return ExitCode::from(FAILED);
             }
             Err(StartError::Setup(error)) => return bad_configuration(&error),
             Err(StartError::Bind(error)) => {
-                return failed(&format_args!("{error}: {}", error.source));
+                return failed(&error.with_advice());
             }
         };
         supervisor::ready();
@@ -231,10 +245,17 @@ fn run_demo(settings: &Settings, options: &Demo) -> ExitCode {
     })
 }
 
-/// As many workers as there are cores to run on, or as the variable says that tokio knows.
+/// The variable for it that tokio knows.
+const WORKERS: &str = "TOKIO_WORKER_THREADS";
+
+fn workers_wanted() -> Option<usize> {
+    let wanted = variable(WORKERS)?.trim().parse().ok();
+    wanted.filter(|workers| *workers > 0)
+}
+
+/// As many workers as there are cores to run on, or as the variable says.
 fn workers() -> usize {
-    variable("TOKIO_WORKER_THREADS")
-        .and_then(|workers| workers.parse().ok())
+    workers_wanted()
         .or_else(|| std::thread::available_parallelism().ok().map(Into::into))
         .unwrap_or(1)
 }

@@ -23,6 +23,7 @@ pub mod record;
 pub(super) mod scripted;
 mod scripts;
 pub mod seal;
+mod trouble;
 mod writes;
 
 use std::fmt;
@@ -53,6 +54,7 @@ use purges::Pending;
 use record::Place;
 use scripts::Nonce;
 use seal::Seal;
+use trouble::Trouble;
 pub use writes::Write;
 use writes::{Queue, Queued};
 
@@ -296,11 +298,11 @@ impl Tier {
     }
 
     /// A command on a thread brought nothing.
-    fn failed(&self, thread: &[u8], trouble: &link::Trouble) {
+    fn failed(&self, thread: &[u8], trouble: &Trouble) {
         if trouble.is_the_servers() && self.parts.failed(thread) {
             // At once: the keeper may be waiting for the same server.
             if self.up.swap(None).is_some() {
-                self.rest(&trouble.to_string());
+                self.rest(&self.dialer.explain(trouble));
             }
             self.call.notify_one();
         }

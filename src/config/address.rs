@@ -15,7 +15,7 @@ pub(super) const LONGEST_SOCKET_PATH: usize = 107;
 /// Reads `127.0.0.1:8180` or `unix:/run/stepgate/stepgate.sock`.
 pub(super) fn parse_address(text: &str) -> Result<Address, String> {
     let Some(path) = text.strip_prefix("unix:") else {
-        return parse_tcp(text)
+        return parse_tcp(text, 8180)
             .map(Address::Tcp)
             .map_err(|problem| format!("{problem} or \"unix:/run/stepgate/stepgate.sock\""));
     };
@@ -34,12 +34,17 @@ pub(super) fn parse_address(text: &str) -> Result<Address, String> {
     Ok(Address::Unix(PathBuf::from(path)))
 }
 
-/// Reads `127.0.0.1:8181`.
-pub(super) fn parse_tcp(text: &str) -> Result<SocketAddr, String> {
+/// Reads the address of the admin listener, like `127.0.0.1:8181`.
+pub(super) fn parse_admin(text: &str) -> Result<SocketAddr, String> {
+    parse_tcp(text, 8181)
+}
+
+/// `usual` is suggested where the text names no port.
+fn parse_tcp(text: &str, usual: u16) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         // Only the port, or with a name before it.
         let port = text.rsplit(':').next().and_then(|port| port.parse().ok());
-        let port: u16 = port.unwrap_or(8180);
+        let port: u16 = port.unwrap_or(usual);
         format!(
             "{text:?} is not an address; write an IP address with a port, like \"127.0.0.1:{port}\""
         )

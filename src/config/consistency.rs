@@ -32,24 +32,36 @@ pub(super) fn check(config: &Config, placed: &Placed, notes: &Notes<'_>) {
     upstream(config, notes);
     let cache = &config.cache;
     if cache.max_entry_bytes > cache.max_bytes {
-        notes.absent(
-            &either(notes, "cache.max_entry_bytes", "cache.max_bytes"),
-            format!(
-                "cache.max_entry_bytes ({}) is more than cache.max_bytes ({}): the largest body must \
-                 fit into the cache; lower it, or raise cache.max_bytes",
-                spell_size(cache.max_entry_bytes),
-                spell_size(cache.max_bytes)
+        let (entry, all) = (
+            spell_size(cache.max_entry_bytes),
+            spell_size(cache.max_bytes),
+        );
+        at_odds(
+            notes,
+            (
+                "cache.max_entry_bytes",
+                format!("{entry} is more than cache.max_bytes ({all})"),
+            ),
+            (
+                "cache.max_bytes",
+                format!("{all} is less than cache.max_entry_bytes ({entry})"),
+            ),
+            &format!(
+                "the largest body must fit into the cache; write cache.max_entry_bytes = \"{all}\" \
+                 or less, or cache.max_bytes = \"{entry}\" or more"
             ),
         );
     }
 }
 
-/// The place of whichever key is written, the first before the second.
-fn either(notes: &Notes<'_>, first: &str, second: &str) -> Place {
-    match notes.place_of(first) {
-        Place::Name(_) => notes.place_of(second),
-        place @ Place::File { .. } => place,
-    }
+/// Notes what two keys say, at whichever is written, the first before the second; and what would be
+/// right.
+fn at_odds(notes: &Notes<'_>, first: (&str, String), second: (&str, String), right: &str) {
+    let (place, text) = match (notes.place_of(first.0), notes.place_of(second.0)) {
+        (Place::Name(_), place @ Place::File { .. }) => (place, second.1),
+        (place, _) => (place, first.1),
+    };
+    notes.absent(&place, format!("{text}: {right}"));
 }
 
 fn listeners(config: &Config, placed: &Placed, notes: &Notes<'_>) {
@@ -165,28 +177,43 @@ fn upstream(config: &Config, notes: &Notes<'_>) {
 
 fn durations(config: &Config, notes: &Notes<'_>) {
     let (server, upstream) = (&config.server, &config.upstream);
-    let word = humantime::format_duration;
+    let span = humantime::format_duration;
     if server.lame_duck + LAST_WORDS > server.drain_timeout {
-        notes.absent(
-            &either(notes, "server.lame_duck", "server.drain_timeout"),
-            format!(
-                "server.lame_duck ({}) is a part of server.drain_timeout ({}), and leaves less \
-                 than {} to answer what is under way",
-                word(server.lame_duck),
-                word(server.drain_timeout),
-                word(LAST_WORDS)
+        let (lame, drain) = (span(server.lame_duck), span(server.drain_timeout));
+        let least = span(server.lame_duck + LAST_WORDS);
+        let most = span(server.drain_timeout.saturating_sub(LAST_WORDS));
+        at_odds(
+            notes,
+            (
+                "server.lame_duck",
+                format!("{lame} is too long for server.drain_timeout ({drain})"),
+            ),
+            (
+                "server.drain_timeout",
+                format!("{drain} is too short for server.lame_duck ({lame})"),
+            ),
+            &format!(
+                "the one is a part of the other, and {} must be left to answer what is under way; \
+                 write server.lame_duck = \"{most}\" or less, or server.drain_timeout = \"{least}\" \
+                 or more",
+                span(LAST_WORDS)
             ),
         );
     }
     if upstream.coalesce_window > upstream.timeout {
-        notes.absent(
-            &either(notes, "upstream.coalesce_window", "upstream.timeout"),
-            format!(
-                "upstream.coalesce_window ({}) is longer than upstream.timeout ({}): who waits \
-                 for a departure would be gone before it",
-                word(upstream.coalesce_window),
-                word(upstream.timeout)
+        let (window, timeout) = (span(upstream.coalesce_window), span(upstream.timeout));
+        at_odds(
+            notes,
+            (
+                "upstream.coalesce_window",
+                format!("{window} is longer than upstream.timeout ({timeout})"),
             ),
+            (
+                "upstream.timeout",
+                format!("{timeout} is shorter than upstream.coalesce_window ({window})"),
+            ),
+            "who waits for a departure would be gone before it; lower the window, or raise the \
+             timeout",
         );
     }
 }

@@ -15,6 +15,7 @@ use super::problems::{Notes, Problems};
 use super::reader::Table;
 use super::reference::References;
 use super::secret::{LONGEST_FILE, read_bounded, read_regular};
+use super::syntax::slips;
 use super::value::{DAY, TICK, boolean, duration, parse_word, size, word};
 use super::{Access, Cache, Config, Log, LogFormat, Sources};
 use super::{client, redis, rules, server, upstream};
@@ -135,8 +136,8 @@ fn with_notes<T>(
         notes.unreadable(failure);
     }
     let (document, errors) = DeTable::parse_recoverable(text);
-    for error in errors {
-        notes.broken(error.span().map_or(0, |span| span.start), error.message());
+    for slip in slips(text, &errors) {
+        notes.broken(slip.offset, slip.end, &slip.text);
     }
     let value = read(document.into_inner(), &notes);
     notes.finish().map_or(Ok(value), Err)

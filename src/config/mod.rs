@@ -23,6 +23,7 @@ mod render;
 mod rules;
 mod secret;
 mod server;
+mod syntax;
 #[cfg(test)]
 mod tests;
 mod tls;

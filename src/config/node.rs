@@ -68,8 +68,15 @@ impl Node {
         }
     }
 
+    /// Host and port, or the path of a socket: of a secret URL, too, the part that is none. (What of a
+    /// password could be read as a host leaves a URL that is refused.)
+    pub fn server(&self) -> String {
+        let info = parse(self.expose());
+        info.map_or_else(|_| self.to_string(), |info| info.addr().to_string())
+    }
+
     /// Whether it is connected to by TLS.
-    pub(super) fn has_tls(&self) -> bool {
+    pub fn has_tls(&self) -> bool {
         let info = parse(self.expose());
         info.is_ok_and(|info| matches!(info.addr(), ConnectionAddr::TcpTls { .. }))
     }

@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use thiserror::Error;
@@ -73,7 +74,7 @@ pub(super) struct Notes<'a> {
     path: &'a Path,
     text: &'a str,
     /// Lines on which the TOML itself is broken: what was recovered from them means nothing.
-    broken_lines: Vec<usize>,
+    broken_lines: Vec<RangeInclusive<usize>>,
     /// Whether some of the file could not be read at all.
     partial: bool,
     list: RefCell<Vec<Problem>>,
@@ -103,14 +104,15 @@ impl<'a> Notes<'a> {
         }
     }
 
-    /// Notes a place where the file is not TOML.
-    pub(super) fn broken(&mut self, offset: usize, text: &str) {
+    /// Notes a place where the file is not TOML; what was read from its lines up to `end` is not told.
+    pub(super) fn broken(&mut self, offset: usize, end: usize, text: &str) {
         let place = Place::File {
             offset,
             key: String::new(),
         };
         self.push(&place, text.to_owned());
-        self.broken_lines.push(self.position(offset).0);
+        let lines = self.position(offset).0..=self.position(end).0;
+        self.broken_lines.push(lines);
         self.partial = true;
     }
 
@@ -122,10 +124,13 @@ impl<'a> Notes<'a> {
 
     /// Notes a problem with what was read at `place`.
     pub(super) fn note(&self, place: &Place, text: impl Into<String>) {
-        if let Place::File { offset, .. } = place
-            && self.broken_lines.contains(&self.position(*offset).0)
-        {
-            return;
+        if let Place::File { offset, key } = place {
+            // What the parser made up has no place: before a value there is always its key.
+            let is_made_up = self.partial && *offset == 0 && key.contains('.');
+            let line = self.position(*offset).0;
+            if is_made_up || self.broken_lines.iter().any(|lines| lines.contains(&line)) {
+                return;
+            }
         }
         self.push(place, text.into());
     }
@@ -279,7 +284,7 @@ mod tests {
     #[test]
     fn what_follows_from_broken_toml_is_not_told() {
         let mut notes = Notes::new(Path::new("f.toml"), "a\nb");
-        notes.broken(0, "expected `=`");
+        notes.broken(0, 0, "expected `=`");
         notes.note(&at(0, "a"), "same line");
         notes.note(&at(2, "b"), "another line");
         notes.absent(&Place::name("X"), "is not set");

@@ -268,11 +268,16 @@ impl<'n> Table<'n> {
 }
 
 /// The known key that was probably meant: at most a third of its letters differ.
-fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
-    let plain = key.to_lowercase().replace('-', "_");
+pub(super) fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
+    let plain = |key: &str| key.to_lowercase().replace('-', "_");
     known
         .iter()
-        .map(|known| (strsim::damerau_levenshtein(&plain, known), *known))
+        .map(|known| {
+            (
+                strsim::damerau_levenshtein(&plain(key), &plain(known)),
+                *known,
+            )
+        })
         .filter(|(distance, known)| *distance <= (known.len() / 3).max(1))
         .min_by_key(|(distance, known)| (*distance, Reverse(known.len())))
         .map(|(_, known)| known)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::consistency::{self, Placed};
 use super::problems::{Notes, Place};
-use super::{Config, Problems, Redis, Source, Sources, Tls, Value};
+use super::{Config, Problems, Redis, Secret, Source, Sources, Tls, Value};
 
 /// A configuration that a running gateway can take up.
 #[derive(Debug)]
@@ -80,8 +80,8 @@ impl Config {
             .map_or(Ok(Successor { config, restart }), Err)
     }
 
-    /// The files beside its own that it was read from: secrets and certificates.
-    pub fn files(&self) -> Vec<PathBuf> {
+    /// All secrets that it names.
+    pub(super) fn secrets(&self) -> impl Iterator<Item = &Secret> {
         let clients = self.clients.iter();
         let headers = self
             .upstream
@@ -94,11 +94,16 @@ impl Config {
         });
         let tokens = clients.flat_map(|client| &client.tokens);
         let shared = self.cache.redis.iter().flat_map(Redis::secrets);
-        let secrets = injected
+        injected
             .chain(tokens)
             .chain(&self.admin.token)
-            .chain(shared);
-        let mut files: Vec<PathBuf> = secrets
+            .chain(shared)
+    }
+
+    /// The files beside its own that it was read from: secrets and certificates.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = self
+            .secrets()
             .filter_map(|secret| match secret.source() {
                 Source::File(path) => Some(path.clone()),
                 Source::Env(_) => None,

@@ -25,7 +25,7 @@ impl Config {
         if let Some(token) = &self.admin.token {
             page.key("token", redacted(token));
         }
-        self.upstream.write(&mut page);
+        self.upstream.write(self.rules.first(), &mut page);
         page.section("[cache]");
         page.key("max_bytes", quote(spell_size(self.cache.max_bytes)));
         page.key(
@@ -76,9 +76,14 @@ impl Config {
 }
 
 impl Upstream {
-    fn write(&self, page: &mut Page) {
+    /// With the URL that a fetch of `rule` goes to: a path that the base lacks is seen there.
+    fn write(&self, rule: Option<&Rule>, page: &mut Page) {
         page.section("[upstream]");
         page.key("base_url", quote(&self.base_url));
+        if let Some(rule) = rule {
+            let path = elided(&rule.path().to_string());
+            page.line(&format!("# a step: {}{path}", self.base_url));
+        }
         match &self.proxy {
             Some(proxy) => page.line(&format!("# through {proxy}")),
             None => page.line("# through no proxy"),
@@ -233,6 +238,15 @@ fn reference(secret: &Secret) -> String {
 
 fn file_name(path: &Path) -> String {
     quote(path.display())
+}
+
+/// A rule's path with `…` for each of its parameters.
+fn elided(path: &str) -> String {
+    let plain = path.split('/').map(|part| match part.starts_with('{') {
+        true => "…",
+        false => part,
+    });
+    plain.collect::<Vec<_>>().join("/")
 }
 
 fn span(duration: Duration) -> String {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::address::{parse_address, parse_host, parse_tcp};
+use super::address::{parse_address, parse_admin, parse_host};
 use super::consistency::LAST_WORDS;
 use super::overrides::Overrides;
 use super::problems::Place;
@@ -76,13 +76,13 @@ pub(super) fn admin_listen(
     let key = Place::Name(table.name_of("listen"));
     let written = table.take_or("listen", (Admin::default().listen, key), |item| {
         Some((
-            item.parse("an address like \"127.0.0.1:8181\"", parse_tcp)?,
+            item.parse("an address like \"127.0.0.1:8181\"", parse_admin)?,
             item.place(),
         ))
     });
     let flag = ("--admin", overrides.sources.flags.admin.as_ref());
     overrides
-        .value(flag, "STEPGATE_ADMIN", parse_tcp)
+        .value(flag, "STEPGATE_ADMIN", parse_admin)
         .unwrap_or(written)
 }
 

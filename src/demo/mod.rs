@@ -74,7 +74,7 @@ pub enum DemoError {
     #[error(transparent)]
     Config(#[from] Problems),
     /// A listener of the gateway cannot be opened.
-    #[error("{}: {}; name another address with --listen or --admin", .0, .0.source)]
+    #[error("{}", .0.with_advice())]
     Bind(#[source] BindError),
     /// The gateway did not start for another reason.
     #[error("the gateway could not start: {0}")]
@@ -95,10 +95,11 @@ pub async fn run(options: Options, crew: &Crew) -> Result<(), DemoError> {
     let settings = sandbox::Settings::wan();
     let latency = settings.latency;
     let sandbox = Sandbox::start(settings).await.map_err(DemoError::Sandbox)?;
-    let server = gateway(&options, &sandbox.base_url(), crew).await?;
+    let (server, taken) = gateway(&options, &sandbox.base_url(), crew).await?;
     let shown = match tcp(server.data()) {
         Some(data) => {
-            let intro = text::intro(options.pollers, latency, data, server.admin());
+            let taken = taken.as_ref().map(|error| &*error.address);
+            let intro = text::intro(options.pollers, latency, (data, server.admin()), taken);
             perform(&options, &sandbox, data, &intro).await
         }
         None => Err(DemoError::NoTcp),
@@ -114,14 +115,20 @@ pub async fn run(options: Options, crew: &Crew) -> Result<(), DemoError> {
     }
 }
 
-/// The gateway, where the user wants it, else at its usual place, else anywhere.
-async fn gateway(options: &Options, upstream: &str, crew: &Crew) -> Result<Server, DemoError> {
+/// The gateway, where the user wants it, else at its usual place, else anywhere: then with what kept it
+/// from there.
+async fn gateway(
+    options: &Options,
+    upstream: &str,
+    crew: &Crew,
+) -> Result<(Server, Option<BindError>), DemoError> {
     let usual = start(options, [LISTEN, ADMIN], upstream, crew).await;
     match usual {
-        Err(DemoError::Bind(_)) if options.listen.is_none() || options.admin.is_none() => {
-            start(options, [FREE, FREE], upstream, crew).await
+        Err(DemoError::Bind(error)) if options.listen.is_none() || options.admin.is_none() => {
+            let server = start(options, [FREE, FREE], upstream, crew).await?;
+            Ok((server, Some(error)))
         }
-        outcome => outcome,
+        outcome => outcome.map(|server| (server, None)),
     }
 }
 
@@ -225,14 +232,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_address_that_is_taken_is_told_with_the_flags_that_name_others() {
+    async fn an_address_that_is_taken_is_told_with_the_flag_that_names_another() {
         let taken = std::net::TcpListener::bind(FREE).unwrap();
         let address = taken.local_addr().unwrap().to_string();
         let other = || Some(FREE.to_owned());
-        for (listen, admin) in [
-            (Some(address.clone()), None),
-            (Some(address.clone()), other()),
-            (other(), Some(address.clone())),
+        for (listen, admin, flag) in [
+            (Some(address.clone()), None, "--listen"),
+            (Some(address.clone()), other(), "--listen"),
+            (other(), Some(address.clone()), "--admin"),
         ] {
             let options = Options {
                 duration: Some(Duration::ZERO),
@@ -244,7 +251,10 @@ mod tests {
             let told = run(options, &Crew::here()).await.unwrap_err().to_string();
             let said = format!("cannot listen on {address}: Address already in use");
             assert!(told.starts_with(&said), "{told}");
-            assert!(told.contains("--listen or --admin"), "{told}");
+            assert!(
+                told.ends_with(&format!("choose another with {flag}")),
+                "{told}"
+            );
         }
     }
 }

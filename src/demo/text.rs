@@ -20,20 +20,26 @@ pub(super) struct Scene {
 /// The path of the example, any id would do.
 const EXAMPLE: &str = "/v1/threads/thread_abc123/runs/run_abc123/steps/step_abc123";
 
-/// Says what is to be seen, and how to take part.
+/// Says what is to be seen, and how to take part; and, where the gateway is not at its usual place,
+/// which address was not to be had.
 pub(super) fn intro(
     pollers: usize,
     latency: Duration,
-    data: SocketAddr,
-    admin: SocketAddr,
+    (data, admin): (SocketAddr, SocketAddr),
+    taken: Option<&str>,
 ) -> String {
     let latency = time(latency);
+    let elsewhere = taken.map(|taken| {
+        format!("{taken} is not free (is another stepgate running?), so these ports are others.\n")
+    });
+    let elsewhere = elsewhere.unwrap_or_default();
     format!(
         "stepgate demo: {pollers} pollers ask stepgate for run steps; a sandbox plays the upstream, \
          {latency} away.\nWhile a step is in progress, each poll is answered by a fetch that left \
          after it asked. Once the step\nis final, stepgate answers from memory: the same bytes, no \
          fetch. The pollers send no key: stepgate\ninjects the sandbox's.\n\
          \n\
+         {elsewhere}\
          Take part (a few times, until cache-status says hit):\n  \
          curl -i http://{data}{EXAMPLE}\n\
          Watch it in a browser:\n  \
@@ -302,9 +308,13 @@ mod tests {
         let intro = intro(
             24,
             Duration::from_millis(120),
-            "127.0.0.1:8180".parse().unwrap(),
-            "127.0.0.1:8181".parse().unwrap(),
+            (
+                "127.0.0.1:8180".parse().unwrap(),
+                "127.0.0.1:8181".parse().unwrap(),
+            ),
+            None,
         );
+        assert!(!intro.contains("not free"), "{intro}");
         assert!(intro.lines().any(|line| line
             == "  curl -i http://127.0.0.1:8180/v1/threads/thread_abc123/runs/run_abc123/steps/step_abc123"));
     }

@@ -49,6 +49,25 @@ pub struct BindError {
     pub address: String,
     /// Why not.
     pub source: io::Error,
+    /// The flag that names another.
+    flag: &'static str,
+}
+
+impl BindError {
+    /// With the reason, and what may help.
+    pub fn with_advice(&self) -> String {
+        let Self { source, flag, .. } = self;
+        let other = match self.is_taken() {
+            true => "is another stepgate running? ",
+            false => "",
+        };
+        format!("{self}: {source}; {other}choose another with {flag}")
+    }
+
+    /// Somebody else listens there.
+    pub fn is_taken(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrInUse
+    }
 }
 
 /// A gateway at work: its listeners and their connections.
@@ -73,17 +92,21 @@ impl Edge {
     /// # Errors
     /// [`BindError`] for the first listener that cannot be opened; none is left open then.
     pub fn open(config: &Config, gateway: &Arc<Gateway>, crew: &Crew) -> Result<Self, BindError> {
-        let failed = |address: &dyn std::fmt::Display| {
+        let failed = |address: &dyn std::fmt::Display, flag| {
             let address = address.to_string();
-            move |source| BindError { address, source }
+            move |source| BindError {
+                address,
+                source,
+                flag,
+            }
         };
         let server = &config.server;
         let mut listeners = Vec::new();
         for address in &server.listen {
-            listeners.push(Listener::bind(address).map_err(failed(address))?);
+            listeners.push(Listener::bind(address).map_err(failed(address, "--listen"))?);
         }
         let admin_listener = Listener::bind(&Address::Tcp(config.admin.listen))
-            .map_err(failed(&config.admin.listen))?;
+            .map_err(failed(&config.admin.listen, "--admin"))?;
         let Address::Tcp(admin) = admin_listener.address().clone() else {
             unreachable!("a TCP address was bound");
         };
@@ -190,13 +213,13 @@ impl Edge {
         let end = Instant::now() + self.drain_timeout;
         if !self.lame_duck.is_zero() {
             self.drain.enter(Phase::LameDuck);
-            tracing::info!(phase = Phase::LameDuck.as_str(), "draining");
+            tracing::info!("lame duck: not ready, and still accepting");
             tokio::time::sleep(self.lame_duck.min(self.drain_timeout)).await;
         }
 
         self.drain.enter(Phase::Draining);
         self.gateway.begin_drain();
-        tracing::info!(phase = Phase::Draining.as_str(), "draining");
+        tracing::info!("draining");
         self.connections.close();
         let last_second = end.checked_sub(drain::LAST_SECOND).unwrap_or(end);
         let mut done = tokio::time::timeout_at(last_second, self.connections.wait())
@@ -206,7 +229,6 @@ impl Edge {
             self.drain.enter(Phase::Closing);
             self.gateway.close();
             tracing::warn!(
-                phase = Phase::Closing.as_str(),
                 connections = self.connections.len(),
                 "draining: what still flies is answered with 503"
             );

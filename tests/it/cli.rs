@@ -1,5 +1,6 @@
 //! The program: exit codes, signals, what it writes.
 
+mod cautions;
 mod looks;
 mod mistakes;
 
@@ -52,13 +53,36 @@ async fn a_bad_configuration_is_exit_78_and_names_every_problem() {
 }
 
 #[tokio::test]
-async fn an_address_in_use_is_an_error_exit_that_names_it() {
+async fn an_address_in_use_is_an_error_exit_that_names_it_and_the_flag_for_another() {
     let taken = Origin::start().await;
-    let address = taken.address.to_string();
-    let arguments = ["--listen", &address, "--admin", "127.0.0.1:0"];
-    let (code, text) = process::run(&arguments, &ENVIRONMENT).await;
-    assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains(&address), "{text}");
+    let address = &*taken.address.to_string();
+    const FREE: &str = "127.0.0.1:0";
+    for command in ["serve", "demo"] {
+        for (listen, admin, flag) in [(address, FREE, "--listen"), (FREE, address, "--admin")] {
+            for format in ["text", "json"] {
+                let mut arguments = vec![command, "--listen", listen, "--admin", admin];
+                if command == "serve" {
+                    arguments.extend(["--log-format", format]);
+                }
+                let (code, text) = process::run(&arguments, &ENVIRONMENT).await;
+                assert_eq!(code, Some(1), "{text}");
+                let told = text.lines().last().unwrap_or_default();
+                let advice = format!("is another stepgate running? choose another with {flag}");
+                assert!(told.contains(address) && told.contains(&advice), "{text}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_demo_that_takes_other_ports_says_why() {
+    // Where somebody has it already, that does as well.
+    let _taken = std::net::TcpListener::bind("127.0.0.1:8180");
+    let arguments = ["demo", "--duration", "100ms", "--pollers", "1"];
+    let (code, text) = run(&arguments).await;
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("127.0.0.1:8180 is not free"), "{text}");
+    assert!(!text.contains("curl -i http://127.0.0.1:8180/"), "{text}");
 }
 
 #[tokio::test]

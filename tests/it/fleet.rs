@@ -18,6 +18,7 @@ mod sharing;
 mod stopped;
 mod taken_back;
 mod tls;
+mod told;
 mod trouble;
 mod under_way;
 

@@ -14,11 +14,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::link::{Link, Trouble};
+use super::link::Link;
 use super::log::{Forget, Mark, Reader, View};
 use super::names::Names;
 use super::parts::FAILURES;
 use super::scripts;
+use super::trouble::Trouble;
 use super::{Tier, Up, lock, nonce, writes};
 use crate::step::Predicate;
 use crate::step::key::path_of;
@@ -64,9 +65,13 @@ impl Tier {
         }
     }
 
-    pub(super) fn rest(&self, why: &str) {
+    fn out_of_use(&self) {
         self.up.store(None);
         self.figures.is_up.set(0);
+    }
+
+    pub(super) fn rest(&self, why: &str) {
+        self.out_of_use();
         let mut state = lock(&self.state);
         if state.resting.as_deref() != Some(why) {
             tracing::warn!(reason = why, "the shared tier rests");
@@ -105,7 +110,8 @@ impl Tier {
             end.run_until_cancelled(all).await;
         };
         tokio::join!(kept, written);
-        self.rest("the gateway ends");
+        self.out_of_use();
+        tracing::debug!("the shared tier is at its end");
     }
 
     /// Returns when it was tried once, or soon: a start waits for it, so that a new gateway answers its
@@ -129,7 +135,7 @@ impl Tier {
                 }
                 Err(trouble) => trouble,
             };
-            self.rest(&trouble.to_string());
+            self.rest(&self.dialer.explain(&trouble));
             self.tried.cancel();
             // Up to a quarter more, so that a fleet does not come back as one.
             let jitter = u32::from(nonce()[0]);

@@ -17,62 +17,18 @@ use redis::{
 };
 use tokio::time::timeout;
 
+use super::trouble::Trouble;
 use crate::config;
 
 /// A connection may take so many budgets: it is more than one round trip.
 const TO_CONNECT: u32 = 5;
 
-/// Why a command brought nothing.
-#[derive(Debug)]
-pub(super) enum Trouble {
-    /// Its budget was over.
-    Late,
-    /// The connection or the server refused it.
-    Failed(RedisError),
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Late => f.write_str("no answer within cache.redis.budget"),
-            Self::Failed(error) if error.is_io_error() => write!(f, "{error}"),
-            // Without its detail, which may hold what was sent.
-            Self::Failed(error) => match error.code() {
-                Some(code) => write!(f, "{:?} ({code})", error.kind()),
-                None => write!(f, "{:?}", error.kind()),
-            },
-        }
-    }
-}
-
-impl From<RedisError> for Trouble {
-    fn from(error: RedisError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-impl Trouble {
-    /// Whether the server is in trouble, rather than what this command touched.
-    pub(super) fn is_the_servers(&self) -> bool {
-        match self {
-            Self::Late => true,
-            Self::Failed(error) => {
-                error.is_io_error()
-                    || error.is_timeout()
-                    || !matches!(error.code(), None | Some("OOM" | "WRONGTYPE" | "ERR"))
-            }
-        }
-    }
-
-    /// Whether a key holds what the command is not for.
-    pub(super) fn is_of_another_type(&self) -> bool {
-        matches!(self, Self::Failed(error) if error.code() == Some("WRONGTYPE"))
-    }
-}
-
 /// How a connection is made.
 pub(super) struct Dialer {
     server: Server,
+    /// For an operator: host and port, nothing that is secret.
+    name: String,
+    has_tls: bool,
     budget: Duration,
 }
 
@@ -127,8 +83,15 @@ impl Dialer {
         };
         Ok(Self {
             server,
+            name: name(config),
+            has_tls: config.nodes.iter().any(config::Node::has_tls),
             budget: config.budget,
         })
+    }
+
+    /// What an operator is told of it: which server, what it does, what would be right.
+    pub(super) fn explain(&self, trouble: &Trouble) -> String {
+        format!("{} {}", self.name, trouble.of_server(self.has_tls))
     }
 
     /// Its driver runs on the current runtime.
@@ -152,6 +115,17 @@ impl Dialer {
             wire: wire.await.map_err(|_| Trouble::Late)??,
             budget: self.budget,
         })
+    }
+}
+
+/// One server, or the first of those that lead to a cluster.
+fn name(config: &config::Redis) -> String {
+    let first = config.nodes.first().map(config::Node::server);
+    let first = first.unwrap_or_default();
+    match (config.is_cluster, config.nodes.len()) {
+        (false, _) => first,
+        (true, 0 | 1) => format!("the cluster at {first}"),
+        (true, nodes) => format!("the cluster at {first} (and {} more)", nodes - 1),
     }
 }
 

@@ -6,9 +6,10 @@
 
 use std::collections::HashMap;
 
-use super::link::{Link, Trouble};
+use super::link::Link;
 use super::names::{NAME, Names};
 use super::scripts::{self, Nonce};
+use super::trouble::Trouble;
 
 /// Messages that the log keeps. Who was away for longer forgets everything.
 pub(super) const MOST: u64 = 10_000;

@@ -7,9 +7,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::link::{Link, Trouble};
+use super::link::Link;
 use super::log::{self, MOST, Mark, Reader, View};
 use super::scripts::{self, Announcement};
+use super::trouble::Trouble;
 use super::{Tier, lock, nonce};
 
 /// A removal is repeated after this: a failover may have lost it.

@@ -130,17 +130,17 @@ fn what_does_not_fit_together_is_told_where_it_is_written() {
         (
             "[cache]\nmax_bytes = \"1KiB\"",
             "f.toml:2:13: cache.max_bytes: ",
-            "cache.max_entry_bytes (1MiB) is more than cache.max_bytes (1KiB)",
+            "1KiB is less than cache.max_entry_bytes (1MiB)",
         ),
         (
             "[server]\nlame_duck = \"30s\"",
             "f.toml:2:13: server.lame_duck: ",
-            "is a part of server.drain_timeout (30s)",
+            "30s is too long for server.drain_timeout (30s)",
         ),
         (
             "[upstream]\ntimeout = \"50ms\"",
             "f.toml:2:11: upstream.timeout: ",
-            "upstream.coalesce_window (100ms) is longer",
+            "50ms is shorter than upstream.coalesce_window (100ms)",
         ),
     ]);
 }

@@ -41,7 +41,7 @@ async fn on_the_command_line() {
 #[tokio::test]
 async fn in_what_flags_and_variables_hold() {
     type Env = &'static [(&'static str, &'static str)];
-    let cases: [(&[&str], Env, &str, &str); 16] = [
+    let cases: [(&[&str], Env, &str, &str); 19] = [
         (&["--listen", "8080"], &[], "--listen", "127.0.0.1:8080"),
         (
             &["--listen", "localhost:80"],
@@ -52,6 +52,14 @@ async fn in_what_flags_and_variables_hold() {
         (&["--listen", "0.0.0.0:80"], &[], "--listen", "[[client]]"),
         (&["--listen", "unix:s"], &[], "--listen", "full path"),
         (&["--admin", "8181"], &[], "--admin", "127.0.0.1:8181"),
+        (&["--admin", "here"], &[], "--admin", "127.0.0.1:8181"),
+        (&["--listen", "here"], &[], "--listen", "127.0.0.1:8180"),
+        (
+            &[],
+            &[("STEPGATE_ADMIN", "here")],
+            "STEPGATE_ADMIN",
+            "127.0.0.1:8181",
+        ),
         (&["--admin", "0.0.0.0:81"], &[], "--admin", "admin.token"),
         (&["--upstream", "portkey"], &[], "--upstream", "https://"),
         (
@@ -169,7 +177,27 @@ async fn in_the_file() {
         (
             "[cache]\nmax_entry_bytes = \"1GiB\"",
             "2:19",
-            "raise cache.max_bytes",
+            "1GiB is more than cache.max_bytes (256MiB)",
+        ),
+        (
+            "[cache]\nmax_bytes = \"64KiB\"",
+            "2:13",
+            "64KiB is less than cache.max_entry_bytes (1MiB)",
+        ),
+        (
+            "[server]\nlame_duck = \"30s\"",
+            "2:13",
+            "write server.lame_duck = \"29s\" or less, or server.drain_timeout = \"31s\"",
+        ),
+        (
+            "[server]\ndrain_timeout = \"5s\"\nlame_duck = \"10s\"",
+            "3:13",
+            "10s is too long for server.drain_timeout (5s)",
+        ),
+        (
+            "[upstream]\ntimeout = \"50ms\"",
+            "2:11",
+            "50ms is shorter than upstream.coalesce_window (100ms)",
         ),
         ("[log]\nlevel = \"debug\"", "2:1", "STEPGATE_LOG"),
         ("[log]\nids = \"yes\"", "2:7", "true or false"),
@@ -185,7 +213,89 @@ async fn in_the_file() {
         );
         assert!(told.contains(words), "{text}: {told}");
         assert!(!told.contains("canary"), "{told}");
+        // The key stands in front, once.
+        let key = told.split(": ").nth(1).unwrap();
+        assert!(
+            !key.contains('.') || told.matches(key).count() < 3,
+            "{told}"
+        );
+        let doubled = format!("{key}: {key}");
+        assert!(!told.contains(&doubled), "{told}");
     }
+}
+
+/// Each slip is one line, and what follows from it none.
+#[tokio::test]
+async fn in_the_toml_itself() {
+    const QUOTE: &str = "strings must be quoted";
+    const SMALL: &str = "true or false, in small letters";
+    const EQUALS: &str = "`=` between a key and its value";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("f.toml");
+    let name = file.display().to_string();
+    for (text, place, words) in [
+        ("[server]\nlisten = 127.0.0.1:8180", "2:", QUOTE),
+        ("[server]\nlisten = ::1", "2:", QUOTE),
+        ("[server]\nlisten = unix:/run/s", "2:", QUOTE),
+        ("[upstream]\ntimeout = 60s", "2:", QUOTE),
+        ("[upstream]\nbase_url = https://a/v1", "2:", QUOTE),
+        ("[upstream.headers]\nx-key = canary", "2:", QUOTE),
+        ("[upstream.headers]\nx-key = { env = canary }", "2:", QUOTE),
+        ("[upstream.headers]\nx-key = { env = CANARY }", "2:", QUOTE),
+        ("[server]\nopen = True", "2:", SMALL),
+        ("[server]\nopen = FALSE # or not", "2:", SMALL),
+        ("[server]\nopen = yes", "2:", SMALL),
+        ("[server]\nopen =", "2:", "value is missing"),
+        ("[server]\nmax_connections = 09", "2:", "leading zero"),
+        ("[upstream]\nbase_url: \"https://a/v1\"", "2:", EQUALS),
+        ("[upstream.headers]\nx = { env: \"A\" }", "2:", EQUALS),
+        ("server:\n", "1:", EQUALS),
+        (
+            "[server]\nopen = true\nopen = false",
+            "3:1",
+            "the key `open` is there twice",
+        ),
+        (
+            "[log]\nids = true\n[cache]\n[log]\n",
+            "4:2",
+            "[log] is there twice",
+        ),
+        (
+            "[server\nlisten = \"127.0.0.1:1\"\nopen = true\n[log]\nids = true",
+            "1:8",
+            "expected `]`",
+        ),
+        ("[[client]\nname = \"a\"\ntoken = 1", "1:10", "expected `]`"),
+        (
+            "[server]\nlisten = [\"127.0.0.1:1\"\nopen = true\n[log]\nids = true",
+            "3:1",
+            "`]` is missing",
+        ),
+        ("[server]\nlisten == 1", "2:9", "extra `=`"),
+        (
+            "[server]\nlisten = \"127.0.0.1:1\nopen = true",
+            "2:22",
+            "a string is not closed",
+        ),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let (code, told) = process::run(&["check", "--config", &name], &ENVIRONMENT).await;
+        assert_eq!(code, Some(78), "{text}: {told}");
+        assert_eq!(told.lines().count(), 1, "{text}: {told}");
+        let place = format!("{name}:{place}");
+        assert!(told.starts_with(&place), "{text}: {told}");
+        assert!(told.contains(words), "{text}: {told}");
+        assert!(!told.to_lowercase().contains("canary"), "{told}");
+    }
+    // What stands behind it is judged all the same.
+    std::fs::write(
+        &file,
+        "[server\nopen = 1\n[log]\nids = 1\n[cache]\nttl = 5s",
+    )
+    .unwrap();
+    let (_, told) = process::run(&["check", "--config", &name], &ENVIRONMENT).await;
+    let places: Vec<&str> = told.lines().map(|l| &l[name.len()..][..3]).collect();
+    assert_eq!(places, [":1:", ":4:", ":6:"], "{told}");
 }
 
 #[tokio::test]
