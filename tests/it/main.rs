@@ -25,6 +25,7 @@ mod log;
 mod passing;
 mod promises;
 mod proxy;
+mod readme;
 mod reload;
 mod sandbox;
 mod schedules;
