@@ -102,6 +102,9 @@ enum Found {
 /// However few connections there may be, so many requests may wait for fetches.
 const FEWEST_PASSENGERS: usize = 1000;
 
+/// Forwarded requests at once: each may have a connection of its own, and some hundred KiB on their way.
+pub(crate) const JOURNEYS: usize = 1024;
+
 /// Everything that a request needs.
 #[derive(Debug)]
 pub struct Gateway {
@@ -117,7 +120,9 @@ pub struct Gateway {
     max_waiters: usize,
     /// Places for requests that want a fetch. HTTP/1.1 has as many as connections; over HTTP/2 one
     /// connection brings many, and each that waits costs memory.
-    passengers: Arc<Semaphore>,
+    passengers: Semaphore,
+    /// Places for what is forwarded, to the end of its answer.
+    journeys: Arc<Semaphore>,
     draining: CancellationToken,
     closing: CancellationToken,
     metrics: Metrics,
@@ -150,7 +155,8 @@ impl Gateway {
             patrols: Patrols::default(),
             waiters: Arc::new(Semaphore::new(max_waiters)),
             max_waiters,
-            passengers: Arc::new(Semaphore::new(passengers.min(Semaphore::MAX_PERMITS))),
+            passengers: Semaphore::new(passengers.min(Semaphore::MAX_PERMITS)),
+            journeys: Arc::new(Semaphore::new(JOURNEYS)),
             draining: CancellationToken::new(),
             closing: CancellationToken::new(),
             metrics,

@@ -31,7 +31,8 @@
 //! # Bounds
 //! Memory: `cache.max_bytes` for what is stored, `upstream.max_in_flight` ×
 //! `cache.max_entry_bytes` for what is under way, and some kilobytes a connection. A larger body
-//! passes through without being held, and so does all that is forwarded for a caller. A shared tier
+//! passes through without being held, and so does all that is forwarded for a caller: 1,024 requests at
+//! most, each with what its two connections read ahead, some hundred KiB. A shared tier
 //! adds 16 MiB of bodies on their way there, 256 look-ups × `cache.max_entry_bytes`, and some 20 MiB of
 //! what was asked. All threads share one heap: of glibc's own, one a thread, each would keep what bodies
 //! leave behind.

@@ -104,10 +104,11 @@ impl Cache {
     /// any `was_here`, and else if the tier has any.
     pub fn take_back(&self, key: &Key, was_here: bool) {
         let Some(tier) = &self.tier else { return };
-        if !was_here {
-            return tier.doubt(&key.step);
+        if was_here {
+            tier.purge_step(&key.step);
+        } else if !tier.doubt(&key.step) {
+            return;
         }
-        tier.purge_step(&key.step);
         // Another variant may have been read from there before that.
         self.withdraw(&self.depart(), key);
     }

@@ -191,7 +191,9 @@ impl Tier {
             self.figures.resting.inc();
             return None;
         }
-        let Ok(_place) = self.lookups.try_acquire() else {
+        let in_doubt = || self.doubts.has(&key.step);
+        let place = self.lookups.try_acquire().ok().filter(|_| !in_doubt());
+        let Some(_place) = place else {
             self.figures.miss.inc();
             return None;
         };
@@ -219,6 +221,10 @@ impl Tier {
         self.parts.succeeded(thread.as_bytes());
         // Read too late: it may have been purged, and this gateway would not know.
         self.in_use()?;
+        if in_doubt() {
+            self.figures.miss.inc();
+            return None;
+        }
         if let Some(bytes) = token.and_then(|token| Nonce::try_from(token).ok()) {
             let token = Token {
                 thread: thread.as_str().into(),

@@ -124,7 +124,7 @@ impl Flight {
         async move {
             let setup = &*self.errand.setup;
             let deadline = departed.manifest.deadline;
-            let tally = Tally::new(deadline, |class, left, took| {
+            let tally = Tally::new(Some(deadline), |class, left, took| {
                 if let Some(left) = left {
                     self.errand.note(&left, took);
                 }

@@ -28,7 +28,7 @@ use crate::upstream::{
     Body, FetchError, Forwarded, Gathered, LOOKED_AT, Onward, Passage, Upload, clean_answer,
 };
 
-/// A request that goes through, with its place among those that may wait.
+/// A request that goes through, with its place among those that do.
 pub(super) struct Journey {
     setup: Arc<Setup>,
     account: Arc<Account>,
@@ -58,7 +58,7 @@ impl Gateway {
         if head.uri.path().len() + query.as_str().len() > LONGEST_TARGET {
             return Err(Refusal::TARGET_TOO_LONG);
         }
-        let place = Arc::clone(&self.passengers).try_acquire_owned();
+        let place = Arc::clone(&self.journeys).try_acquire_owned();
         Ok(Journey {
             setup: Arc::clone(setup),
             account: Arc::clone(account),
@@ -120,10 +120,10 @@ impl Gateway {
             timeout: setup.timeout,
             silence: setup.silence,
         };
-        let deadline = journey.arrived + setup.timeout;
-        let tally = Tally::new(deadline, |class, left, took| {
+        // When it is late is told with its answer.
+        let tally = Tally::new(None, |class, left, took| {
             if let Some(left) = left {
-                // Nobody is there to be answered, and so there is no other line.
+                // Mostly nobody is there to be answered, and so there is no other line.
                 let sent = Sent {
                     setup,
                     rule: None,
@@ -146,6 +146,7 @@ impl Gateway {
         };
         record.fetch = answer.is_ok().then_some(tally.ended(class));
         change.is_none_if(!is_done && !repeated);
+        change.is_sure = is_done && answer.is_ok();
         // Before the caller knows of it: whoever asks then is not answered from before.
         change.take_effect().await;
         let response = answer.map_err(|error| Refusal::Fetch(Arc::new(error)))?;
@@ -216,6 +217,8 @@ struct Change<'a> {
     gateway: &'a Arc<Gateway>,
     setup: &'a Arc<Setup>,
     reach: Vec<Reach>,
+    /// The upstream said so.
+    is_sure: bool,
 }
 
 impl<'a> Change<'a> {
@@ -224,6 +227,7 @@ impl<'a> Change<'a> {
             gateway,
             setup,
             reach: reach(&setup.rules, &head.method, head.uri.path()),
+            is_sure: false,
         }
     }
 
@@ -243,7 +247,9 @@ impl<'a> Change<'a> {
 
     /// Walks all entries, and so not on a worker.
     fn forget(&mut self) -> Option<JoinHandle<()>> {
-        let reach = std::mem::take(&mut self.reach);
+        let mut reach = std::mem::take(&mut self.reach);
+        // A guess may cost one thread's steps, not all that a rule has.
+        reach.retain(|(_, ids)| self.is_sure || !ids.is_empty());
         if reach.is_empty() {
             return None;
         }

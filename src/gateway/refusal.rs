@@ -122,8 +122,8 @@ impl Refusal {
                     .to_owned()
             }
             Self::Overloaded => {
-                "Too many fetches are under way (upstream.max_in_flight), or too many \
-                 requests wait for one (server.max_connections)."
+                "Too many fetches are under way (upstream.max_in_flight), too many requests \
+                 wait for one (server.max_connections), or too many are forwarded (1,024)."
                     .to_owned()
             }
             Self::Draining => "This gateway is shutting down.".to_owned(),

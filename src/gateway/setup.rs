@@ -58,9 +58,10 @@ pub(super) struct Setup {
     pub(super) redactor: Redactor,
     /// Whether what no rule answers goes through.
     pub(super) forward: config::Forward,
-    /// From a request's arrival to the end of its answer.
+    /// From a request's arrival to the end of its answer; of a forwarded one, from its end to the head of
+    /// its answer.
     pub(super) timeout: Duration,
-    /// The longest of a forwarded body.
+    /// The longest that a forwarded body may be silent.
     pub(super) silence: Duration,
     /// How long a 429 is held for everyone, at most; zero: never.
     pub(super) max_hold: Duration,

@@ -12,13 +12,13 @@ use super::metrics::Class;
 pub(super) struct Tally<F: FnMut(Class, Option<Ended<'static>>, Duration)> {
     done: F,
     departed: Instant,
-    /// When the last of its passengers gives it up.
-    deadline: Instant,
+    /// When the last of its passengers gives it up, if that is not told otherwise.
+    deadline: Option<Instant>,
     end: Option<(Class, Duration)>,
 }
 
 impl<F: FnMut(Class, Option<Ended<'static>>, Duration)> Tally<F> {
-    pub(super) fn new(deadline: Instant, done: F) -> Self {
+    pub(super) fn new(deadline: Option<Instant>, done: F) -> Self {
         Self {
             done,
             departed: Instant::now(),
@@ -41,7 +41,7 @@ impl<F: FnMut(Class, Option<Ended<'static>>, Duration)> Drop for Tally<F> {
             return (self.done)(class, None, took);
         }
         let now = Instant::now();
-        let (class, ended) = if now >= self.deadline {
+        let (class, ended) = if self.deadline.is_some_and(|deadline| now >= deadline) {
             (Class::Error, Ended::Late)
         } else {
             (Class::Dropped, Ended::Dropped)

@@ -50,9 +50,12 @@ const MAX_PENDING_RESETS: usize = 20;
 /// connection. Honest peers cause none, and each may cost a fetch.
 const MAX_ERROR_RESETS: usize = 64;
 
-/// Bytes of request bodies that a peer may send before we read them: the least that HTTP/2 knows for
-/// a connection, for what we answer has no body to read.
+/// Bytes of one request body that a peer may send before we read them: the least that HTTP/2 knows. A
+/// body that is read by nobody is dropped; one that is forwarded goes at the upstream's pace.
 const WINDOW: u32 = 65_535;
+
+/// The same of all bodies of a connection: some that stall do not stop the others.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 /// An HTTP/2 peer that is gone is found out after an interval and this.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -176,7 +179,7 @@ pub(super) async fn serve<R: Respond>(
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .max_local_error_reset_streams(MAX_ERROR_RESETS)
         .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         // Per stream; more than a part is never handed over at once.
         .max_send_buf_size(PART)
         // SETTINGS and PING need none: h2 owes one answer of each at a time, and reads no further

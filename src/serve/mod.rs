@@ -31,8 +31,8 @@ pub use crew::Crew;
 pub use drain::Phase;
 pub use health::{HealthError, check_ready};
 
-use crate::config::{Address, Config};
-use crate::gateway::{Caller, Counted, Gateway};
+use crate::config::{Address, Config, Forward};
+use crate::gateway::{Caller, Counted, Gateway, JOURNEYS};
 use admin::Desk;
 use connection::Data;
 use descriptors::Shares;
@@ -124,7 +124,12 @@ impl Edge {
             data: server.max_connections.min(Semaphore::MAX_PERMITS),
             admin: admin::MAX_CONNECTIONS,
         };
-        let shares = Shares::within_the_limit(wanted, config.upstream.max_in_flight);
+        let journeys = match server.forward {
+            Forward::Rules => 0,
+            Forward::All => JOURNEYS,
+        };
+        let fetches = config.upstream.max_in_flight.saturating_add(journeys);
+        let shares = Shares::within_the_limit(wanted, fetches);
         let slots = Arc::new(Semaphore::new(shares.data));
         let mut data = Vec::new();
         for listener in listeners {

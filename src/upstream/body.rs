@@ -50,7 +50,7 @@ pub struct Passage {
     incoming: Incoming,
     lease: Option<Lease>,
     limit: Limit,
-    /// Its place among the requests that may wait.
+    /// Its place among those that are forwarded.
     place: Option<OwnedSemaphorePermit>,
     /// Its place among the fetches under way.
     berth: Option<Berth>,
@@ -123,7 +123,7 @@ impl Passage {
         self.front.is_empty() && hyper::body::Body::is_end_stream(&self.incoming)
     }
 
-    /// Keeps its place among the requests that may wait until it has ended.
+    /// Keeps its place among those that are forwarded until it has ended.
     pub fn at(mut self, place: OwnedSemaphorePermit) -> Self {
         self.place = Some(place);
         self

@@ -24,6 +24,7 @@ use super::proxy::Tunnel;
 use super::{FetchError, SetupError};
 use crate::config;
 
+#[derive(Clone)]
 pub(super) struct Connector {
     tcp: HttpConnector,
     tls: Option<(TlsConnector, ServerName<'static>)>,

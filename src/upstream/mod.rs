@@ -38,7 +38,7 @@ use crate::config::{self, BaseUrl};
 use crate::step::query::encode_pair;
 use crate::step::rule::API_PREFIX;
 use connect::Connector;
-use pool::{Connection, Pool, Unanswered};
+use pool::{Connection, Pool, Unanswered, Windows};
 
 /// What a fetch asks for.
 #[derive(Debug)]
@@ -104,6 +104,9 @@ struct Head<'a> {
 #[derive(Debug)]
 pub struct Upstream {
     pool: Pool,
+    /// For what is forwarded: streams that last, and callers that read slowly, must not take a shared
+    /// connection's room from fetches.
+    through: Pool,
     base: BaseUrl,
     /// `host:port` as the `:authority` has it, and the Host header.
     authority: Authority,
@@ -125,8 +128,10 @@ impl Upstream {
             .iter()
             .map(|(n, v)| encode_pair(n, v))
             .collect();
+        let connector = Connector::new(config)?;
         Ok(Self {
-            pool: Pool::new(Connector::new(config)?),
+            pool: Pool::new(connector.clone(), Windows::default()),
+            through: Pool::new(connector, Windows::OF_STREAMS),
             authority: Authority::try_from(base.authority()).expect(PLAIN),
             host: HeaderValue::try_from(base.authority()).expect(PLAIN),
             added_query: added.join("&"),
@@ -143,6 +148,7 @@ impl Upstream {
     /// this one, which may wait long, must not keep descriptors from the others.
     pub fn retire(&self) {
         self.pool.retire();
+        self.through.retire();
     }
 
     /// The target of a request for what a caller `asked` for, with `query` in place of its own.
@@ -178,7 +184,8 @@ impl Upstream {
             headers: &|| call.injection.with(call.passing),
             repeated: AtomicBool::new(false),
         };
-        let (response, connection) = self.send(&head, Upload::default()).await?;
+        let sent = self.send(&self.pool, &head, Upload::default());
+        let (response, connection) = sent.await?;
         let (head, incoming) = response.into_parts();
         if head.status == StatusCode::NOT_MODIFIED {
             return Err(FetchError::NotModified);
@@ -234,13 +241,13 @@ impl Upstream {
         };
         let (response, connection) = tokio::select! {
             biased;
-            sent = self.send(head, body) => sent.map_err(|error| match &progress {
+            sent = self.send(&self.through, head, body) => sent.map_err(|error| match &progress {
                 Some(progress) if progress.is_broken_off() => FetchError::BrokenOff,
                 _ => error,
             })?,
             () = late => return Err(FetchError::Deadline),
         };
-        let lease = self.pool.lease(connection, progress);
+        let lease = self.through.lease(connection, progress);
         let limit = Limit::silence(onward.silence);
         Ok(response.map(|incoming| Passage::new(incoming, lease, limit)))
     }
@@ -250,12 +257,13 @@ impl Upstream {
     /// upstream may have closed it as we took it.
     async fn send(
         &self,
+        pool: &Pool,
         head: &Head<'_>,
         mut body: Upload,
     ) -> Result<(Response<Incoming>, Connection), FetchError> {
         let may_repeat = body.is_empty() && head.method.is_idempotent();
         let mut lost = None;
-        if let Some(mut connection) = self.pool.take().await {
+        if let Some(mut connection) = pool.take().await {
             let sent = connection.send(|version| self.request(head, version, body));
             let Unanswered { error, unsent } = match sent.await {
                 Ok(response) => return Ok((readable(response)?, connection)),
@@ -273,7 +281,7 @@ impl Upstream {
             lost = connection.generation();
         }
         // In a box: it is rare, and larger than all else of a fetch.
-        let mut connection = Box::pin(self.pool.open(lost)).await?;
+        let mut connection = Box::pin(pool.open(lost)).await?;
         match connection
             .send(|version| self.request(head, version, body))
             .await

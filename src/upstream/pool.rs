@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
@@ -31,9 +32,20 @@ const PING_INTERVAL: Duration = Duration::from_secs(15);
 /// Bytes of an HTTP/1.1 answer that are read ahead.
 const READ_AT_ONCE: usize = 128 * 1024;
 
+/// Bytes of HTTP/2 answers that may lie here unread; none: as many as hyper lets.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Windows(Option<(u32, u32)>);
+
+impl Windows {
+    /// Of a stream little, for many may last; of a connection as much as HTTP/2 knows, so that who reads
+    /// slowly keeps nothing from the others.
+    pub(super) const OF_STREAMS: Self = Self(Some((256 * 1024, i32::MAX.unsigned_abs())));
+}
+
 #[derive(Debug)]
 pub(super) struct Pool {
     connector: Connector,
+    windows: Windows,
     state: Arc<Mutex<State>>,
     /// Held while a connection is opened that others may be able to share.
     opening: tokio::sync::Mutex<()>,
@@ -70,6 +82,7 @@ impl State {
 struct Idle {
     sender: http1::SendRequest<Upload>,
     heard: Arc<Heard>,
+    driver: AbortHandle,
     since: Instant,
     /// The worker that gave it back, which mostly is the one that drives it.
     home: ThreadId,
@@ -82,6 +95,7 @@ pub(super) enum Connection {
     Exclusive {
         sender: http1::SendRequest<Upload>,
         heard: Arc<Heard>,
+        driver: AbortHandle,
     },
     /// HTTP/2, one stream of many.
     Shared {
@@ -97,7 +111,7 @@ impl Connection {
         request: impl FnOnce(Version) -> Request<Upload>,
     ) -> Result<Response<Incoming>, Unanswered> {
         let sent = match self {
-            Self::Exclusive { sender, heard } => {
+            Self::Exclusive { sender, heard, .. } => {
                 heard.reset();
                 let response = sender.try_send_request(request(Version::HTTP_11)).await;
                 if response.is_ok() {
@@ -156,11 +170,18 @@ pub(super) struct Lease {
 impl Lease {
     pub(super) fn give_back(self) {
         if self.upload.is_some_and(|upload| !upload.has_gone()) {
-            // Answered early: whoever came next would wait for the rest of it.
+            // Answered early: whoever came next would wait for the rest of it, and nobody else does.
+            if let Connection::Exclusive { driver, .. } = self.connection {
+                driver.abort();
+            }
             return;
         }
         match self.connection {
-            Connection::Exclusive { sender, heard } if !sender.is_closed() => {
+            Connection::Exclusive {
+                sender,
+                heard,
+                driver,
+            } if !sender.is_closed() => {
                 let now = Instant::now();
                 let mut state = lock(&self.state);
                 if state.retired {
@@ -176,6 +197,7 @@ impl Lease {
                 state.idle.push(Idle {
                     sender,
                     heard,
+                    driver,
                     since: now,
                     home: thread::current().id(),
                 });
@@ -186,9 +208,10 @@ impl Lease {
 }
 
 impl Pool {
-    pub(super) fn new(connector: Connector) -> Self {
+    pub(super) fn new(connector: Connector, windows: Windows) -> Self {
         Self {
             connector,
+            windows,
             state: Arc::default(),
             opening: tokio::sync::Mutex::default(),
             http1_only: AtomicBool::new(false),
@@ -229,6 +252,7 @@ impl Pool {
                 return Some(Connection::Exclusive {
                     sender,
                     heard: idle.heard,
+                    driver: idle.driver,
                 });
             }
         }
@@ -288,16 +312,27 @@ impl Pool {
             .handshake(TokioIo::new(link))
             .await
             .map_err(FetchError::Lost)?;
-        self.drive(driver);
-        Ok(Connection::Exclusive { sender, heard })
+        let driver = self.drive(driver);
+        Ok(Connection::Exclusive {
+            sender,
+            heard,
+            driver,
+        })
     }
 
     async fn http2(&self, link: Link) -> Result<Connection, FetchError> {
-        let (sender, driver) = http2::Builder::new(TokioExecutor::new())
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
-            .keep_alive_while_idle(true)
+            .keep_alive_while_idle(true);
+        if let Windows(Some((stream, connection))) = self.windows {
+            builder
+                .initial_stream_window_size(stream)
+                .initial_connection_window_size(connection);
+        }
+        let (sender, driver) = builder
             .handshake(TokioIo::new(link))
             .await
             .map_err(FetchError::Lost)?;
@@ -315,13 +350,17 @@ impl Pool {
         Connection::Shared { sender, generation }
     }
 
-    fn drive(&self, driver: impl Future<Output = hyper::Result<()>> + Send + 'static) {
-        self.drivers.spawn(async move {
+    fn drive(
+        &self,
+        driver: impl Future<Output = hyper::Result<()>> + Send + 'static,
+    ) -> AbortHandle {
+        let driven = self.drivers.spawn(async move {
             // Whoever waits for an answer on it learns of the error, too.
             if let Err(error) = driver.await {
                 tracing::debug!(%error, "upstream connection ended");
             }
         });
+        driven.abort_handle()
     }
 }
 
@@ -342,18 +381,18 @@ mod tests {
     fn pool() -> Pool {
         let mut config = config::Upstream::default();
         config.base_url.https = false;
-        Pool::new(Connector::new(&config).unwrap())
+        Pool::new(Connector::new(&config).unwrap(), Windows::default())
     }
 
     /// Puts a connection into the pool; it lives as long as its far end.
     async fn put_idle(pool: &Pool) -> (Arc<Heard>, DuplexStream) {
         let (near, far) = tokio::io::duplex(64);
         let (sender, driver) = http1::handshake(TokioIo::new(near)).await.unwrap();
-        pool.drive(driver);
         let heard = Arc::<Heard>::default();
         let connection = Connection::Exclusive {
             sender,
             heard: Arc::clone(&heard),
+            driver: pool.drive(driver),
         };
         pool.lease(connection, None).give_back();
         (heard, far)

@@ -37,7 +37,7 @@ pub(super) enum TunnelError {
 }
 
 /// What a proxy is asked for.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Tunnel {
     /// Its own address, for errors.
     proxy: String,

@@ -65,8 +65,10 @@ pub(crate) struct Progress(Mutex<Stage>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// A part of it was handed over then, last.
+    /// A part of it was handed over then, last, and the upstream is to take it.
     Going(Instant),
+    /// The caller is to send more: how long that may take is not the upstream's to answer for.
+    Awaited,
     /// All of it was, then.
     Gone(Instant),
     /// The caller has left it unfinished.
@@ -95,11 +97,12 @@ impl Progress {
         *self.stage() == Stage::BrokenOff
     }
 
-    /// Returns when nothing has gone up for so long.
+    /// Returns when it has been the upstream's turn for so long.
     pub(super) async fn stalled_for(&self, limit: Duration) {
         loop {
             let until = match *self.stage() {
                 Stage::Going(since) | Stage::Gone(since) => since + limit,
+                Stage::Awaited => Instant::now() + limit,
                 Stage::BrokenOff => return,
             };
             if until <= Instant::now() {
@@ -125,7 +128,10 @@ impl Body for Upload {
             let polled = Pin::new(&mut body.incoming).poll_frame(cx);
             let ended = || Stage::Gone(Instant::now());
             let (stage, frame) = match polled {
-                Poll::Pending if body.silence.poll(cx).is_pending() => return Poll::Pending,
+                Poll::Pending if body.silence.poll(cx).is_pending() => {
+                    *body.progress.stage() = Stage::Awaited;
+                    return Poll::Pending;
+                }
                 Poll::Pending => (Stage::BrokenOff, Some(Err(FetchError::Silent.into()))),
                 Poll::Ready(None) => (ended(), None),
                 Poll::Ready(Some(Err(error))) => (Stage::BrokenOff, Some(Err(error.into()))),

@@ -13,6 +13,8 @@ async fn with_two_stored() -> (Origin, Gateway) {
     for path in [STEP, OTHER] {
         assert!(gateway.get(path).await.is_stored());
     }
+    // So that what is forwarded next finds a connection.
+    assert_eq!(gateway.get("/v1/models").await.status, 200);
     (origin, gateway)
 }
 
@@ -63,7 +65,7 @@ async fn a_fetch_that_departed_before_it_stores_nothing() {
     origin.next(vec![Act::Wait(gate.clone()), Act::Default]);
     let path = "/v1/threads/thread_1/runs/run_1/steps/step_2";
     let mut asked = gateway.question(path, &[]).await;
-    origin.arrived(3).await;
+    origin.arrived(4).await;
     assert_eq!(gateway.ask("DELETE", THREAD, &[]).await.status, 200);
     gate.open();
     let answer = asked.answer().await;
@@ -100,10 +102,26 @@ async fn a_change_whose_answer_nobody_heard_counts() {
 }
 
 #[tokio::test]
+async fn of_all_threads_nothing_is_forgotten_on_a_guess() {
+    let (origin, gateway) = with_two_stored().await;
+    origin.next(vec![Act::Cut]);
+    origin.next(vec![Act::Cut]);
+    let answer = gateway.ask("DELETE", "/v1/threads", &[]).await;
+    assert_eq!(answer.status, 502);
+    for path in [STEP, OTHER] {
+        assert!(gateway.get(path).await.is_hit(), "{path}");
+    }
+    assert_eq!(gateway.ask("DELETE", "/v1/threads", &[]).await.status, 200);
+    for path in [STEP, OTHER] {
+        assert!(!gateway.get(path).await.is_hit(), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_change_that_was_lost_and_sent_again_counts_whatever_the_second_answer_says() {
     let (origin, gateway) = with_two_stored().await;
     for method in ["DELETE", "PUT"] {
-        // On the connection that the steps came on, and so once more on a new one: it is gone already.
+        // On a connection that was used before, and so once more on a new one: it is gone already.
         origin.next(vec![Act::Cut]);
         origin.next(vec![Act::Send(respond("404 Gone", &[], "{}"))]);
         let asked = origin.count();

@@ -59,6 +59,20 @@ async fn an_upload_may_last_while_it_goes_on() {
 }
 
 #[tokio::test]
+async fn a_pause_of_the_caller_is_not_the_upstreams() {
+    let toml = with("timeout = \"300ms\"");
+    let (far, gateway) = Far::start(&toml).await;
+    let question = post(&[("content-length", "6")]) + "123";
+    let (mut caller, mut upstream) = far.asked(&gateway, question).await;
+    assert_eq!(upstream.bytes(3).await, b"123");
+    sleep(4 * SHORT).await;
+    caller.send("456").await;
+    assert_eq!(upstream.bytes(3).await, b"456");
+    upstream.send(respond("200 OK", &[], "{}")).await;
+    assert_eq!(caller.answer_to("POST").await.status, 200);
+}
+
+#[tokio::test]
 async fn a_stream_that_falls_silent_is_cut() {
     let toml = with("stream_idle_timeout = \"300ms\"");
     let (far, gateway) = Far::start(&toml).await;

@@ -9,7 +9,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::ALL;
+use crate::support::h2_origin::H2Origin;
 use crate::support::raw::head;
+use crate::support::tls::Authority;
 use crate::support::{Gateway, Raw, STEP, respond, within};
 
 /// An upstream that the test speaks for, byte by byte.
@@ -247,7 +249,9 @@ async fn an_early_answer_reaches_the_caller_and_its_connection_is_nobodys() {
         (answer.status, answer.text().as_str()),
         (413, r#"{"error": {}}"#)
     );
-    // The rest of that upload must hold up nobody else.
+    // Whatever else comes of that upload, it keeps no connection.
+    assert_eq!(upstream.rest().await, b"12345");
+    // And it must hold up nobody else.
     let mut other = gateway.question(STEP, &[]).await;
     let mut second = far.accept().await;
     second.text_before("\r\n\r\n").await;
@@ -368,4 +372,17 @@ async fn over_http2_bodies_go_through_as_well() {
         .await
         .unwrap();
     assert!(answer.to_bytes() == body);
+}
+
+#[tokio::test]
+async fn over_http2_it_takes_nothing_from_the_connection_of_fetches() {
+    let authority = Authority::new();
+    let origin = H2Origin::start(&authority).await;
+    let toml = format!("{ALL}\n{}", authority.toml());
+    let gateway = Gateway::start_at(&origin.url(), &toml).await;
+    for method in ["GET", "POST", "GET", "POST"] {
+        assert_eq!(gateway.ask(method, STEP, &[]).await.status, 200);
+    }
+    assert_eq!(origin.requests().len(), 4);
+    assert_eq!(origin.connections(), 2);
 }
