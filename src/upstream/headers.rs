@@ -24,9 +24,8 @@ pub const PASSED_UP: [HeaderName; 5] = [
     HeaderName::from_static("x-portkey-trace-id"),
 ];
 
-/// Hop by hop (RFC 9110 section 7.6.1, and the non-standard ones seen in the wild), and what would
-/// hand one caller's session to another.
-const NOT_PASSED_DOWN: [HeaderName; 11] = [
+/// Hop by hop: RFC 9110 section 7.6.1, and the non-standard ones seen in the wild.
+const HOP_BY_HOP: [HeaderName; 9] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -36,9 +35,10 @@ const NOT_PASSED_DOWN: [HeaderName; 11] = [
     TRAILER,
     TRANSFER_ENCODING,
     UPGRADE,
-    SET_COOKIE,
-    HeaderName::from_static("set-cookie2"),
 ];
+
+/// What would hand one caller's session to another.
+const SESSION: [HeaderName; 2] = [SET_COOKIE, HeaderName::from_static("set-cookie2")];
 
 /// Where clients say which generation of the API they were written for.
 const BETA: HeaderName = HeaderName::from_static("openai-beta");
@@ -47,15 +47,7 @@ const BETA: HeaderName = HeaderName::from_static("openai-beta");
 /// by hop, its framing, its wish for a `100`), about who it is and where from, about how it gets in,
 /// nor what tells Portkey where to go on whose account.
 fn may_go_on(name: &HeaderName) -> bool {
-    const STAYS: [HeaderName; 15] = [
-        CONNECTION,
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("proxy-connection"),
-        PROXY_AUTHENTICATE,
-        TE,
-        TRAILER,
-        TRANSFER_ENCODING,
-        UPGRADE,
+    const STAYS: [HeaderName; 7] = [
         HeaderName::from_static("http2-settings"),
         CONTENT_LENGTH,
         EXPECT,
@@ -71,7 +63,7 @@ fn may_go_on(name: &HeaderName) -> bool {
     if PASSED_UP.contains(name) || name == IDEMPOTENCY {
         return true;
     }
-    !chooses && !STAYS.contains(name) && !is_credential(word)
+    !chooses && !HOP_BY_HOP.contains(name) && !STAYS.contains(name) && !is_credential(word)
 }
 
 /// The headers that a fetch is sent with, but for the caller's few.
@@ -197,7 +189,7 @@ pub fn clean_answer(headers: &mut HeaderMap, redactor: &Redactor) {
     for (name, value) in &*headers {
         let echo = redactor.finds_in(value.as_bytes()) || redactor.finds_in_name(name.as_str());
         echoes |= echo;
-        if echo || NOT_PASSED_DOWN.contains(name) {
+        if echo || HOP_BY_HOP.contains(name) || SESSION.contains(name) {
             unfit.push(name.clone());
         }
         // RFC 9112 section 6.3: beside a transfer coding a length says nothing.
