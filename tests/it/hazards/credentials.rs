@@ -35,7 +35,7 @@ fn assert_injected_once(origin: &Origin) {
 }
 
 #[tokio::test]
-async fn c14_a_callers_credentials_never_go_up() {
+async fn c14_credential_forwarding_client_credentials_never_go_upstream() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     for path in [
@@ -50,7 +50,7 @@ async fn c14_a_callers_credentials_never_go_up() {
 }
 
 #[tokio::test]
-async fn c15_naming_injected_headers_in_connection_does_not_remove_them() {
+async fn c15_hop_by_hop_header_abuse_injected_headers_survive() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let named = "x-portkey-api-key, X-Portkey-Virtual-Key, authorization, openai-beta, \
@@ -68,7 +68,7 @@ async fn c15_naming_injected_headers_in_connection_does_not_remove_them() {
 }
 
 #[tokio::test]
-async fn c15_what_connection_names_does_not_go_up() {
+async fn c15_hop_by_hop_header_named_in_connection_is_not_forwarded() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let headers = [("traceparent", "00-a-b-01"), ("Connection", "traceparent")];
@@ -77,7 +77,7 @@ async fn c15_what_connection_names_does_not_go_up() {
 }
 
 #[tokio::test]
-async fn c17_no_header_changes_the_destination() {
+async fn c17_ssrf_by_routing_headers_does_not_change_the_destination() {
     let origin = Origin::start().await;
     let other = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
@@ -102,7 +102,7 @@ async fn c17_no_header_changes_the_destination() {
 }
 
 #[tokio::test]
-async fn c18_redirects_are_handed_on_and_never_followed() {
+async fn c18_redirect_is_passed_through_and_never_followed() {
     for status in [
         "301 Moved",
         "302 Found",
@@ -128,7 +128,7 @@ async fn c18_redirects_are_handed_on_and_never_followed() {
 }
 
 #[tokio::test]
-async fn c19_headers_that_change_the_answer_are_normalised_upwards() {
+async fn c19_cache_poisoning_by_unkeyed_headers_headers_are_normalised() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let headers = [
@@ -161,7 +161,7 @@ async fn c19_headers_that_change_the_answer_are_normalised_upwards() {
 }
 
 #[tokio::test]
-async fn what_identifies_the_callers_request_goes_up() {
+async fn trace_and_user_agent_headers_of_the_client_go_upstream() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let headers = [
@@ -181,7 +181,7 @@ async fn what_identifies_the_callers_request_goes_up() {
 }
 
 #[tokio::test]
-async fn c19a_a_web_page_is_refused_and_nothing_is_sent() {
+async fn c19a_dns_rebinding_and_csrf_are_forbidden_and_nothing_is_fetched() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let host = gateway.address().to_string();
@@ -206,9 +206,9 @@ async fn c19a_a_web_page_is_refused_and_nothing_is_sent() {
 }
 
 #[tokio::test]
-async fn c19a_callers_on_this_machine_and_known_names_are_answered() {
+async fn c19a_loopback_and_allowed_hosts_are_served() {
     let origin = Origin::start().await;
-    let toml = "[server]\nhosts = [\"stepgate.internal\"]\n";
+    let toml = "[server]\nallowed_hosts = [\"stepgate.internal\"]\n";
     let gateway = Gateway::start(&origin, toml).await;
     let port = gateway.address().port();
     let same = format!("http://127.0.0.1:{port}");
@@ -240,7 +240,7 @@ async fn c19a_callers_on_this_machine_and_known_names_are_answered() {
 }
 
 #[tokio::test]
-async fn c19b_an_injected_key_in_a_response_header_is_dropped() {
+async fn c19b_secret_reflection_in_a_response_header_is_dropped() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let location = format!("https://elsewhere.example/?key={API_KEY}&a=b");
@@ -269,7 +269,7 @@ async fn c19b_an_injected_key_in_a_response_header_is_dropped() {
 }
 
 #[tokio::test]
-async fn c19b_a_dropped_response_header_is_told_to_the_operator() {
+async fn c19b_secret_reflection_in_a_response_header_is_logged() {
     let origin = Origin::start().await;
     let process = Process::start(&origin, "", "info").await;
     process.get(STEP, &[]).await;
@@ -288,7 +288,7 @@ async fn c19b_a_dropped_response_header_is_told_to_the_operator() {
 }
 
 #[tokio::test]
-async fn c19b_an_injected_key_in_an_error_body_replaces_the_answer() {
+async fn c19b_secret_reflection_in_an_error_body_is_a_502() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let padded = format!("{}{VIRTUAL_KEY}", " ".repeat(60 * 1024));

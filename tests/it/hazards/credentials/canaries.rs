@@ -177,7 +177,7 @@ async fn has_tier(process: &Process, state: &str) {
 }
 
 #[tokio::test]
-async fn c16_after_a_busy_run_no_secret_was_written_or_shown() {
+async fn c16_secret_leak_none_in_logs_responses_or_the_shared_tier() {
     let mut redis = Redis::start().await;
     redis.require(REDIS).await;
     let (_folder, toml) = secrets(&redis.address());
@@ -210,7 +210,7 @@ async fn c16_after_a_busy_run_no_secret_was_written_or_shown() {
 
 /// HTTP/2 and TLS have much to say at trace level.
 #[tokio::test]
-async fn c16_over_tls_and_http_2_no_secret_is_written_either() {
+async fn c16_secret_leak_none_in_tls_and_http2_trace_logs() {
     let (_folder, toml) = secrets(NOWHERE);
     let authority = Authority::new();
     let origin = H2Origin::start(&authority).await;
@@ -239,7 +239,7 @@ async fn c16_over_tls_and_http_2_no_secret_is_written_either() {
 }
 
 #[tokio::test]
-async fn c16_check_and_what_is_said_of_mistakes_tell_no_secret() {
+async fn c16_secret_leak_none_in_check_or_configuration_errors() {
     let (folder, toml) = secrets(NOWHERE);
     let file = folder.path().join("stepgate.toml");
     let at = file.display().to_string();
@@ -286,7 +286,7 @@ async fn c16_check_and_what_is_said_of_mistakes_tell_no_secret() {
 
 /// A panic shows what `Debug` shows, and so does a careless log line.
 #[tokio::test]
-async fn c16_nothing_in_the_gateway_shows_a_secret_when_printed() {
+async fn c16_secret_leak_none_in_debug_output() {
     let (folder, toml) = secrets(NOWHERE);
     let config = load(folder.path(), &toml);
     let printed = [format!("{config:?}"), format!("{config:#?}")];
@@ -330,7 +330,7 @@ fn load(folder: &Path, toml: &str) -> Config {
 /// Compiles only as long as a secret can be neither displayed nor serialised: with such a trait, two
 /// of these would do, and the compiler could not choose.
 #[test]
-fn c16_a_secret_has_no_form_that_could_be_written() {
+fn c16_secret_leak_secrets_implement_neither_display_nor_serialize() {
     struct Displayed;
     struct Serialised;
     trait Choice<By> {

@@ -10,7 +10,7 @@ fn bearer(token: &str) -> String {
 }
 
 #[tokio::test]
-async fn c20_clients_with_different_headers_never_share_a_body() {
+async fn c20_cross_tenant_cache_leak_clients_never_share_a_body() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, TWO_CLIENTS).await;
     for (token, key, status) in [
@@ -33,7 +33,7 @@ async fn c20_clients_with_different_headers_never_share_a_body() {
 }
 
 #[tokio::test]
-async fn c20_clients_with_different_headers_never_share_a_fetch() {
+async fn c20_cross_tenant_coalescing_clients_never_share_a_fetch() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, TWO_CLIENTS).await;
     let gate = Gate::closed();

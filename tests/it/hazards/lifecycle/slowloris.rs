@@ -19,7 +19,7 @@ async fn assert_closed_after_300ms(raw: &mut Raw, since: Instant, what: &str) {
 }
 
 #[tokio::test]
-async fn c42_half_a_head_is_closed_at_the_header_timeout() {
+async fn c42_slowloris_half_a_head_is_closed_at_the_header_timeout() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, IMPATIENT).await;
     for half in ["G", "GET /v1", "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-A: "] {
@@ -32,7 +32,7 @@ async fn c42_half_a_head_is_closed_at_the_header_timeout() {
 }
 
 #[tokio::test]
-async fn c42_half_of_a_later_head_is_closed_at_the_header_timeout() {
+async fn c42_slowloris_half_of_a_later_head_is_closed_at_the_header_timeout() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, IMPATIENT).await;
     let mut raw = gateway.connect().await;
@@ -44,7 +44,7 @@ async fn c42_half_of_a_later_head_is_closed_at_the_header_timeout() {
 }
 
 #[tokio::test]
-async fn c42_a_dripped_head_gains_no_time() {
+async fn c42_slowloris_drip_does_not_extend_the_header_timeout() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, IMPATIENT).await;
     let since = Instant::now();
@@ -61,7 +61,7 @@ async fn c42_a_dripped_head_gains_no_time() {
 }
 
 #[tokio::test]
-async fn c43_a_connection_that_never_speaks_is_closed_at_the_header_timeout() {
+async fn c43_silent_connection_is_closed_at_the_header_timeout() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, IMPATIENT).await;
     let since = Instant::now();
@@ -72,7 +72,7 @@ async fn c43_a_connection_that_never_speaks_is_closed_at_the_header_timeout() {
 const HALF_PREFACES: [&str; 3] = ["P", "PRI * HTTP/2.0\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n"];
 
 #[tokio::test]
-async fn c43_half_an_http_2_preface_is_closed_at_the_header_timeout() {
+async fn c43_half_an_http2_preface_is_closed_at_the_header_timeout() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, IMPATIENT).await;
     for half in HALF_PREFACES {
@@ -85,7 +85,7 @@ async fn c43_half_an_http_2_preface_is_closed_at_the_header_timeout() {
 
 /// Far longer than the limit above.
 #[tokio::test]
-async fn c43_hyper_alone_waits_for_ever() {
+async fn c43_bare_hyper_never_closes_a_silent_connection() {
     let bare = Bare::start().await;
     let silent = [""].into_iter().chain(HALF_PREFACES);
     let mut waiting = Vec::new();

@@ -4,7 +4,7 @@ use crate::support::raw::head;
 use crate::support::{Gateway, Origin, Raw, STEP};
 
 #[tokio::test]
-async fn c51_admin_paths_on_the_data_listener_are_404() {
+async fn c51_admin_exposure_admin_paths_on_the_data_listener_are_404() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     gateway.get(STEP).await;
@@ -36,7 +36,7 @@ async fn c51_data_paths_on_the_admin_listener_are_404() {
 }
 
 #[tokio::test]
-async fn c51_a_slow_admin_client_does_not_touch_the_data_listener() {
+async fn c51_slow_admin_clients_do_not_slow_the_data_listener() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let mut slow = Vec::new();

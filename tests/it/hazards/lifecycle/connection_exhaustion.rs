@@ -23,7 +23,7 @@ async fn store_large_body(origin: &Origin, process: &Process) -> usize {
 }
 
 #[tokio::test]
-async fn c44_slow_readers_of_a_large_body_cost_little_and_slow_nobody() {
+async fn c44_slow_read_attack_is_bounded_and_slows_no_other_client() {
     const READERS: usize = 50;
     let origin = Origin::start().await;
     let toml = "[cache]\nmax_entry_bytes = \"16MiB\"\n[server]\nidle_timeout = \"2s\"\n";
@@ -61,7 +61,7 @@ async fn c44_slow_readers_of_a_large_body_cost_little_and_slow_nobody() {
 }
 
 #[tokio::test]
-async fn c44_ten_thousand_idle_connections_are_capped_and_slow_nobody() {
+async fn c44_connection_exhaustion_is_capped_and_slows_no_other_client() {
     let (descriptors, _) = rlimit::getrlimit(rlimit::Resource::NOFILE).unwrap();
     // All of one end are here, beside those of the other tests.
     let idle = usize::try_from(descriptors / 2).unwrap().min(10_000);

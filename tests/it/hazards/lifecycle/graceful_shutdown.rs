@@ -34,7 +34,7 @@ async fn is_gone(process: &Process) -> bool {
 }
 
 #[tokio::test]
-async fn c49_under_load_everything_accepted_is_answered_and_the_exit_is_clean() {
+async fn c49_graceful_shutdown_under_load_answers_all_accepted_requests() {
     const TIMEOUT: Duration = Duration::from_secs(8);
     let origin = Origin::start().await;
     let process = Process::start(&origin, "[server]\ndrain_timeout = \"8s\"\n", "info").await;
@@ -113,7 +113,7 @@ async fn c49_under_load_everything_accepted_is_answered_and_the_exit_is_clean() 
 
 /// The kernel answers for a process that is stopped: all of these have asked before the signal.
 #[tokio::test]
-async fn c49_whom_the_kernel_has_let_in_is_answered() {
+async fn c49_graceful_shutdown_answers_connections_in_the_accept_queue() {
     let origin = Origin::start().await;
     let process = Process::start(&origin, "", "info").await;
     process.get(STEP, &[]).await;
@@ -131,7 +131,7 @@ async fn c49_whom_the_kernel_has_let_in_is_answered() {
 }
 
 #[tokio::test]
-async fn c49_what_still_flies_one_second_before_the_end_is_503_draining() {
+async fn c49_graceful_shutdown_answers_draining_one_second_before_its_end() {
     let origin = Origin::start().await;
     let toml = "[server]\ndrain_timeout = \"2s\"\n";
     let process = Process::start(&origin, toml, "info").await;
@@ -156,7 +156,7 @@ async fn c49_what_still_flies_one_second_before_the_end_is_503_draining() {
 }
 
 #[tokio::test]
-async fn c49_a_second_signal_ends_it_at_once() {
+async fn c49_second_signal_ends_the_process_at_once() {
     for name in ["TERM", "INT"] {
         let origin = Origin::start().await;
         let process = Process::start(&origin, "", "info").await;
@@ -178,7 +178,7 @@ async fn c49_a_second_signal_ends_it_at_once() {
 }
 
 #[tokio::test]
-async fn c49_a_lame_duck_is_not_ready_and_still_answers() {
+async fn c49_lame_duck_is_not_ready_and_still_serves() {
     let origin = Origin::start().await;
     let toml = "[server]\nlame_duck = \"5s\"\n";
     let process = Process::start(&origin, toml, "info").await;

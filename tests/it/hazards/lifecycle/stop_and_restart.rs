@@ -23,7 +23,7 @@ async fn assert_healthy(process: &Process, since: Instant) {
 
 /// What came in time is not late because the process was stopped.
 #[tokio::test]
-async fn c50_after_a_stop_it_is_healthy_at_once_and_has_lost_nothing() {
+async fn c50_sigstop_then_sigcont_is_healthy_at_once_and_loses_no_request() {
     let origin = Origin::start().await;
     let process = Process::start(&origin, IMPATIENT, "info").await;
     let gate = Gate::closed();
@@ -50,7 +50,7 @@ async fn c50_after_a_stop_it_is_healthy_at_once_and_has_lost_nothing() {
 }
 
 #[tokio::test]
-async fn c50_killed_and_started_at_the_same_address_it_is_healthy_at_once() {
+async fn c50_kill_9_then_restart_at_the_same_address_is_healthy_at_once() {
     let origin = Origin::start().await;
     let killed = Process::start(&origin, "", "info").await;
     let listen = killed.data.to_string();

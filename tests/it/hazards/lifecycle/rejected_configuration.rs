@@ -28,7 +28,7 @@ async fn assert_refused_either_way(flag: &str, table: &str, key: &str, value: &s
 }
 
 #[tokio::test]
-async fn c48_an_upstream_that_is_no_plain_http_url_is_refused() {
+async fn c48_base_url_with_another_scheme_or_userinfo_is_rejected() {
     for (url, says) in [
         (
             "file:///etc/passwd",
@@ -62,7 +62,7 @@ async fn c48_an_upstream_that_is_no_plain_http_url_is_refused() {
 }
 
 #[tokio::test]
-async fn c48_an_open_listener_beyond_this_machine_is_refused() {
+async fn c48_open_proxy_a_listener_beyond_loopback_without_clients_is_rejected() {
     for address in [
         "0.0.0.0:8180",
         "[::]:8180",
@@ -77,7 +77,7 @@ async fn c48_an_open_listener_beyond_this_machine_is_refused() {
 }
 
 #[tokio::test]
-async fn c48_among_several_listeners_one_is_enough_to_be_refused() {
+async fn c48_open_proxy_one_of_several_listeners_is_enough_to_be_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("stepgate.toml").display().to_string();
     let listen = "[server]\nlisten = [\"127.0.0.1:0\", \"unix:/tmp/s.sock\", \"0.0.0.0:0\"]\n";
@@ -91,7 +91,7 @@ async fn c48_among_several_listeners_one_is_enough_to_be_refused() {
 }
 
 #[tokio::test]
-async fn c48_everything_that_is_wrong_is_told_at_once() {
+async fn c48_all_configuration_problems_are_reported_at_once() {
     let arguments = [
         "--upstream",
         "file:///x",

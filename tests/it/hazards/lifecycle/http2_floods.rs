@@ -191,7 +191,7 @@ async fn c46_made_you_reset_is_cut() {
 
 /// A head that never ends.
 #[tokio::test]
-async fn c46_a_continuation_flood_is_cut() {
+async fn c46_continuation_flood_is_cut() {
     let harm = harm(Flood {
         opening: || frame(HEADERS, 0, 1, &fields("GET", STEP)),
         round: |_| {
@@ -207,7 +207,7 @@ async fn c46_a_continuation_flood_is_cut() {
 
 /// And one that never grows.
 #[tokio::test]
-async fn c46_a_flood_of_empty_continuations_is_cut() {
+async fn c46_empty_continuation_flood_is_cut() {
     let harm = harm(Flood {
         opening: || frame(HEADERS, 0, 1, &fields("GET", STEP)),
         round: |_| frame(CONTINUATION, 0, 1, &[]).repeat(100),
@@ -220,7 +220,7 @@ async fn c46_a_flood_of_empty_continuations_is_cut() {
 
 /// A body without bytes, without end, of a request that is being answered.
 #[tokio::test]
-async fn c46_an_empty_data_flood_is_cut() {
+async fn c46_empty_data_flood_is_cut() {
     let harm = harm(Flood {
         opening: || frame(HEADERS, END_HEADERS, 1, &fields("GET", &step("data"))),
         round: |_| frame(DATA, 0, 1, &[]).repeat(1000),
@@ -234,7 +234,7 @@ async fn c46_an_empty_data_flood_is_cut() {
 /// Each asks for an answer. Of those who do not read, no more is read than the answers have room
 /// for; the others have their time and no more.
 #[tokio::test]
-async fn c46_settings_and_ping_floods_are_bounded_and_end() {
+async fn c46_settings_and_ping_floods_are_bounded() {
     let settings: Round = |_| frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 255, 255]).repeat(1000);
     let pings: Round = |_| frame(PING, 0, 0, b"stepgate").repeat(1000);
     for round in [settings, pings] {
@@ -255,7 +255,7 @@ async fn c46_settings_and_ping_floods_are_bounded_and_end() {
 /// Asked, given time to depart, and taken back: no limit of frames notices. What counts is that the
 /// fetches end with their questions.
 #[tokio::test]
-async fn c46_patient_resets_leave_no_fetches_behind() {
+async fn c46_slow_reset_leaves_no_fetches_behind() {
     const ROUNDS: u32 = 200;
     let origin = Origin::start().await;
     let process = Process::start(&origin, "", "info").await;

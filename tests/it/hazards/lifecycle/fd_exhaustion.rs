@@ -43,7 +43,7 @@ async fn assert_recovered(process: &Process, since: Instant) {
 }
 
 #[tokio::test]
-async fn c45_with_64_descriptors_who_gets_in_is_answered_and_200_do_no_harm() {
+async fn c45_fd_exhaustion_accepted_connections_are_served() {
     let origin = Origin::start().await;
     let process = Process::start_with_descriptors(&origin, DESCRIPTORS, PATIENT).await;
     let mut crowd = crowd(&process);
@@ -83,7 +83,7 @@ async fn c45_with_64_descriptors_who_gets_in_is_answered_and_200_do_no_harm() {
 
 /// One HTTP/2 connection can ask for more fetches than there are descriptors.
 #[tokio::test]
-async fn c45_a_fetch_without_a_descriptor_is_503_and_accepting_does_not_spin() {
+async fn c45_fd_exhaustion_in_fetches_is_503_and_accept_does_not_spin() {
     let origin = Origin::start().await;
     let process = Process::start_with_descriptors(&origin, DESCRIPTORS, PATIENT).await;
     origin.always(vec![Act::Hold]);
@@ -114,7 +114,7 @@ async fn c45_a_fetch_without_a_descriptor_is_503_and_accepting_does_not_spin() {
 
 /// The same over HTTP/1.1, as a caller reads it.
 #[tokio::test]
-async fn c45_what_is_shed_for_want_of_descriptors_says_when_to_come_back() {
+async fn c45_fd_exhaustion_503_carries_retry_after() {
     let origin = Origin::start().await;
     let process = Process::start_with_descriptors(&origin, DESCRIPTORS, PATIENT).await;
     origin.always(vec![Act::Hold]);
