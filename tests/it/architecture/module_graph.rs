@@ -95,7 +95,7 @@ impl ModuleGraph {
             for (line, name) in &module.declared {
                 if !self
                     .modules
-                    .contains_key(&[&path[..], &[name.clone()]].concat())
+                    .contains_key(&[&path[..], std::slice::from_ref(name)].concat())
                 {
                     unresolved.push(format!("{}:{line}: mod {name}", module.file));
                 }
@@ -253,7 +253,7 @@ impl Reader {
                         self.read_path(&tokens, &mut at);
                     }
                 }
-                _ => at += 1,
+                TokenTree::Punct(_) | TokenTree::Literal(_) => at += 1,
             }
             // The visibility of the next token: `pub`, or `pub` with its parentheses.
             public = word(Some(token)).is_some_and(|word| word == "pub")
@@ -314,7 +314,10 @@ impl Reader {
                 TokenTree::Ident(ident) if alias.is_none() => words.push(ident.to_string()),
                 TokenTree::Punct(mark) if mark.as_char() == '*' => words.push("*".to_owned()),
                 TokenTree::Punct(mark) if matches!(mark.as_char(), ',' | ';') => break,
-                _ => {}
+                TokenTree::Group(_)
+                | TokenTree::Ident(_)
+                | TokenTree::Punct(_)
+                | TokenTree::Literal(_) => {}
             }
         }
         if words.len() == prefix.len() {
