@@ -1,4 +1,5 @@
-//! Credentials stay on their side.
+//! Credentials stay on their side (items 14 to 19b). Leaks of secrets (item 16) are in `canaries`,
+//! clients among each other (item 20) in `partitions`.
 
 mod canaries;
 mod partitions;
@@ -6,20 +7,20 @@ mod partitions;
 use crate::support::gateway::{API_KEY, VIRTUAL_KEY};
 use crate::support::{Act, Gateway, Origin, Process, STEP, respond, step, until};
 
-/// What a caller may send that must never go up.
-const FROM_THE_CALLER: [(&str, &str); 12] = [
-    ("Authorization", "Bearer canary-caller"),
-    ("Proxy-Authorization", "Basic canary-caller"),
-    ("x-portkey-api-key", "canary-caller"),
-    ("X-Portkey-Virtual-Key", "canary-caller"),
-    ("x-portkey-config", "canary-caller"),
-    ("x-portkey-provider", "canary-caller"),
-    ("x-portkey-cache-force-refresh", "canary-caller"),
-    ("api-key", "canary-caller"),
-    ("x-api-key", "canary-caller"),
-    ("OpenAI-Organization", "canary-caller"),
-    ("Cookie", "session=canary-caller"),
-    ("OpenAI-Beta", "canary-caller"),
+/// Headers that a client may send and that must never go upstream.
+const CLIENT_HEADERS: [(&str, &str); 12] = [
+    ("Authorization", "Bearer canary-client"),
+    ("Proxy-Authorization", "Basic canary-client"),
+    ("x-portkey-api-key", "canary-client"),
+    ("X-Portkey-Virtual-Key", "canary-client"),
+    ("x-portkey-config", "canary-client"),
+    ("x-portkey-provider", "canary-client"),
+    ("x-portkey-cache-force-refresh", "canary-client"),
+    ("api-key", "canary-client"),
+    ("x-api-key", "canary-client"),
+    ("OpenAI-Organization", "canary-client"),
+    ("Cookie", "session=canary-client"),
+    ("OpenAI-Beta", "canary-client"),
 ];
 
 fn assert_injected_once(origin: &Origin) {
@@ -43,8 +44,8 @@ async fn c14_credential_forwarding_client_credentials_never_go_upstream() {
         crate::support::LIST.to_owned(),
         format!("{STEP}?x=1"),
     ] {
-        gateway.get_with(&path, &FROM_THE_CALLER).await;
-        assert!(!origin.last().text().contains("canary-caller"), "{path}");
+        gateway.get_with(&path, &CLIENT_HEADERS).await;
+        assert!(!origin.last().text().contains("canary-client"), "{path}");
         assert_injected_once(&origin);
     }
 }
@@ -55,13 +56,13 @@ async fn c15_hop_by_hop_header_abuse_injected_headers_survive() {
     let gateway = Gateway::start(&origin, "").await;
     let named = "x-portkey-api-key, X-Portkey-Virtual-Key, authorization, openai-beta, \
                  x-portkey-cache-force-refresh, accept, close";
-    let mut headers = FROM_THE_CALLER.to_vec();
+    let mut headers = CLIENT_HEADERS.to_vec();
     headers.extend([("Connection", named), ("Keep-Alive", "timeout=5")]);
     headers.extend([("TE", "trailers"), ("Proxy-Connection", "keep-alive")]);
     gateway.get_with(STEP, &headers).await;
     assert_injected_once(&origin);
     let request = origin.last();
-    assert!(!request.text().contains("canary-caller"));
+    assert!(!request.text().contains("canary-client"));
     for name in ["keep-alive", "te", "proxy-connection", "trailer", "upgrade"] {
         assert!(request.all(name).is_empty(), "{name}");
     }
@@ -171,8 +172,8 @@ async fn trace_and_user_agent_headers_of_the_client_go_upstream() {
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         ),
         ("tracestate", "a=b"),
-        ("x-request-id", "req_caller"),
-        ("x-portkey-trace-id", "trace_caller"),
+        ("x-request-id", "req_client"),
+        ("x-portkey-trace-id", "trace_client"),
     ];
     gateway.get_with(STEP, &headers).await;
     for (name, value) in headers {
@@ -281,7 +282,7 @@ async fn c19b_secret_reflection_in_a_response_header_is_logged() {
     let echo = respond("200 OK", &[("x-echo", API_KEY)], "{}");
     origin.next(vec![Act::Send(echo)]);
     process.get(&step("echo"), &[]).await;
-    until("a warning", async || {
+    until("a warning of dropped response headers", async || {
         process.output().contains("dropped response headers")
     })
     .await;

@@ -1,5 +1,5 @@
-//! What can be wrong with a request's framing, and that nothing of it reaches the upstream. Paths and
-//! queries are in `paths`.
+//! Malformed and ambiguous requests (items 1 to 10): framing, Host, methods, sizes. Paths and queries
+//! (items 11 to 13) are in `paths`.
 
 mod paths;
 
@@ -9,27 +9,28 @@ use crate::support::bare::Bare;
 use crate::support::raw::head;
 use crate::support::{Answer, Gateway, Origin, Raw, STEP, step};
 
-/// A request that must never be read as one: it hides where a body is, or should be.
-fn hidden() -> String {
-    head("GET", &step("hidden"), "127.0.0.1", &[])
+/// Returns a request that must never be parsed as one: it is smuggled where a body is, or should be.
+fn smuggled() -> String {
+    head("GET", &step("smuggled"), "127.0.0.1", &[])
 }
 
-/// Asks openly for something the gateway knows itself, and for the end of the connection.
-fn probe() -> String {
-    head("GET", "/probe", "127.0.0.1", &[("Connection", "close")])
+/// Returns a request that the gateway answers itself, with 404, and that closes the connection.
+fn last_request() -> String {
+    head("GET", "/last", "127.0.0.1", &[("Connection", "close")])
 }
 
-/// Sends `bytes` and then the probe; every answer up to the end of the connection.
+/// Sends `bytes` and then the last request; returns every response up to the end of the connection.
 async fn answers(gateway: &Gateway, bytes: &[u8]) -> Vec<Answer> {
     let mut raw = gateway.connect().await;
     raw.send(bytes).await;
-    raw.send(probe()).await;
+    raw.send(last_request()).await;
     raw.answers().await
 }
 
-fn assert_nothing_hidden_was_fetched(origin: &Origin, what: &str) {
+fn assert_not_smuggled(origin: &Origin, what: &str) {
     for request in origin.requests() {
-        assert!(!request.text().contains("hidden"), "{what}: {request:?}");
+        let text = request.text();
+        assert!(!text.contains("smuggled"), "{what}: fetched {request:?}");
     }
 }
 
@@ -39,7 +40,7 @@ fn with_headers(lines: &str, body: &str) -> String {
 
 #[tokio::test]
 async fn c01_request_smuggling_cl_te_nothing_after_it_is_a_request() {
-    let body = format!("0\r\n\r\n{}", hidden());
+    let body = format!("0\r\n\r\n{}", smuggled());
     for lines in [
         "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n".to_owned(),
         "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n".to_owned(),
@@ -53,7 +54,7 @@ async fn c01_request_smuggling_cl_te_nothing_after_it_is_a_request() {
         let answers = answers(&gateway, with_headers(&lines, &body).as_bytes()).await;
         assert_eq!(answers.len(), 1, "{lines}: {answers:?}");
         assert!([200, 400].contains(&answers[0].status), "{lines}");
-        assert_nothing_hidden_was_fetched(&origin, &lines);
+        assert_not_smuggled(&origin, &lines);
     }
 }
 
@@ -61,23 +62,21 @@ async fn c01_request_smuggling_cl_te_nothing_after_it_is_a_request() {
 async fn c02_request_smuggling_fat_get_body_is_never_a_request() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
-    let hidden = hidden();
-    let length = format!("Content-Length: {}\r\n", hidden.len());
-    let chunk = format!("{:x}\r\n{hidden}\r\n0\r\n\r\n", hidden.len());
-    // The first is a fetch, the others are hits.
+    let smuggled = smuggled();
+    let length = format!("Content-Length: {}\r\n", smuggled.len());
+    let chunk = format!("{:x}\r\n{smuggled}\r\n0\r\n\r\n", smuggled.len());
+    // The first request is a fetch, the others are hits.
     for (lines, body) in [
-        (length.as_str(), &hidden),
-        (length.as_str(), &hidden),
+        (length.as_str(), &smuggled),
+        (length.as_str(), &smuggled),
         ("Transfer-Encoding: chunked\r\n", &chunk),
     ] {
         let answers = answers(&gateway, with_headers(lines, body).as_bytes()).await;
         let statuses: Vec<u16> = answers.iter().map(|a| a.status).collect();
-        let one_answer_each = [&[200, 404][..], &[200], &[400, 404], &[400]];
-        assert!(
-            one_answer_each.contains(&&*statuses),
-            "{lines}: {statuses:?}"
-        );
-        assert_nothing_hidden_was_fetched(&origin, lines);
+        // One response for the GET, and at most one for the last request.
+        let allowed = [&[200, 404][..], &[200], &[400, 404], &[400]];
+        assert!(allowed.contains(&&*statuses), "{lines}: {statuses:?}");
+        assert_not_smuggled(&origin, lines);
     }
 }
 
@@ -142,7 +141,7 @@ async fn c04_request_smuggling_http_1_0_transfer_encoding_is_rejected() {
     let request = format!(
         "GET {STEP} HTTP/1.0\r\nHost: 127.0.0.1\r\nConnection: keep-alive\r\n\
          Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{}",
-        hidden()
+        smuggled()
     );
     let answers = answers(&gateway, request.as_bytes()).await;
     assert_eq!((answers.len(), answers[0].status), (1, 400));
@@ -151,7 +150,7 @@ async fn c04_request_smuggling_http_1_0_transfer_encoding_is_rejected() {
 
 #[tokio::test]
 async fn c05_request_smuggling_te_te_nothing_after_it_is_a_request() {
-    let end = format!("0\r\n\r\n{}", hidden());
+    let end = format!("0\r\n\r\n{}", smuggled());
     let chunk = |size: &str| format!("{size}\r\nx\r\n{end}");
     for (coding, body) in [
         (",chunked", end.clone()),
@@ -174,7 +173,7 @@ async fn c05_request_smuggling_te_te_nothing_after_it_is_a_request() {
         let what = format!("{lines}{body}");
         let answers = answers(&gateway, with_headers(&lines, &body).as_bytes()).await;
         assert!(answers.len() < 2, "{what}: {answers:?}");
-        assert_nothing_hidden_was_fetched(&origin, &what);
+        assert_not_smuggled(&origin, &what);
     }
 }
 
@@ -197,7 +196,7 @@ async fn c06_header_injection_nul_bare_cr_and_space_before_colon_are_rejected() 
     assert_eq!(origin.count(), 0);
 }
 
-/// None, and two.
+/// No Host header, and two.
 const NOT_ONE_HOST: [&str; 2] = ["", "Host: 127.0.0.1\r\nHost: 127.0.0.1\r\n"];
 
 async fn answer_with_hosts(address: SocketAddr, hosts: &str) -> Answer {
@@ -266,7 +265,7 @@ async fn c09_connect_tunnel_is_rejected() {
     let mut raw = gateway.connect().await;
     raw.send(head("CONNECT", &target, &target, &[])).await;
     assert_eq!(raw.answer().await.status, 405);
-    raw.send(probe()).await;
+    raw.send(last_request()).await;
     raw.rest().await;
     assert_eq!((origin.count(), other.connections()), (0, 0));
 }
@@ -277,7 +276,7 @@ async fn c09_bare_hyper_opens_a_connect_tunnel() {
     let mut raw = Raw::connect(bare.address).await;
     raw.send(head("CONNECT", "127.0.0.1:1", "127.0.0.1:1", &[]))
         .await;
-    // What follows the head of this answer is the tunnel's.
+    // The bytes after this head belong to the tunnel, as those after a HEAD response to none.
     assert_eq!(raw.answer_to("HEAD").await.status, 200);
 }
 

@@ -1,4 +1,4 @@
-//! Two clients with headers of their own: nobody gets the other's body or fetch.
+//! Partitions (item 20): two clients with different injected headers share neither bodies nor fetches.
 
 use crate::support::gateway::{
     BILLING_KEY, BILLING_TOKEN, SUPPORT_KEY, SUPPORT_TOKEN, TWO_CLIENTS,
@@ -40,14 +40,14 @@ async fn c20_cross_tenant_coalescing_clients_never_share_a_fetch() {
     origin.always(vec![Act::Wait(gate.clone()), Act::Default]);
     let billing = [("x-portkey-api-key", BILLING_TOKEN)];
     let support = [("x-portkey-api-key", SUPPORT_TOKEN)];
-    let both_in_the_air = async {
+    let both_in_flight = async {
         origin.arrived(2).await;
         gate.open();
     };
     let (one, two, ()) = tokio::join!(
         gateway.get_with(STEP, &billing),
         gateway.get_with(STEP, &support),
-        both_in_the_air
+        both_in_flight
     );
     assert_eq!((one.status, two.status), (200, 200));
     let requests = origin.requests();

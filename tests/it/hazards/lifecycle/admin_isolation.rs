@@ -1,4 +1,4 @@
-//! The admin listener and the data listener: neither is the other.
+//! The admin listener and the data listener serve nothing of each other (item 51).
 
 use crate::support::raw::head;
 use crate::support::{Gateway, Origin, Raw, STEP};
@@ -40,7 +40,7 @@ async fn c51_slow_admin_clients_do_not_slow_the_data_listener() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let mut slow = Vec::new();
-    // More than it takes at once.
+    // More than the admin listener accepts at once.
     for _ in 0..100 {
         let mut raw = Raw::connect(gateway.admin_address()).await;
         raw.send(&head("GET", "/metrics", "127.0.0.1", &[])[..20])

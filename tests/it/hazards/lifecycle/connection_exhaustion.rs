@@ -1,4 +1,4 @@
-//! Many connections that do nothing, and those that take their answers slowly.
+//! Connections that are idle or read slowly (item 44).
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::{Act, Origin, Process, STEP, respond, step, within};
 
 const MIB: u64 = 1024 * 1024;
 
-/// A body that is stored, and larger than what the system takes off our hands.
+/// Stores a body that is larger than the socket buffers, and returns its length.
 async fn store_large_body(origin: &Origin, process: &Process) -> usize {
     let json = format!(
         r#"{{"id":"large","run_id":"run_1","thread_id":"thread_1","object":"thread.run.step","status":"completed","x":"{}"}}"#,
@@ -44,14 +44,10 @@ async fn c44_slow_read_attack_is_bounded_and_slows_no_other_client() {
         "{calm:?}, then {busy:?}"
     );
     let grown = process.memory("VmHWM:").saturating_sub(before);
-    // Fifty copies would be 400 MiB.
-    assert!(
-        grown < 2 * size,
-        "{} MiB for readers that do not read",
-        grown / MIB
-    );
+    // One copy for each of the fifty readers would be 400 MiB.
+    assert!(grown < 2 * size, "slow readers cost {} MiB", grown / MIB);
 
-    // Their time is over; who reads meanwhile is not meant.
+    // The idle timeout cuts the slow readers, and not the connection that polls meanwhile.
     within("the slow readers to be cut", async {
         while process.metric("stepgate_connections").await > 1.0 {
             pulse.median_of(5).await;
@@ -63,7 +59,7 @@ async fn c44_slow_read_attack_is_bounded_and_slows_no_other_client() {
 #[tokio::test]
 async fn c44_connection_exhaustion_is_capped_and_slows_no_other_client() {
     let (descriptors, _) = rlimit::getrlimit(rlimit::Resource::NOFILE).unwrap();
-    // All of one end are here, beside those of the other tests.
+    // This process holds one end of each connection, beside the connections of other tests.
     let idle = usize::try_from(descriptors / 2).unwrap().min(10_000);
     let cap = idle - 50;
     let origin = Origin::start().await;
@@ -88,7 +84,7 @@ async fn c44_connection_exhaustion_is_capped_and_slows_no_other_client() {
     let each = process.memory("VmHWM:").saturating_sub(before) / cap as u64;
     assert!(each < 16 * 1024, "{each} bytes for each idle connection");
 
-    // Who waited for a place gets one when the others go.
+    // The connections that wait in the accept queue are served when the others close.
     let mut late = JoinSet::new();
     for connection in connections.split_off(cap + 10) {
         let mut raw = crate::support::Raw::over(connection);
@@ -99,6 +95,6 @@ async fn c44_connection_exhaustion_is_capped_and_slows_no_other_client() {
         });
     }
     drop(connections);
-    let statuses = within("answers for the latecomers", late.join_all()).await;
+    let statuses = within("responses for the queued connections", late.join_all()).await;
     assert_eq!(statuses, [200; 40]);
 }

@@ -1,4 +1,4 @@
-//! What becomes of everybody when the gateway is told to end.
+//! Graceful shutdown (item 49).
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use crate::support::frames::{DATA, GOAWAY, HEADERS, Peer, question};
 use crate::support::raw::head;
 use crate::support::{Act, Broken, Gate, Origin, Process, Raw, STEP, raw, step, until, within};
 
-/// A poller that goes on until its connection ends: how many whole answers it got, and what it had
-/// of the last one.
+/// Polls until the connection ends; returns the number of whole responses, and what arrived of the
+/// last one.
 async fn poll_to_the_end(mut raw: Raw, path: String) -> (usize, Broken) {
     let mut answers = 0;
     loop {
@@ -29,7 +29,7 @@ async fn is_unready(process: &Process) -> bool {
     answer.is_ok_and(|answer| answer.status == 503)
 }
 
-async fn is_gone(process: &Process) -> bool {
+async fn is_closed(process: &Process) -> bool {
     TcpStream::connect(process.data).await.is_err()
 }
 
@@ -39,36 +39,36 @@ async fn c49_graceful_shutdown_under_load_answers_all_accepted_requests() {
     let origin = Origin::start().await;
     let process = Process::start(&origin, "[server]\ndrain_timeout = \"8s\"\n", "info").await;
     process.get(STEP, &[]).await;
-    // Some poll what is stored as fast as they can, some are on their way, one of them over HTTP/2,
-    // and some wait for the end of a live step.
+    // Five clients poll a stored step as fast as they can, ten wait for a fetch over HTTP/1.1 and one
+    // over HTTP/2, and five long-poll a live step.
     let mut pollers = JoinSet::new();
     for _ in 0..5 {
         pollers.spawn(poll_to_the_end(process.connect().await, STEP.to_owned()));
     }
     let gate = Gate::closed();
     origin.always(vec![Act::Wait(gate.clone()), Act::Step("completed")]);
-    let mut flying = Vec::new();
+    let mut in_flight = Vec::new();
     for nth in 0..10 {
-        flying.push(process.question(&step(&format!("nth_{nth}")), &[]).await);
+        in_flight.push(process.question(&step(&format!("nth_{nth}")), &[]).await);
     }
     let mut peer = Peer::connect(process.data, 65_535).await;
     peer.send(&question("GET", &step("h2"), 1)).await;
     origin.arrived(12).await;
     origin.always(vec![Act::Step("in_progress")]);
-    let mut waiting = Vec::new();
+    let mut long_polls = Vec::new();
     for _ in 0..5 {
-        waiting.push(
+        long_polls.push(
             process
                 .question(&step("live"), &[("Prefer", "wait=60")])
                 .await,
         );
     }
     let all_wait = async || process.metric("stepgate_long_polls").await == 5.0;
-    until("all to wait", all_wait).await;
-    // A poll that departs from now on is for all of them.
+    until("all long polls to be counted", all_wait).await;
+    // A fetch that starts from now on is for all five.
     let answered = "stepgate_upstream_requests_total{rule=\"run-step\",class=\"2xx\"}";
     let so_far = process.metric(answered).await;
-    until("two more polls", async || {
+    until("two more fetches", async || {
         process.metric(answered).await >= so_far + 2.0
     })
     .await;
@@ -76,11 +76,11 @@ async fn c49_graceful_shutdown_under_load_answers_all_accepted_requests() {
     let start = Instant::now();
     process.terminate().await;
     until("readiness to end", async || is_unready(&process).await).await;
-    until("the data listener to be gone", async || {
-        is_gone(&process).await
+    until("the data listener to close", async || {
+        is_closed(&process).await
     })
     .await;
-    for mut waiter in waiting {
+    for mut waiter in long_polls {
         let answer = waiter.answer().await;
         assert_eq!(
             (answer.status, answer.json()["status"].as_str()),
@@ -89,20 +89,20 @@ async fn c49_graceful_shutdown_under_load_answers_all_accepted_requests() {
     }
     within("a GOAWAY", peer.listen_for(|heard| heard.kind == GOAWAY)).await;
     gate.open();
-    for mut raw in flying {
+    for mut raw in in_flight {
         let answer = raw.answer().await;
         assert_eq!(
             (answer.status, answer.header("connection")),
             (200, Some("close"))
         );
-        assert!(raw.rest().await.is_empty(), "and then the connection ends");
+        assert!(raw.rest().await.is_empty(), "bytes after the last response");
     }
     within("the end of the HTTP/2 connection", peer.listen()).await;
     assert_eq!(peer.payloads(HEADERS, 1).len(), 1);
     assert!(!peer.payloads(DATA, 1).concat().is_empty());
     for (answers, last) in within("the end of the pollers", pollers.join_all()).await {
         assert!(answers > 0);
-        // Not asked for in time, which is not the same as broken off.
+        // The last request came too late and got nothing; a truncated response would be a failure.
         assert!(last.status.is_none() && last.body.is_empty(), "{last}");
     }
     let (status, output) = process.exit().await;
@@ -111,20 +111,20 @@ async fn c49_graceful_shutdown_under_load_answers_all_accepted_requests() {
     assert!(output.contains("whole=true"), "{output}");
 }
 
-/// The kernel answers for a process that is stopped: all of these have asked before the signal.
+/// The kernel accepts connections for a stopped process: all of these requests precede the signal.
 #[tokio::test]
 async fn c49_graceful_shutdown_answers_connections_in_the_accept_queue() {
     let origin = Origin::start().await;
     let process = Process::start(&origin, "", "info").await;
     process.get(STEP, &[]).await;
     process.signal("STOP").await;
-    let mut asked = Vec::new();
+    let mut queued = Vec::new();
     for _ in 0..100 {
-        asked.push(process.question(STEP, &[]).await);
+        queued.push(process.question(STEP, &[]).await);
     }
     process.terminate().await;
     process.signal("CONT").await;
-    for raw in &mut asked {
+    for raw in &mut queued {
         assert_eq!(raw.answer().await.status, 200);
     }
     assert!(process.exit().await.0.success());
@@ -161,7 +161,7 @@ async fn c49_second_signal_ends_the_process_at_once() {
         let origin = Origin::start().await;
         let process = Process::start(&origin, "", "info").await;
         origin.always(vec![Act::Hold]);
-        let _flying = process.question(STEP, &[]).await;
+        let _in_flight = process.question(STEP, &[]).await;
         origin.arrived(1).await;
         process.terminate().await;
         until("the drain to begin", async || is_unready(&process).await).await;

@@ -1,4 +1,4 @@
-//! Stopped and continued, killed and started again.
+//! SIGSTOP and SIGCONT, kill -9 and restart (item 50).
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use tokio::time::{Instant, sleep};
 use crate::support::raw::head;
 use crate::support::{Act, Gate, Origin, Process, STEP, body, raw, step};
 
-/// Stands for the ten seconds of the catalogue: longer than every limit of [`IMPATIENT`].
+/// Stands for the ten seconds of the catalogue: it exceeds every timeout of [`SHORT_TIMEOUTS`].
 const STOPPED: Duration = Duration::from_secs(2);
 
-const IMPATIENT: &str = "[server]\nheader_timeout = \"1s\"\nidle_timeout = \"1s\"\n";
+const SHORT_TIMEOUTS: &str = "[server]\nheader_timeout = \"1s\"\nidle_timeout = \"1s\"\n";
 
 async fn assert_healthy(process: &Process, since: Instant) {
     let ready = raw::ask(process.admin, "GET", "/ready", &[]).await;
@@ -21,20 +21,20 @@ async fn assert_healthy(process: &Process, since: Instant) {
     assert!(took < Duration::from_secs(1), "healthy after {took:?}");
 }
 
-/// What came in time is not late because the process was stopped.
+/// A request that arrived in time is not late because the process was stopped.
 #[tokio::test]
 async fn c50_sigstop_then_sigcont_is_healthy_at_once_and_loses_no_request() {
     let origin = Origin::start().await;
-    let process = Process::start(&origin, IMPATIENT, "info").await;
+    let process = Process::start(&origin, SHORT_TIMEOUTS, "info").await;
     let gate = Gate::closed();
     origin.next(vec![Act::Wait(gate.clone()), Act::Default]);
-    let mut flying = process.question(STEP, &[]).await;
+    let mut in_flight = process.question(STEP, &[]).await;
     origin.arrived(1).await;
     let mut open = process.connect().await;
     process.has_open(2).await;
 
     process.signal("STOP").await;
-    // Sent while it is stopped: on an open connection, on a new one, and by the upstream.
+    // Bytes arrive while it is stopped: on an open connection, on a new one, and from the upstream.
     open.send(head("GET", &step("open"), "127.0.0.1", &[]))
         .await;
     let mut new = process.question(&step("new"), &[]).await;
@@ -44,7 +44,7 @@ async fn c50_sigstop_then_sigcont_is_healthy_at_once_and_loses_no_request() {
     process.signal("CONT").await;
 
     assert_healthy(&process, since).await;
-    assert_eq!(flying.answer().await.body, body("completed"));
+    assert_eq!(in_flight.answer().await.body, body("completed"));
     assert_eq!(open.answer().await.status, 200);
     assert_eq!(new.answer().await.status, 200);
 }
@@ -54,16 +54,16 @@ async fn c50_kill_9_then_restart_at_the_same_address_is_healthy_at_once() {
     let origin = Origin::start().await;
     let killed = Process::start(&origin, "", "info").await;
     let listen = killed.data.to_string();
-    // Connections that are open when it dies keep the port in use, for those who do not know how.
+    // Open connections of the killed process keep the port in TIME_WAIT; SO_REUSEADDR gets past that.
     let mut open = killed.question(STEP, &[]).await;
     assert_eq!(open.answer().await.status, 200);
     origin.always(vec![Act::Hold]);
-    let mut flying = killed.question(&step("flying"), &[]).await;
+    let mut in_flight = killed.question(&step("in_flight"), &[]).await;
     origin.arrived(2).await;
     killed.signal("KILL").await;
     let (status, _) = killed.exit().await;
-    assert_eq!(status.code(), None, "it ended by itself");
-    assert!(flying.try_answer("GET").await.is_err());
+    assert_eq!(status.code(), None, "the process exited by itself");
+    assert!(in_flight.try_answer("GET").await.is_err());
 
     origin.always(vec![Act::Default]);
     let since = Instant::now();

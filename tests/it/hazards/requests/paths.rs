@@ -1,10 +1,10 @@
-//! Which paths and queries are which resource: never two keys with one meaning, nor one key with
-//! two.
+//! Which paths and queries name which resource (items 11 to 13): a resource never has two cache keys,
+//! and a cache key never names two resources.
 
 use crate::support::bare::Bare;
 use crate::support::{Gateway, LIST, Origin, STEP, raw};
 
-const NO_IDS: [&str; 23] = [
+const INVALID_IDS: [&str; 23] = [
     ".",
     "..",
     "..%2f",
@@ -35,7 +35,7 @@ async fn c11_path_traversal_ids_are_rejected_and_nothing_is_fetched() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let (long, just_too_long) = ("a".repeat(10 * 1024), "a".repeat(129));
-    for id in NO_IDS.into_iter().chain([&*long, &just_too_long]) {
+    for id in INVALID_IDS.into_iter().chain([&*long, &just_too_long]) {
         for path in [
             format!("/v1/threads/{id}/runs/run_1/steps/step_1"),
             format!("/v1/threads/thread_1/runs/{id}/steps/step_1"),
@@ -53,7 +53,7 @@ async fn c11_path_traversal_ids_are_rejected_and_nothing_is_fetched() {
 #[tokio::test]
 async fn c11_bare_hyper_accepts_path_traversal() {
     let bare = Bare::start().await;
-    for id in NO_IDS {
+    for id in INVALID_IDS {
         let path = format!("{LIST}/{id}");
         let answer = raw::ask(bare.address, "GET", &path, &[]).await.unwrap();
         assert_eq!(answer.status, 200, "{path}");
@@ -72,7 +72,7 @@ async fn c11_non_ascii_and_control_bytes_in_an_id_are_rejected() {
         "a\tb",
         "a\x7fb",
     ] {
-        // The parser may refuse it before the path is looked at: then it is a bare head.
+        // If hyper's parser rejects the request, the 400 has no body and thus no code.
         let answer = gateway.get(&format!("{LIST}/{id}")).await;
         assert_eq!(answer.status, 400, "{id:?}");
         let code = answer.code();
