@@ -14,7 +14,7 @@ use criterion::{BatchSize, Criterion, Throughput};
 use hyper::StatusCode;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use stepgate::cache::{Cache, Entry};
-use stepgate::config::{self, Header, Secret, Source, Value};
+use stepgate::config::{self, Header, Secret, SecretSource, Value};
 use stepgate::policy::{CacheKey, Partition, Query, Route, Rule, check};
 use stepgate::upstream::{HeaderPolicy, SecretScanner, clean_answer};
 use tokio::time::Instant;
@@ -114,7 +114,7 @@ fn hygiene(criterion: &mut Criterion) {
         .map(|(name, secret)| Header {
             name: HeaderName::from_static(name),
             value: Value::Secret(
-                Secret::new(Source::Env("KEY".to_owned()), secret).expect("a plain word"),
+                Secret::new(SecretSource::Env("KEY".to_owned()), secret).expect("a plain word"),
             ),
         })
         .collect();
