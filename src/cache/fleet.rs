@@ -73,7 +73,7 @@ impl Cache {
             .memory
             .block(cache_key, &entry, departure.seq(), now, life)?;
         let found = self.memory.found(stored.clone(), now)?;
-        let kept = self.walls.pass(&departure, &cache_key.step, |wall| {
+        let kept = self.walls.pass(&departure, &cache_key.primary, |wall| {
             if options.may_store {
                 self.memory.put(cache_key, stored, wall)
             } else {
@@ -107,8 +107,8 @@ impl Cache {
     pub fn invalidate_shared(&self, key: &CacheKey, was_here: bool) {
         let Some(tier) = &self.tier else { return };
         if was_here {
-            tier.purge_step(&key.step);
-        } else if !tier.doubt(&key.step) {
+            tier.purge_step(&key.primary);
+        } else if !tier.doubt(&key.primary) {
             return;
         }
         // Another variant may have been read from there before that.
@@ -119,7 +119,7 @@ impl Cache {
     pub fn apply_purge(&self, purged: Purged) {
         let scope = match purged {
             Purged::Anything => PurgeScope::All,
-            Purged::Marked(marks) => PurgeScope::Such(marks.predicate()),
+            Purged::Marked(marks) => PurgeScope::Matching(marks.predicate()),
         };
         let entries = self.purge(&scope);
         if entries > 0 {

@@ -60,7 +60,7 @@ use writer::{Queue, Queued};
 
 use super::CoalesceKey;
 use crate::config;
-use crate::policy::key::path_of;
+use crate::policy::key::rule_and_ids;
 use crate::policy::{CacheKey, PrimaryKey};
 
 /// Look-ups on their way at once; a further one is a miss. Each may bring a body.
@@ -133,7 +133,7 @@ impl SharedTier {
     /// # Errors
     /// What the client makes of the configuration, for which validation should leave nothing.
     pub fn new(config: &config::Redis, metrics: SharedMetrics) -> Result<Self, redis::RedisError> {
-        if let Some(node) = config.exposed() {
+        if let Some(node) = config.insecure_node() {
             tracing::warn!(
                 %node,
                 "bodies go to the shared tier in the clear: whoever is on the way can read and forge \
@@ -184,18 +184,18 @@ impl SharedTier {
     pub(super) async fn lookup(&self, key: &Arc<CoalesceKey>, largest: u64) -> Option<Shared> {
         let up = self.in_use()?;
         let cache_key = &key.key;
-        let thread = self.thread(&up.view, &key.key.step);
+        let thread = self.thread(&up.view, &key.key.primary);
         if self.parts.rests(thread.as_bytes()) {
             self.metrics.resting.inc();
             return None;
         }
-        let in_doubt = || self.doubts.has(&key.key.step);
+        let in_doubt = || self.doubts.has(&key.key.primary);
         let place = self.lookups.try_acquire().ok().filter(|_| !in_doubt());
         let Some(_place) = place else {
             self.metrics.miss.inc();
             return None;
         };
-        let field = self.names.field(&key.key.step, &key.key.variant);
+        let field = self.names.field(&key.key.primary, &key.key.variant);
         let command = scripts::look(
             thread.as_bytes(),
             &field,
@@ -269,7 +269,7 @@ impl SharedTier {
                 return None;
             }
         };
-        if decoded.step != key.step.as_ref() || decoded.variant != key.variant.as_bytes() {
+        if decoded.step != key.primary.as_ref() || decoded.variant != key.variant.as_bytes() {
             return None;
         }
         let content_type = match &decoded.content_type {
@@ -320,7 +320,7 @@ impl SharedTier {
 
     /// The name of the hash that a step's thread has.
     fn thread(&self, view: &View, step: &PrimaryKey) -> String {
-        let mut path = path_of(step.as_ref());
+        let mut path = rule_and_ids(step.as_ref());
         let rule = path.next().unwrap_or_default();
         let first = path.next().unwrap_or_default();
         let epoch = view.epoch(self.names.rule(rule).as_bytes());

@@ -102,12 +102,12 @@ impl SharedTier {
             return;
         };
         let cache_key = &write.key.key;
-        let field = self.names.field(&cache_key.step, &cache_key.variant);
+        let field = self.names.field(&cache_key.primary, &cache_key.variant);
         let ttl = u64::try_from(write.ttl.as_millis()).unwrap_or(u64::MAX);
         let record = Record {
             stored_at: queued.stored_at,
             expires_at: queued.stored_at.saturating_add(ttl),
-            step: cache_key.step.as_ref(),
+            step: cache_key.primary.as_ref(),
             variant: cache_key.variant.as_bytes(),
             content_type: write.content_type.as_ref().map(HeaderValue::as_bytes),
             body: &write.body,
@@ -124,7 +124,7 @@ impl SharedTier {
         let entry = scripts::Entry {
             field: &field,
             value: &value,
-            mark: &self.names.step(&cache_key.step),
+            mark: &self.names.step(&cache_key.primary),
             ttl,
         };
         let command = scripts::put(thread, &token.bytes, &entry);
