@@ -16,7 +16,7 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use stepgate::cache::{Cache, Entry};
 use stepgate::config::{self, Header, Secret, SecretSource, Value};
 use stepgate::policy::{CacheKey, Partition, Query, Route, Rule, check};
-use stepgate::upstream::{HeaderPolicy, SecretScanner, clean_answer};
+use stepgate::upstream::{HeaderPolicy, SecretScanner, filter_response_headers};
 use tokio::time::Instant;
 
 use answers::{HEAD, IDS, large, small};
@@ -118,17 +118,17 @@ fn hygiene(criterion: &mut Criterion) {
             ),
         })
         .collect();
-    let injection = HeaderPolicy::new(&injected, &[]);
+    let policy = HeaderPolicy::new(&injected, &[]);
     let caller = headers(&SDK);
     let (answer, redactor) = (headers(&HEAD), SecretScanner::new(SECRETS));
     let mut group = criterion.benchmark_group("hygiene");
     group.bench_function("upward", |b| {
-        b.iter(|| injection.upward(black_box(&caller)));
+        b.iter(|| policy.fetch_headers(black_box(&caller)));
     });
-    group.bench_function("clean_answer", |b| {
+    group.bench_function("filter_response_headers", |b| {
         b.iter_batched_ref(
             || answer.clone(),
-            |answer| clean_answer(answer, &redactor),
+            |answer| filter_response_headers(answer, &redactor),
             BatchSize::SmallInput,
         );
     });

@@ -45,7 +45,7 @@ impl Last {
         let again =
             |known: &Known| Arc::ptr_eq(&known.account, account) && *known.target == *target;
         // What headers go up is part of the key, too.
-        if account.injection.forwards() || !self.0.as_ref().is_some_and(again) {
+        if account.header_policy.has_vary_headers() || !self.0.as_ref().is_some_and(again) {
             self.0 = Some(Known {
                 wanted: Wanted::read(setup, head, account, record)?,
                 account: Arc::clone(account),
@@ -139,7 +139,7 @@ impl Wanted {
             "?".to_owned()
         };
         variant.push_str(query.as_str());
-        for (name, value) in account.injection.keyed(&head.headers) {
+        for (name, value) in account.header_policy.vary_headers(&head.headers) {
             variant.push('\n');
             variant.push_str(name.as_str());
             variant.push('=');
@@ -167,7 +167,7 @@ impl Wanted {
             ids: self.ids.clone(),
             asked,
             query: self.query.clone(),
-            passing: account.injection.passing(&head.headers),
+            passing: account.header_policy.select_forwardable(&head.headers),
         }
     }
 }
