@@ -341,7 +341,7 @@ fn c16_secret_leak_secrets_implement_neither_display_nor_serialize() {
     <Secret as Choice<_>>::choose();
 
     let env = |_: &str| Some("canary".to_owned());
-    let from = stepgate::config::Source::Env("NAME".to_owned());
+    let from = stepgate::config::SecretSource::Env("NAME".to_owned());
     let secret = Secret::load(from, &env).unwrap();
     assert_eq!(
         format!("{secret:?} {secret:#?}"),
