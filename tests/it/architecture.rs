@@ -17,9 +17,6 @@ const ROOMS: [&str; 11] = [
     "config", "policy",
 ];
 
-/// Imports between rooms that point up and are still to be removed.
-const EXCUSED_IMPORTS: [(&str, &str); 1] = [("upstream", "coalesce")];
-
 /// Rooms whose circles of imports are still to be removed.
 const EXCUSED_CIRCLES: [&str; 2] = ["coalesce", "gateway"];
 
@@ -76,7 +73,7 @@ fn upward_imports(imports: &[Import]) -> Vec<String> {
         let from = room_of(&import.module);
         let rooms: BTreeSet<_> = import.through.iter().map(|m| room_of(m)).collect();
         for to in rooms {
-            if to != from && rank(to) <= rank(from) && !EXCUSED_IMPORTS.contains(&(from, to)) {
+            if to != from && rank(to) <= rank(from) {
                 let Import {
                     from: file,
                     line,
