@@ -40,7 +40,7 @@ fn a_purge_that_meets_a_store_of_another_variant_leaves_nothing_old() {
         std::thread::spawn(move || {
             for _ in 0..rounds {
                 barrier.wait();
-                let after = cache.depart();
+                let after = cache.begin_fetch();
                 let _ = cache.store(
                     &after,
                     &key("new"),
@@ -55,7 +55,7 @@ fn a_purge_that_meets_a_store_of_another_variant_leaves_nothing_old() {
     };
     let mut survived = 0;
     for _ in 0..rounds {
-        let before = cache.depart();
+        let before = cache.begin_fetch();
         cache
             .store(
                 &before,
@@ -69,7 +69,7 @@ fn a_purge_that_meets_a_store_of_another_variant_leaves_nothing_old() {
         barrier.wait();
         cache.purge(&PurgeScope::prefix("run-step", &["t"]));
         barrier.wait();
-        survived += usize::from(cache.look_up(&key("old"), Instant::now()).is_some());
+        survived += usize::from(cache.lookup(&key("old"), Instant::now()).is_some());
     }
     other.join().unwrap();
     assert_eq!(survived, 0, "of {rounds} purges");
