@@ -5,7 +5,7 @@ mod canaries;
 mod partitions;
 
 use crate::support::gateway::{API_KEY, VIRTUAL_KEY};
-use crate::support::{Act, Gateway, Origin, Process, STEP, respond, step, until};
+use crate::support::{Action, Gateway, Origin, Process, STEP, respond, step, until};
 
 /// Headers that a client may send and that must never go upstream.
 const CLIENT_HEADERS: [(&str, &str); 12] = [
@@ -116,7 +116,7 @@ async fn c18_redirect_is_passed_through_and_never_followed() {
         let gateway = Gateway::start(&origin, "").await;
         let location = format!("{}/elsewhere", other.url());
         let redirect = respond(status, &[("location", &location)], "{\"moved\":true}");
-        origin.always(vec![Act::Send(redirect)]);
+        origin.always(vec![Action::Send(redirect)]);
         for _ in 0..2 {
             let answer = gateway.get(STEP).await;
             assert_eq!(answer.status.to_string(), status[..3]);
@@ -258,7 +258,7 @@ async fn c19b_secret_reflection_in_a_response_header_is_dropped() {
             ("x-echo", API_KEY),
             ("x-innocent", "kept"),
         ];
-        origin.next(vec![Act::Send(respond(status, &headers, "{}"))]);
+        origin.next(vec![Action::Send(respond(status, &headers, "{}"))]);
         let answer = gateway.get(&step(id)).await;
         assert_eq!(answer.status.to_string(), status[..3]);
         assert!(!answer.everything().contains("canary"), "{status}");
@@ -280,7 +280,7 @@ async fn c19b_secret_reflection_in_a_response_header_is_logged() {
         process.output()
     );
     let echo = respond("200 OK", &[("x-echo", API_KEY)], "{}");
-    origin.next(vec![Act::Send(echo)]);
+    origin.next(vec![Action::Send(echo)]);
     process.get(&step("echo"), &[]).await;
     until("a warning of dropped response headers", async || {
         process.output().contains("dropped response headers")
@@ -306,7 +306,7 @@ async fn c19b_secret_reflection_in_an_error_body_is_a_502() {
             let (first, second) = body.as_bytes().split_at(body.len() - 9);
             let length = body.len().to_string();
             let start = respond(status, &[("content-length", &length)], first);
-            origin.next(vec![Act::Send(start), Act::Send(second.to_vec())]);
+            origin.next(vec![Action::Send(start), Action::Send(second.to_vec())]);
             let answer = gateway.get(&step(id)).await;
             assert_eq!(answer.status, 502, "{id} {status}");
             assert_eq!(answer.code().as_deref(), Some("upstream_invalid"));

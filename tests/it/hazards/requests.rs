@@ -5,9 +5,9 @@ mod paths;
 
 use std::net::SocketAddr;
 
-use crate::support::bare::Bare;
-use crate::support::raw::head;
-use crate::support::{Answer, Gateway, Origin, Raw, STEP, step};
+use crate::support::client::head;
+use crate::support::hyper_server::HyperServer;
+use crate::support::{Gateway, Origin, RawClient, STEP, client::Response, step};
 
 /// Returns a request that must never be parsed as one: it is smuggled where a body is, or should be.
 fn smuggled() -> String {
@@ -20,11 +20,11 @@ fn last_request() -> String {
 }
 
 /// Sends `bytes` and then the last request; returns every response up to the end of the connection.
-async fn answers(gateway: &Gateway, bytes: &[u8]) -> Vec<Answer> {
+async fn answers(gateway: &Gateway, bytes: &[u8]) -> Vec<Response> {
     let mut raw = gateway.connect().await;
     raw.send(bytes).await;
     raw.send(last_request()).await;
-    raw.answers().await
+    raw.responses().await
 }
 
 fn assert_not_smuggled(origin: &Origin, what: &str) {
@@ -199,12 +199,12 @@ async fn c06_header_injection_nul_bare_cr_and_space_before_colon_are_rejected() 
 /// No Host header, and two.
 const NOT_ONE_HOST: [&str; 2] = ["", "Host: 127.0.0.1\r\nHost: 127.0.0.1\r\n"];
 
-async fn answer_with_hosts(address: SocketAddr, hosts: &str) -> Answer {
-    let mut raw = Raw::connect(address).await;
+async fn answer_with_hosts(address: SocketAddr, hosts: &str) -> Response {
+    let mut raw = RawClient::connect(address).await;
     let close = "Connection: close\r\n";
     raw.send(format!("GET {STEP} HTTP/1.1\r\n{hosts}{close}\r\n"))
         .await;
-    raw.answer().await
+    raw.response().await
 }
 
 #[tokio::test]
@@ -225,7 +225,7 @@ async fn c07_missing_host_on_http_1_0_is_forbidden_without_clients() {
     let gateway = Gateway::start(&origin, "").await;
     let mut raw = gateway.connect().await;
     raw.send(format!("GET {STEP} HTTP/1.0\r\n\r\n")).await;
-    let answer = raw.answer().await;
+    let answer = raw.response().await;
     assert_eq!(answer.status, 403);
     assert_eq!(answer.code().as_deref(), Some("forbidden_origin"));
     assert_eq!(origin.count(), 0);
@@ -233,7 +233,7 @@ async fn c07_missing_host_on_http_1_0_is_forbidden_without_clients() {
 
 #[tokio::test]
 async fn c07_bare_hyper_accepts_a_missing_or_duplicate_host() {
-    let bare = Bare::start().await;
+    let bare = HyperServer::start().await;
     for hosts in NOT_ONE_HOST {
         let answer = answer_with_hosts(bare.address, hosts).await;
         assert_eq!(answer.status, 200, "{hosts}");
@@ -250,7 +250,7 @@ async fn c08_ssrf_by_absolute_form_target_is_never_dialled() {
         let target = format!("http://{authority}{STEP}");
         raw.send(head("GET", &target, &gateway.address().to_string(), &[]))
             .await;
-        let answer = raw.answer().await;
+        let answer = raw.response().await;
         assert!([200, 400, 403].contains(&answer.status), "{target}");
     }
     assert_eq!(other.connections(), 0);
@@ -264,7 +264,7 @@ async fn c09_connect_tunnel_is_rejected() {
     let target = other.address.to_string();
     let mut raw = gateway.connect().await;
     raw.send(head("CONNECT", &target, &target, &[])).await;
-    assert_eq!(raw.answer().await.status, 405);
+    assert_eq!(raw.response().await.status, 405);
     raw.send(last_request()).await;
     raw.rest().await;
     assert_eq!((origin.count(), other.connections()), (0, 0));
@@ -272,12 +272,12 @@ async fn c09_connect_tunnel_is_rejected() {
 
 #[tokio::test]
 async fn c09_bare_hyper_opens_a_connect_tunnel() {
-    let bare = Bare::start().await;
-    let mut raw = Raw::connect(bare.address).await;
+    let bare = HyperServer::start().await;
+    let mut raw = RawClient::connect(bare.address).await;
     raw.send(head("CONNECT", "127.0.0.1:1", "127.0.0.1:1", &[]))
         .await;
     // The bytes after this head belong to the tunnel, as those after a HEAD response to none.
-    assert_eq!(raw.answer_to("HEAD").await.status, 200);
+    assert_eq!(raw.response_to("HEAD").await.status, 200);
 }
 
 #[tokio::test]
@@ -286,7 +286,7 @@ async fn c09_method_not_allowed_on_a_rules_path_lists_the_allowed_ones() {
     let gateway = Gateway::start(&origin, "").await;
     for path in [STEP, crate::support::LIST] {
         for method in ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"] {
-            let answer = gateway.ask(method, path, &[]).await;
+            let answer = gateway.request(method, path, &[]).await;
             assert_eq!(answer.status, 405, "{method} {path}");
             assert_eq!(answer.code().as_deref(), Some("method_not_allowed"));
             assert_eq!(answer.header("allow"), Some("GET, HEAD"), "{method} {path}");
@@ -299,7 +299,7 @@ async fn c09_method_not_allowed_on_a_rules_path_lists_the_allowed_ones() {
 async fn c09_options_asterisk_is_rejected() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
-    let answer = gateway.ask("OPTIONS", "*", &[]).await;
+    let answer = gateway.request("OPTIONS", "*", &[]).await;
     assert!((400..500).contains(&answer.status), "{}", answer.status);
     assert_eq!(origin.count(), 0);
 }
@@ -318,7 +318,7 @@ async fn c10_oversized_head_is_431_and_oversized_target_is_414() {
     ] {
         let mut raw = gateway.connect().await;
         raw.send(request).await;
-        assert_eq!(raw.answer().await.status, status);
+        assert_eq!(raw.response().await.status, status);
     }
     assert_eq!(origin.count(), 0);
 }

@@ -6,9 +6,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::support::frames::{HEADERS, Peer, question};
-use crate::support::raw::head;
-use crate::support::{Act, Origin, Process, Raw, STEP, raw, step, until, within};
+use crate::support::client::head;
+use crate::support::frames::{FrameClient, HEADERS, request_frame};
+use crate::support::process::Launch;
+use crate::support::{Action, Origin, Process, RawClient, STEP, client, step, until, within};
 
 const DESCRIPTORS: usize = 64;
 const CROWD: usize = 200;
@@ -43,15 +44,22 @@ async fn assert_recovered(process: &Process, since: Instant) {
     assert!(took < Duration::from_secs(1), "recovered after {took:?}");
 }
 
+async fn start(origin: &Origin) -> Process {
+    Launch::new(&origin.url(), LONG_TIMEOUT)
+        .max_descriptors(DESCRIPTORS)
+        .start()
+        .await
+}
+
 #[tokio::test]
 async fn c45_fd_exhaustion_accepted_connections_are_served() {
     let origin = Origin::start().await;
-    let process = Process::start_with_descriptors(&origin, DESCRIPTORS, LONG_TIMEOUT).await;
+    let process = start(&origin).await;
     let mut crowd = crowd(&process);
     let has_accepted = async || process.metric("stepgate_connections").await >= 10.0;
     until("as many connections as fit to be accepted", has_accepted).await;
     assert_no_spin(&process).await;
-    let live = raw::ask(process.admin, "GET", "/ready", &[]).await;
+    let live = client::send(process.admin, "GET", "/ready", &[]).await;
     assert_eq!(
         live.unwrap().status,
         200,
@@ -63,14 +71,14 @@ async fn c45_fd_exhaustion_accepted_connections_are_served() {
     let mut clients = Vec::new();
     while (clients.len() as f64) < accepted {
         let connected = within("a connection", crowd.join_next()).await;
-        clients.push(Raw::over(connected.unwrap().unwrap()));
+        clients.push(RawClient::over(connected.unwrap().unwrap()));
     }
     for (nth, client) in clients.iter_mut().enumerate() {
         let path = step(&format!("step_{nth}"));
         client.send(head("GET", &path, "127.0.0.1", &[])).await;
     }
     for client in &mut clients {
-        assert_eq!(client.answer().await.status, 200);
+        assert_eq!(client.response().await.status, 200);
     }
 
     let since = Instant::now();
@@ -90,16 +98,16 @@ async fn c45_fd_exhaustion_accepted_connections_are_served() {
 #[tokio::test]
 async fn c45_fd_exhaustion_in_fetches_is_503_and_accept_does_not_spin() {
     let origin = Origin::start().await;
-    let process = Process::start_with_descriptors(&origin, DESCRIPTORS, LONG_TIMEOUT).await;
-    origin.always(vec![Act::Hold]);
-    let mut peer = Peer::connect(process.data, 65_535).await;
+    let process = start(&origin).await;
+    origin.always(vec![Action::Stall]);
+    let mut peer = FrameClient::connect(process.data, 65_535).await;
     let streams = (0..80).map(|nth| 2 * nth + 1);
     for stream in streams {
         let path = step(&format!("step_{stream}"));
-        assert!(peer.send(&question("GET", &path, stream)).await);
+        assert!(peer.send(&request_frame("GET", &path, stream)).await);
     }
     // A response to one of the last streams: the earlier ones have taken all descriptors.
-    let refused = peer.listen_for(|heard| heard.kind == HEADERS && heard.stream > 120);
+    let refused = peer.read_until(|heard| heard.kind == HEADERS && heard.stream > 120);
     within("a 503", refused).await;
     let crowd = crowd(&process);
     let warnings = || process.output().matches("cannot accept").count();
@@ -111,7 +119,7 @@ async fn c45_fd_exhaustion_in_fetches_is_503_and_accept_does_not_spin() {
     assert_eq!(warnings(), 1, "the warning is repeated");
 
     let since = Instant::now();
-    origin.always(vec![Act::Default]);
+    origin.always(vec![Action::Respond]);
     drop((peer, crowd));
     assert_recovered(&process, since).await;
     process.terminate().await;
@@ -124,18 +132,18 @@ async fn c45_fd_exhaustion_in_fetches_is_503_and_accept_does_not_spin() {
 #[tokio::test]
 async fn c45_fd_exhaustion_503_carries_retry_after() {
     let origin = Origin::start().await;
-    let process = Process::start_with_descriptors(&origin, DESCRIPTORS, LONG_TIMEOUT).await;
-    origin.always(vec![Act::Hold]);
+    let process = start(&origin).await;
+    origin.always(vec![Action::Stall]);
     let mut client = process.connect().await;
-    process.has_open(1).await;
-    let mut peer = Peer::connect(process.data, 65_535).await;
+    process.wait_for_connections(1).await;
+    let mut peer = FrameClient::connect(process.data, 65_535).await;
     for nth in 0..80 {
         let path = step(&format!("step_{nth}"));
-        assert!(peer.send(&question("GET", &path, 2 * nth + 1)).await);
+        assert!(peer.send(&request_frame("GET", &path, 2 * nth + 1)).await);
     }
-    within("a 503", peer.listen_for(|heard| heard.kind == HEADERS)).await;
+    within("a 503", peer.read_until(|heard| heard.kind == HEADERS)).await;
     client.send(head("GET", STEP, "127.0.0.1", &[])).await;
-    let rejected = client.answer().await;
+    let rejected = client.response().await;
     assert_eq!(
         (rejected.status, rejected.code().as_deref()),
         (503, Some("overloaded"))

@@ -1,8 +1,8 @@
 //! Which paths and queries name which resource (items 11 to 13): a resource never has two cache keys,
 //! and a cache key never names two resources.
 
-use crate::support::bare::Bare;
-use crate::support::{Gateway, LIST, Origin, STEP, raw};
+use crate::support::hyper_server::HyperServer;
+use crate::support::{Gateway, LIST, Origin, STEP, client};
 
 const INVALID_IDS: [&str; 23] = [
     ".",
@@ -52,10 +52,10 @@ async fn c11_path_traversal_ids_are_rejected_and_nothing_is_fetched() {
 
 #[tokio::test]
 async fn c11_bare_hyper_accepts_path_traversal() {
-    let bare = Bare::start().await;
+    let bare = HyperServer::start().await;
     for id in INVALID_IDS {
         let path = format!("{LIST}/{id}");
-        let answer = raw::ask(bare.address, "GET", &path, &[]).await.unwrap();
+        let answer = client::send(bare.address, "GET", &path, &[]).await.unwrap();
         assert_eq!(answer.status, 200, "{path}");
     }
 }

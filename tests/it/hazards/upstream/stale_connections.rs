@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::support::{Act, Gate, Gateway, Origin, STEP, body};
+use crate::support::{Action, Gateway, Latch, Origin, STEP, body};
 
 #[tokio::test]
 async fn c32_stale_pooled_connection_is_retried_once_on_a_new_one() {
-    for ending in [Act::Close, Act::Reset] {
+    for ending in [Action::Close, Action::Reset] {
         let origin = Origin::start().await;
-        origin.status("in_progress");
+        origin.set_status("in_progress");
         origin.on_reuse(vec![ending.clone()]);
         let gateway = Gateway::start(&origin, "").await;
         let reused = || origin.requests().iter().filter(|r| r.nth > 0).count();
@@ -38,8 +38,8 @@ async fn c32_stale_pooled_connection_is_retried_once_on_a_new_one() {
 #[tokio::test]
 async fn c32_stale_pooled_connection_is_not_retried_after_any_response_byte() {
     let origin = Origin::start().await;
-    origin.status("in_progress");
-    origin.on_reuse(vec![Act::Send(b"HTTP/1.1 2".to_vec()), Act::Reset]);
+    origin.set_status("in_progress");
+    origin.on_reuse(vec![Action::Send(b"HTTP/1.1 2".to_vec()), Action::Reset]);
     let gateway = Gateway::start(&origin, "").await;
     for polls in 1.. {
         let answer = gateway.get(STEP).await;
@@ -56,7 +56,7 @@ async fn c32_stale_pooled_connection_is_not_retried_after_any_response_byte() {
 #[tokio::test]
 async fn c32_retry_keeps_the_deadline_of_the_first_attempt() {
     let origin = Origin::start().await;
-    origin.status("in_progress");
+    origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, "[upstream]\ntimeout = \"400ms\"\n").await;
     for polls in 0.. {
         if origin.requests().iter().any(|r| r.nth > 0) {
@@ -65,9 +65,9 @@ async fn c32_retry_keeps_the_deadline_of_the_first_attempt() {
         assert!(polls < 40, "no connection is ever reused");
         assert_eq!(gateway.get(STEP).await.status, 200);
     }
-    let gate = Gate::closed();
-    origin.on_reuse(vec![Act::Close]);
-    origin.always(vec![Act::Wait(gate.clone()), Act::Default]);
+    let gate = Latch::closed();
+    origin.on_reuse(vec![Action::Close]);
+    origin.always(vec![Action::Wait(gate.clone()), Action::Respond]);
     let asked = Instant::now();
     let answer = gateway.get(STEP).await;
     assert_eq!(answer.status, 504);
