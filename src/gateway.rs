@@ -46,10 +46,11 @@ pub(crate) use refusal::GatewayError;
 pub use reload::{Prepared, Reload};
 pub use report::{Purge, PurgeError};
 
+use crate::cache::Cache;
 use crate::cache::redis::SharedTier;
-use crate::cache::{Cache, CoalesceKey};
 use crate::coalesce::{Coalescer, ConcurrencyLimit, LongPolls};
 use crate::config::Config;
+use crate::policy::CoalesceKey;
 use crate::upstream::SetupError;
 use answer::{Asked, Hit, Said};
 use flight::Flight;
@@ -146,7 +147,7 @@ impl Gateway {
         let mut cache = Cache::new(config.cache.max_bytes);
         if let Some(redis) = &config.cache.redis {
             let tier = SharedTier::new(redis, metrics.shared.clone()).map_err(SetupError::Redis)?;
-            cache = cache.shared_by(Arc::new(tier));
+            cache = cache.with_tier(Arc::new(tier));
         }
         Ok(Self {
             setup: ArcSwap::from_pointee(Setup::new(config, &metrics, 0)?),

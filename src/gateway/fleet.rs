@@ -39,15 +39,15 @@ impl Gateway {
     pub(crate) async fn keep_tier(self: Arc<Self>, end: CancellationToken) {
         if let Some(tier) = self.cache.tier() {
             let gateway = Arc::clone(&self);
-            let forget = move |purged| gateway.cache.apply_purge(purged);
-            Arc::clone(tier).keep(end, forget).await;
+            let apply_purge = move |scope| gateway.cache.apply_purge(&scope);
+            Arc::clone(tier).run(end, apply_purge).await;
         }
     }
 
     /// Returns when the shared tier was tried once, or soon.
     pub(crate) async fn tried_tier(&self) {
         if let Some(tier) = self.cache.tier() {
-            tier.tried().await;
+            tier.first_attempt().await;
         }
     }
 }

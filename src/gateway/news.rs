@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::setup::{Account, Setup};
-use crate::cache::CoalesceKey;
+use crate::policy::CoalesceKey;
 use crate::policy::route::Ids;
 use crate::policy::{CacheKey, NoStoreReason, Query, Rule, check};
 use crate::upstream::{FetchError, StreamingBody};

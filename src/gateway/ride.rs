@@ -10,10 +10,10 @@ use super::Gateway;
 use super::flight::Flight;
 use super::news::{Errand, Larger, News};
 use super::refusal::GatewayError;
-use crate::cache::CoalesceKey;
 use crate::coalesce::{
     Completion, Fetch, FetchOptions, JoinResult, PollEvent, PollResult, WaitOptions,
 };
+use crate::policy::CoalesceKey;
 use crate::upstream::FetchError;
 
 /// How often a patrol polls where the upstream does not say.

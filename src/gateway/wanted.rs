@@ -12,7 +12,7 @@ use super::news::Errand;
 use super::outcome::Record;
 use super::refusal::GatewayError;
 use super::setup::{Account, Setup};
-use crate::cache::CoalesceKey;
+use crate::policy::CoalesceKey;
 use crate::policy::rule::API_PREFIX;
 use crate::policy::{CacheKey, Query, Route};
 

@@ -429,7 +429,7 @@ test("a window of 320 px is wide enough, for large numbers too", async () => {
     status.history = { interval_seconds: 5, polls: [9_876_543_210, 2], fetches: [123_456_789, 1] };
     status.rules[0].rule = "a-rule-with-a-name-that-does-not-end-before-the-window-does";
     status.last_reload = { result: "failure", timestamp_seconds: 0, problems: ["x".repeat(200)], needs_restart: [] };
-    status.shared = { state: "resting", reason: "connection refused ".repeat(9), pending_purges: 3 };
+    status.shared = { state: "circuit_open", reason: "connection refused ".repeat(9), pending_purges: 3 };
     await route.fulfill({ response, json: status });
   });
   await page.locator("#figures").waitFor();

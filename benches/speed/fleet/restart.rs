@@ -152,7 +152,7 @@ pub(super) fn paths(kind: &str, word: &str, count: u32) -> Vec<String> {
 pub(super) fn wait_for_writes(gateway: &Contender, count: u32) -> Fallible<()> {
     let (mut before, mut since) = (0, now());
     loop {
-        let stored = gateway.counted_of("stepgate_shared_requests_total", "result=\"stored\"")?;
+        let stored = gateway.counted_of("stepgate_shared_writes_total", "result=\"stored\"")?;
         if stored > before {
             (before, since) = (stored, now());
         }

@@ -171,13 +171,22 @@ async fn look_through(redis: &Redis, world: &World, case: &Case) -> String {
         Got::Whole(answer) => String::from_utf8_lossy(&answer.body).into_owned(),
         Got::Cut(_) | Got::Closed(_) | Got::Late(_) | Got::Garbled(..) => String::new(),
     };
-    let count = |result: &str| {
-        let name = format!("stepgate_shared_requests_total{{result=\"{result}\"}} ");
+    let count = |(metric, result)| {
+        let name = format!("stepgate_shared_{metric}_total{{result=\"{result}\"}} ");
         let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
         line.unwrap_or("?").to_owned()
     };
-    let [hit, stored, error] = ["hit", "stored", "error"].map(count);
-    format!("| answers from Redis, written there, commands in vain | {hit}, {stored}, {error} |\n")
+    let counts = [
+        ("lookups", "hit"),
+        ("lookups", "error"),
+        ("writes", "stored"),
+        ("writes", "error"),
+    ];
+    let [hit, lookup_error, stored, write_error] = counts.map(count);
+    format!(
+        "| look-ups in Redis: hits, errors | {hit}, {lookup_error} |\n\
+         | writes to Redis: stored, errors | {stored}, {write_error} |\n"
+    )
 }
 
 fn text(origin: &Origin, authority: &Authority, redis: Option<&Arc<Redis>>) -> String {
