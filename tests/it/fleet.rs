@@ -78,15 +78,28 @@ impl Fleet {
     /// Starts a gateway with `rest` after its section `[cache.redis]`.
     async fn gateway_with(&self, rest: &str) -> Gateway {
         let toml = format!("{}{rest}", tier(&self.redis.url()));
-        let gateway = Gateway::start(&self.origin, &toml).await;
-        wait_up(&gateway).await;
-        gateway
+        start_gateway(&self.origin, &toml).await
     }
 
     /// Starts two gateways.
     async fn pair(&self) -> (Gateway, Gateway) {
         (self.gateway().await, self.gateway().await)
     }
+}
+
+/// Starts a gateway and waits until its tier is up.
+async fn start_gateway(origin: &Origin, toml: &str) -> Gateway {
+    let gateway = Gateway::start(origin, toml).await;
+    wait_up(&gateway).await;
+    gateway
+}
+
+/// Starts two gateways with the same configuration.
+async fn start_pair(origin: &Origin, toml: &str) -> (Gateway, Gateway) {
+    (
+        start_gateway(origin, toml).await,
+        start_gateway(origin, toml).await,
+    )
 }
 
 /// Returns the state of the tier in `/status`: `up`, `circuit_open` or `off`.

@@ -137,7 +137,7 @@ impl Position {
     }
 }
 
-/// What the messages since the reader's position said.
+/// The result of reading the messages since the reader's position.
 enum Catchup {
     /// They lead without a gap to this position.
     Complete(Position, Vec<PurgeId>),

@@ -6,7 +6,8 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     RECOVERY, assert_serves, assert_shares, completed, is_fetched, is_memory_hit, is_shared_hit,
-    purge, step_of_thread, store_in_tier, tier_at, wait_purge_propagated, wait_up,
+    purge, start_gateway, start_pair, step_of_thread, store_in_tier, tier_at,
+    wait_purge_propagated, wait_up,
 };
 use crate::support::{Gateway, Origin, STEP};
 use crate::support::{redis::Redis, redis_cluster::Cluster};
@@ -14,17 +15,7 @@ use crate::support::{redis::Redis, redis_cluster::Cluster};
 const THREADS: usize = 24;
 
 pub(super) async fn pair(origin: &Origin, cluster: &Cluster) -> (Gateway, Gateway) {
-    pair_with(origin, &tier_at(&cluster.urls())).await
-}
-
-async fn pair_with(origin: &Origin, toml: &str) -> (Gateway, Gateway) {
-    let (a, b) = (
-        Gateway::start(origin, toml).await,
-        Gateway::start(origin, toml).await,
-    );
-    wait_up(&a).await;
-    wait_up(&b).await;
-    (a, b)
+    start_pair(origin, &tier_at(&cluster.urls())).await
 }
 
 fn threads(name: &str) -> Vec<String> {
@@ -79,8 +70,7 @@ async fn a_purge_on_a_cluster_reaches_every_gateway() {
         purge(&a, below).await;
         origin.set_status("failed");
         wait_purge_propagated().await;
-        let new = Gateway::start(&origin, &tier_at(&cluster.urls())).await;
-        wait_up(&new).await;
+        let new = start_gateway(&origin, &tier_at(&cluster.urls())).await;
         for gateway in [&new, &b] {
             let answer = gateway.get(STEP).await;
             assert!(!is_memory_hit(&answer), "{below}");
@@ -100,7 +90,7 @@ async fn a_purge_on_a_cluster_reaches_every_gateway() {
 async fn a_node_that_hangs_or_crashes_fails_no_request() {
     let (origin, mut cluster) = (Origin::start().await, Cluster::start().await);
     let toml = tier_at(&cluster.urls()).replace("1s", "50ms");
-    let (a, b) = pair_with(&origin, &toml).await;
+    let (a, b) = start_pair(&origin, &toml).await;
     for nth in 0..3 {
         cluster.nodes[nth].stop().await;
         let start = Instant::now();
@@ -175,7 +165,7 @@ async fn a_hung_node_costs_a_few_timeouts_until_its_breakers_open() {
     const MAX_TIMEOUTS: usize = 18;
     let (origin, cluster) = (Origin::start().await, Cluster::start().await);
     let toml = tier_at(&cluster.urls()).replace("1s", "500ms");
-    let (a, b) = pair_with(&origin, &toml).await;
+    let (a, b) = start_pair(&origin, &toml).await;
     let (_, [nth, _]) = cluster.by_purge_log().await;
     let node = &cluster.nodes[nth];
     let split = Split::by(&a, node, "split").await;

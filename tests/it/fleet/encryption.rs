@@ -6,12 +6,12 @@ use super::corruption::{
     assert_swapped_clients_are_misses, assert_swapped_entries_are_misses, swap,
 };
 use super::{
-    Fleet, PREFIX, assert_shares, is_fetched, is_shared_hit, purge, store_in_tier, tier,
-    wait_purge_propagated, wait_up, wait_written,
+    Fleet, PREFIX, assert_shares, is_fetched, is_shared_hit, purge, start_gateway, store_in_tier,
+    tier, wait_purge_propagated, wait_written,
 };
 use crate::support::gateway::TWO_CLIENTS;
 use crate::support::redis::Redis;
-use crate::support::{Gateway, process, step_json};
+use crate::support::{process, step_json};
 
 /// Ids that occur nowhere by chance.
 const THREAD: &str = "thread_Zq81kXw0pLmv";
@@ -269,8 +269,7 @@ async fn c40_a_sealed_entry_at_another_location_is_a_miss() {
 async fn the_encryption_key_is_in_no_upstream_request_and_on_no_page() {
     let (fleet, key) = (Fleet::start().await, Key::new(KEY));
     let toml = tier(&fleet.redis.url()) + &key.line() + TWO_CLIENTS;
-    let gateway = Gateway::start(&fleet.origin, &toml).await;
-    wait_up(&gateway).await;
+    let gateway = start_gateway(&fleet.origin, &toml).await;
     let billing = [("x-portkey-api-key", crate::support::gateway::BILLING_TOKEN)];
     let answer = gateway.get_with(&path(), &billing).await;
     assert!(answer.is_stored() && !answer.everything().contains(KEY));

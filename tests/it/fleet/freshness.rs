@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{
-    Fleet, is_fetched, is_memory_hit, is_shared_hit, lookups, store_in_tier, wait_purge_propagated,
+    is_fetched, is_memory_hit, is_shared_hit, lookups, store_in_tier, wait_purge_propagated,
     wait_written,
 };
 use crate::support::redis::Redis;

@@ -6,8 +6,8 @@ use tokio::time::{Instant, sleep};
 
 use super::load::{LIGHT, Latencies, Load, THOUSAND, rate};
 use super::{
-    DEFAULT_TIMEOUT, Fleet, assert_shares, counter, tier_with_default_timeout, wait_circuit_open,
-    wait_process_state, wait_state, wait_up,
+    DEFAULT_TIMEOUT, assert_shares, counter, start_gateway, tier_with_default_timeout,
+    wait_circuit_open, wait_process_state, wait_state, wait_up,
 };
 use crate::support::{Gateway, Process};
 
@@ -110,12 +110,11 @@ async fn c39_after_a_crash_under_load_the_fleet_shares_again_by_itself() {
 #[tokio::test]
 async fn c39_repeated_short_outages_fail_no_request() {
     let fleet = Fleet::start().await;
-    let gateway = Gateway::start(
+    let gateway = start_gateway(
         &fleet.origin,
         &tier_with_default_timeout(&fleet.redis.url()),
     )
     .await;
-    wait_up(&gateway).await;
     let load = Load::start(gateway.address(), LIGHT, "again").await;
     for pause in [20, 60, 120, 300, 700, 20, 60, 120] {
         fleet.redis.stop().await;

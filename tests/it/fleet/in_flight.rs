@@ -5,21 +5,31 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{
-    Fleet, PURGE_PROPAGATION, counted, is_fetched, is_shared_hit, purge, step_of_thread,
-    store_in_tier, tier, wait_purge_propagated, wait_up,
+    Fleet, PURGE_PROPAGATION, counted, is_fetched, is_shared_hit, purge, start_gateway,
+    step_of_thread, store_in_tier, tier, wait_purge_propagated,
 };
 use crate::support::client::head;
 use crate::support::redis_proxy::RedisProxy;
-use crate::support::{Action, Gateway, Latch, STEP, step, text};
+use crate::support::{Action, Gateway, Latch, RawClient, STEP, step, text};
 
 /// Many round trips, and less than the command timeout and the lease.
 const MOMENT: Duration = Duration::from_millis(200);
 
 /// Starts a gateway that reaches Redis through `proxy`.
 async fn through(fleet: &Fleet, proxy: &RedisProxy) -> Gateway {
-    let gateway = Gateway::start(&fleet.origin, &tier(&proxy.url())).await;
-    wait_up(&gateway).await;
+    let gateway = start_gateway(&fleet.origin, &tier(&proxy.url())).await;
     gateway
+}
+
+/// Sends a request that `gateway` fetches, and returns the latch that the origin's response waits for.
+async fn latched_fetch(fleet: &Fleet, gateway: &Gateway, path: &str) -> (Latch, RawClient) {
+    let gate = Latch::closed();
+    fleet
+        .origin
+        .next(vec![Action::Wait(gate.clone()), Action::Respond]);
+    let pending = gateway.send_get(path, &[]).await;
+    fleet.origin.wait_for_requests(1).await;
+    (gate, pending)
 }
 
 #[tokio::test]
@@ -27,12 +37,7 @@ async fn c41a_a_write_from_before_a_purge_is_refused() {
     let fleet = Fleet::start().await;
     let proxy = RedisProxy::start(fleet.redis.port()).await;
     let (a, b) = (through(&fleet, &proxy).await, fleet.gateway().await);
-    let gate = Latch::closed();
-    fleet
-        .origin
-        .next(vec![Action::Wait(gate.clone()), Action::Respond]);
-    let mut pending = a.send_get(STEP, &[]).await;
-    fleet.origin.wait_for_requests(1).await;
+    let (gate, mut pending) = latched_fetch(&fleet, &a, STEP).await;
     // The gateway has its token, and its write is delayed.
     proxy.stall();
     gate.open();
@@ -61,12 +66,7 @@ async fn c41a_a_write_from_before_a_purge_of_the_rule_is_never_read() {
     let fleet = Fleet::start().await;
     let proxy = RedisProxy::start(fleet.redis.port()).await;
     let (a, b) = (through(&fleet, &proxy).await, fleet.gateway().await);
-    let gate = Latch::closed();
-    fleet
-        .origin
-        .next(vec![Action::Wait(gate.clone()), Action::Respond]);
-    let mut pending = a.send_get(STEP, &[]).await;
-    fleet.origin.wait_for_requests(1).await;
+    let (gate, mut pending) = latched_fetch(&fleet, &a, STEP).await;
     proxy.stall();
     gate.open();
     assert!(pending.response().await.is_stored());
@@ -87,12 +87,7 @@ async fn c41a_a_fetch_from_before_another_gateways_purge_is_stored_nowhere() {
     for below in ["run-step", "run-step/thread_1"] {
         let fleet = Fleet::start().await;
         let (a, b) = fleet.pair().await;
-        let gate = Latch::closed();
-        fleet
-            .origin
-            .next(vec![Action::Wait(gate.clone()), Action::Respond]);
-        let mut pending = a.send_get(STEP, &[]).await;
-        fleet.origin.wait_for_requests(1).await;
+        let (gate, mut pending) = latched_fetch(&fleet, &a, STEP).await;
         purge(&b, below).await;
         wait_purge_propagated().await;
         gate.open();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Fleet, RECOVERY, is_fetched, is_memory_hit, is_shared_hit, store_in_tier, wait_circuit_open,
+    RECOVERY, is_fetched, is_memory_hit, is_shared_hit, store_in_tier, wait_circuit_open,
     wait_purge_propagated, wait_up,
 };
 use crate::support::redis::Redis;

@@ -1,8 +1,8 @@
 //! Partitions: a body is shared only between requests that would have fetched the same.
 
-use super::{Fleet, is_fetched, is_shared_hit, store_in_tier, tier, wait_up};
+use super::{is_fetched, is_shared_hit, start_gateway, store_in_tier, tier};
 use crate::support::gateway::{BILLING_TOKEN, SUPPORT_TOKEN, TWO_CLIENTS};
-use crate::support::{Gateway, Origin, STEP, text};
+use crate::support::{Origin, STEP, text};
 
 #[tokio::test]
 async fn clients_with_different_headers_share_nothing() {
@@ -41,8 +41,7 @@ async fn another_upstream_is_another_partition() {
     store_in_tier(&a, &[STEP]).await;
     let other = Origin::start().await;
     other.set_status("failed");
-    let b = Gateway::start(&other, &tier(&fleet.redis.url())).await;
-    wait_up(&b).await;
+    let b = start_gateway(&other, &tier(&fleet.redis.url())).await;
     let fetched = b.get(STEP).await;
     assert!(is_fetched(&fetched), "{}", fetched.cache_status());
     assert_eq!(fetched.text(), text("failed"));
@@ -75,8 +74,7 @@ async fn another_prefix_is_another_fleet() {
     let a = fleet.gateway().await;
     store_in_tier(&a, &[STEP]).await;
     let toml = tier(&fleet.redis.url()).replace("\"fleet\"", "\"fleet2\"");
-    let b = Gateway::start(&fleet.origin, &toml).await;
-    wait_up(&b).await;
+    let b = start_gateway(&fleet.origin, &toml).await;
     assert!(is_fetched(&b.get(STEP).await), "it has another prefix");
     super::wait_written(&b, 1.0).await;
     super::purge(&b, "run-step").await;

@@ -6,8 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{
-    Fleet, assert_serves, assert_shares, is_shared_hit, store_in_tier, tier_state,
-    wait_purge_propagated,
+    assert_serves, assert_shares, is_shared_hit, store_in_tier, tier_state, wait_purge_propagated,
 };
 use crate::support::{STEP, text};
 

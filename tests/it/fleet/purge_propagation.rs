@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{
-    Fleet, is_fetched, is_memory_hit, is_shared_hit, purge, step_of_thread, store_in_tier,
+    is_fetched, is_memory_hit, is_shared_hit, purge, step_of_thread, store_in_tier,
     wait_purge_propagated, wait_written,
 };
 use crate::support::{STEP, step, text};

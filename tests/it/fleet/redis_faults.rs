@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    DEFAULT_TIMEOUT, Fleet, RECOVERY, assert_serves, assert_shares, counted, errors, is_fetched,
-    is_shared_hit, purge, step_of_thread, store_in_tier, tier, tier_at, tier_state,
-    tier_with_default_timeout, wait_circuit_open, wait_purge_propagated, wait_up,
+    DEFAULT_TIMEOUT, RECOVERY, assert_serves, assert_shares, counted, errors, is_fetched,
+    is_shared_hit, purge, start_gateway, start_pair, step_of_thread, store_in_tier, tier, tier_at,
+    tier_state, tier_with_default_timeout, wait_circuit_open, wait_purge_propagated, wait_up,
 };
 use crate::support::{Gateway, Origin, STEP, step, text};
 use crate::support::{redis::Redis, redis_proxy::RedisProxy};
@@ -51,10 +51,7 @@ async fn c39_a_wrong_password_fails_no_request_and_shares_nothing() {
     let without = Gateway::start(&fleet.origin, &tier(&fleet.redis.url())).await;
     wait_circuit_open(&without).await;
     assert_serves(&without, "without").await;
-    let a = Gateway::start(&fleet.origin, &toml("sesame-right")).await;
-    let b = Gateway::start(&fleet.origin, &toml("sesame-right")).await;
-    wait_up(&a).await;
-    wait_up(&b).await;
+    let (a, b) = start_pair(&fleet.origin, &toml("sesame-right")).await;
     assert_shares(&fleet.origin, &a, &b, "right").await;
     for gateway in [&wrong, &without, &a] {
         for path in ["/status", "/metrics"] {
@@ -86,10 +83,7 @@ async fn c39_the_documented_acl_is_sufficient() {
         "{{ file = \"{}\" }}",
         fleet.redis.write("url", &url)
     ));
-    let a = Gateway::start(&fleet.origin, &toml).await;
-    let b = Gateway::start(&fleet.origin, &toml).await;
-    wait_up(&a).await;
-    wait_up(&b).await;
+    let (a, b) = start_pair(&fleet.origin, &toml).await;
     assert_shares(&fleet.origin, &a, &b, "allowed").await;
     store_in_tier(&a, &[STEP]).await;
     purge(&a, "run-step").await;
@@ -105,8 +99,7 @@ async fn c39_the_documented_acl_is_sufficient() {
 async fn c39_a_paused_server_costs_one_timeout_and_then_nothing() {
     let fleet = Fleet::start().await;
     let toml = tier_with_default_timeout(&fleet.redis.url());
-    let a = Gateway::start(&fleet.origin, &toml).await;
-    wait_up(&a).await;
+    let a = start_gateway(&fleet.origin, &toml).await;
     store_in_tier(&a, &[STEP]).await;
     fleet.redis.cli(&["CLIENT", "PAUSE", "3000", "ALL"]).await;
     for nth in 0..20 {
@@ -127,8 +120,7 @@ async fn c39_replies_slower_than_the_command_timeout_are_not_awaited() {
     let fleet = Fleet::start().await;
     let proxy = RedisProxy::start(fleet.redis.port()).await;
     let b = fleet.gateway().await;
-    let a = Gateway::start(&fleet.origin, &tier_with_default_timeout(&proxy.url())).await;
-    wait_up(&a).await;
+    let a = start_gateway(&fleet.origin, &tier_with_default_timeout(&proxy.url())).await;
     let paths: Vec<String> = (0..20)
         .map(|n| step_of_thread(&format!("slow_{n}")))
         .collect();
@@ -219,8 +211,7 @@ async fn c39_a_gateway_that_starts_on_a_full_server_serves() {
     assert_serves(&gateway, "full_still").await;
     redis.cli(&["CONFIG", "SET", "maxmemory", "0"]).await;
     wait_up(&gateway).await;
-    let other = Gateway::start(&origin, &tier(&redis.url())).await;
-    wait_up(&other).await;
+    let other = start_gateway(&origin, &tier(&redis.url())).await;
     assert_shares(&origin, &gateway, &other, "room").await;
 }
 
@@ -229,8 +220,7 @@ async fn c39_repeatedly_reset_connections_fail_no_request() {
     let fleet = Fleet::start().await;
     let proxy = RedisProxy::start(fleet.redis.port()).await;
     let toml = tier_with_default_timeout(&proxy.url());
-    let a = Gateway::start(&fleet.origin, &toml).await;
-    wait_up(&a).await;
+    let a = start_gateway(&fleet.origin, &toml).await;
     let start = Instant::now();
     let mut nth = 0;
     while start.elapsed() < Duration::from_secs(3) {

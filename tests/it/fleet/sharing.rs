@@ -6,8 +6,8 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::{
-    Fleet, PREFIX, age, counted, is_fetched, is_memory_hit, is_shared_hit, lookups, store_in_tier,
-    tier, tier_state, ttl, wait_process_state, wait_up, wait_written,
+    PREFIX, age, completed, counted, is_fetched, is_memory_hit, is_shared_hit, lookups,
+    start_gateway, store_in_tier, tier, tier_state, ttl, wait_process_state, wait_written,
 };
 use crate::support::gateway::API_KEY;
 use crate::support::{
@@ -144,8 +144,7 @@ async fn a_shared_entry_expires_when_the_ttl_of_its_first_store_ends() {
     let short = "[cache]\nttl = \"3s\"\n".to_owned() + &tier(&fleet.redis.url());
     let mut pair = Vec::new();
     for _ in 0..2 {
-        let gateway = Gateway::start(&fleet.origin, &short).await;
-        wait_up(&gateway).await;
+        let gateway = start_gateway(&fleet.origin, &short).await;
         pair.push(gateway);
     }
     let (a, b) = (&pair[0], &pair[1]);
@@ -164,8 +163,7 @@ async fn a_gateway_with_a_shorter_ttl_applies_it_to_shared_entries() {
     let a = fleet.gateway().await;
     store_in_tier(&a, &[STEP]).await;
     let short = "[cache]\nttl = \"3s\"\n".to_owned() + &tier(&fleet.redis.url());
-    let b = Gateway::start(&fleet.origin, &short).await;
-    wait_up(&b).await;
+    let b = start_gateway(&fleet.origin, &short).await;
     sleep(Duration::from_millis(1_500)).await;
     let shared = b.get(STEP).await;
     assert!(
@@ -295,8 +293,7 @@ async fn a_step_that_memory_evicted_is_a_shared_hit() {
     let fleet = Fleet::start().await;
     let toml = "[cache]\nmax_bytes = \"64KiB\"\nmax_entry_bytes = \"16KiB\"\n";
     let toml = format!("{toml}{}", tier(&fleet.redis.url()));
-    let gateway = Gateway::start(&fleet.origin, &toml).await;
-    wait_up(&gateway).await;
+    let gateway = start_gateway(&fleet.origin, &toml).await;
     let paths: Vec<String> = (0..100).map(|nth| step(&format!("full_{nth}"))).collect();
     let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
     store_in_tier(&gateway, &paths).await;

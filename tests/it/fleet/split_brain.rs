@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Fleet, RECOVERY, assert_serves, is_fetched, is_memory_hit, is_shared_hit, purge,
+    Fleet, RECOVERY, assert_serves, is_fetched, is_memory_hit, is_shared_hit, purge, start_gateway,
     step_of_thread, store_in_tier, tier, wait_circuit_open, wait_up,
 };
 use crate::support::client::head;
@@ -29,8 +29,7 @@ impl Pair {
         let fleet = Fleet::start().await;
         let proxy = RedisProxy::start(fleet.redis.port()).await;
         let a = fleet.gateway().await;
-        let b = Gateway::start(&fleet.origin, &tier(&proxy.url())).await;
-        wait_up(&b).await;
+        let b = start_gateway(&fleet.origin, &tier(&proxy.url())).await;
         let other = step_of_thread("thread_2");
         store_in_tier(&a, &[STEP, &other]).await;
         for path in [STEP, &other] {
@@ -253,8 +252,8 @@ async fn a_confirmed_purge_survives_a_snapshot_restored_at_once() {
         super::wait_purge_propagated().await;
         for gateway in [&a, &b, &fleet.gateway().await] {
             let answer = gateway.get(&old_step).await;
-            let said = answer.cache_status();
-            assert_eq!(answer.json()["status"], "failed", "{nth}: {said}");
+            let status = answer.cache_status();
+            assert_eq!(answer.json()["status"], "failed", "{nth}: {status}");
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Redis over TLS: the fleet shares with trusted certificates, and does not connect with others.
 
 use super::{
-    Fleet, assert_serves, assert_shares, completed, is_shared_hit, step_of_thread, store_in_tier,
-    tier, tier_at, wait_circuit_open, wait_up,
+    assert_serves, assert_shares, completed, is_shared_hit, start_pair, step_of_thread,
+    store_in_tier, tier, tier_at, wait_circuit_open,
 };
 use crate::support::certificates::{Authority, Flaw, Identity};
 use crate::support::redis::{Redis, free_port};
@@ -40,12 +40,7 @@ fn trusting(url: &str, authority: &Authority) -> String {
 }
 
 async fn assert_fleet(origin: &Origin, toml: &str) {
-    let (a, b) = (
-        Gateway::start(origin, toml).await,
-        Gateway::start(origin, toml).await,
-    );
-    wait_up(&a).await;
-    wait_up(&b).await;
+    let (a, b) = start_pair(origin, toml).await;
     let path = step_of_thread("over_tls");
     store_in_tier(&a, &[&path]).await;
     let shared = b.get(&path).await;
