@@ -15,8 +15,8 @@ use hyper::StatusCode;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use stepgate::cache::{Cache, Entry};
 use stepgate::config::{self, Header, Secret, Source, Value};
-use stepgate::step::{Key, Partition, Query, Route, Rule, judge};
-use stepgate::upstream::{Injection, Redactor, clean_answer};
+use stepgate::policy::{CacheKey, Partition, Query, Route, Rule, check};
+use stepgate::upstream::{HeaderPolicy, SecretScanner, clean_answer};
 use tokio::time::Instant;
 
 use answers::{HEAD, IDS, large, small};
@@ -73,7 +73,7 @@ fn key(criterion: &mut Criterion) {
     let partition = Partition::of(["https://api.portkey.ai/v1"]);
     let mut group = criterion.benchmark_group("key");
     group.bench_function("ids", |b| {
-        b.iter(|| Key::new(partition, rule.name(), black_box(&IDS), ""));
+        b.iter(|| CacheKey::new(partition, rule.name(), black_box(&IDS), ""));
     });
     let raw = "include[]=step_details.tool_calls[*].file_search.results[*].content";
     group.bench_function("query", |b| {
@@ -99,7 +99,7 @@ fn verdict(criterion: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter(|| {
                 let body = black_box(body.as_bytes());
-                judge(&rule, &IDS, StatusCode::OK, &head, body, true)
+                check(&rule, &IDS, StatusCode::OK, &head, body, true)
             });
         });
     }
@@ -118,9 +118,9 @@ fn hygiene(criterion: &mut Criterion) {
             ),
         })
         .collect();
-    let injection = Injection::new(&injected, &[]);
+    let injection = HeaderPolicy::new(&injected, &[]);
     let caller = headers(&SDK);
-    let (answer, redactor) = (headers(&HEAD), Redactor::new(SECRETS));
+    let (answer, redactor) = (headers(&HEAD), SecretScanner::new(SECRETS));
     let mut group = criterion.benchmark_group("hygiene");
     group.bench_function("upward", |b| {
         b.iter(|| injection.upward(black_box(&caller)));
@@ -140,7 +140,7 @@ fn lookup(criterion: &mut Criterion) {
     let terms = config::Cache::default();
     let key = |number: usize| {
         let id = format!("step_{number:06}");
-        Key::new(
+        CacheKey::new(
             Partition::of(["https://api.portkey.ai/v1"]),
             "run-step",
             &[IDS[0], IDS[1], &id],
@@ -152,7 +152,7 @@ fn lookup(criterion: &mut Criterion) {
     for entries in [1000, 100_000] {
         // Evicts nothing.
         let cache = Cache::new(1 << 30);
-        let keys: Vec<Key> = (0..entries).map(key).collect();
+        let keys: Vec<CacheKey> = (0..entries).map(key).collect();
         for key in &keys {
             let entry = Entry::new(body.as_bytes(), None);
             let stored = cache.store(&cache.depart(), key, entry, &terms, now);

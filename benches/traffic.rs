@@ -23,8 +23,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use stepgate::coalesce::fetch::MAX_IN_FLIGHT_PER_KEY;
 use stepgate::config;
-use stepgate::fetch::departures::MAX_IN_THE_AIR;
 use tokio::runtime;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -189,7 +189,7 @@ fn send(row: Row, way: Way) -> (u64, u64) {
 fn assert_bounds(log: &Log) {
     let window = config::Upstream::default().coalesce_window;
     assert!(log.narrowest.is_none_or(|gap| gap >= window));
-    assert!(log.most_in_the_air <= MAX_IN_THE_AIR);
+    assert!(log.most_in_the_air <= MAX_IN_FLIGHT_PER_KEY);
 }
 
 /// The polls of a patrol: a flight and at least nine tenths of a second each, one at either end; and

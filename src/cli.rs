@@ -1,6 +1,6 @@
 //! The command line as clap reads it, and what it says of itself.
 
-mod tip;
+mod suggestions;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -180,7 +180,7 @@ impl Cli {
     /// # Errors
     /// It cannot be read; or help or the version were asked for.
     pub(crate) fn read() -> Result<Self, clap::Error> {
-        Self::try_parse().map_err(|error| tip::with_tip(error, &Self::command()))
+        Self::try_parse().map_err(|error| suggestions::with_tip(error, &Self::command()))
     }
 }
 

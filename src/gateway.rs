@@ -37,19 +37,19 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use answer::Answer;
-pub use guard::Door;
+pub use guard::Transport;
 pub(crate) use guard::admit;
-pub(crate) use heading::Heading;
+pub(crate) use heading::RequestHeaders;
 pub(crate) use metrics::Counted;
 pub use outcome::Outcome;
-pub(crate) use refusal::Refusal;
+pub(crate) use refusal::GatewayError;
 pub use reload::{Prepared, Reload};
 pub use report::{Purge, PurgeError};
 
 use crate::cache::Cache;
-use crate::cache::shared::Tier;
+use crate::cache::redis::SharedTier;
+use crate::coalesce::{Coalescer, ConcurrencyLimit, LongPolls};
 use crate::config::Config;
-use crate::fetch::{Berths, Book, Patrols};
 use crate::upstream::SetupError;
 use answer::{Asked, Hit, Said};
 use flight::Flight;
@@ -65,15 +65,15 @@ use wish::Wish;
 
 /// Whose requests come over one connection.
 #[derive(Debug)]
-pub struct Caller {
-    door: Door,
+pub struct ConnectionState {
+    door: Transport,
     asked: Last,
     said: Said,
 }
 
-impl Caller {
+impl ConnectionState {
     /// Nothing was asked or said yet.
-    pub fn new(door: Door) -> Self {
+    pub fn new(door: Transport) -> Self {
         Self {
             door,
             asked: Last::default(),
@@ -83,7 +83,7 @@ impl Caller {
 }
 
 /// How a request is answered.
-pub enum Reply {
+pub enum Handled {
     /// At once: from memory, or with a refusal.
     Now(Answer),
     /// By a fetch.
@@ -112,12 +112,12 @@ pub struct Gateway {
     /// one configuration from start to end.
     setup: ArcSwap<Setup>,
     cache: Cache,
-    book: Book<Shared, Flight>,
+    book: Coalescer<Shared, Flight>,
     /// By step, and by whether what they bring may be stored.
-    patrols: Patrols<(Shared, bool), News>,
+    patrols: LongPolls<(Shared, bool), News>,
     /// Places for requests that are held by their wait preference.
     waiters: Arc<Semaphore>,
-    max_waiters: usize,
+    max_long_polls: usize,
     /// Places for requests that want a fetch. HTTP/1.1 has as many as connections; over HTTP/2 one
     /// connection brings many, and each that waits costs memory.
     passengers: Semaphore,
@@ -138,23 +138,23 @@ impl Gateway {
     /// [`SetupError`] where the upstream's TLS cannot be prepared.
     pub fn new(config: &Config) -> Result<Self, SetupError> {
         let upstream = &config.upstream;
-        let berths = Berths::new(upstream.max_in_flight, upstream.queue_timeout);
+        let berths = ConcurrencyLimit::new(upstream.max_in_flight, upstream.queue_timeout);
         let metrics = Metrics::new();
         metrics.secrets_loaded(wall_clock::seconds_since_1970());
-        let max_waiters = config.server.max_waiters.min(Semaphore::MAX_PERMITS);
+        let max_long_polls = config.server.max_long_polls.min(Semaphore::MAX_PERMITS);
         let passengers = config.server.max_connections.max(FEWEST_PASSENGERS);
         let mut cache = Cache::new(config.cache.max_bytes);
         if let Some(redis) = &config.cache.redis {
-            let tier = Tier::new(redis, metrics.shared.clone()).map_err(SetupError::Redis)?;
+            let tier = SharedTier::new(redis, metrics.shared.clone()).map_err(SetupError::Redis)?;
             cache = cache.shared_by(Arc::new(tier));
         }
         Ok(Self {
             setup: ArcSwap::from_pointee(Setup::new(config, &metrics, 0)?),
             cache,
-            book: Book::new(upstream.coalesce_window, berths),
-            patrols: Patrols::default(),
-            waiters: Arc::new(Semaphore::new(max_waiters)),
-            max_waiters,
+            book: Coalescer::new(upstream.coalesce_window, berths),
+            patrols: LongPolls::default(),
+            waiters: Arc::new(Semaphore::new(max_long_polls)),
+            max_long_polls,
             passengers: Semaphore::new(passengers.min(Semaphore::MAX_PERMITS)),
             journeys: Arc::new(Semaphore::new(JOURNEYS)),
             draining: CancellationToken::new(),
@@ -171,9 +171,9 @@ impl Gateway {
     pub fn answer(
         self: &Arc<Self>,
         request: Request<Incoming>,
-        caller: &mut Caller,
+        caller: &mut ConnectionState,
         arrived: Instant,
-    ) -> Reply {
+    ) -> Handled {
         let setup = self.setup.load();
         // The body, if there is one, is nobody's, but of what is forwarded: dropped unread, it ends the
         // connection.
@@ -183,17 +183,17 @@ impl Gateway {
             Ok(Found::Stored(hit)) => {
                 let told = Told::of(Outcome::Hit, hit.status(), arrived);
                 self.note(&setup, &head, &record, &told);
-                Reply::Now(hit.answer(head, &mut caller.said))
+                Handled::Now(hit.answer(head, &mut caller.said))
             }
             Ok(Found::Wanted(wish)) => {
                 let fetched = Arc::clone(self).fetch(head, wish, record);
-                Reply::Later(Box::pin(fetched))
+                Handled::Later(Box::pin(fetched))
             }
             Ok(Found::Through(journey)) => {
                 let forwarded = Arc::clone(self).forward(head, body, journey, record);
-                Reply::Through(Box::pin(forwarded))
+                Handled::Through(Box::pin(forwarded))
             }
-            Err(refusal) => Reply::Now(self.refuse(&setup, &head, &refusal, arrived, &record)),
+            Err(refusal) => Handled::Now(self.refuse(&setup, &head, &refusal, arrived, &record)),
         }
     }
 
@@ -202,17 +202,17 @@ impl Gateway {
         &self,
         setup: &Arc<Setup>,
         head: &Parts,
-        caller: &mut Caller,
+        caller: &mut ConnectionState,
         arrived: Instant,
         record: &mut Record,
-    ) -> Result<Found, Refusal> {
-        let heading = Heading::of(&head.headers);
+    ) -> Result<Found, GatewayError> {
+        let heading = RequestHeaders::of(&head.headers);
         setup.knows(caller.door)?;
         admit(head, &heading, caller.door, setup.open_to())?;
         let account = setup.authorise(&head.headers)?;
         record.client.clone_from(&account.name);
         let wanted = match caller.asked.read(setup, head, account, record) {
-            Err(Refusal::RouteNotFound | Refusal::MethodNotAllowed)
+            Err(GatewayError::RouteNotFound | GatewayError::MethodNotAllowed)
                 if Self::lets_through(setup, head) =>
             {
                 record.rule = None;
@@ -233,7 +233,7 @@ impl Gateway {
             forward = Forward::Request;
         }
         if conditions.only_if_cached {
-            return Err(Refusal::NotCached);
+            return Err(GatewayError::NotCached);
         }
         let errand = wanted.errand(head, setup, account);
         let wish = self.wish(errand, forward, conditions, &heading, arrived);
@@ -260,7 +260,7 @@ impl Gateway {
             let response = tokio::select! {
                 biased;
                 response = self.respond(&wish, &head, &mut record) => response,
-                () = self.closing.cancelled() => Err(Refusal::Draining),
+                () = self.closing.cancelled() => Err(GatewayError::Draining),
             };
             let setup = &wish.errand.setup;
             match response {
@@ -279,7 +279,7 @@ impl Gateway {
         wish: &Wish,
         head: &Parts,
         record: &mut Record,
-    ) -> Result<(Answer, Outcome), Refusal> {
+    ) -> Result<(Answer, Outcome), GatewayError> {
         let (errand, seat) = (&wish.errand, wish.seat);
         let (got, waited) = match &wish.wait {
             Some((seconds, _)) => {
@@ -290,7 +290,7 @@ impl Gateway {
             }
             None => {
                 let place = self.passengers.try_acquire();
-                let _place = place.map_err(|_| Refusal::Overloaded)?;
+                let _place = place.map_err(|_| GatewayError::Overloaded)?;
                 (self.ride(errand, seat).await, None)
             }
         };
@@ -301,7 +301,7 @@ impl Gateway {
         let (mut answer, outcome) = self.tell(got, wish.forward, asked, record)?;
         if let Some(seconds) = waited {
             answer::say_waited(&mut answer, seconds);
-            return Ok((answer, Outcome::Waited));
+            return Ok((answer, Outcome::LongPoll));
         }
         Ok((answer, outcome))
     }
@@ -311,7 +311,7 @@ impl Gateway {
         &self,
         setup: &Setup,
         head: &Parts,
-        refusal: &Refusal,
+        refusal: &GatewayError,
         arrived: Instant,
         record: &Record,
     ) -> Answer {
@@ -332,7 +332,7 @@ impl Gateway {
         forward: Forward,
         asked: Asked<'_>,
         record: &mut Record,
-    ) -> Result<(Answer, Outcome), Refusal> {
+    ) -> Result<(Answer, Outcome), GatewayError> {
         match got {
             Got::News {
                 news: News::Arrived(arrived),
@@ -341,28 +341,28 @@ impl Gateway {
                 record.not_stored = arrived.stored.err();
                 record.fetch = Some(arrived.took);
                 let outcome = if joined {
-                    Outcome::Joined
+                    Outcome::Coalesced
                 } else {
-                    Outcome::Fetched
+                    Outcome::Miss
                 };
                 Ok((answer::arrived(arrived, forward, joined, asked), outcome))
             }
             Got::News {
                 news: News::Held(said, until),
                 ..
-            } => Ok((answer::held(&said, until, asked), Outcome::Held)),
+            } => Ok((answer::held(&said, until, asked), Outcome::RateLimited)),
             Got::News {
                 news: News::Failed(error),
                 ..
-            } => Err(Refusal::Fetch(error)),
+            } => Err(GatewayError::Fetch(error)),
             Got::News {
                 news: News::Overloaded,
                 ..
-            } => Err(Refusal::Overloaded),
+            } => Err(GatewayError::Overloaded),
             Got::Larger(larger) => {
                 record.not_stored = Some(larger.stored);
                 record.fetch = Some(larger.took);
-                Ok((answer::larger(larger, forward, asked), Outcome::Fetched))
+                Ok((answer::larger(larger, forward, asked), Outcome::Miss))
             }
         }
     }

@@ -14,16 +14,16 @@
 //! | [`demo`] | the sandbox upstream, the pollers, the live view |
 //! | this file | builds a gateway from a configuration and starts it |
 //! | [`reload`] | the configuration and its secrets, read anew |
-//! | [`serve`] | the edge: listeners, connection limits, drain, the admin listener and its page, what a service manager is told |
-//! | [`gateway`] | the pipeline: admit, authorise, look up, fly, judge, store, answer |
+//! | [`server`] | the edge: listeners, connection limits, drain, the admin listener and its page, what a service manager is told |
+//! | [`gateway`] | the pipeline: admit, authorise, look up, fly, check, store, answer |
 //! | [`upstream`] | the client: connections, TLS, deadlines, what may pass up and down |
-//! | [`fetch`] | when a fetch may depart |
+//! | [`coalesce`] | when a fetch may depart |
 //! | [`cache`] | final bodies, and the walls that purges put up; the tier that a fleet shares |
 //! | [`config`] | the file as written, the configuration as meant, secrets |
-//! | [`step`] | pure: rules and paths, what a body says, the verdict, the key |
+//! | [`policy`] | pure: rules and paths, what a body says, the verdict, the key |
 //!
 //! # Threads
-//! Callers are served by a crew of threads with a runtime each ([`serve::Crew`]); listeners, the admin
+//! Callers are served by a crew of threads with a runtime each ([`server::Workers`]); listeners, the admin
 //! listener and reloads have the main one. What callers share (the cache, the book of live steps, the
 //! counters) is locked for moments only, and nothing waits under a lock. The connection to Redis lives on
 //! the main one; requests wait for it where they are, for no longer than its budget.
@@ -40,13 +40,13 @@
 #![forbid(unsafe_code)]
 
 pub mod cache;
+pub mod coalesce;
 pub mod config;
 pub mod demo;
-pub mod fetch;
 pub mod gateway;
+pub mod policy;
 pub mod reload;
-pub mod serve;
-pub mod step;
+pub mod server;
 pub mod upstream;
 
 use std::net::SocketAddr;
@@ -58,7 +58,7 @@ use tokio_util::task::TaskTracker;
 
 use config::{Address, Config};
 use gateway::Gateway;
-use serve::{Crew, Edge};
+use server::{Listeners, Workers};
 
 /// Why a gateway did not start.
 #[derive(Debug, Error)]
@@ -68,14 +68,14 @@ pub enum StartError {
     Setup(#[from] upstream::SetupError),
     /// A listener cannot be opened.
     #[error(transparent)]
-    Bind(#[from] serve::BindError),
+    Bind(#[from] server::BindError),
 }
 
 /// A running gateway.
 #[derive(Debug)]
 pub struct Server {
     gateway: Arc<Gateway>,
-    edge: Edge,
+    edge: Listeners,
     /// What keeps the shared tier and the history, and what ends it.
     keeping: (TaskTracker, DropGuard),
 }
@@ -86,14 +86,14 @@ impl Server {
     ///
     /// # Errors
     /// [`StartError`]; nothing is left open then.
-    pub async fn start(config: Config, crew: &Crew) -> Result<Self, StartError> {
+    pub async fn start(config: Config, crew: &Workers) -> Result<Self, StartError> {
         let gateway = Arc::new(Gateway::new(&config)?);
         let end = CancellationToken::new();
         let keeping = TaskTracker::new();
         keeping.spawn(Arc::clone(&gateway).keep_tier(end.clone()));
         keeping.spawn(Arc::clone(&gateway).keep_history(end.clone()));
         gateway.tried_tier().await;
-        let edge = Edge::open(&config, &gateway, crew)?;
+        let edge = Listeners::open(&config, &gateway, crew)?;
         Ok(Self {
             gateway,
             edge,

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use stepgate::config::{Config, LogFormat, Sources};
 use stepgate::reload::Reloader;
-use stepgate::serve::{Crew, supervisor};
+use stepgate::server::{Workers, systemd};
 use stepgate::{Server, StartError, demo};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -148,7 +148,7 @@ fn serve(settings: &Settings) -> ExitCode {
             (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
             (Err(error), _) | (_, Err(error)) => return deaf(&error),
         };
-        let crew = match Crew::hire(workers()) {
+        let crew = match Workers::hire(workers()) {
             Ok(crew) => crew,
             Err(error) => return unmanned(&error),
         };
@@ -168,13 +168,13 @@ fn serve(settings: &Settings) -> ExitCode {
                 return failed(&error.with_advice());
             }
         };
-        supervisor::ready();
+        systemd::ready();
         tokio::select! {
             () = either(&mut terminate, &mut interrupt) => {}
             () = reloader.run(&server, &mut hangup) => {}
-            () = supervisor::keep_awake(&crew) => {}
+            () = systemd::keep_awake(&crew) => {}
         }
-        supervisor::stopping(drain_timeout);
+        systemd::stopping(drain_timeout);
         tokio::select! {
             whole = server.drain() => {
                 tracing::info!(whole, "stopped");
@@ -211,7 +211,7 @@ fn health(settings: &Settings) -> ExitCode {
         Err(problems) => return failed(&problems),
     };
     in_runtime(async {
-        match stepgate::serve::check_ready(admin).await {
+        match stepgate::server::check_ready(admin).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => failed(&error),
         }
@@ -226,7 +226,7 @@ fn run_demo(settings: &Settings, options: &Demo) -> ExitCode {
         say(std::io::stderr(), &format!("stepgate: {wrong}"));
         return ExitCode::from(BAD_USAGE);
     }
-    let crew = match Crew::hire(workers()) {
+    let crew = match Workers::hire(workers()) {
         Ok(crew) => crew,
         Err(error) => return unmanned(&error),
     };

@@ -14,8 +14,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::Server;
-use crate::config::{Config, Problems, Sources, Successor};
-use crate::serve::supervisor;
+use crate::config::{Config, Problems, ReloadPlan, Sources};
+use crate::server::systemd;
 
 /// How often the files of secrets are looked at. Reading them tells more than a notice of the file
 /// system would: it works across symlink swaps, network file systems and bind mounts alike.
@@ -77,7 +77,7 @@ impl Reloader {
         loop {
             tokio::select! {
                 Some(()) = hangup.recv() => {
-                    supervisor::reloading();
+                    systemd::reloading();
                     self.reload(server, Occasion::Asked).await;
                 }
                 _ = looks.tick() => {
@@ -127,7 +127,7 @@ impl Reloader {
                 }
                 (self.text, self.running, self.seen) = (read.text, read.config, read.seen);
                 server.note_reload(Ok(read.restart));
-                supervisor::reloaded(true);
+                systemd::reloaded(true);
                 true
             }
             Err(problems) => {
@@ -136,7 +136,7 @@ impl Reloader {
                     tracing::error!("{problem}");
                 }
                 server.note_reload(Err(problems));
-                supervisor::reloaded(false);
+                systemd::reloaded(false);
                 false
             }
         }
@@ -181,12 +181,12 @@ fn read(
     };
     // The configuration's own file among them: it may be valid and yet only half saved.
     let own = sources.file.as_ref().filter(|_| text.is_none());
-    let files = |(_, successor): &(String, Successor)| {
+    let files = |(_, successor): &(String, ReloadPlan)| {
         let beside = successor.config.files().into_iter();
         beside.chain(own.cloned()).collect()
     };
     let read = steadily(attempt, files).map_err(told)?;
-    let Some(((text, Successor { config, restart }), mut seen)) = read else {
+    let Some(((text, ReloadPlan { config, restart }), mut seen)) = read else {
         return Err(vec![
             "the files change faster than they can be read".to_owned(),
         ]);

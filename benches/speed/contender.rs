@@ -223,7 +223,7 @@ const SHARED: &str = "
 [cache.redis]
 url = \"redis://{{redis}}\"
 prefix = \"fleet\"
-budget = \"50ms\"
+command_timeout = \"50ms\"
 ";
 
 impl Plan<'_> {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use stepgate::step::{Rule, judge};
+use stepgate::policy::{Rule, check};
 
 use crate::origin::step;
 
@@ -27,7 +27,7 @@ impl Verdict {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, json)]);
         for _ in 0..self.times {
             let body = black_box(body.as_bytes());
-            let verdict = judge(&rule, &ids, StatusCode::OK, &headers, body, true);
+            let verdict = check(&rule, &ids, StatusCode::OK, &headers, body, true);
             assert_eq!(verdict, Ok(()));
         }
         ExitCode::SUCCESS

@@ -8,11 +8,12 @@ use std::time::Duration;
 use hyper::StatusCode;
 use hyper::header::HeaderMap;
 use stepgate::cache::{Cache, Entry};
-use stepgate::config;
-use stepgate::fetch::{
-    Berth, Berths, Book, Fetch, Flown, Heard, Landed, Manifest, Patrols, Report, Ride, Seat, Terms,
+use stepgate::coalesce::{
+    BatchOptions, Coalescer, Completion, ConcurrencyLimit, Fetch, FetchOptions, JoinResult,
+    LongPolls, NumberedCompletion, Permit, PollEvent, PollResult, WaitOptions,
 };
-use stepgate::step::{Key, NotStored, Partition, Rule, judge};
+use stepgate::config;
+use stepgate::policy::{CacheKey, NoStoreReason, Partition, Rule, check};
 use tokio::time::Instant;
 
 use super::origin::{IDS, Origin};
@@ -31,10 +32,10 @@ pub(super) struct News {
 pub(super) struct Gate {
     origin: Arc<Origin>,
     rule: Rule,
-    key: Key,
+    key: CacheKey,
     cache: Cache,
-    book: Book<Key, Trip>,
-    patrols: Patrols<Key, News>,
+    book: Coalescer<CacheKey, Trip>,
+    patrols: LongPolls<CacheKey, News>,
     timeout: Duration,
 }
 
@@ -58,9 +59,9 @@ impl Fetch for Trip {
 
     fn depart(
         self,
-        _manifest: Manifest,
-        berth: Berth,
-    ) -> impl Future<Output = Flown<Self>> + Send + 'static {
+        _manifest: BatchOptions,
+        berth: Permit,
+    ) -> impl Future<Output = NumberedCompletion<Self>> + Send + 'static {
         let Self(gate) = self;
         let departure = gate.cache.depart();
         let number = departure.number();
@@ -70,21 +71,21 @@ impl Fetch for Trip {
             let body = flight.await;
             drop(berth);
             let headers = HeaderMap::new();
-            let verdict = judge(&gate.rule, &IDS, StatusCode::OK, &headers, body, true);
+            let verdict = check(&gate.rule, &IDS, StatusCode::OK, &headers, body, true);
             let news = News {
                 number,
                 departed,
                 is_final: verdict.is_ok(),
             };
             if let Err(reason) = verdict {
-                assert_eq!(reason, NotStored::NotFinal);
-                return (number, Landed::Live(news));
+                assert_eq!(reason, NoStoreReason::NotFinal);
+                return (number, Completion::Live(news));
             }
             let entry = Entry::new(body, None);
             let (now, terms) = (Instant::now(), config::Cache::default());
             let stored = gate.cache.store(&departure, &gate.key, entry, &terms, now);
-            assert!(matches!(stored, Ok(()) | Err(NotStored::Superseded)));
-            (number, Landed::Final(news))
+            assert!(matches!(stored, Ok(()) | Err(NoStoreReason::Superseded)));
+            (number, Completion::Final(news))
         }
     }
 }
@@ -92,7 +93,7 @@ impl Fetch for Trip {
 impl Gate {
     /// Keeps final bodies, and shares nothing else.
     pub(super) fn cache_alone(origin: &Arc<Origin>) -> Arc<Self> {
-        // Berths without number: it is the cache that is to be measured.
+        // ConcurrencyLimit without number: it is the cache that is to be measured.
         Self::new(origin, Duration::ZERO, usize::MAX)
     }
 
@@ -107,10 +108,10 @@ impl Gate {
         Arc::new(Self {
             origin: Arc::clone(origin),
             rule: Rule::run_step(),
-            key: Key::new(Partition::of(["traffic"]), "run-step", &IDS, ""),
+            key: CacheKey::new(Partition::of(["traffic"]), "run-step", &IDS, ""),
             cache: Cache::new(config::Cache::default().max_bytes),
-            book: Book::new(window, Berths::new(berths, limits.queue_timeout)),
-            patrols: Patrols::default(),
+            book: Coalescer::new(window, ConcurrencyLimit::new(berths, limits.queue_timeout)),
+            patrols: LongPolls::default(),
             timeout: limits.timeout,
         })
     }
@@ -131,7 +132,7 @@ impl Gate {
     }
 
     async fn ride(self: &Arc<Self>) -> News {
-        let seat = Seat {
+        let seat = FetchOptions {
             deadline: Instant::now() + self.timeout,
             after: self.cache.believable(&self.key),
             store: true,
@@ -139,22 +140,24 @@ impl Gate {
         };
         let trip = || Trip(Arc::clone(self));
         match self.book.ride(self.key.clone(), seat, trip).await {
-            Ride::Opened(news) | Ride::Joined(news) => news,
-            Ride::Own(own) => match own {},
-            Ride::Alone => {
+            JoinResult::Opened(news) | JoinResult::Joined(news) => news,
+            JoinResult::Own(own) => match own {},
+            JoinResult::Alone => {
                 let berth = self.book.berths().take().await;
                 let berth = berth.expect("there are more berths than pollers");
                 match trip().depart(seat.manifest(), berth).await.1 {
-                    Landed::Final(news) | Landed::Live(news) => news,
-                    Landed::Own(own) => match own {},
+                    Completion::Final(news) | Completion::Live(news) => news,
+                    Completion::Own(own) => match own {},
                 }
             }
-            Ride::Late | Ride::Lost => unreachable!("this upstream always answers in time"),
+            JoinResult::Late | JoinResult::Lost => {
+                unreachable!("this upstream always answers in time")
+            }
         }
     }
 
     async fn await_end(self: &Arc<Self>, until: Instant) -> News {
-        let terms = Terms {
+        let terms = WaitOptions {
             after: self.cache.believable(&self.key),
             since: self.cache.next_number(),
             until,
@@ -174,17 +177,17 @@ impl Gate {
     }
 
     /// One poll of a patrol; the next follows after a second, up to a tenth earlier.
-    async fn report(self: &Arc<Self>) -> Report<News> {
+    async fn report(self: &Arc<Self>) -> PollResult<News> {
         let mark = self.cache.next_number();
         let hash = mark.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
         let early = PACE / 10 * u32::try_from(hash).expect("eight bits") / 256;
         let news = self.ride().await;
         let heard = if news.is_final {
-            Heard::End
+            PollEvent::End
         } else {
-            Heard::Body
+            PollEvent::Body
         };
-        Report {
+        PollResult {
             number: news.number,
             heard,
             news,

@@ -7,14 +7,14 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::memory::{Found, Life};
-use super::shared::{Ask, Purged, Question, Tier, Token, Write};
+use super::redis::{Ask, Purged, Question, SharedTier, Token, Write};
 use super::{Cache, Entry};
 use crate::config;
-use crate::step::{Key, NotStored, Scope};
+use crate::policy::{CacheKey, NoStoreReason, PurgeScope};
 
 /// What a request lets the shared tier do for it.
 #[derive(Debug, Clone, Copy)]
-pub struct Leave {
+pub struct SharedOptions {
     /// It takes what is there; if not, it only wants to be able to write.
     pub take: bool,
     /// What is there may be kept in memory.
@@ -23,13 +23,13 @@ pub struct Leave {
 
 impl Cache {
     /// The same with a second tier behind it.
-    pub fn shared_by(mut self, tier: Arc<Tier>) -> Self {
+    pub fn shared_by(mut self, tier: Arc<SharedTier>) -> Self {
         self.tier = Some(tier);
         self
     }
 
     /// The second tier, if there is one.
-    pub fn tier(&self) -> Option<&Arc<Tier>> {
+    pub fn tier(&self) -> Option<&Arc<SharedTier>> {
         self.tier.as_ref()
     }
 
@@ -38,7 +38,7 @@ impl Cache {
     pub async fn ask(
         &self,
         question: &Question,
-        leave: Leave,
+        leave: SharedOptions,
         terms: &config::Cache,
         is_final: impl FnOnce(&Bytes) -> bool,
     ) -> Option<Found> {
@@ -80,7 +80,7 @@ impl Cache {
         });
         drop(asking);
         // Behind a wall it may be what was purged; behind a newer store it is as final as that.
-        (kept != Err(NotStored::Purged)).then_some(found)
+        (kept != Err(NoStoreReason::Purged)).then_some(found)
     }
 
     /// What a fetch that departs now needs to have its body written to the tier.
@@ -102,7 +102,7 @@ impl Cache {
 
     /// Has the fleet forget a step that a fresh answer found live or gone, all variants of it: at once if
     /// any `was_here`, and else if the tier has any.
-    pub fn take_back(&self, key: &Key, was_here: bool) {
+    pub fn take_back(&self, key: &CacheKey, was_here: bool) {
         let Some(tier) = &self.tier else { return };
         if was_here {
             tier.purge_step(&key.step);
@@ -116,8 +116,8 @@ impl Cache {
     /// Forgets what the fleet has purged. Walks all entries.
     pub fn forget(&self, purged: Purged) {
         let scope = match purged {
-            Purged::Anything => Scope::All,
-            Purged::Marked(marks) => Scope::Such(marks.predicate()),
+            Purged::Anything => PurgeScope::All,
+            Purged::Marked(marks) => PurgeScope::Such(marks.predicate()),
         };
         let entries = self.purge(&scope);
         if entries > 0 {
@@ -130,17 +130,17 @@ impl Cache {
 mod tests {
     use std::time::Duration;
 
-    use super::super::shared::{Figures, scripted::at};
+    use super::super::redis::{Figures, scripted::at};
     use super::*;
-    use crate::step::Partition;
+    use crate::policy::Partition;
 
-    fn key(variant: &str) -> Key {
-        Key::new(Partition::of(["p"]), "run-step", &["t", "r", "s"], variant)
+    fn key(variant: &str) -> CacheKey {
+        CacheKey::new(Partition::of(["p"]), "run-step", &["t", "r", "s"], variant)
     }
 
     const MIB: u64 = 1 << 20;
 
-    fn store(cache: &Cache, key: &Key) {
+    fn store(cache: &Cache, key: &CacheKey) {
         let terms = config::Cache {
             max_bytes: MIB,
             max_entry_bytes: MIB,
@@ -156,7 +156,8 @@ mod tests {
     /// What is read from the tier departs, too; here while a fetch is on its way that finds the step live.
     #[tokio::test]
     async fn what_was_read_between_a_withdrawal_and_its_purge_goes_too() {
-        let tier = Arc::new(Tier::new(&at("redis://127.0.0.1:1"), Figures::default()).unwrap());
+        let tier =
+            Arc::new(SharedTier::new(&at("redis://127.0.0.1:1"), Figures::default()).unwrap());
         let cache = Cache::new(MIB).shared_by(Arc::clone(&tier));
         store(&cache, &key("a"));
         let departure = cache.depart();

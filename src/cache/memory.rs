@@ -15,9 +15,9 @@ use moka::sync::Cache;
 use tokio::time::Instant;
 
 use super::entry::Entry;
-use super::stored::{Replay, Stored, Times};
+use super::stored::{Stored, StoredResponse, Times};
 use super::variants::Variants;
-use crate::step::{Key, NotStored, Scope, StepKey};
+use crate::policy::{CacheKey, NoStoreReason, PrimaryKey, PurgeScope};
 
 /// The variants of one step that are kept at once; a further one replaces the oldest. A caller can
 /// invent variants, the upstream's answers to them are all final bodies of one step.
@@ -58,7 +58,7 @@ impl Found {
     }
 
     /// Body and headers, to be sent.
-    pub fn replay(self) -> Replay {
+    pub fn replay(self) -> StoredResponse {
         self.stored.replay()
     }
 }
@@ -120,7 +120,7 @@ impl Memory {
         }
     }
 
-    pub(super) fn find(&self, key: &Key, now: Instant) -> Option<Found> {
+    pub(super) fn find(&self, key: &CacheKey, now: Instant) -> Option<Found> {
         let variants = self.steps.get(&key.step.place())?;
         let stored = variants.named(&key.variant)?;
         let stored = Some(stored).filter(|it| it.is_of(key.step.as_ref()))?;
@@ -147,7 +147,7 @@ impl Memory {
     /// it is the most of the work. None for a key beyond all measure.
     pub(super) fn block(
         &self,
-        key: &Key,
+        key: &CacheKey,
         entry: &Entry<'_>,
         departed: u64,
         now: Instant,
@@ -164,13 +164,18 @@ impl Memory {
 
     /// Puts a block beside its step's other variants, without those from before the `wall`: a purge
     /// that walks meanwhile may have removed them. Called with the walls held.
-    pub(super) fn put(&self, key: &Key, stored: Stored, wall: u64) -> Result<(), NotStored> {
+    pub(super) fn put(
+        &self,
+        key: &CacheKey,
+        stored: Stored,
+        wall: u64,
+    ) -> Result<(), NoStoreReason> {
         let known = self.variants(&key.step);
         let all = known.as_ref().map_or(&[][..], Variants::all);
         let is_same = |other: &Stored| other.variant() == key.variant.as_bytes();
         let number = stored.departed();
         if all.iter().any(|v| is_same(v) && v.departed() > number) {
-            return Err(NotStored::Superseded);
+            return Err(NoStoreReason::Superseded);
         }
         let mut variants: Vec<Stored> = all
             .iter()
@@ -186,7 +191,7 @@ impl Memory {
     }
 
     /// Removes the variants that departed before `number`. Called with the walls held.
-    pub(super) fn remove_older(&self, step: &StepKey, number: u64) -> bool {
+    pub(super) fn remove_older(&self, step: &PrimaryKey, number: u64) -> bool {
         let Some(known) = self.variants(step) else {
             return false;
         };
@@ -202,7 +207,7 @@ impl Memory {
 
     /// Removes what departed before `number` and is covered. Walks everything, unlocked: what is put
     /// meanwhile is from after the wall, and at worst fetched once more.
-    pub(super) fn remove_covered(&self, scope: &Scope, number: u64) -> usize {
+    pub(super) fn remove_covered(&self, scope: &PurgeScope, number: u64) -> usize {
         let mut step = Vec::new();
         let is_older = |stored: &Stored| stored.departed() < number;
         self.steps
@@ -231,13 +236,13 @@ impl Memory {
         nanoseconds(PAST.saturating_add(since))
     }
 
-    fn variants(&self, step: &StepKey) -> Option<Variants> {
+    fn variants(&self, step: &PrimaryKey) -> Option<Variants> {
         let found = self.steps.get(&step.place())?;
         Some(found).filter(|variants| variants.are_of(step.as_ref()))
     }
 
     /// Puts variants, or none, in the place of what is known of a step.
-    fn replace(&self, step: &StepKey, variants: Vec<Stored>) {
+    fn replace(&self, step: &PrimaryKey, variants: Vec<Stored>) {
         let place = step.place();
         let Some(variants) = Variants::of(variants) else {
             self.steps.invalidate(&place);
@@ -255,12 +260,12 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::step::Partition;
+    use crate::policy::Partition;
 
     const TTL: Duration = Duration::from_secs(100);
 
-    fn key(thread: &str, variant: &str) -> Key {
-        Key::new(
+    fn key(thread: &str, variant: &str) -> CacheKey {
+        CacheKey::new(
             Partition::of(["p"]),
             "run-step",
             &[thread, "r", "s"],
@@ -268,7 +273,7 @@ mod tests {
         )
     }
 
-    fn block(memory: &Memory, key: &Key, departed: u64) -> Stored {
+    fn block(memory: &Memory, key: &CacheKey, departed: u64) -> Stored {
         let entry = Entry::new(b"{}", None);
         memory
             .block(key, &entry, departed, Instant::now(), Life::of(TTL))
@@ -309,7 +314,7 @@ mod tests {
         assert_eq!(memory.put(&own, block(&memory, &own, 1), 0), Ok(()));
         assert!(find().is_some());
         usurp(9);
-        let remove = |thread| memory.remove_covered(&Scope::below("run-step", &[thread]), 10);
+        let remove = |thread| memory.remove_covered(&PurgeScope::below("run-step", &[thread]), 10);
         assert_eq!([remove("own"), remove("other")], [0, 1]);
     }
 

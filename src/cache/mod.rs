@@ -1,39 +1,39 @@
 //! Final bodies in memory, and the walls that purges put between departures and stores.
 //!
-//! Only what [`crate::step::judge`] found final comes in here. Nothing that departed before a purge
+//! Only what [`crate::policy::check`] found final comes in here. Nothing that departed before a purge
 //! is stored after it, and an older departure never overwrites a newer one's store.
 
 mod entry;
 mod fleet;
+mod key_encoding;
 mod memory;
-pub mod shared;
-mod spelling;
+mod purge_barriers;
+pub mod redis;
 mod stored;
 mod variants;
-mod walls;
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
 pub use entry::{Entry, etag_of};
-pub use fleet::Leave;
+pub use fleet::SharedOptions;
 pub use memory::Found;
-pub use stored::Replay;
-pub use walls::Departure;
+pub use purge_barriers::FetchTicket;
+pub use stored::StoredResponse;
 
+use self::redis::SharedTier;
 use crate::config;
-use crate::step::{Key, NotStored, Scope};
+use crate::policy::{CacheKey, NoStoreReason, PurgeScope};
 use memory::{Life, Memory};
-use shared::Tier;
-use walls::Walls;
+use purge_barriers::PurgeBarriers;
 
 /// One face over the tiers.
 #[derive(Debug)]
 pub struct Cache {
     memory: Memory,
-    walls: Arc<Walls>,
-    tier: Option<Arc<Tier>>,
+    walls: Arc<PurgeBarriers>,
+    tier: Option<Arc<SharedTier>>,
 }
 
 impl Cache {
@@ -47,18 +47,18 @@ impl Cache {
     }
 
     /// The stored body, unless its time is over.
-    pub fn look_up(&self, key: &Key, now: Instant) -> Option<Found> {
+    pub fn look_up(&self, key: &CacheKey, now: Instant) -> Option<Found> {
         self.memory.find(key, now)
     }
 
     /// To be called when a fetch is handed to the client; it stands for that moment.
-    pub fn depart(&self) -> Departure {
-        Walls::depart(&self.walls)
+    pub fn depart(&self) -> FetchTicket {
+        PurgeBarriers::depart(&self.walls)
     }
 
     /// The lowest number whose news may be believed about `key` by whoever asks now: that of the
     /// last purge that something in the air departed before.
-    pub fn believable(&self, key: &Key) -> u64 {
+    pub fn believable(&self, key: &CacheKey) -> u64 {
         self.walls.before(&key.step)
     }
 
@@ -70,23 +70,23 @@ impl Cache {
     /// Stores what a fetch that left with `departure` brought, for `terms.ttl` from `now`.
     ///
     /// # Errors
-    /// [`NotStored::Purged`] behind a wall, [`NotStored::Superseded`] behind a newer store,
-    /// [`NotStored::TooLarge`] above the entry limit.
+    /// [`NoStoreReason::Purged`] behind a wall, [`NoStoreReason::Superseded`] behind a newer store,
+    /// [`NoStoreReason::TooLarge`] above the entry limit.
     pub fn store(
         &self,
-        departure: &Departure,
-        key: &Key,
+        departure: &FetchTicket,
+        key: &CacheKey,
         entry: Entry<'_>,
         terms: &config::Cache,
         now: Instant,
-    ) -> Result<(), NotStored> {
+    ) -> Result<(), NoStoreReason> {
         if entry.body.len() as u64 > terms.max_entry_bytes {
-            return Err(NotStored::TooLarge);
+            return Err(NoStoreReason::TooLarge);
         }
         let number = departure.number();
         let life = Life::of(terms.ttl);
         let stored = self.memory.block(key, &entry, number, now, life);
-        let stored = stored.ok_or(NotStored::TooLarge)?;
+        let stored = stored.ok_or(NoStoreReason::TooLarge)?;
         self.walls.pass(departure, &key.step, |wall| {
             self.memory.put(key, stored, wall)
         })
@@ -94,7 +94,7 @@ impl Cache {
 
     /// Removes all variants of a step because a fetch that left with `departure` found it live or
     /// gone. What departed later stays, and may still be stored. Returns whether one was there.
-    pub fn withdraw(&self, departure: &Departure, key: &Key) -> bool {
+    pub fn withdraw(&self, departure: &FetchTicket, key: &CacheKey) -> bool {
         self.walls.raise_at(departure.number(), &key.step, |wall| {
             self.memory.remove_older(&key.step, wall)
         })
@@ -102,13 +102,13 @@ impl Cache {
 
     /// Keeps every fetch that is under way from storing anything. What is stored stays.
     pub fn wall_off(&self) {
-        Walls::raise(&self.walls, Scope::All, |_| ());
+        PurgeBarriers::raise(&self.walls, PurgeScope::All, |_| ());
     }
 
     /// Removes what `scope` covers, and keeps every fetch that is under way from storing it again.
     /// Returns the number of bodies removed. Walks all entries.
-    pub fn purge(&self, scope: &Scope) -> usize {
-        Walls::raise(&self.walls, scope.clone(), |wall| {
+    pub fn purge(&self, scope: &PurgeScope) -> usize {
+        PurgeBarriers::raise(&self.walls, scope.clone(), |wall| {
             self.memory.remove_covered(scope, wall)
         })
     }
@@ -129,7 +129,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::step::Partition;
+    use crate::policy::Partition;
 
     const MIB: u64 = 1 << 20;
 
@@ -141,8 +141,8 @@ mod tests {
         redis: None,
     };
 
-    fn key(thread: &str, variant: &str) -> Key {
-        Key::new(
+    fn key(thread: &str, variant: &str) -> CacheKey {
+        CacheKey::new(
             Partition::of(["p"]),
             "run-step",
             &[thread, "r", "s"],
@@ -154,11 +154,16 @@ mod tests {
         Entry::new(body.as_bytes(), None)
     }
 
-    fn store(cache: &Cache, departure: &Departure, key: &Key, body: &str) -> Result<(), NotStored> {
+    fn store(
+        cache: &Cache,
+        departure: &FetchTicket,
+        key: &CacheKey,
+        body: &str,
+    ) -> Result<(), NoStoreReason> {
         cache.store(departure, key, entry(body), &TERMS, Instant::now())
     }
 
-    fn body(cache: &Cache, key: &Key) -> Option<String> {
+    fn body(cache: &Cache, key: &CacheKey) -> Option<String> {
         let found = cache.look_up(key, Instant::now())?;
         Some(String::from_utf8(found.body().to_vec()).unwrap())
     }
@@ -191,7 +196,7 @@ mod tests {
             cache.store(&departure, &key("t", body), entry(body), &terms, now)
         };
         assert_eq!(store("four"), Ok(()));
-        assert_eq!(store("fives"), Err(NotStored::TooLarge));
+        assert_eq!(store("fives"), Err(NoStoreReason::TooLarge));
     }
 
     #[tokio::test]
@@ -222,7 +227,7 @@ mod tests {
             "{}",
             cache.bytes()
         );
-        cache.purge(&Scope::All);
+        cache.purge(&PurgeScope::All);
         assert_eq!((cache.entries(), cache.bytes()), (0, 0));
     }
 
@@ -233,7 +238,7 @@ mod tests {
         assert_eq!(cache.believable(&purged), 0);
         let before = cache.depart();
         assert_eq!(cache.next_number(), before.number() + 1);
-        cache.purge(&Scope::below("run-step", &["t"]));
+        cache.purge(&PurgeScope::below("run-step", &["t"]));
         let after = cache.depart();
         assert_eq!(cache.next_number(), after.number() + 1);
         let first = cache.believable(&purged);
@@ -251,10 +256,10 @@ mod tests {
         let cache = Cache::new(MIB);
         let (old, new) = (key("t", ""), key("u", ""));
         let before = cache.depart();
-        let store = |departure: &Departure, key: &Key| store(&cache, departure, key, "x");
+        let store = |departure: &FetchTicket, key: &CacheKey| store(&cache, departure, key, "x");
         assert_eq!(store(&before, &old), Ok(()));
         cache.wall_off();
-        assert_eq!(store(&before, &new), Err(NotStored::Purged));
+        assert_eq!(store(&before, &new), Err(NoStoreReason::Purged));
         assert_eq!(body(&cache, &new), None);
         assert_eq!(body(&cache, &old).as_deref(), Some("x"));
         assert_eq!(store(&cache.depart(), &new), Ok(()));
@@ -265,9 +270,9 @@ mod tests {
         let cache = Cache::new(MIB);
         let key = key("t", "");
         let (before, departure) = (cache.depart(), cache.depart());
-        let store = |departure: &Departure| store(&cache, departure, &key, "x");
+        let store = |departure: &FetchTicket| store(&cache, departure, &key, "x");
         cache.withdraw(&departure, &key);
-        assert_eq!(store(&before), Err(NotStored::Purged));
+        assert_eq!(store(&before), Err(NoStoreReason::Purged));
         assert_eq!(store(&departure), Ok(()));
     }
 
@@ -310,11 +315,11 @@ mod tests {
         let before = cache.depart();
         store(&cache, &before, &key("t", ""), "old").unwrap();
         store(&cache, &before, &key("u", ""), "other").unwrap();
-        assert_eq!(cache.purge(&Scope::below("run-step", &["t"])), 1);
+        assert_eq!(cache.purge(&PurgeScope::below("run-step", &["t"])), 1);
         assert_eq!(body(&cache, &key("t", "")), None);
         assert_eq!(body(&cache, &key("u", "")).as_deref(), Some("other"));
         let stored = store(&cache, &before, &key("t", ""), "old");
-        assert_eq!(stored, Err(NotStored::Purged));
+        assert_eq!(stored, Err(NoStoreReason::Purged));
         store(&cache, &before, &key("u", ""), "other").unwrap();
         let after = cache.depart();
         drop(before);
@@ -328,7 +333,7 @@ mod tests {
         let (older, newer) = (cache.depart(), cache.depart());
         store(&cache, &newer, &key("t", ""), "new").unwrap();
         let late = store(&cache, &older, &key("t", ""), "old");
-        assert_eq!(late, Err(NotStored::Superseded));
+        assert_eq!(late, Err(NoStoreReason::Superseded));
         assert!(
             !cache.withdraw(&older, &key("t", "")),
             "an old flight knows nothing newer"
@@ -342,7 +347,7 @@ mod tests {
         let (older, newer, newest) = (cache.depart(), cache.depart(), cache.depart());
         cache.withdraw(&newer, &key("t", ""));
         let late = store(&cache, &older, &key("t", ""), "old");
-        assert_eq!(late, Err(NotStored::Purged));
+        assert_eq!(late, Err(NoStoreReason::Purged));
         store(&cache, &newest, &key("t", ""), "new").unwrap();
         assert_eq!(body(&cache, &key("t", "")).as_deref(), Some("new"));
     }
@@ -352,12 +357,12 @@ mod tests {
         let cache = Cache::new(MIB);
         let departure = cache.depart();
         for n in 0..100 {
-            cache.purge(&Scope::below("run-step", &[&n.to_string()]));
+            cache.purge(&PurgeScope::below("run-step", &[&n.to_string()]));
         }
         assert_eq!(cache.walls.standing(), 100);
         drop(departure);
         assert_eq!(cache.walls.standing(), 0);
-        cache.purge(&Scope::All);
+        cache.purge(&PurgeScope::All);
         assert_eq!(cache.walls.standing(), 0);
     }
 
@@ -381,6 +386,6 @@ mod tests {
         let departure = cache.depart();
         let large = "x".repeat(1 + usize::try_from(MIB).unwrap());
         let stored = store(&cache, &departure, &key("t", ""), &large);
-        assert_eq!(stored, Err(NotStored::TooLarge));
+        assert_eq!(stored, Err(NoStoreReason::TooLarge));
     }
 }

@@ -11,8 +11,8 @@ use bytes::{Buf, Bytes};
 use hyper::header::HeaderValue;
 
 use super::entry::{ETAG_LEN, Entry, etag_text};
-use super::spelling::{self, Spelling};
-use crate::step::Key;
+use super::key_encoding::{self, Spelling};
+use crate::policy::CacheKey;
 
 /// Times and lengths: what has a fixed place.
 const HEAD: usize = 3 * 8 + 2 * 2 + 2 * 4;
@@ -55,7 +55,7 @@ struct Ends {
 
 /// What a hit replays. Slices of the block, which they keep alive, and of nothing else.
 #[derive(Debug, Clone)]
-pub struct Replay {
+pub struct StoredResponse {
     /// The bytes as the upstream sent them.
     pub body: Bytes,
     /// Their strong validator.
@@ -66,7 +66,7 @@ pub struct Replay {
 
 impl Stored {
     /// None for a key or a content type beyond all measure.
-    pub(super) fn new(key: &Key, entry: &Entry<'_>, times: Times) -> Option<Self> {
+    pub(super) fn new(key: &CacheKey, entry: &Entry<'_>, times: Times) -> Option<Self> {
         let Spelling { places, front } = Spelling::of(&key.step, entry.body)?;
         let etag = etag_text(entry.body);
         let (mark, content_type) = match entry.content_type {
@@ -136,17 +136,17 @@ impl Stored {
     pub(super) fn is_of(&self, step: &[u8]) -> bool {
         let ends = self.ends();
         let places = &self.0[ETAG.end..ends.places];
-        spelling::is_of(places, &self.0[ends.content_type..], step)
+        key_encoding::is_of(places, &self.0[ends.content_type..], step)
     }
 
     /// Writes down whose body it is, in the place of what `step` was.
     pub(super) fn write_step(&self, step: &mut Vec<u8>) {
         let ends = self.ends();
         let places = &self.0[ETAG.end..ends.places];
-        spelling::write_out(places, &self.0[ends.content_type..], step);
+        key_encoding::write_out(places, &self.0[ends.content_type..], step);
     }
 
-    pub(super) fn replay(self) -> Replay {
+    pub(super) fn replay(self) -> StoredResponse {
         let (ends, mark) = (self.ends(), self.content_type_mark());
         let mut block = Bytes::from_owner(self);
         let header = |range| {
@@ -159,7 +159,7 @@ impl Stored {
             _ => Some(header(ends.variant..ends.content_type)),
         };
         block.advance(ends.front);
-        Replay {
+        StoredResponse {
             body: block,
             etag,
             content_type,
@@ -196,7 +196,7 @@ impl Stored {
 mod tests {
     use super::super::entry::etag_of;
     use super::*;
-    use crate::step::Partition;
+    use crate::policy::Partition;
 
     const TIMES: Times = Times {
         departed: 7,
@@ -204,9 +204,9 @@ mod tests {
         expires_at: u64::MAX,
     };
 
-    fn key(variant: &str) -> Key {
+    fn key(variant: &str) -> CacheKey {
         let ids = ["thread_abc123", "run_abc123", "step_abc123"];
-        Key::new(Partition::of(["p"]), "run-step", &ids, variant)
+        CacheKey::new(Partition::of(["p"]), "run-step", &ids, variant)
     }
 
     fn stored(variant: &str, body: &[u8], content_type: Option<&HeaderValue>) -> Stored {
@@ -268,7 +268,7 @@ mod tests {
         for last in ["body", "etag", "content type"] {
             let stored = stored("", b"{}", Some(&text));
             let block = Arc::downgrade(&stored.0);
-            let Replay {
+            let StoredResponse {
                 body,
                 etag,
                 content_type,

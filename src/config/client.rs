@@ -1,11 +1,11 @@
 //! The clients: who may ask, with which token, and what is injected for them.
 
 use super::Client;
+use super::diagnostics::Place;
 use super::header::{Overlay, sort};
-use super::problems::Place;
-use super::reader::{Item, Table};
-use super::reference::References;
 use super::secret::Secret;
+use super::secret_ref::References;
+use super::table::{Item, Table};
 use super::value::list;
 
 /// The clients of a file.

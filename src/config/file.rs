@@ -9,13 +9,13 @@ use toml::de::DeTable;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
-use super::consistency::{self, Placed};
+use super::diagnostics::{Notes, Problems};
 use super::overrides::{self, Overrides};
-use super::problems::{Notes, Problems};
-use super::reader::Table;
-use super::reference::References;
 use super::secret::{LONGEST_FILE, read_bounded, read_regular};
+use super::secret_ref::References;
 use super::syntax::slips;
+use super::table::Table;
+use super::validate::{self, Placed};
 use super::value::{DAY, TICK, boolean, duration, parse_word, size, word};
 use super::{Access, Cache, Config, Log, LogFormat, Sources};
 use super::{client, redis, rules, server, upstream};
@@ -179,7 +179,7 @@ pub(super) fn read<'n>(
         forwarded,
         has_clients: clients.written,
     };
-    consistency::check(&config, &placed, notes);
+    validate::check(&config, &placed, notes);
     config
 }
 

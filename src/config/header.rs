@@ -5,9 +5,9 @@ use hyper::header::{HeaderName, HeaderValue};
 use toml::de::DeValue;
 
 use super::defaults::{BuiltInValue, HEADERS};
-use super::problems::{Notes, Place};
-use super::reader::{Item, Table};
-use super::reference::{NO_LITERAL, References, fits_header, is_visible};
+use super::diagnostics::{Notes, Place};
+use super::secret_ref::{NO_LITERAL, References, fits_header, is_visible};
+use super::table::{Item, Table};
 use super::{Header, Value};
 
 /// What one `headers` table says.
@@ -229,7 +229,7 @@ const HARMLESS_PORTKEY: [&str; 4] = [
     "x-portkey-span-name",
 ];
 
-/// Reads one of `upstream.forward_headers`.
+/// Reads one of `upstream.vary_headers`.
 pub(super) fn parse_forwarded(text: &str) -> Result<HeaderName, String> {
     let name = parse_name(text).and_then(refuse_governed)?;
     let word = name.as_str();

@@ -4,31 +4,31 @@
 //! Everything that can be wrong with it is said at once, with its place, before anything starts.
 
 mod address;
-mod cautions;
 mod client;
-mod consistency;
 mod defaults;
+mod diagnostics;
 mod file;
 mod header;
-mod meant;
-mod node;
+mod key_hints;
 mod overrides;
-mod problems;
+mod print;
 mod proxy;
-mod reader;
 mod redis;
-mod reference;
+mod redis_url;
 mod reload;
-mod render;
 mod rules;
 mod secret;
+mod secret_ref;
 mod server;
 mod syntax;
+mod table;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod upstream;
+mod validate;
 mod value;
+mod warnings;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -37,15 +37,15 @@ use std::time::Duration;
 use hyper::header::{HeaderName, HeaderValue};
 
 pub use self::redis::Redis;
+pub use diagnostics::{Problem, Problems};
 pub(crate) use header::is_credential;
-pub use node::Node;
-pub use problems::{Problem, Problems};
 pub use proxy::Proxy;
-pub use reload::Successor;
+pub use redis_url::RedisUrl;
+pub use reload::ReloadPlan;
 pub use secret::{Secret, SecretError, Source};
 pub use tls::Tls;
 
-use crate::step::Rule;
+use crate::policy::Rule;
 
 /// Where a configuration is read from. Order: flag, environment, file, default.
 pub struct Sources<'a> {
@@ -104,15 +104,15 @@ pub struct Server {
     /// Where it listens; never empty.
     pub listen: Vec<Address>,
     /// Host names (lower case) that an open listener answers to, besides localhost and loopback.
-    pub hosts: Vec<String>,
+    pub allowed_hosts: Vec<String>,
     /// Something else guards a listener beyond loopback that has no clients.
-    pub open: bool,
+    pub allow_unauthenticated: bool,
     /// What is answered besides the rules.
     pub forward: Forward,
     /// Connections open at once.
     pub max_connections: usize,
     /// Requests held by `Prefer: wait`.
-    pub max_waiters: usize,
+    pub max_long_polls: usize,
     /// Accept to a whole first head; first byte to a whole later head.
     pub header_timeout: Duration,
     /// Keep-alive between requests.
@@ -161,9 +161,9 @@ pub struct Upstream {
     /// At most one departure of a step in this long; zero: every request its own fetch.
     pub coalesce_window: Duration,
     /// How long a 429 is held for everyone, at most; zero: never.
-    pub max_hold: Duration,
+    pub max_retry_after: Duration,
     /// Further request headers that pass up on rule paths, and become part of the key.
-    pub forward_headers: Vec<HeaderName>,
+    pub vary_headers: Vec<HeaderName>,
     /// PEM roots added to the system's.
     pub ca_file: Option<PathBuf>,
     /// What stands between; named by the environment alone, never for a plain upstream.

@@ -1,8 +1,8 @@
 //! What the command line and the environment say, in that order, instead of the file.
 
 use super::address::parse_address;
-use super::problems::{Notes, Place};
-use super::reference::References;
+use super::diagnostics::{Notes, Place};
+use super::secret_ref::References;
 use super::{Address, Sources};
 
 /// Whether a flag or the environment says where the admin listener is.

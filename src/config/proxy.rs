@@ -10,8 +10,8 @@ use hyper_util::client::proxy::matcher::Matcher;
 
 use super::BaseUrl;
 use super::address::parse_authority;
-use super::problems::{Notes, Place};
-use super::reference::References;
+use super::diagnostics::{Notes, Place};
+use super::secret_ref::References;
 
 /// Which variables name it, the first that is set before the others.
 const NAMES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];

@@ -6,10 +6,10 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::defaults::REDIS_BUDGET;
-use super::node::{Node, misfit};
-use super::reader::Item;
-use super::reference::References;
+use super::redis_url::{RedisUrl, misfit};
 use super::secret::Secret;
+use super::secret_ref::References;
+use super::table::Item;
 use super::tls::roots;
 use super::value::{TICK, duration, list};
 
@@ -17,7 +17,7 @@ use super::value::{TICK, duration, list};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Redis {
     /// One server, or the nodes of a cluster to begin with. Never empty.
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<RedisUrl>,
     /// They were written as a list.
     pub is_cluster: bool,
     /// Stands before every name in Redis: 1 to 64 of `[A-Za-z0-9._:-]`.
@@ -32,14 +32,14 @@ pub struct Redis {
 
 impl Redis {
     /// The first node to which bodies go so that whoever is on the way can read and forge them.
-    pub fn exposed(&self) -> Option<&Node> {
+    pub fn exposed(&self) -> Option<&RedisUrl> {
         let mut nodes = self.nodes.iter().filter(|_| self.encryption_key.is_none());
         nodes.find(|node| !node.is_guarded())
     }
 
     /// The secrets in it.
     pub(super) fn secrets(&self) -> impl Iterator<Item = &Secret> {
-        let urls = self.nodes.iter().filter_map(Node::source);
+        let urls = self.nodes.iter().filter_map(RedisUrl::source);
         urls.chain(&self.encryption_key)
     }
 }
@@ -58,7 +58,11 @@ pub(super) fn read(item: Item<'_>, references: &References<'_>) -> Option<Redis>
         "it keeps the bodies of one account apart from another's in the same Redis",
         |item| item.parse("a string", parse_prefix),
     );
-    let budget = table.take_or("budget", REDIS_BUDGET, duration(TICK..=LONGEST_BUDGET));
+    let budget = table.take_or(
+        "command_timeout",
+        REDIS_BUDGET,
+        duration(TICK..=LONGEST_BUDGET),
+    );
     let encryption_key = table
         .take("encryption_key")
         .map(|item| encryption_key(item, references));
@@ -85,7 +89,7 @@ pub(super) fn read(item: Item<'_>, references: &References<'_>) -> Option<Redis>
 const URL: &str = "a URL like \"redis://redis.internal:6379\", { env = \"NAME\" }, \
      { file = \"/path\" }, or a list of them for a cluster";
 
-fn nodes(item: Item<'_>, references: &References<'_>) -> Option<(Vec<Node>, bool)> {
+fn nodes(item: Item<'_>, references: &References<'_>) -> Option<(Vec<RedisUrl>, bool)> {
     let one = |item: Item<'_>| {
         let place = item.place();
         Some((node(item, references)?, place))
@@ -107,10 +111,10 @@ fn nodes(item: Item<'_>, references: &References<'_>) -> Option<(Vec<Node>, bool
     Some((nodes.into_iter().map(|(node, _)| node).collect(), true))
 }
 
-fn node(item: Item<'_>, references: &References<'_>) -> Option<Node> {
+fn node(item: Item<'_>, references: &References<'_>) -> Option<RedisUrl> {
     let (place, notes) = (item.place(), item.notes());
     match item.value() {
-        DeValue::String(_) => return item.parse(URL, Node::literal),
+        DeValue::String(_) => return item.parse(URL, RedisUrl::literal),
         DeValue::Table(_) => {}
         DeValue::Integer(_)
         | DeValue::Float(_)
@@ -118,7 +122,7 @@ fn node(item: Item<'_>, references: &References<'_>) -> Option<Node> {
         | DeValue::Datetime(_)
         | DeValue::Array(_) => return item.expected(URL),
     }
-    match Node::secret(references.secret(item)?) {
+    match RedisUrl::secret(references.secret(item)?) {
         Ok(node) => Some(node),
         Err(text) => {
             notes.note(&place, text);
@@ -143,9 +147,9 @@ fn parse_prefix(text: &str) -> Result<String, String> {
     Err(format!("{text:?} is not a prefix; {RIGHT}"))
 }
 
-fn ca_file_for(nodes: &[Node], item: Item<'_>, references: &References<'_>) -> Option<PathBuf> {
+fn ca_file_for(nodes: &[RedisUrl], item: Item<'_>, references: &References<'_>) -> Option<PathBuf> {
     // Nodes of one cluster are alike.
-    if nodes.first().is_some_and(Node::has_tls) {
+    if nodes.first().is_some_and(RedisUrl::has_tls) {
         return roots(&item, references).map(|(path, ..)| path);
     }
     item.refuse("is of no use without TLS; write the url with \"rediss://\", or leave this out")

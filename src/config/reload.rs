@@ -3,13 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use super::consistency::{self, Placed};
-use super::problems::{Notes, Place};
+use super::diagnostics::{Notes, Place};
+use super::validate::{self, Placed};
 use super::{Config, Problems, Redis, Secret, Source, Sources, Tls, Value};
 
 /// A configuration that a running gateway can take up.
 #[derive(Debug)]
-pub struct Successor {
+pub struct ReloadPlan {
     /// As it will run.
     pub config: Config,
     /// The keys of the file that differ from what runs, and wait for a restart.
@@ -34,14 +34,14 @@ impl Config {
     ///
     /// # Errors
     /// All problems at once, each with its place.
-    pub fn succeed(&self, text: &str, sources: &Sources<'_>) -> Result<Successor, Problems> {
+    pub fn succeed(&self, text: &str, sources: &Sources<'_>) -> Result<ReloadPlan, Problems> {
         let mut config = Self::parse(text, sources)?;
         let mut restart = keep!(
             config,
             self,
             server.listen,
             server.max_connections,
-            server.max_waiters,
+            server.max_long_polls,
             server.header_timeout,
             server.idle_timeout,
             server.drain_timeout,
@@ -68,16 +68,13 @@ impl Config {
         let placed = Placed {
             listen: named("server.listen (as it runs)", config.server.listen.len()),
             admin: Place::name("admin.listen (as it runs)"),
-            forwarded: named(
-                "upstream.forward_headers",
-                config.upstream.forward_headers.len(),
-            ),
+            forwarded: named("upstream.vary_headers", config.upstream.vary_headers.len()),
             has_clients: !config.clients.is_empty(),
         };
-        consistency::check(&config, &placed, &notes);
+        validate::check(&config, &placed, &notes);
         notes
             .finish()
-            .map_or(Ok(Successor { config, restart }), Err)
+            .map_or(Ok(ReloadPlan { config, restart }), Err)
     }
 
     /// All secrets that it names.

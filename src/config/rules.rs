@@ -1,9 +1,9 @@
 //! The rules of a file, added to the built-in one.
 
-use crate::step::{Rule, RuleError, RuleParts, Template};
+use crate::policy::{Rule, RuleError, RuleSpec, Template};
 
-use super::problems::{Notes, Place};
-use super::reader::{Item, Table};
+use super::diagnostics::{Notes, Place};
+use super::table::{Item, Table};
 use super::value::{list, string};
 
 /// Reads all `[[rule]]` tables; one that is named like the built-in rule replaces it.
@@ -98,7 +98,7 @@ fn one(mut table: Table<'_>) -> Option<(Rule, Place)> {
     );
     let whole = table.place().clone();
     table.finish();
-    let parts = RuleParts {
+    let parts = RuleSpec {
         name: name?,
         path: path?,
         // A list that could not be read is noted; the rule without it would be another one.
@@ -130,7 +130,7 @@ fn one(mut table: Table<'_>) -> Option<(Rule, Place)> {
 }
 
 /// The key that an error is about.
-fn key_of(error: &RuleError, parts: &RuleParts) -> &'static str {
+fn key_of(error: &RuleError, parts: &RuleSpec) -> &'static str {
     match error {
         RuleError::Template(_)
         | RuleError::Parameter(_)

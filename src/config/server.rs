@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::address::{parse_address, parse_admin, parse_host};
-use super::consistency::LAST_WORDS;
+use super::diagnostics::Place;
 use super::overrides::Overrides;
-use super::problems::Place;
-use super::reader::{Item, Table};
+use super::table::{Item, Table};
+use super::validate::LAST_WORDS;
 use super::value::{DAY, TICK, boolean, count, duration, list, word};
 use super::{Address, Admin, Forward, Server, tls};
 
@@ -30,16 +30,20 @@ pub(super) fn read(mut table: Table<'_>, overrides: &Overrides<'_>) -> (Server, 
     let (listen, places) = listen.into_iter().unzip();
     let server = Server {
         listen,
-        hosts: table.take_or("hosts", d.hosts, |item| {
+        allowed_hosts: table.take_or("allowed_hosts", d.allowed_hosts, |item| {
             list(
                 "a list of host names, like [\"stepgate.internal\"]",
                 |host| host.parse("a host name", parse_host),
             )(item)
         }),
-        open: table.take_or("open", d.open, boolean),
+        allow_unauthenticated: table.take_or(
+            "allow_unauthenticated",
+            d.allow_unauthenticated,
+            boolean,
+        ),
         forward: table.take_or("forward", d.forward, word(&FORWARD)),
         max_connections: table.take_or("max_connections", d.max_connections, count),
-        max_waiters: table.take_or("max_waiters", d.max_waiters, count),
+        max_long_polls: table.take_or("max_long_polls", d.max_long_polls, count),
         header_timeout: table.take_or("header_timeout", d.header_timeout, duration(TICK..=DAY)),
         idle_timeout: table.take_or("idle_timeout", d.idle_timeout, duration(TICK..=DAY)),
         drain_timeout: table.take_or("drain_timeout", d.drain_timeout, duration(LAST_WORDS..=DAY)),

@@ -18,9 +18,9 @@ use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::reader::Item;
-use super::reference::References;
 use super::secret::{LONGEST_FILE, read_regular};
+use super::secret_ref::References;
+use super::table::Item;
 
 /// TLS for callers, loaded.
 ///

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::Upstream;
 use super::address::parse_base_url;
+use super::diagnostics::Place;
 use super::header::{Overlay, is_credential, parse_forwarded};
 use super::overrides::Overrides;
-use super::problems::Place;
 use super::proxy::Proxy;
-use super::reader::{Item, Table};
+use super::table::{Item, Table};
 use super::tls::certificates;
 use super::value::{DAY, TICK, count, duration, list};
 
@@ -23,12 +23,12 @@ pub(super) fn read(mut table: Table<'_>, overrides: &Overrides<'_>) -> (Upstream
     let base_url = overrides
         .value(flag, "STEPGATE_UPSTREAM", parse_base_url)
         .map_or(written, |(url, _)| url);
-    let forwarded = table.take_or("forward_headers", Vec::new(), |item| {
+    let forwarded = table.take_or("vary_headers", Vec::new(), |item| {
         let one =
             |item: Item<'_>| Some((item.parse("a header name", parse_forwarded)?, item.place()));
         list("a list of header names, like [\"x-user\"]", one)(item)
     });
-    let (forward_headers, places) = forwarded.into_iter().unzip();
+    let (vary_headers, places) = forwarded.into_iter().unzip();
     let headers = Overlay::read(table.table("headers"), references);
     let upstream = Upstream {
         proxy: Proxy::read(&base_url, overrides.notes, references),
@@ -51,8 +51,12 @@ pub(super) fn read(mut table: Table<'_>, overrides: &Overrides<'_>) -> (Upstream
             d.coalesce_window,
             duration(Duration::ZERO..=DAY),
         ),
-        max_hold: table.take_or("max_hold", d.max_hold, duration(Duration::ZERO..=DAY)),
-        forward_headers,
+        max_retry_after: table.take_or(
+            "max_retry_after",
+            d.max_retry_after,
+            duration(Duration::ZERO..=DAY),
+        ),
+        vary_headers,
         ca_file: table
             .take("ca_file")
             .and_then(|item| certificates(&item, references))

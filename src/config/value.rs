@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use toml::de::DeValue;
 
-use super::reader::Item;
+use super::table::Item;
 
 /// Nothing on the way of one request waits longer than this; it also keeps deadlines far from any
 /// overflow of the clock.

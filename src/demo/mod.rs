@@ -4,9 +4,9 @@
 //! The gateway is the real one, on real sockets, configured as by a user; what is shown is what the
 //! pollers saw and what the sandbox counted, nothing that the gateway says about itself.
 
-mod dice;
 mod pollers;
 pub mod sandbox;
+mod seeded_rng;
 mod text;
 mod view;
 
@@ -23,7 +23,7 @@ pub use self::sandbox::Sandbox;
 use self::text::Scene;
 use self::view::View;
 use crate::config::{Address, Config, Flags, Problems, Sources};
-use crate::serve::{BindError, Crew};
+use crate::server::{BindError, Workers};
 use crate::{Server, StartError};
 
 /// What the gateway of the demo takes for its own when the user does not say.
@@ -91,7 +91,7 @@ pub enum DemoError {
 ///
 /// # Errors
 /// What kept it from starting or from being seen. A reader that left (`| head`) is no error.
-pub async fn run(options: Options, crew: &Crew) -> Result<(), DemoError> {
+pub async fn run(options: Options, crew: &Workers) -> Result<(), DemoError> {
     let settings = sandbox::Settings::wan();
     let latency = settings.latency;
     let sandbox = Sandbox::start(settings).await.map_err(DemoError::Sandbox)?;
@@ -120,7 +120,7 @@ pub async fn run(options: Options, crew: &Crew) -> Result<(), DemoError> {
 async fn gateway(
     options: &Options,
     upstream: &str,
-    crew: &Crew,
+    crew: &Workers,
 ) -> Result<(Server, Option<BindError>), DemoError> {
     let usual = start(options, [LISTEN, ADMIN], upstream, crew).await;
     match usual {
@@ -136,7 +136,7 @@ async fn start(
     options: &Options,
     [listen, admin]: [&str; 2],
     upstream: &str,
-    crew: &Crew,
+    crew: &Workers,
 ) -> Result<Server, DemoError> {
     let or = |named: &Option<String>, usual: &str| named.as_deref().unwrap_or(usual).to_owned();
     let config = Config::load(&Sources {
@@ -248,7 +248,10 @@ mod tests {
                 admin,
                 ..Options::default()
             };
-            let told = run(options, &Crew::here()).await.unwrap_err().to_string();
+            let told = run(options, &Workers::here())
+                .await
+                .unwrap_err()
+                .to_string();
             let said = format!("cannot listen on {address}: Address already in use");
             assert!(told.starts_with(&said), "{told}");
             assert!(

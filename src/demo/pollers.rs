@@ -3,7 +3,7 @@
 //!
 //! They read every answer. What they see goes into the ledger, errors too.
 
-mod ledger;
+mod checker;
 mod line;
 mod watch;
 
@@ -16,11 +16,11 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub(super) use self::ledger::{Figures, Spread};
-use self::ledger::{Ledger, Seen};
+use self::checker::{Checker, Seen};
+pub(super) use self::checker::{Figures, Spread};
 use self::line::Line;
 use self::watch::{Role, Watch};
-use super::dice::Dice;
+use super::seeded_rng::SeededRng;
 
 /// Steps that each poller has under way.
 const DESK: usize = 3;
@@ -46,7 +46,7 @@ type Desk = [AtomicU64; DESK];
 
 /// Pollers at work.
 pub(super) struct Pollers {
-    ledger: Arc<Mutex<Ledger>>,
+    ledger: Arc<Mutex<Checker>>,
     tracker: TaskTracker,
     token: CancellationToken,
 }
@@ -67,7 +67,7 @@ impl Pollers {
             let poller = Poller {
                 team: index / TEAM,
                 role: Role::of(index),
-                dice: Dice::of(&["pace", &index.to_string()]),
+                dice: SeededRng::of(&["pace", &index.to_string()]),
                 desk: Arc::clone(&desk),
                 ledger: Arc::clone(&pollers.ledger),
                 line: Line::new(settings.address, settings.headers, pollers.tracker.clone()),
@@ -91,16 +91,16 @@ impl Pollers {
     }
 }
 
-fn open(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
+fn open(ledger: &Mutex<Checker>) -> MutexGuard<'_, Checker> {
     ledger.lock().expect("nothing panics with the ledger open")
 }
 
 struct Poller {
     team: usize,
     role: Role,
-    dice: Dice,
+    dice: SeededRng,
     desk: Arc<Desk>,
-    ledger: Arc<Mutex<Ledger>>,
+    ledger: Arc<Mutex<Checker>>,
     line: Line,
 }
 
@@ -174,7 +174,7 @@ mod tests {
         Poller {
             team: 0,
             role: Role::Auditor,
-            dice: Dice::of(&["pace"]),
+            dice: SeededRng::of(&["pace"]),
             desk: Arc::default(),
             ledger: Arc::default(),
             line: Line::new(sandbox.address(), headers, TaskTracker::new()),

@@ -7,10 +7,10 @@
 //! forwards nothing anywhere.
 
 mod body;
-mod book;
-mod nature;
 mod schema;
 mod server;
+mod step_spec;
+mod step_store;
 mod wire;
 
 use std::io;
@@ -28,8 +28,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use self::body::Ids;
-pub use self::nature::Status;
 use self::server::Shared;
+pub use self::step_spec::Status;
 
 /// How the sandbox behaves. The default is a test's: no latency, nothing recorded.
 #[derive(Debug, Clone)]

@@ -12,11 +12,11 @@ use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 use tokio::time::Instant;
 
-use super::heading::Heading;
+use super::heading::RequestHeaders;
 use super::news::{Arrived, Larger};
 use super::outcome::Forward;
 use crate::cache::Found;
-use crate::step::NotStored;
+use crate::policy::NoStoreReason;
 use crate::upstream::Body;
 
 /// An answer on its way to the caller.
@@ -84,7 +84,7 @@ pub(super) struct Hit {
 }
 
 impl Hit {
-    pub(super) fn new(found: Found, heading: &Heading<'_>) -> Self {
+    pub(super) fn new(found: Found, heading: &RequestHeaders<'_>) -> Self {
         let is_known = heading.knows(found.etag());
         Self {
             found,
@@ -93,7 +93,7 @@ impl Hit {
         }
     }
 
-    pub(super) fn shared(found: Found, heading: &Heading<'_>) -> Self {
+    pub(super) fn shared(found: Found, heading: &RequestHeaders<'_>) -> Self {
         Self {
             is_shared: true,
             ..Self::new(found, heading)
@@ -217,7 +217,7 @@ pub(super) fn held(said: &Arrived, until: Instant, asked: Asked<'_>) -> Answer {
     headers.insert(CACHE_CONTROL, LIVE);
     headers.append(
         CACHE_STATUS,
-        HeaderValue::from_static("stepgate; detail=held"),
+        HeaderValue::from_static("stepgate; detail=rate_limited"),
     );
     finish(answer, asked.method)
 }
@@ -241,7 +241,7 @@ fn say_forwarded(
     headers: &mut HeaderMap,
     forward: Forward,
     status: StatusCode,
-    stored: Result<(), NotStored>,
+    stored: Result<(), NoStoreReason>,
     collapsed: bool,
 ) {
     // Behind the upstream's own members: the last one is the closest to the caller.
@@ -251,7 +251,7 @@ fn say_forwarded(
 
 /// How a fetch went, as `Cache-Status` says it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Forwarded(Forward, StatusCode, Result<(), NotStored>, bool);
+struct Forwarded(Forward, StatusCode, Result<(), NoStoreReason>, bool);
 
 thread_local! {
     /// What was said last: most fetches go alike.
@@ -276,7 +276,7 @@ impl Forwarded {
             if stored.is_ok() { "; stored" } else { "" },
             if collapsed { "; collapsed" } else { "" },
             if stored.is_err() { "; detail=" } else { "" },
-            stored.err().map_or("", NotStored::as_str),
+            stored.err().map_or("", NoStoreReason::as_str),
         ];
         header_value(parts.concat())
     }
@@ -294,7 +294,7 @@ pub(crate) fn json_answer(status: StatusCode, value: &serde_json::Value) -> Answ
 
 /// `304` where the caller has these bytes already, then [`finish`].
 fn conclude(mut answer: Answer, asked: Asked<'_>) -> Answer {
-    let knows = |etag: &HeaderValue| Heading::of(asked.headers).knows(etag.as_bytes());
+    let knows = |etag: &HeaderValue| RequestHeaders::of(asked.headers).knows(etag.as_bytes());
     if answer.status() == StatusCode::OK && answer.headers().get(ETAG).is_some_and(knows) {
         *answer.status_mut() = StatusCode::NOT_MODIFIED;
         // RFC 9110 section 15.4.5: nothing that describes the bytes that are not sent.

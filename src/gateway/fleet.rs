@@ -7,9 +7,9 @@ use hyper::http::request::Parts;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::Hit;
-use super::heading::Heading;
+use super::heading::RequestHeaders;
 use super::{Gateway, Wish};
-use crate::cache::Leave;
+use crate::cache::SharedOptions;
 
 impl Gateway {
     /// What another gateway has fetched, if there is a shared tier and this step is new here.
@@ -20,7 +20,7 @@ impl Gateway {
             return None;
         }
         let terms = &errand.setup.cache;
-        let leave = Leave {
+        let leave = SharedOptions {
             take: !wish.seat.fresh,
             keep: wish.seat.store,
         };
@@ -29,7 +29,7 @@ impl Gateway {
         let asked = Box::pin(self.cache.ask(&errand.shared, leave, terms, is_final));
         let found = asked.await?;
         let is_young_enough = wish.conditions.accept_age(found.age().as_secs());
-        is_young_enough.then(|| Hit::shared(found, &Heading::of(&head.headers)))
+        is_young_enough.then(|| Hit::shared(found, &RequestHeaders::of(&head.headers)))
     }
 
     /// Keeps the shared tier, if there is one, until `end`.

@@ -1,4 +1,4 @@
-//! One fetch, from its clearance to its news: fetch, judge, clean, store.
+//! One fetch, from its clearance to its news: fetch, check, clean, store.
 //!
 //! It is done once for all passengers, and owns all that it needs: it may outlive whoever caused it.
 
@@ -16,13 +16,15 @@ use super::news::{Arrived, Errand, Larger, News};
 use super::pace::{poll_after, retry_after};
 use super::tally::Tally;
 use super::{Gateway, wall_clock};
-use crate::cache::shared::{Token, Write};
-use crate::cache::{Departure, Entry, etag_of};
-use crate::fetch::{Berth, Clearance, Fetch, Flown, Landed, Manifest, Probe};
-use crate::step::{NotStored, Partition, Rule, judge};
-use crate::upstream::{Call, FetchError, Fetched, Gathered, Redactor, clean_answer};
+use crate::cache::redis::{Token, Write};
+use crate::cache::{Entry, FetchTicket, etag_of};
+use crate::coalesce::{
+    Admission, BatchOptions, Completion, Fetch, NumberedCompletion, Permit, Probe,
+};
+use crate::policy::{NoStoreReason, Partition, Rule, check};
+use crate::upstream::{BufferedBody, FetchCall, FetchError, Fetched, SecretScanner, clean_answer};
 
-type Brought = Landed<News, Larger>;
+type Brought = Completion<News, Larger>;
 
 /// An errand with what it takes to run it.
 #[derive(Debug)]
@@ -55,12 +57,12 @@ impl Fetch for Flight {
             .clearance(&self.errand.account.partition)
             .await
         {
-            Clearance::Go => None,
-            Clearance::First(probe) => {
+            Admission::Go => None,
+            Admission::First(probe) => {
                 self.probe = Some(probe);
                 None
             }
-            Clearance::Held(said, until) => Some(News::Held(said, until)),
+            Admission::Held(said, until) => Some(News::Held(said, until)),
         }
     }
 
@@ -76,9 +78,9 @@ impl Fetch for Flight {
 
     fn depart(
         self,
-        manifest: Manifest,
-        berth: Berth,
-    ) -> impl Future<Output = Flown<Self>> + Send + 'static {
+        manifest: BatchOptions,
+        berth: Permit,
+    ) -> impl Future<Output = NumberedCompletion<Self>> + Send + 'static {
         let departure = self.gateway.cache.depart();
         // In this order: a reload first puts its configuration in force and then raises its wall, so
         // what finds its own still in force has a number from before that wall.
@@ -98,8 +100,8 @@ impl Fetch for Flight {
 /// The moment of a departure.
 #[derive(Debug)]
 struct Departed {
-    departure: Departure,
-    manifest: Manifest,
+    departure: FetchTicket,
+    manifest: BatchOptions,
     /// Another configuration was in force by then: what it brings is for those who came under its
     /// own, and stays out of the cache.
     outdated: bool,
@@ -120,7 +122,11 @@ impl Flight {
         clippy::manual_async_fn,
         reason = "async functions hold their arguments twice"
     )]
-    fn fly(mut self, departed: Departed, berth: Berth) -> impl Future<Output = Flown<Self>> + Send {
+    fn fly(
+        mut self,
+        departed: Departed,
+        berth: Permit,
+    ) -> impl Future<Output = NumberedCompletion<Self>> + Send {
         async move {
             let setup = &*self.errand.setup;
             let deadline = departed.manifest.deadline;
@@ -130,7 +136,7 @@ impl Flight {
                 }
                 self.gateway.metrics.fetched(self.counters(), class, took);
             });
-            let call = Call {
+            let call = FetchCall {
                 target: &self.errand.target(),
                 injection: &self.errand.account.injection,
                 passing: &self.errand.passing,
@@ -146,7 +152,7 @@ impl Flight {
                 Err(error) => {
                     let took = tally.ended(Class::Error);
                     self.errand.note(&Ended::Failed(&error), took);
-                    Landed::Live(News::Failed(Arc::new(error)))
+                    Completion::Live(News::Failed(Arc::new(error)))
                 }
             };
             if let Some(probe) = self.probe.take() {
@@ -161,7 +167,7 @@ impl Flight {
         &self,
         fetched: Fetched,
         departed: &Departed,
-        berth: Berth,
+        berth: Permit,
         took: Duration,
     ) -> Brought {
         let redactor = &self.errand.setup.redactor;
@@ -176,19 +182,19 @@ impl Flight {
         if !status.is_success() && echoes(&body, redactor) {
             let error = FetchError::EchoedSecret;
             self.errand.note(&Ended::Failed(&error), took);
-            return Landed::Live(News::Failed(Arc::new(error)));
+            return Completion::Live(News::Failed(Arc::new(error)));
         }
         if departed.manifest.fresh && !departed.outdated {
             self.withdraw(departed, status, verdict);
         }
         let body = match body {
-            Gathered::Whole(body) => body,
-            Gathered::Larger(passage) => {
+            BufferedBody::Whole(body) => body,
+            BufferedBody::Larger(passage) => {
                 self.hold_larger(number, status, &headers);
-                let stored = verdict.err().unwrap_or(NotStored::TooLarge);
+                let stored = verdict.err().unwrap_or(NoStoreReason::TooLarge);
                 self.note(status, Err(stored), took);
                 let passage = Box::new(passage.with(berth));
-                return Landed::Own(Larger {
+                return Completion::Own(Larger {
                     status,
                     headers,
                     passage,
@@ -213,32 +219,32 @@ impl Flight {
         self.hold(&arrived);
         let news = News::Arrived(arrived);
         if verdict.is_err() {
-            return Landed::Live(news);
+            return Completion::Live(news);
         }
         self.gateway.tell_end(&self.errand.shared, number, &news);
-        Landed::Final(news)
+        Completion::Final(news)
     }
 
     /// Counts and logs a fetch that was answered.
-    fn note(&self, status: StatusCode, stored: Result<(), NotStored>, took: Duration) {
+    fn note(&self, status: StatusCode, stored: Result<(), NoStoreReason>, took: Duration) {
         if let Err(reason) = stored {
             self.gateway.metrics.not_stored(reason);
         }
         self.errand.note(&Ended::Answered(status, stored), took);
     }
 
-    fn verdict(&self, fetched: &Fetched) -> Result<(), NotStored> {
+    fn verdict(&self, fetched: &Fetched) -> Result<(), NoStoreReason> {
         if self.errand.is_list {
-            return Err(NotStored::List);
+            return Err(NoStoreReason::List);
         }
         let body = match &fetched.body {
-            Gathered::Whole(body) => body,
-            Gathered::Larger(_) if fetched.status != StatusCode::OK => {
-                return Err(NotStored::BadStatus);
+            BufferedBody::Whole(body) => body,
+            BufferedBody::Larger(_) if fetched.status != StatusCode::OK => {
+                return Err(NoStoreReason::BadStatus);
             }
-            Gathered::Larger(_) => return Err(NotStored::TooLarge),
+            BufferedBody::Larger(_) => return Err(NoStoreReason::TooLarge),
         };
-        judge(
+        check(
             self.rule(),
             &self.errand.ids(),
             fetched.status,
@@ -253,15 +259,15 @@ impl Flight {
         departed: &Departed,
         headers: &HeaderMap,
         body: &Bytes,
-    ) -> Result<(), NotStored> {
+    ) -> Result<(), NoStoreReason> {
         if !self.errand.query.is_known() {
-            return Err(NotStored::UnknownQuery);
+            return Err(NoStoreReason::UnknownQuery);
         }
         if !departed.manifest.store {
-            return Err(NotStored::RequestNoStore);
+            return Err(NoStoreReason::RequestNoStore);
         }
         if departed.outdated {
-            return Err(NotStored::Purged);
+            return Err(NoStoreReason::Purged);
         }
         let content_type = headers.get(CONTENT_TYPE);
         let (cache, terms) = (&self.gateway.cache, &self.errand.setup.cache);
@@ -287,7 +293,12 @@ impl Flight {
     }
 
     /// A caller that insisted on a fresh answer may have found that a stored body is no longer true.
-    fn withdraw(&self, departed: &Departed, status: StatusCode, verdict: Result<(), NotStored>) {
+    fn withdraw(
+        &self,
+        departed: &Departed,
+        status: StatusCode,
+        verdict: Result<(), NoStoreReason>,
+    ) {
         let gone = matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
         let live = status == StatusCode::OK && verdict.is_err();
         if self.errand.is_list || !(gone || live) {
@@ -296,7 +307,7 @@ impl Flight {
         let cache = &self.gateway.cache;
         let removed = cache.withdraw(&departed.departure, self.errand.key());
         cache.take_back(self.errand.key(), removed);
-        if removed && verdict == Err(NotStored::NotFinal) {
+        if removed && verdict == Err(NoStoreReason::NotFinal) {
             self.counters().regressed();
             let rule = self.rule().name();
             tracing::warn!(rule, "a step that was final is live again: removed");
@@ -305,12 +316,12 @@ impl Flight {
 
     /// Where the upstream asks for silence, it gets it, from everybody of this partition.
     fn hold(&self, arrived: &Arc<Arrived>) {
-        let max_hold = self.errand.setup.max_hold;
-        if arrived.status != StatusCode::TOO_MANY_REQUESTS || max_hold.is_zero() {
+        let max_retry_after = self.errand.setup.max_retry_after;
+        if arrived.status != StatusCode::TOO_MANY_REQUESTS || max_retry_after.is_zero() {
             return;
         }
         if let Some(wait) = retry_after(&arrived.headers, wall_clock::now()) {
-            let until = Instant::now() + wait.min(max_hold);
+            let until = Instant::now() + wait.min(max_retry_after);
             let held = Arc::clone(arrived);
             let setup = &self.errand.setup;
             setup.holds.hold(self.errand.account.partition, held, until);
@@ -328,7 +339,7 @@ impl Flight {
             headers,
             body: Bytes::new(),
             etag: None,
-            stored: Err(NotStored::BadStatus),
+            stored: Err(NoStoreReason::BadStatus),
             is_final: false,
             number,
             poll_after: None,
@@ -338,10 +349,10 @@ impl Flight {
 }
 
 /// Whether an error body, as far as it was read, echoes an injected secret.
-pub(super) fn echoes(body: &Gathered, redactor: &Redactor) -> bool {
+pub(super) fn echoes(body: &BufferedBody, redactor: &SecretScanner) -> bool {
     match body {
-        Gathered::Whole(body) => redactor.finds_in(body),
-        Gathered::Larger(passage) => {
+        BufferedBody::Whole(body) => redactor.finds_in(body),
+        BufferedBody::Larger(passage) => {
             let front: Vec<u8> = passage.front().flatten().copied().collect();
             redactor.finds_in(&front)
         }

@@ -17,15 +17,16 @@ use super::flight::echoes;
 use super::line::{Sent, Told};
 use super::metrics::Class;
 use super::outcome::{Outcome, Record};
-use super::refusal::Refusal;
+use super::refusal::GatewayError;
 use super::setup::{Account, Setup};
 use super::tally::Tally;
 use super::wanted::{LONGEST_TARGET, is_below_prefix};
 use crate::config;
-use crate::step::reach::Reach;
-use crate::step::{Query, reach};
+use crate::policy::invalidation::Reach;
+use crate::policy::{Query, reach};
 use crate::upstream::{
-    Body, FetchError, Forwarded, Gathered, LOOKED_AT, Onward, Passage, Upload, clean_answer,
+    Body, BufferedBody, FetchError, ForwardCall, Forwarded, LOOKED_AT, RequestBody, StreamingBody,
+    clean_answer,
 };
 
 /// A request that goes through, with its place among those that do.
@@ -53,10 +54,10 @@ impl Gateway {
         account: &Arc<Account>,
         head: &Parts,
         arrived: Instant,
-    ) -> Result<Journey, Refusal> {
+    ) -> Result<Journey, GatewayError> {
         let query = Query::of_list(head.uri.query(), &setup.upstream_query);
         if head.uri.path().len() + query.as_str().len() > LONGEST_TARGET {
-            return Err(Refusal::TARGET_TOO_LONG);
+            return Err(GatewayError::TARGET_TOO_LONG);
         }
         let place = Arc::clone(&self.journeys).try_acquire_owned();
         Ok(Journey {
@@ -64,7 +65,7 @@ impl Gateway {
             account: Arc::clone(account),
             arrived,
             query,
-            place: place.map_err(|_| Refusal::Overloaded)?,
+            place: place.map_err(|_| GatewayError::Overloaded)?,
         })
     }
 
@@ -77,16 +78,16 @@ impl Gateway {
         mut record: Record,
     ) -> Answer {
         let (setup, arrived) = (Arc::clone(&journey.setup), journey.arrived);
-        let upload = Upload::of(body, setup.silence);
+        let upload = RequestBody::of(body, setup.silence);
         let progress = upload.progress();
         let passed = tokio::select! {
             biased;
             passed = self.pass(&head, upload, journey, &mut record) => passed,
-            () = self.closing.cancelled() => Err(Refusal::Draining),
+            () = self.closing.cancelled() => Err(GatewayError::Draining),
         };
         match passed {
             Ok(answer) => {
-                let told = Told::of(Outcome::Forwarded, answer.status(), arrived);
+                let told = Told::of(Outcome::Bypass, answer.status(), arrived);
                 self.note(&setup, &head, &record, &told);
                 answer
             }
@@ -106,13 +107,13 @@ impl Gateway {
     async fn pass(
         self: &Arc<Self>,
         head: &Parts,
-        upload: Upload,
+        upload: RequestBody,
         journey: Journey,
         record: &mut Record,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<Answer, GatewayError> {
         let setup = &journey.setup;
         let asked = head.uri.path_and_query().expect("a path below /v1");
-        let onward = Onward {
+        let onward = ForwardCall {
             method: &head.method,
             target: &setup.upstream.target(asked, journey.query.as_str()),
             injection: &journey.account.injection,
@@ -149,16 +150,16 @@ impl Gateway {
         change.is_sure = is_done && answer.is_ok();
         // Before the caller knows of it: whoever asks then is not answered from before.
         change.take_effect().await;
-        let response = answer.map_err(|error| Refusal::Fetch(Arc::new(error)))?;
+        let response = answer.map_err(|error| GatewayError::Fetch(Arc::new(error)))?;
         let response = response.map(|passage| passage.at(journey.place));
         let answer = self.hand_down(response, &head.method, setup).await;
-        answer.map_err(|error| Refusal::Fetch(Arc::new(error)))
+        answer.map_err(|error| GatewayError::Fetch(Arc::new(error)))
     }
 
     /// The answer for the caller, unless it is an error that echoes an injected secret.
     async fn hand_down(
         &self,
-        response: Response<Passage>,
+        response: Response<StreamingBody>,
         method: &Method,
         setup: &Setup,
     ) -> Result<Answer, FetchError> {
@@ -189,8 +190,8 @@ impl Gateway {
                 return Err(FetchError::EchoedSecret);
             }
             match gathered {
-                Gathered::Whole(body) => Body::Full(body),
-                Gathered::Larger(passage) => Body::Passing(passage),
+                BufferedBody::Whole(body) => Body::Full(body),
+                BufferedBody::Larger(passage) => Body::Passing(passage),
             }
         };
         Ok(answer)

@@ -10,12 +10,12 @@ use hyper::header::{HeaderMap, ORIGIN, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::http::uri::Authority;
 
-use super::heading::Heading;
-use super::refusal::Refusal;
+use super::heading::RequestHeaders;
+use super::refusal::GatewayError;
 
 /// What kind of door a request came through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
+pub enum Transport {
     /// TCP, where a browser could knock.
     Tcp,
     /// TCP with TLS; the roots that the caller's certificate passed, if it was asked for one.
@@ -25,19 +25,22 @@ pub enum Door {
 }
 
 /// Checks that the request names one host, in one way.
-fn names_one_host<'h>(head: &Parts, heading: &Heading<'h>) -> Result<Option<Host<'h>>, Refusal> {
+fn names_one_host<'h>(
+    head: &Parts,
+    heading: &RequestHeaders<'h>,
+) -> Result<Option<Host<'h>>, GatewayError> {
     if heading.has_two_hosts {
-        return Err(Refusal::InvalidRequest(
+        return Err(GatewayError::InvalidRequest(
             "The request has more than one Host header.",
         ));
     }
     let host = heading.host.map(|host| Host::parse(host.as_bytes()));
     match (head.uri.authority(), host.transpose()?) {
         // RFC 9112 section 3.2: required in HTTP/1.1, in absolute form too.
-        (_, None) if head.version == Version::HTTP_11 => {
-            Err(Refusal::InvalidRequest("The request has no Host header."))
-        }
-        (Some(target), Some(host)) if !host.is(target) => Err(Refusal::InvalidRequest(
+        (_, None) if head.version == Version::HTTP_11 => Err(GatewayError::InvalidRequest(
+            "The request has no Host header.",
+        )),
+        (Some(target), Some(host)) if !host.is(target) => Err(GatewayError::InvalidRequest(
             "The request target and the Host header name different hosts.",
         )),
         (Some(target), _) => Host::parse_any(target.as_str().as_bytes()).map(Some),
@@ -63,7 +66,7 @@ fn is_usual(name: &[u8]) -> bool {
 }
 
 impl<'h> Host<'h> {
-    fn parse(host: &'h [u8]) -> Result<Self, Refusal> {
+    fn parse(host: &'h [u8]) -> Result<Self, GatewayError> {
         Self::plain(host).map_or_else(|| Self::parse_any(host), Ok)
     }
 
@@ -79,12 +82,12 @@ impl<'h> Host<'h> {
         (plain && whole.len() - name.len() <= ":65535".len()).then_some(Self::Plain { whole, name })
     }
 
-    fn parse_any(host: &[u8]) -> Result<Self, Refusal> {
+    fn parse_any(host: &[u8]) -> Result<Self, GatewayError> {
         Authority::try_from(host)
             .ok()
             .filter(|authority| !authority.as_str().contains('@'))
             .map(Self::Any)
-            .ok_or(Refusal::InvalidRequest(
+            .ok_or(GatewayError::InvalidRequest(
                 "The Host header is not a host name.",
             ))
     }
@@ -118,7 +121,7 @@ impl<'h> Host<'h> {
 
 /// hyper takes any list that ends in `chunked`; others may read it differently, and find the next
 /// request elsewhere.
-fn ends_in_one_place(headers: &HeaderMap) -> Result<(), Refusal> {
+fn ends_in_one_place(headers: &HeaderMap) -> Result<(), GatewayError> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let plain = match (codings.next(), codings.next()) {
         (None, _) => true,
@@ -128,7 +131,7 @@ fn ends_in_one_place(headers: &HeaderMap) -> Result<(), Refusal> {
     if plain {
         return Ok(());
     }
-    Err(Refusal::InvalidRequest(
+    Err(GatewayError::InvalidRequest(
         "The only Transfer-Encoding that is understood is `chunked`.",
     ))
 }
@@ -137,34 +140,34 @@ fn ends_in_one_place(headers: &HeaderMap) -> Result<(), Refusal> {
 /// not have been sent by a web page.
 pub(crate) fn admit(
     head: &Parts,
-    heading: &Heading<'_>,
-    door: Door,
+    heading: &RequestHeaders<'_>,
+    door: Transport,
     hosts: Option<&[String]>,
-) -> Result<(), Refusal> {
+) -> Result<(), GatewayError> {
     let host = names_one_host(head, heading)?;
     if heading.has_transfer_encoding {
         ends_in_one_place(&head.headers)?;
     }
     match (door, hosts) {
-        (Door::Tcp | Door::Tls(_), Some(hosts)) => {
+        (Transport::Tcp | Transport::Tls(_), Some(hosts)) => {
             refuse_strangers(&head.headers, heading, host.as_ref(), hosts)
         }
-        (Door::Tcp | Door::Tls(_), None) | (Door::Unix, _) => Ok(()),
+        (Transport::Tcp | Transport::Tls(_), None) | (Transport::Unix, _) => Ok(()),
     }
 }
 
 /// Refuses what a web page could have sent, and names that are not ours.
 fn refuse_strangers(
     headers: &HeaderMap,
-    heading: &Heading<'_>,
+    heading: &RequestHeaders<'_>,
     host: Option<&Host<'_>>,
     hosts: &[String],
-) -> Result<(), Refusal> {
+) -> Result<(), GatewayError> {
     // HTTP/1.0 may leave it out; then nothing says that we were meant.
     if !host.is_some_and(|host| host.is_ours(hosts)) {
-        return Err(Refusal::ForbiddenOrigin(
+        return Err(GatewayError::ForbiddenOrigin(
             "This listener is open, so it answers only to localhost, loopback addresses and the \
-             names in server.hosts.",
+             names in server.allowed_hosts.",
         ));
     }
     if !heading.is_a_browsers {
@@ -184,7 +187,7 @@ fn refuse_strangers(
         !host.is_some_and(|host| Host::Any(host).is_ours(hosts))
     });
     if cross_site || foreign {
-        return Err(Refusal::ForbiddenOrigin(
+        return Err(GatewayError::ForbiddenOrigin(
             "This listener is open, so it refuses what a browser sends for another site.",
         ));
     }
@@ -203,7 +206,13 @@ mod tests {
         }
         let hosts = ["stepgate.internal".to_owned()];
         let (head, ()) = request.into_parts();
-        admit(&head, &Heading::of(&head.headers), Door::Tcp, Some(&hosts)).is_err()
+        admit(
+            &head,
+            &RequestHeaders::of(&head.headers),
+            Transport::Tcp,
+            Some(&hosts),
+        )
+        .is_err()
     }
 
     #[test]
@@ -279,7 +288,7 @@ mod tests {
             let request = Request::builder().uri(uri).header("host", host);
             request.body(()).unwrap().into_parts().0
         };
-        let named = |head: &Parts| match names_one_host(head, &Heading::of(&head.headers)) {
+        let named = |head: &Parts| match names_one_host(head, &RequestHeaders::of(&head.headers)) {
             Ok(Some(Host::Any(authority))) => Some(authority.host().to_owned()),
             Ok(Some(Host::Plain { .. }) | None) | Err(_) => None,
         };

@@ -3,11 +3,11 @@
 
 use hyper::header::{HeaderMap, HeaderValue};
 
-use crate::step::{Conditions, none_match, wait_preference};
+use crate::policy::{CacheDirectives, none_match, wait_preference};
 
 /// Which of the headers that concern us a request has.
 #[derive(Debug)]
-pub(crate) struct Heading<'h> {
+pub(crate) struct RequestHeaders<'h> {
     headers: &'h HeaderMap,
     /// The first `Host`.
     pub(crate) host: Option<&'h HeaderValue>,
@@ -21,7 +21,7 @@ pub(crate) struct Heading<'h> {
     has_preference: bool,
 }
 
-impl<'h> Heading<'h> {
+impl<'h> RequestHeaders<'h> {
     pub(crate) fn of(headers: &'h HeaderMap) -> Self {
         let mut heading = Self {
             headers,
@@ -51,11 +51,11 @@ impl<'h> Heading<'h> {
     }
 
     /// What it asks of the cache.
-    pub(crate) fn conditions(&self) -> Conditions {
+    pub(crate) fn conditions(&self) -> CacheDirectives {
         if self.has_cache_directives {
-            Conditions::of(self.headers)
+            CacheDirectives::of(self.headers)
         } else {
-            Conditions::default()
+            CacheDirectives::default()
         }
     }
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::Gateway;
 use super::metrics::RuleFigures;
 use super::outcome::Outcome;
-use crate::step::rule::NO_RULE;
+use crate::policy::rule::NO_RULE;
 
 /// Fine enough to see a spike, coarse enough to count something in it.
 const EVERY: Duration = Duration::from_secs(5);

@@ -18,16 +18,16 @@ use super::news::Errand;
 use super::outcome::{Outcome, Record};
 use super::setup::Setup;
 use super::trace::trace_id;
-use super::{Gateway, Refusal};
+use super::{Gateway, GatewayError};
 use crate::config::Access;
-use crate::step::path::Ids;
-use crate::step::{NotStored, Route};
+use crate::policy::route::Ids;
+use crate::policy::{NoStoreReason, Route};
 
 /// How a request was answered.
 pub(super) struct Told<'a> {
     pub(super) outcome: Outcome,
     pub(super) status: StatusCode,
-    pub(super) refusal: Option<&'a Refusal>,
+    pub(super) refusal: Option<&'a GatewayError>,
     /// From its head to the answer's.
     pub(super) took: Duration,
 }
@@ -47,7 +47,7 @@ impl Told<'_> {
 /// How a fetch ended.
 pub(super) enum Ended<'a> {
     /// With an answer, which was stored or not.
-    Answered(StatusCode, Result<(), NotStored>),
+    Answered(StatusCode, Result<(), NoStoreReason>),
     /// Without one.
     Failed(&'a (dyn Error + 'static)),
     /// Everybody who waited for it had left, or had an answer already.
@@ -66,10 +66,10 @@ impl Gateway {
         let is_the_only_line = match outcome {
             Outcome::Hit
             | Outcome::SharedHit
-            | Outcome::Fetched
-            | Outcome::Joined
-            | Outcome::Waited => false,
-            Outcome::Held | Outcome::Forwarded | Outcome::Refused | Outcome::Failed => true,
+            | Outcome::Miss
+            | Outcome::Coalesced
+            | Outcome::LongPoll => false,
+            Outcome::RateLimited | Outcome::Bypass | Outcome::Rejected | Outcome::Error => true,
         };
         let wanted = match setup.access {
             Access::Off => false,
@@ -80,7 +80,7 @@ impl Gateway {
             return;
         }
         let error = match refusal {
-            Some(Refusal::Fetch(error)) => Some(display(Causes(&**error))),
+            Some(GatewayError::Fetch(error)) => Some(display(Causes(&**error))),
             _ => None,
         };
         let path = head.uri.path();
@@ -96,8 +96,8 @@ impl Gateway {
             ids = ids.map(display),
             path = path.map(display),
             status = told.status.as_u16(),
-            not_stored = record.not_stored.map(NotStored::as_str),
-            code = refusal.map(Refusal::code),
+            not_stored = record.not_stored.map(NoStoreReason::as_str),
+            code = refusal.map(GatewayError::code),
             error,
             ms = milliseconds(told.took),
             fetch_ms = record.fetch.map(milliseconds),
@@ -154,7 +154,7 @@ impl Sent<'_> {
             client = self.client,
             ids = ids.map(display),
             status,
-            not_stored = stored.err().map(NotStored::as_str),
+            not_stored = stored.err().map(NoStoreReason::as_str),
             error = error.map(display),
             ms = milliseconds(took),
             trace_id = trace_id(self.headers).map(display),

@@ -15,9 +15,9 @@ use prometheus_client::registry::{Registry, Unit};
 use super::durations::Durations;
 use super::history::History;
 use super::outcome::Outcome;
-use crate::cache::shared::Figures;
-use crate::step::NotStored;
-use crate::step::rule::NO_RULE;
+use crate::cache::redis::Figures;
+use crate::policy::NoStoreReason;
+use crate::policy::rule::NO_RULE;
 
 const OUTCOMES: usize = Outcome::ALL.len();
 
@@ -65,17 +65,17 @@ pub(super) enum Class {
     /// It failed.
     Error,
     /// Everybody had left, or had an answer already.
-    Dropped,
+    Cancelled,
 }
 
 impl Class {
-    const ALL: [&'static str; 7] = ["1xx", "2xx", "3xx", "4xx", "5xx", "error", "dropped"];
+    const ALL: [&'static str; 7] = ["1xx", "2xx", "3xx", "4xx", "5xx", "error", "cancelled"];
 
     fn index(self) -> usize {
         match self {
             Self::Status(status) => usize::from(status.as_u16() / 100).clamp(1, 5) - 1,
             Self::Error => 5,
-            Self::Dropped => 6,
+            Self::Cancelled => 6,
         }
     }
 }
@@ -257,7 +257,7 @@ impl Metrics {
                     })
                     .clone()
             }),
-            not_stored: NotStored::ALL
+            not_stored: NoStoreReason::ALL
                 .iter()
                 .map(|reason| {
                     not_stored
@@ -294,14 +294,14 @@ impl Metrics {
     pub(super) fn answered(&self, of: &RuleCounters, outcome: Outcome, took: Duration) {
         of.requests[outcome.index()].inc();
         match outcome {
-            Outcome::Hit | Outcome::SharedHit | Outcome::Joined | Outcome::Waited => {
+            Outcome::Hit | Outcome::SharedHit | Outcome::Coalesced | Outcome::LongPoll => {
                 of.polls_avoided.inc();
             }
-            Outcome::Fetched
-            | Outcome::Held
-            | Outcome::Forwarded
-            | Outcome::Refused
-            | Outcome::Failed => {}
+            Outcome::Miss
+            | Outcome::RateLimited
+            | Outcome::Bypass
+            | Outcome::Rejected
+            | Outcome::Error => {}
         }
         self.durations[outcome.index()].observe(took);
     }
@@ -322,8 +322,8 @@ impl Metrics {
         self.reloads[usize::from(!succeeded)].inc();
     }
 
-    pub(super) fn not_stored(&self, reason: NotStored) {
-        let index = NotStored::ALL.iter().position(|known| *known == reason);
+    pub(super) fn not_stored(&self, reason: NoStoreReason) {
+        let index = NoStoreReason::ALL.iter().position(|known| *known == reason);
         if let Some(counter) = index.and_then(|index| self.not_stored.get(index)) {
             counter.inc();
         }

@@ -12,13 +12,13 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::setup::{Account, Setup};
-use crate::step::path::Ids;
-use crate::step::{Key, NotStored, Query, Rule, judge};
-use crate::upstream::{FetchError, Passage};
+use crate::policy::route::Ids;
+use crate::policy::{CacheKey, NoStoreReason, Query, Rule, check};
+use crate::upstream::{FetchError, StreamingBody};
 
 /// Who may share a fetch: those who came under the same configuration (by its number) with the same
 /// question.
-pub(super) type Shared = Arc<(u64, Key)>;
+pub(super) type Shared = Arc<(u64, CacheKey)>;
 
 /// What a fetch is to bring.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub(super) struct Errand {
 }
 
 impl Errand {
-    pub(super) fn key(&self) -> &Key {
+    pub(super) fn key(&self) -> &CacheKey {
         &self.shared.1
     }
 
@@ -59,7 +59,7 @@ impl Errand {
     /// Whether a body that is not from upstream is what a final one would have to be.
     pub(super) fn is_final(&self, body: &Bytes) -> bool {
         let headers = HeaderMap::new();
-        judge(
+        check(
             self.rule(),
             &self.ids(),
             StatusCode::OK,
@@ -84,7 +84,7 @@ pub(super) struct Arrived {
     pub(super) body: Bytes,
     /// Of a 200.
     pub(super) etag: Option<HeaderValue>,
-    pub(super) stored: Result<(), NotStored>,
+    pub(super) stored: Result<(), NoStoreReason>,
     /// Stored or not: it will never change.
     pub(super) is_final: bool,
     /// The number of its departure.
@@ -109,7 +109,7 @@ pub(super) enum News {
 pub(super) struct Larger {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
-    pub(super) passage: Box<Passage>,
-    pub(super) stored: NotStored,
+    pub(super) passage: Box<StreamingBody>,
+    pub(super) stored: NoStoreReason,
     pub(super) took: Duration,
 }

@@ -1,6 +1,6 @@
 //! What happened to a request, in one word: metric label and log field.
 
-use crate::step::NotStored;
+use crate::policy::NoStoreReason;
 
 /// How a request was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -10,19 +10,19 @@ pub enum Outcome {
     /// From what another gateway of the fleet had fetched.
     SharedHit,
     /// By a fetch of its own.
-    Fetched,
+    Miss,
     /// By a fetch that was going anyway.
-    Joined,
+    Coalesced,
     /// After it was held for its `wait` preference.
-    Waited,
+    LongPoll,
     /// By what the upstream said to somebody else: too many requests.
-    Held,
+    RateLimited,
     /// By the upstream, through this gateway: no rule is for it.
-    Forwarded,
+    Bypass,
     /// Not at all: the request itself was at fault.
-    Refused,
+    Rejected,
     /// Not at all: the upstream or the gateway was at fault.
-    Failed,
+    Error,
 }
 
 impl Outcome {
@@ -30,13 +30,13 @@ impl Outcome {
     pub const ALL: [Self; 9] = [
         Self::Hit,
         Self::SharedHit,
-        Self::Fetched,
-        Self::Joined,
-        Self::Waited,
-        Self::Held,
-        Self::Forwarded,
-        Self::Refused,
-        Self::Failed,
+        Self::Miss,
+        Self::Coalesced,
+        Self::LongPoll,
+        Self::RateLimited,
+        Self::Bypass,
+        Self::Rejected,
+        Self::Error,
     ];
 
     /// The word.
@@ -44,13 +44,13 @@ impl Outcome {
         match self {
             Self::Hit => "hit",
             Self::SharedHit => "shared_hit",
-            Self::Fetched => "fetched",
-            Self::Joined => "joined",
-            Self::Waited => "waited",
-            Self::Held => "held",
-            Self::Forwarded => "forwarded",
-            Self::Refused => "refused",
-            Self::Failed => "failed",
+            Self::Miss => "miss",
+            Self::Coalesced => "coalesced",
+            Self::LongPoll => "long_poll",
+            Self::RateLimited => "rate_limited",
+            Self::Bypass => "bypass",
+            Self::Rejected => "rejected",
+            Self::Error => "error",
         }
     }
 
@@ -58,7 +58,7 @@ impl Outcome {
     pub(super) fn is_answered(self) -> bool {
         matches!(
             self,
-            Self::Hit | Self::SharedHit | Self::Fetched | Self::Joined | Self::Waited
+            Self::Hit | Self::SharedHit | Self::Miss | Self::Coalesced | Self::LongPoll
         )
     }
 
@@ -91,6 +91,6 @@ impl Forward {
 pub(crate) struct Record {
     pub(crate) rule: Option<usize>,
     pub(crate) client: Option<std::sync::Arc<str>>,
-    pub(crate) not_stored: Option<NotStored>,
+    pub(crate) not_stored: Option<NoStoreReason>,
     pub(crate) fetch: Option<std::time::Duration>,
 }

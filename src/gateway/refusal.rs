@@ -12,7 +12,7 @@ use crate::upstream::FetchError;
 
 /// Why a request got no answer from upstream or memory.
 #[derive(Debug)]
-pub(crate) enum Refusal {
+pub(crate) enum GatewayError {
     /// A path that could mean something else than it says.
     InvalidPath(&'static str),
     /// A request that breaks HTTP's rules.
@@ -39,7 +39,7 @@ pub(crate) enum Refusal {
     Fetch(Arc<FetchError>),
 }
 
-impl Refusal {
+impl GatewayError {
     /// Path and query, as they go up.
     pub(crate) const TARGET_TOO_LONG: Self =
         Self::InvalidRequest("The path and the query are too long.");
@@ -170,9 +170,9 @@ impl Refusal {
             | Self::RouteNotFound
             | Self::NotBelowPrefix
             | Self::MethodNotAllowed
-            | Self::NotCached => Outcome::Refused,
-            Self::Fetch(_) if self.code() == "invalid_request" => Outcome::Refused,
-            Self::Overloaded | Self::Draining | Self::Reconnect | Self::Fetch(_) => Outcome::Failed,
+            | Self::NotCached => Outcome::Rejected,
+            Self::Fetch(_) if self.code() == "invalid_request" => Outcome::Rejected,
+            Self::Overloaded | Self::Draining | Self::Reconnect | Self::Fetch(_) => Outcome::Error,
         }
     }
 

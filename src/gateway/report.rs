@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::Gateway;
 use super::line::shows_ids;
 use super::metrics::Gauges;
-use crate::step::Scope;
+use crate::policy::PurgeScope;
 
 /// Why nothing was purged.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -44,7 +44,7 @@ impl Gateway {
         }
         // First: what is read from the tier after the wall is up would be kept.
         let told = self.cache.tell(known.name(), ids);
-        let purged = self.cache.purge(&Scope::below(known.name(), ids));
+        let purged = self.cache.purge(&PurgeScope::below(known.name(), ids));
         let told_ids = shows_ids(&setup).then(|| ids.join("/"));
         tracing::info!(rule, ids = told_ids, depth = ids.len(), purged, "purged");
         Ok(Purge { purged, told })
@@ -59,7 +59,7 @@ impl Gateway {
         gauges
             .in_flight
             .set(signed(self.book.berths().taken() as u64));
-        let waiting = self.max_waiters - self.waiters.available_permits();
+        let waiting = self.max_long_polls - self.waiters.available_permits();
         gauges.waiters.set(signed(waiting as u64));
         self.metrics.encode()
     }

@@ -9,8 +9,10 @@ use tokio::time::{Instant, timeout_at};
 use super::Gateway;
 use super::flight::Flight;
 use super::news::{Errand, Larger, News, Shared};
-use super::refusal::Refusal;
-use crate::fetch::{Fetch, Heard, Landed, Report, Ride, Seat, Terms};
+use super::refusal::GatewayError;
+use crate::coalesce::{
+    Completion, Fetch, FetchOptions, JoinResult, PollEvent, PollResult, WaitOptions,
+};
 use crate::upstream::FetchError;
 
 /// How often a patrol polls where the upstream does not say.
@@ -30,7 +32,7 @@ pub(super) enum Got {
 
 impl Gateway {
     /// An answer from a fetch that departed after now, or a final one.
-    pub(super) async fn ride(self: &Arc<Self>, errand: &Arc<Errand>, seat: Seat) -> Got {
+    pub(super) async fn ride(self: &Arc<Self>, errand: &Arc<Errand>, seat: FetchOptions) -> Got {
         // Held already: no need to gather first.
         if let Some((said, until)) = errand.setup.holds.held(&errand.account.partition) {
             return Got::News {
@@ -45,43 +47,43 @@ impl Gateway {
             .ride(Arc::clone(&errand.shared), seat, flight)
             .await
         {
-            Ride::Opened(news) => Got::News {
+            JoinResult::Opened(news) => Got::News {
                 news,
                 joined: false,
             },
-            Ride::Joined(news) => Got::News { news, joined: true },
-            Ride::Own(larger) => Got::Larger(larger),
-            Ride::Alone => Box::pin(self.ride_alone(flight(), seat)).await,
-            Ride::Late => Got::News {
+            JoinResult::Joined(news) => Got::News { news, joined: true },
+            JoinResult::Own(larger) => Got::Larger(larger),
+            JoinResult::Alone => Box::pin(self.ride_alone(flight(), seat)).await,
+            JoinResult::Late => Got::News {
                 news: failed(FetchError::Deadline),
                 joined: false,
             },
-            Ride::Lost => Got::News {
+            JoinResult::Lost => Got::News {
                 news: failed(FetchError::Abandoned),
                 joined: false,
             },
         }
     }
 
-    async fn ride_alone(&self, mut flight: Flight, seat: Seat) -> Got {
+    async fn ride_alone(&self, mut flight: Flight, seat: FetchOptions) -> Got {
         let fly = async {
             if let Some(news) = flight.clearance().await {
-                return Landed::Live(news);
+                return Completion::Live(news);
             }
             let Ok(berth) = self.book.berths().take().await else {
-                return Landed::Live(flight.no_berth());
+                return Completion::Live(flight.no_berth());
             };
             if let Some(news) = flight.recalled() {
-                return Landed::Live(news);
+                return Completion::Live(news);
             }
             flight.depart(seat.manifest(), berth).await.1
         };
         match timeout_at(seat.deadline, fly).await {
-            Ok(Landed::Final(news) | Landed::Live(news)) => Got::News {
+            Ok(Completion::Final(news) | Completion::Live(news)) => Got::News {
                 news,
                 joined: false,
             },
-            Ok(Landed::Own(larger)) => Got::Larger(larger),
+            Ok(Completion::Own(larger)) => Got::Larger(larger),
             Err(_) => {
                 let news = News::Failed(Arc::new(FetchError::Deadline));
                 Got::News {
@@ -96,26 +98,26 @@ impl Gateway {
     /// it did: a step whose bodies are too large to share cannot be waited for.
     ///
     /// # Errors
-    /// [`Refusal::Draining`] if the gateway ends before there is anything to say.
+    /// [`GatewayError::Draining`] if the gateway ends before there is anything to say.
     pub(super) async fn await_end(
         self: &Arc<Self>,
         errand: &Arc<Errand>,
-        seat: Seat,
+        seat: FetchOptions,
         arrived: Instant,
         seconds: u64,
-    ) -> Result<(Got, bool), Refusal> {
+    ) -> Result<(Got, bool), GatewayError> {
         let since = self.cache.next_number();
         let mut so_far = None;
         if seat.fresh {
             // Its own fetch first: what it finds is to replace or remove what is stored.
             let got = self.ride(errand, seat).await;
-            if !matches!(bearing(&got), Heard::Body | Heard::Failure) {
+            if !matches!(bearing(&got), PollEvent::Body | PollEvent::Failure) {
                 return Ok((got, true));
             }
             so_far = Some(got);
         }
         let until = arrived + Duration::from_secs(seconds);
-        let terms = Terms {
+        let terms = WaitOptions {
             after: seat.after,
             since,
             until,
@@ -140,15 +142,15 @@ impl Gateway {
         match (news, so_far) {
             (Some(news), _) => Ok((Got::News { news, joined: true }, true)),
             (None, Some(got)) => Ok((got, true)),
-            (None, None) if self.draining.is_cancelled() => Err(Refusal::Draining),
+            (None, None) if self.draining.is_cancelled() => Err(GatewayError::Draining),
             (None, None) => Ok((self.ride(errand, seat).await, false)),
         }
     }
 
     /// One poll of a patrol.
-    async fn report(self: &Arc<Self>, errand: &Arc<Errand>, store: bool) -> Report<News> {
+    async fn report(self: &Arc<Self>, errand: &Arc<Errand>, store: bool) -> PollResult<News> {
         let mark = self.cache.next_number();
-        let seat = Seat {
+        let seat = FetchOptions {
             deadline: Instant::now() + errand.setup.timeout,
             after: self.cache.believable(errand.key()),
             store,
@@ -166,7 +168,7 @@ impl Gateway {
             News::Held(..) | News::Failed(_) | News::Overloaded => (mark, None),
         };
         let pace = pace.unwrap_or(PACE).clamp(*PACES.start(), *PACES.end());
-        Report {
+        PollResult {
             number,
             heard,
             news,
@@ -184,7 +186,7 @@ impl Gateway {
 }
 
 /// What a poll means for those who wait for the end.
-fn bearing(got: &Got) -> Heard {
+fn bearing(got: &Got) -> PollEvent {
     let passing = |status: StatusCode| {
         status.is_server_error()
             || matches!(
@@ -197,14 +199,14 @@ fn bearing(got: &Got) -> Heard {
             news: News::Arrived(arrived),
             ..
         } => match arrived.status {
-            status if passing(status) => Heard::Failure,
-            StatusCode::OK if arrived.is_final => Heard::End,
-            StatusCode::OK => Heard::Body,
-            _ => Heard::Over,
+            status if passing(status) => PollEvent::Failure,
+            StatusCode::OK if arrived.is_final => PollEvent::End,
+            StatusCode::OK => PollEvent::Body,
+            _ => PollEvent::Over,
         },
-        Got::News { .. } => Heard::Failure,
-        Got::Larger(larger) if passing(larger.status) => Heard::Nothing,
-        Got::Larger(_) => Heard::Apart,
+        Got::News { .. } => PollEvent::Failure,
+        Got::Larger(larger) if passing(larger.status) => PollEvent::Nothing,
+        Got::Larger(_) => PollEvent::Apart,
     }
 }
 

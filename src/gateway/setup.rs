@@ -8,15 +8,17 @@ use std::time::Duration;
 use hyper::header::HeaderMap;
 use subtle::ConstantTimeEq;
 
-use super::guard::Door;
+use super::guard::Transport;
 use super::metrics::{Metrics, RuleCounters};
 use super::news::Arrived;
-use super::refusal::Refusal;
+use super::refusal::GatewayError;
+use crate::coalesce::RetryAfterGate;
 use crate::config::{self, Access, Config, Secret, Value};
-use crate::fetch::Holds;
-use crate::step::rule::NO_RULE;
-use crate::step::{Partition, Rule};
-use crate::upstream::{Injection, LOOKED_AT, Redactor, SetupError, Upstream, presented_tokens};
+use crate::policy::rule::NO_RULE;
+use crate::policy::{Partition, Rule};
+use crate::upstream::{
+    HeaderPolicy, LOOKED_AT, SecretScanner, SetupError, Upstream, presented_tokens,
+};
 
 /// Whose request it is: what it is sent with, and with whom it may share.
 #[derive(Debug)]
@@ -24,7 +26,7 @@ pub(super) struct Account {
     /// The client's name; none on an open listener.
     pub(super) name: Option<Arc<str>>,
     tokens: Vec<Secret>,
-    pub(super) injection: Injection,
+    pub(super) injection: HeaderPolicy,
     /// Within it a 429 is held.
     pub(super) partition: Partition,
     /// One a rule: within it bodies and fetches are shared. It covers what the rule says, so that a
@@ -55,7 +57,7 @@ pub(super) struct Setup {
     hosts: Vec<String>,
     pub(super) upstream: Upstream,
     pub(super) upstream_query: Vec<(String, String)>,
-    pub(super) redactor: Redactor,
+    pub(super) redactor: SecretScanner,
     /// Whether what no rule answers goes through.
     pub(super) forward: config::Forward,
     /// From a request's arrival to the end of its answer; of a forwarded one, from its end to the head of
@@ -64,10 +66,10 @@ pub(super) struct Setup {
     /// The longest that a forwarded body may be silent.
     pub(super) silence: Duration,
     /// How long a 429 is held for everyone, at most; zero: never.
-    pub(super) max_hold: Duration,
+    pub(super) max_retry_after: Duration,
     /// Of this configuration: what was said to another key, or held under another limit, holds
     /// nobody who comes after a reload.
-    pub(super) holds: Holds<Partition, Arc<Arrived>>,
+    pub(super) holds: RetryAfterGate<Partition, Arc<Arrived>>,
     pub(super) cache: config::Cache,
     pub(super) access: Access,
     /// The log's lines carry ids.
@@ -84,7 +86,7 @@ impl Setup {
         let account = |client: Option<&config::Client>| Account {
             name: client.map(|client| client.name.as_str().into()),
             tokens: client.map_or_else(Vec::new, |client| client.tokens.clone()),
-            injection: Injection::new(config.headers_for(client), &upstream.forward_headers)
+            injection: HeaderPolicy::new(config.headers_for(client), &upstream.vary_headers)
                 .to(client_side.host()),
             partition: Partition::of(sent(config, client).iter().map(String::as_str)),
             by_rule: rules
@@ -126,12 +128,12 @@ impl Setup {
             accounts,
             open: config.clients.is_empty(),
             roots: config.server.tls.as_ref().and_then(config::Tls::roots),
-            hosts: config.server.hosts.clone(),
+            hosts: config.server.allowed_hosts.clone(),
             upstream: client_side,
             upstream_query: upstream.query.clone(),
-            max_hold: upstream.max_hold,
-            holds: Holds::default(),
-            redactor: Redactor::new(injected),
+            max_retry_after: upstream.max_retry_after,
+            holds: RetryAfterGate::default(),
+            redactor: SecretScanner::new(injected),
             forward: config.server.forward,
             timeout: upstream.timeout,
             silence: upstream.stream_idle_timeout,
@@ -159,21 +161,21 @@ impl Setup {
 
     /// A connection that was opened under other roots is not let in by these, whatever else is asked
     /// for: it could have passed neither configuration.
-    pub(super) fn knows(&self, door: Door) -> Result<(), Refusal> {
+    pub(super) fn knows(&self, door: Transport) -> Result<(), GatewayError> {
         match door {
-            Door::Tls(passed) if self.roots.is_some() && passed != self.roots => {
-                Err(Refusal::Reconnect)
+            Transport::Tls(passed) if self.roots.is_some() && passed != self.roots => {
+                Err(GatewayError::Reconnect)
             }
-            Door::Tls(_) | Door::Tcp | Door::Unix => Ok(()),
+            Transport::Tls(_) | Transport::Tcp | Transport::Unix => Ok(()),
         }
     }
 
     /// The account of whoever presents a known token. Every token is compared with every known one,
     /// in constant time. Two tokens may be presented (the Portkey SDKs send both headers, one of
     /// them with a dummy); if both are known they must be the same client's.
-    pub(super) fn authorise(&self, headers: &HeaderMap) -> Result<&Arc<Account>, Refusal> {
+    pub(super) fn authorise(&self, headers: &HeaderMap) -> Result<&Arc<Account>, GatewayError> {
         if self.open {
-            return self.accounts.first().ok_or(Refusal::Unauthorized);
+            return self.accounts.first().ok_or(GatewayError::Unauthorized);
         }
         let mut found: Option<&Arc<Account>> = None;
         for token in presented_tokens(headers) {
@@ -186,13 +188,13 @@ impl Setup {
                     });
                 if bool::from(matches) {
                     if found.is_some_and(|other| !Arc::ptr_eq(other, account)) {
-                        return Err(Refusal::Unauthorized);
+                        return Err(GatewayError::Unauthorized);
                     }
                     found = Some(account);
                 }
             }
         }
-        found.ok_or(Refusal::Unauthorized)
+        found.ok_or(GatewayError::Unauthorized)
     }
 }
 

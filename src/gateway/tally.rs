@@ -44,7 +44,7 @@ impl<F: FnMut(Class, Option<Ended<'static>>, Duration)> Drop for Tally<F> {
         let (class, ended) = if self.deadline.is_some_and(|deadline| now >= deadline) {
             (Class::Error, Ended::Late)
         } else {
-            (Class::Dropped, Ended::Dropped)
+            (Class::Cancelled, Ended::Dropped)
         };
         (self.done)(class, Some(ended), now - self.departed);
     }

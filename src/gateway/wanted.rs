@@ -10,10 +10,10 @@ use smallvec::SmallVec;
 
 use super::news::{Errand, Shared};
 use super::outcome::Record;
-use super::refusal::Refusal;
+use super::refusal::GatewayError;
 use super::setup::{Account, Setup};
-use crate::step::rule::API_PREFIX;
-use crate::step::{Key, Query, Route};
+use crate::policy::rule::API_PREFIX;
+use crate::policy::{CacheKey, Query, Route};
 
 /// Path and query, as they go up, in bytes. Beside it a target of 64 KiB, the longest that the `http`
 /// crate takes, has room for what the configuration may add.
@@ -39,7 +39,7 @@ impl Last {
         head: &Parts,
         account: &Arc<Account>,
         record: &mut Record,
-    ) -> Result<&Wanted, Refusal> {
+    ) -> Result<&Wanted, GatewayError> {
         let target = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
         let again =
             |known: &Known| Arc::ptr_eq(&known.account, account) && *known.target == *target;
@@ -60,7 +60,7 @@ impl Last {
         if matches!(head.method, Method::GET | Method::HEAD) {
             Ok(wanted)
         } else {
-            Err(Refusal::MethodNotAllowed)
+            Err(GatewayError::MethodNotAllowed)
         }
     }
 }
@@ -77,7 +77,7 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    pub(super) fn key(&self) -> &Key {
+    pub(super) fn key(&self) -> &CacheKey {
         &self.shared.1
     }
 
@@ -87,7 +87,7 @@ impl Wanted {
         head: &Parts,
         account: &Account,
         record: &mut Record,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, GatewayError> {
         let ours = &setup.upstream_query;
         let raw = head.uri.query();
         let (rule, ids, query, is_list) = match Route::of(&setup.rules, head.uri.path()) {
@@ -96,24 +96,26 @@ impl Wanted {
                 (rule, ids, query, false)
             }
             Route::List { rule, ids } => (rule, ids, Query::of_list(raw, ours), true),
-            Route::Invalid(why) => return Err(Refusal::InvalidPath(why)),
+            Route::Invalid(why) => return Err(GatewayError::InvalidPath(why)),
             Route::Other if matches!(head.method, Method::CONNECT | Method::TRACE) => {
-                return Err(Refusal::MethodNotAllowed);
+                return Err(GatewayError::MethodNotAllowed);
             }
-            Route::Other if is_below_prefix(head.uri.path()) => return Err(Refusal::RouteNotFound),
-            Route::Other => return Err(Refusal::NotBelowPrefix),
+            Route::Other if is_below_prefix(head.uri.path()) => {
+                return Err(GatewayError::RouteNotFound);
+            }
+            Route::Other => return Err(GatewayError::NotBelowPrefix),
         };
         record.rule = Some(rule);
         if head.uri.path().len() + query.as_str().len() > LONGEST_TARGET {
-            return Err(Refusal::TARGET_TOO_LONG);
+            return Err(GatewayError::TARGET_TOO_LONG);
         }
         let name = setup.rules[rule].name();
         let variant = Self::variant(&query, head, account);
         let partition = account.partition_of(rule);
         let key = if is_list {
-            Key::of_list(partition, name, &ids, &variant)
+            CacheKey::of_list(partition, name, &ids, &variant)
         } else {
-            Key::new(partition, name, &ids, &variant)
+            CacheKey::new(partition, name, &ids, &variant)
         };
         Ok(Self {
             rule,

@@ -6,18 +6,18 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::Gateway;
-use super::heading::Heading;
+use super::heading::RequestHeaders;
 use super::news::Errand;
 use super::outcome::Forward;
-use crate::fetch::Seat;
-use crate::step::Conditions;
+use crate::coalesce::FetchOptions;
+use crate::policy::CacheDirectives;
 
 /// What a request wants of a fetch.
 pub(super) struct Wish {
     pub(super) arrived: Instant,
-    pub(super) conditions: Conditions,
+    pub(super) conditions: CacheDirectives,
     pub(super) errand: Arc<Errand>,
-    pub(super) seat: Seat,
+    pub(super) seat: FetchOptions,
     pub(super) forward: Forward,
     /// So many seconds, and its place among those who wait.
     pub(super) wait: Option<(u64, OwnedSemaphorePermit)>,
@@ -28,8 +28,8 @@ impl Gateway {
         &self,
         errand: Errand,
         forward: Forward,
-        conditions: Conditions,
-        heading: &Heading<'_>,
+        conditions: CacheDirectives,
+        heading: &RequestHeaders<'_>,
         arrived: Instant,
     ) -> Wish {
         Wish {
@@ -48,11 +48,11 @@ impl Gateway {
         &self,
         errand: &Errand,
         forward: Forward,
-        conditions: Conditions,
+        conditions: CacheDirectives,
         arrived: Instant,
-    ) -> Seat {
+    ) -> FetchOptions {
         let fresh = forward == Forward::Request;
-        Seat {
+        FetchOptions {
             deadline: arrived + errand.setup.timeout,
             after: if fresh {
                 self.cache.next_number()
@@ -66,7 +66,11 @@ impl Gateway {
 
     /// How many seconds a request is to be held, and its place among those that are. Where all are
     /// taken it is answered as if it had not asked.
-    fn wait(&self, errand: &Errand, heading: &Heading<'_>) -> Option<(u64, OwnedSemaphorePermit)> {
+    fn wait(
+        &self,
+        errand: &Errand,
+        heading: &RequestHeaders<'_>,
+    ) -> Option<(u64, OwnedSemaphorePermit)> {
         let seconds = heading.wait().filter(|_| !errand.is_list)?;
         let place = Arc::clone(&self.waiters).try_acquire_owned().ok()?;
         Some((seconds, place))

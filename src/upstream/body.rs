@@ -14,9 +14,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::FetchError;
-use super::pool::Lease;
-use super::silence::Silence;
-use crate::fetch::Berth;
+use super::idle_timeout::Silence;
+use super::pool::ReturnGuard;
+use crate::coalesce::Permit;
 
 /// Of an error body, this much is searched for injected secrets, however large it is.
 pub const LOOKED_AT: usize = 64 * 1024;
@@ -30,30 +30,30 @@ pub enum Body {
     /// These bytes.
     Full(Bytes),
     /// What comes from upstream.
-    Passing(Box<Passage>),
+    Passing(Box<StreamingBody>),
 }
 
 /// What is left of an answer that was to be held.
 #[derive(Debug)]
-pub enum Gathered {
+pub enum BufferedBody {
     /// All of it.
     Whole(Bytes),
     /// Too large to hold: its first bytes are in front, the rest is yet to come.
-    Larger(Box<Passage>),
+    Larger(Box<StreamingBody>),
 }
 
 /// A body on its way through. Once it has ended, its connection goes back to the pool; dropped
 /// earlier, its connection is closed.
-pub struct Passage {
+pub struct StreamingBody {
     /// Read already, not yet passed on.
     front: VecDeque<Bytes>,
     incoming: Incoming,
-    lease: Option<Lease>,
+    lease: Option<ReturnGuard>,
     limit: Limit,
     /// Its place among those that are forwarded.
     place: Option<OwnedSemaphorePermit>,
     /// Its place among the fetches under way.
-    berth: Option<Berth>,
+    berth: Option<Permit>,
 }
 
 /// How long a body may take.
@@ -95,14 +95,14 @@ impl Limit {
     }
 }
 
-impl fmt::Debug for Passage {
+impl fmt::Debug for StreamingBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Passage").finish_non_exhaustive()
+        f.debug_struct("StreamingBody").finish_non_exhaustive()
     }
 }
 
-impl Passage {
-    pub(super) fn new(incoming: Incoming, lease: Lease, limit: Limit) -> Self {
+impl StreamingBody {
+    pub(super) fn new(incoming: Incoming, lease: ReturnGuard, limit: Limit) -> Self {
         let mut passage = Self {
             front: VecDeque::new(),
             incoming,
@@ -130,7 +130,7 @@ impl Passage {
     }
 
     /// Keeps its place among the fetches under way until it has ended.
-    pub fn with(mut self, berth: Berth) -> Self {
+    pub fn with(mut self, berth: Permit) -> Self {
         self.berth = Some(berth);
         self
     }
@@ -139,7 +139,7 @@ impl Passage {
     pub fn gather(
         mut self,
         limit: usize,
-    ) -> impl Future<Output = Result<Gathered, FetchError>> + Send {
+    ) -> impl Future<Output = Result<BufferedBody, FetchError>> + Send {
         // Known to be larger: no need to hold more of it than is looked at.
         let announced = hyper::body::Body::size_hint(&self.incoming).lower();
         let limit = if announced > limit as u64 {
@@ -156,15 +156,15 @@ impl Passage {
                 parts.push(data);
                 if size > limit {
                     self.front.extend(parts);
-                    return Ok(Gathered::Larger(Box::new(self)));
+                    return Ok(BufferedBody::Larger(Box::new(self)));
                 }
             }
             if parts.len() == 1 {
-                return Ok(Gathered::Whole(parts.pop().unwrap_or_default()));
+                return Ok(BufferedBody::Whole(parts.pop().unwrap_or_default()));
             }
             let mut whole = BytesMut::with_capacity(size);
             parts.iter().for_each(|part| whole.extend_from_slice(part));
-            Ok(Gathered::Whole(whole.freeze()))
+            Ok(BufferedBody::Whole(whole.freeze()))
         }
     }
 

@@ -69,7 +69,7 @@ impl Connector {
         self.timeout
     }
 
-    pub(super) async fn connect(&self) -> Result<Link, FetchError> {
+    pub(super) async fn connect(&self) -> Result<UpstreamIo, FetchError> {
         let began = Instant::now();
         let tcp = self.tcp.clone().call(self.target.clone()).await;
         let tcp = match (tcp, &self.tunnel) {
@@ -98,7 +98,7 @@ impl Connector {
                 Stream::Tls(Box::new(stream))
             }
         };
-        Ok(Link::new(stream))
+        Ok(UpstreamIo::new(stream))
     }
 }
 
@@ -173,9 +173,9 @@ fn tls(config: &config::Upstream) -> Result<(TlsConnector, ServerName<'static>),
 }
 
 /// An open connection that remembers whether anything was received since it was last asked.
-pub(super) struct Link {
+pub(super) struct UpstreamIo {
     stream: Stream,
-    heard: Arc<Heard>,
+    heard: Arc<ReceiveTracker>,
     /// HTTP/1.1: one answer at a time, so bytes can be told to belong to it.
     exclusive: bool,
 }
@@ -191,13 +191,13 @@ const MAX_BEFORE_HEAD: usize = 512 * 1024;
 
 /// What was received since a request was sent.
 #[derive(Debug, Default)]
-pub(super) struct Heard {
+pub(super) struct ReceiveTracker {
     bytes: AtomicUsize,
     /// The head of the answer has come: what follows is its body.
     answered: AtomicBool,
 }
 
-impl Heard {
+impl ReceiveTracker {
     /// A request is about to be sent.
     pub(super) fn reset(&self) {
         self.bytes.store(0, Ordering::Relaxed);
@@ -220,8 +220,8 @@ impl Heard {
     }
 }
 
-impl Link {
-    pub(super) fn heard(&self) -> Arc<Heard> {
+impl UpstreamIo {
+    pub(super) fn heard(&self) -> Arc<ReceiveTracker> {
         Arc::clone(&self.heard)
     }
 
@@ -253,7 +253,7 @@ impl Link {
 trait ReadWrite: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> ReadWrite for T {}
 
-impl AsyncRead for Link {
+impl AsyncRead for UpstreamIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -271,7 +271,7 @@ impl AsyncRead for Link {
     }
 }
 
-impl AsyncWrite for Link {
+impl AsyncWrite for UpstreamIo {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn bytes_are_counted_from_one_request_to_the_next() {
-        let heard = Heard::default();
+        let heard = ReceiveTracker::default();
         heard.bytes.store(MAX_BEFORE_HEAD, Ordering::Relaxed);
         assert!(heard.anything() && !heard.too_much());
         heard.bytes.store(MAX_BEFORE_HEAD + 1, Ordering::Relaxed);

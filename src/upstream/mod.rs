@@ -8,12 +8,12 @@
 mod body;
 mod connect;
 mod error;
-mod headers;
+mod header_policy;
+mod idle_timeout;
 mod pool;
 mod proxy;
-mod secrecy;
-mod silence;
-mod upload;
+mod request_body;
+mod secret_scanner;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,28 +26,28 @@ use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
 use body::Limit;
-pub use body::{Body, Gathered, LOOKED_AT, Passage};
+pub use body::{Body, BufferedBody, LOOKED_AT, StreamingBody};
 pub use error::{FetchError, SetupError};
-pub(crate) use headers::presented_tokens;
-pub use headers::{Injection, PASSED_UP, clean_answer};
-pub use secrecy::Redactor;
-use upload::Progress;
-pub use upload::Upload;
+pub(crate) use header_policy::presented_tokens;
+pub use header_policy::{HeaderPolicy, PASSED_UP, clean_answer};
+pub use request_body::RequestBody;
+use request_body::UploadProgress;
+pub use secret_scanner::SecretScanner;
 
 use crate::config::{self, BaseUrl};
-use crate::step::query::encode_pair;
-use crate::step::rule::API_PREFIX;
+use crate::policy::query::encode_pair;
+use crate::policy::rule::API_PREFIX;
 use connect::Connector;
-use pool::{Connection, Pool, Unanswered, Windows};
+use pool::{Connection, Pool, SendError, Windows};
 
 /// What a fetch asks for.
 #[derive(Debug)]
-pub struct Call<'a> {
+pub struct FetchCall<'a> {
     /// See [`Upstream::target`].
     pub target: &'a PathAndQuery,
     /// What is injected.
-    pub injection: &'a Injection,
-    /// What of the caller goes up with it: see [`Injection::passing`].
+    pub injection: &'a HeaderPolicy,
+    /// What of the caller goes up with it: see [`HeaderPolicy::passing`].
     pub passing: &'a HeaderMap,
     /// Until when what is too large to be held may take. What is held is the caller's to limit: by
     /// dropping the fetch.
@@ -62,19 +62,19 @@ pub struct Fetched {
     /// The upstream's headers, not yet cleaned.
     pub headers: HeaderMap,
     /// The body.
-    pub body: Gathered,
+    pub body: BufferedBody,
 }
 
 /// What is forwarded for a caller.
 #[derive(Debug)]
-pub struct Onward<'a> {
+pub struct ForwardCall<'a> {
     /// The caller's method.
     pub method: &'a Method,
     /// See [`Upstream::target`].
     pub target: &'a PathAndQuery,
     /// What is injected.
-    pub injection: &'a Injection,
-    /// All headers of the caller: what of them goes up is [`Injection::around`]'s to say.
+    pub injection: &'a HeaderPolicy,
+    /// All headers of the caller: what of them goes up is [`HeaderPolicy::around`]'s to say.
     pub caller: &'a HeaderMap,
     /// From the last of the request to the head of its answer.
     pub timeout: Duration,
@@ -86,7 +86,7 @@ pub struct Onward<'a> {
 #[derive(Debug)]
 pub struct Forwarded {
     /// The head of the answer, and its body on its way; or why there is none.
-    pub answer: Result<Response<Passage>, FetchError>,
+    pub answer: Result<Response<StreamingBody>, FetchError>,
     /// It went out twice: whatever the second answer says, the first may have been done.
     pub repeated: bool,
 }
@@ -139,7 +139,7 @@ impl Upstream {
         })
     }
 
-    /// The Host header of what goes there: for [`Injection::to`].
+    /// The Host header of what goes there: for [`HeaderPolicy::to`].
     pub fn host(&self) -> &HeaderValue {
         &self.host
     }
@@ -177,21 +177,21 @@ impl Upstream {
     ///
     /// # Errors
     /// [`FetchError`].
-    pub async fn fetch(&self, call: &Call<'_>, limit: usize) -> Result<Fetched, FetchError> {
+    pub async fn fetch(&self, call: &FetchCall<'_>, limit: usize) -> Result<Fetched, FetchError> {
         let head = Head {
             method: &Method::GET,
             target: call.target,
             headers: &|| call.injection.with(call.passing),
             repeated: AtomicBool::new(false),
         };
-        let sent = self.send(&self.pool, &head, Upload::default());
+        let sent = self.send(&self.pool, &head, RequestBody::default());
         let (response, connection) = sent.await?;
         let (head, incoming) = response.into_parts();
         if head.status == StatusCode::NOT_MODIFIED {
             return Err(FetchError::NotModified);
         }
         let lease = self.pool.lease(connection, None);
-        let passage = Passage::new(incoming, lease, Limit::until(call.deadline));
+        let passage = StreamingBody::new(incoming, lease, Limit::until(call.deadline));
         let body = passage.gather(limit).await?;
         Ok(Fetched {
             status: head.status,
@@ -202,7 +202,7 @@ impl Upstream {
 
     /// Forwards a request with its body, and returns once the answer's head is there; what follows
     /// it passes through as it comes.
-    pub async fn forward(&self, onward: &Onward<'_>, body: Upload) -> Forwarded {
+    pub async fn forward(&self, onward: &ForwardCall<'_>, body: RequestBody) -> Forwarded {
         let progress = body.progress();
         let has_no_body = progress.is_none();
         let headers = || {
@@ -229,10 +229,10 @@ impl Upstream {
     async fn forward_once(
         &self,
         head: &Head<'_>,
-        onward: &Onward<'_>,
-        progress: Option<Arc<Progress>>,
-        body: Upload,
-    ) -> Result<Response<Passage>, FetchError> {
+        onward: &ForwardCall<'_>,
+        progress: Option<Arc<UploadProgress>>,
+        body: RequestBody,
+    ) -> Result<Response<StreamingBody>, FetchError> {
         let late = async {
             match &progress {
                 Some(progress) => progress.stalled_for(onward.timeout).await,
@@ -249,7 +249,7 @@ impl Upstream {
         };
         let lease = self.through.lease(connection, progress);
         let limit = Limit::silence(onward.silence);
-        Ok(response.map(|incoming| Passage::new(incoming, lease, limit)))
+        Ok(response.map(|incoming| StreamingBody::new(incoming, lease, limit)))
     }
 
     /// Sends on a pooled connection, else on a new one; and on a new one again if a pooled one was
@@ -259,13 +259,13 @@ impl Upstream {
         &self,
         pool: &Pool,
         head: &Head<'_>,
-        mut body: Upload,
+        mut body: RequestBody,
     ) -> Result<(Response<Incoming>, Connection), FetchError> {
         let may_repeat = body.is_empty() && head.method.is_idempotent();
         let mut lost = None;
         if let Some(mut connection) = pool.take().await {
             let sent = connection.send(|version| self.request(head, version, body));
-            let Unanswered { error, unsent } = match sent.await {
+            let SendError { error, unsent } = match sent.await {
                 Ok(response) => return Ok((readable(response)?, connection)),
                 Err(unanswered) => unanswered,
             };
@@ -273,7 +273,7 @@ impl Upstream {
                 Some(unsent) => unsent,
                 None if may_repeat && !connection.has_answered() => {
                     head.repeated.store(true, Ordering::Relaxed);
-                    Upload::default()
+                    RequestBody::default()
                 }
                 None => return Err(failed(error)),
             };
@@ -291,7 +291,12 @@ impl Upstream {
         }
     }
 
-    fn request(&self, head: &Head<'_>, version: Version, body: Upload) -> Request<Upload> {
+    fn request(
+        &self,
+        head: &Head<'_>,
+        version: Version,
+        body: RequestBody,
+    ) -> Request<RequestBody> {
         let mut request = Request::new(body);
         *request.method_mut() = head.method.clone();
         *request.headers_mut() = (head.headers)();

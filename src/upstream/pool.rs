@@ -18,8 +18,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::FetchError;
-use super::connect::{Connector, Heard, Link};
-use super::upload::{Progress, Upload};
+use super::connect::{Connector, ReceiveTracker, UpstreamIo};
+use super::request_body::{RequestBody, UploadProgress};
 
 /// Below the idle limits that are usual at load balancers (60 s and more), so that we rather than
 /// they close, and a connection is seldom lost on reuse.
@@ -59,7 +59,7 @@ pub(super) struct Pool {
 #[derive(Debug, Default)]
 struct State {
     idle: Vec<Idle>,
-    shared: Option<(u64, http2::SendRequest<Upload>)>,
+    shared: Option<(u64, http2::SendRequest<RequestBody>)>,
     generations: u64,
     /// No connection is kept any more.
     retired: bool,
@@ -80,8 +80,8 @@ impl State {
 
 #[derive(Debug)]
 struct Idle {
-    sender: http1::SendRequest<Upload>,
-    heard: Arc<Heard>,
+    sender: http1::SendRequest<RequestBody>,
+    heard: Arc<ReceiveTracker>,
     driver: AbortHandle,
     since: Instant,
     /// The worker that gave it back, which mostly is the one that drives it.
@@ -93,13 +93,13 @@ struct Idle {
 pub(super) enum Connection {
     /// HTTP/1.1, ours until the body has ended.
     Exclusive {
-        sender: http1::SendRequest<Upload>,
-        heard: Arc<Heard>,
+        sender: http1::SendRequest<RequestBody>,
+        heard: Arc<ReceiveTracker>,
         driver: AbortHandle,
     },
     /// HTTP/2, one stream of many.
     Shared {
-        sender: http2::SendRequest<Upload>,
+        sender: http2::SendRequest<RequestBody>,
         generation: u64,
     },
 }
@@ -108,8 +108,8 @@ impl Connection {
     /// Sends what `request` makes for its version. (Made here, it is not held beside what is sent.)
     pub(super) async fn send(
         &mut self,
-        request: impl FnOnce(Version) -> Request<Upload>,
-    ) -> Result<Response<Incoming>, Unanswered> {
+        request: impl FnOnce(Version) -> Request<RequestBody>,
+    ) -> Result<Response<Incoming>, SendError> {
         let sent = match self {
             Self::Exclusive { sender, heard, .. } => {
                 heard.reset();
@@ -121,7 +121,7 @@ impl Connection {
             }
             Self::Shared { sender, .. } => sender.try_send_request(request(Version::HTTP_2)).await,
         };
-        sent.map_err(Unanswered::of)
+        sent.map_err(SendError::of)
     }
 
     /// Whether the failed request may have been answered in part. A failed HTTP/2 stream has no
@@ -143,14 +143,14 @@ impl Connection {
 
 /// Why a request has no answer.
 #[derive(Debug)]
-pub(super) struct Unanswered {
+pub(super) struct SendError {
     pub(super) error: hyper::Error,
     /// Nothing of it was sent: what would have followed its head.
-    pub(super) unsent: Option<Upload>,
+    pub(super) unsent: Option<RequestBody>,
 }
 
-impl Unanswered {
-    fn of(mut error: TrySendError<Request<Upload>>) -> Self {
+impl SendError {
+    fn of(mut error: TrySendError<Request<RequestBody>>) -> Self {
         Self {
             unsent: error.take_message().map(Request::into_body),
             error: error.into_error(),
@@ -160,14 +160,14 @@ impl Unanswered {
 
 /// The right to give a connection back once its body has ended.
 #[derive(Debug)]
-pub(super) struct Lease {
+pub(super) struct ReturnGuard {
     connection: Connection,
     /// Of what goes up on it.
-    upload: Option<Arc<Progress>>,
+    upload: Option<Arc<UploadProgress>>,
     state: Arc<Mutex<State>>,
 }
 
-impl Lease {
+impl ReturnGuard {
     pub(super) fn give_back(self) {
         if self.upload.is_some_and(|upload| !upload.has_gone()) {
             // Answered early: whoever came next would wait for the rest of it, and nobody else does.
@@ -228,8 +228,12 @@ impl Pool {
         state.shared = None;
     }
 
-    pub(super) fn lease(&self, connection: Connection, upload: Option<Arc<Progress>>) -> Lease {
-        Lease {
+    pub(super) fn lease(
+        &self,
+        connection: Connection,
+        upload: Option<Arc<UploadProgress>>,
+    ) -> ReturnGuard {
+        ReturnGuard {
             connection,
             upload,
             state: Arc::clone(&self.state),
@@ -305,7 +309,7 @@ impl Pool {
         opened
     }
 
-    async fn http1(&self, link: Link) -> Result<Connection, FetchError> {
+    async fn http1(&self, link: UpstreamIo) -> Result<Connection, FetchError> {
         let heard = link.heard();
         let (sender, driver) = http1::Builder::new()
             .max_buf_size(READ_AT_ONCE)
@@ -320,7 +324,7 @@ impl Pool {
         })
     }
 
-    async fn http2(&self, link: Link) -> Result<Connection, FetchError> {
+    async fn http2(&self, link: UpstreamIo) -> Result<Connection, FetchError> {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
@@ -340,7 +344,7 @@ impl Pool {
         Ok(self.share(sender))
     }
 
-    fn share(&self, sender: http2::SendRequest<Upload>) -> Connection {
+    fn share(&self, sender: http2::SendRequest<RequestBody>) -> Connection {
         let mut state = lock(&self.state);
         state.generations += 1;
         let generation = state.generations;
@@ -385,10 +389,10 @@ mod tests {
     }
 
     /// Puts a connection into the pool; it lives as long as its far end.
-    async fn put_idle(pool: &Pool) -> (Arc<Heard>, DuplexStream) {
+    async fn put_idle(pool: &Pool) -> (Arc<ReceiveTracker>, DuplexStream) {
         let (near, far) = tokio::io::duplex(64);
         let (sender, driver) = http1::handshake(TokioIo::new(near)).await.unwrap();
-        let heard = Arc::<Heard>::default();
+        let heard = Arc::<ReceiveTracker>::default();
         let connection = Connection::Exclusive {
             sender,
             heard: Arc::clone(&heard),
@@ -398,7 +402,7 @@ mod tests {
         (heard, far)
     }
 
-    async fn takes(pool: &Pool, expected: &Arc<Heard>) -> bool {
+    async fn takes(pool: &Pool, expected: &Arc<ReceiveTracker>) -> bool {
         match pool.take().await {
             Some(Connection::Exclusive { heard, .. }) => Arc::ptr_eq(&heard, expected),
             Some(Connection::Shared { .. }) | None => false,

@@ -17,8 +17,8 @@ const METRICS: [&str; 14] = [
     "stepgate_cache_entries",
     "stepgate_cache_bytes",
     "stepgate_connections",
-    "stepgate_in_flight",
-    "stepgate_waiters",
+    "stepgate_upstream_in_flight",
+    "stepgate_long_polls",
     "stepgate_secrets_loaded_timestamp_seconds",
     "stepgate_build_info",
 ];
@@ -65,7 +65,7 @@ async fn metrics_count_what_happened() {
             2.0,
         ),
         (
-            "stepgate_requests_total{rule=\"run-step\",outcome=\"fetched\"}",
+            "stepgate_requests_total{rule=\"run-step\",outcome=\"miss\"}",
             2.0,
         ),
         (
@@ -75,7 +75,7 @@ async fn metrics_count_what_happened() {
         ("stepgate_not_stored_total{reason=\"not_final\"}", 1.0),
         ("stepgate_polls_avoided_total{rule=\"run-step\"}", 2.0),
         ("stepgate_cache_entries", 1.0),
-        ("stepgate_in_flight", 0.0),
+        ("stepgate_upstream_in_flight", 0.0),
     ] {
         assert_eq!(gateway.metric(sample).await, value, "{sample}");
     }
@@ -100,13 +100,13 @@ async fn metrics_count_failures_and_steps_that_went_back() {
     origin.always(vec![Act::Reset]);
     gateway.get(STEP).await;
     for (sample, value) in [
-        ("stepgate_regressions_total{rule=\"run-step\"}", 1.0),
+        ("stepgate_final_regressions_total{rule=\"run-step\"}", 1.0),
         (
             "stepgate_upstream_requests_total{rule=\"run-step\",class=\"error\"}",
             1.0,
         ),
         (
-            "stepgate_requests_total{rule=\"run-step\",outcome=\"failed\"}",
+            "stepgate_requests_total{rule=\"run-step\",outcome=\"error\"}",
             1.0,
         ),
         ("stepgate_cache_entries", 0.0),
@@ -237,7 +237,7 @@ async fn a_fetch_that_everybody_has_left_is_counted_as_dropped_and_not_as_an_err
             .metric(&format!("stepgate_upstream_requests_total{labels}"))
             .await
     };
-    until("the count", async || count("dropped").await == 1.0).await;
+    until("the count", async || count("cancelled").await == 1.0).await;
     assert_eq!(count("error").await, 0.0);
 }
 
@@ -255,5 +255,5 @@ async fn a_fetch_that_took_too_long_is_counted_as_an_error() {
             .await
     };
     until("the count", async || count("error").await == 1.0).await;
-    assert_eq!(count("dropped").await, 0.0);
+    assert_eq!(count("cancelled").await, 0.0);
 }

@@ -242,7 +242,11 @@ fn an_open_listener_stays_on_this_machine_unless_somebody_guards_it() {
     for wide in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "[::ffff:10.0.0.1]:1"] {
         let told = told(load(None, flags(wide), KEYS));
         assert!(told[0].starts_with("--listen: "), "{told:?}");
-        for way in ["[[client]]", "loopback", "server.open = true"] {
+        for way in [
+            "[[client]]",
+            "loopback",
+            "server.allow_unauthenticated = true",
+        ] {
             assert!(told[0].contains(way), "{told:?}");
         }
     }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use stepgate::Server;
 use stepgate::config::{Address, Config, Flags, Sources};
-use stepgate::serve::Crew;
+use stepgate::server::Workers;
 
 use crate::support::origin::Request;
 use crate::support::{Act, Answer, Origin, process, raw, respond, within};
@@ -215,7 +215,7 @@ async fn each_rule_of_each_example_fetches_live_ones_and_stores_final_ones() {
         let upstream = format!("http://{}{base_path}", origin.address);
         let config = example.load(&example.variables(), Some(upstream));
         let names: Vec<String> = config.rules.iter().map(|r| r.name().to_owned()).collect();
-        let crew = Crew::here();
+        let crew = Workers::here();
         let started = within("the start", Box::pin(Server::start(config, &crew)));
         let server = started.await.unwrap();
         let Address::Tcp(address) = server.data()[0].clone() else {

@@ -114,7 +114,7 @@ async fn is_up(gateway: &Gateway) {
 }
 
 async fn is_resting(gateway: &Gateway) {
-    is(gateway, "resting").await;
+    is(gateway, "circuit_open").await;
 }
 
 /// The same of a process.

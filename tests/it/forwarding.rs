@@ -41,7 +41,7 @@ async fn every_other_request_below_v1_goes_through() {
         assert_eq!(origin.count(), asked + 1);
         assert_eq!(origin.last().line(), format!("{method} {target}"));
     }
-    let forwarded = r#"stepgate_requests_total{rule="none",outcome="forwarded"}"#;
+    let forwarded = r#"stepgate_requests_total{rule="none",outcome="bypass"}"#;
     assert_eq!(gateway.metric(forwarded).await, 8.0);
     let fetched = r#"stepgate_upstream_requests_total{rule="none",class="2xx"}"#;
     assert_eq!(gateway.metric(fetched).await, 8.0);

@@ -197,7 +197,7 @@ async fn a_malformed_traceparent_is_passed_on_and_not_logged() {
     assert_eq!(origin.requests()[0].all("traceparent"), [malformed]);
     process.terminate().await;
     let output = process.exit().await.1;
-    assert!(output.contains("outcome=\"fetched\""), "{output}");
+    assert!(output.contains("outcome=\"miss\""), "{output}");
     assert!(!output.contains("trace_id"), "{output}");
 }
 

@@ -95,7 +95,7 @@ test("what is forwarded is told, and is neither a poll nor a fetch", async () =>
   await gateway.poll("step_1", 2);
   await forward();
   await says(page, "#headline", /^2 polls, 1 fetch:\s+50\.0 % cut$/);
-  assert.match(await text(page, "[data-outcome=forwarded]"), /^forwarded streamed through\s+2\s+50\.0 %\s*$/);
+  assert.match(await text(page, "[data-outcome=bypass]"), /^forwarded streamed through\s+2\s+50\.0 %\s*$/);
   assert.match(await text(page, "#rules"), /^run-step\s+2\s+1\s+0\s+no rule\s+2\s+2\s+0$/);
 });
 
@@ -360,7 +360,7 @@ test("a reload that failed is told above all, politely and as text, until one su
   await gateway.configure('[cache]\nmax_bytes = "1MiB"\n[server]\nmax_waiters = 5\n');
   gateway.reload();
   await says(page, "#reload",
-    /^Reloaded on .*\nserver\.max_waiters waits for a restart\.\ncache\.max_bytes waits for a restart\.$/);
+    /^Reloaded on .*\nserver\.max_long_polls waits for a restart\.\ncache\.max_bytes waits for a restart\.$/);
   assert.equal(await page.locator("#failure").isVisible(), false);
   assert.equal(await text(page, "#phase"), "serving");
 });

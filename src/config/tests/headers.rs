@@ -106,12 +106,12 @@ fn headers_that_may_not_be_passed_on_are_refused() {
         ("user-agent", "goes up anyway"),
     ] {
         let text = format!("[upstream]\nforward_headers = [{name:?}]");
-        refused(&[(&text, "f.toml:2:20: upstream.forward_headers: ", words)]);
+        refused(&[(&text, "f.toml:2:20: upstream.vary_headers: ", words)]);
     }
     let read =
         parse("[upstream]\nforward_headers = [\"X-Tenant\", \"x-portkey-metadata\"]").unwrap();
     assert_eq!(
-        read.upstream.forward_headers,
+        read.upstream.vary_headers,
         ["x-tenant", "x-portkey-metadata"]
     );
 }

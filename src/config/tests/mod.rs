@@ -2,9 +2,9 @@
 
 mod documented;
 mod headers;
-mod node;
 mod proxy;
 mod redis;
+mod redis_url;
 mod tables;
 mod values;
 

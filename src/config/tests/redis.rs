@@ -82,7 +82,7 @@ fn a_budget_is_between_a_millisecond_and_a_second() {
         let read = redis(parse(&budget(text))).budget;
         assert_eq!(read, Duration::from_millis(millis));
     }
-    let place = "f.toml:3:10: cache.redis.budget: ";
+    let place = "f.toml:3:10: cache.redis.command_timeout: ";
     refused(&[
         (&budget("\"0s\""), place, "is out of range: from 1ms to 1s"),
         (&budget("\"2s\""), place, "is out of range: from 1ms to 1s"),

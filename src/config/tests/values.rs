@@ -93,7 +93,7 @@ fn values_are_refused_with_their_place_and_what_would_be_right() {
         ),
         (
             "[server]\nhosts = [\"a.b\", \"http://x\"]",
-            "f.toml:2:17: server.hosts: ",
+            "f.toml:2:17: server.allowed_hosts: ",
             "is not a host name",
         ),
         (
@@ -160,7 +160,7 @@ fn addresses_are_refused_with_one_that_would_be_right() {
         (
             "[server]\nlisten = [\"127.0.0.1:1\", \"[::]:1\"]",
             "f.toml:2:26: server.listen: ",
-            "server.open = true",
+            "server.allow_unauthenticated = true",
         ),
     ]);
     let long = format!("[server]\nlisten = \"unix:/{}\"", "x".repeat(107));

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use crate::demo::dice::Dice;
 use crate::demo::sandbox::{Sandbox, Status};
+use crate::demo::seeded_rng::SeededRng;
 
 /// Three services look at each step.
 #[derive(Clone, Copy)]
@@ -66,12 +66,12 @@ impl Watch {
     /// A team's services come to the same step, for they name it alike.
     pub(super) fn new(team: usize, role: Role, place: usize, turn: u64, due: Instant) -> Self {
         let team = team.to_string();
-        let mut dice = Dice::of(&["step", &team, &place.to_string(), &turn.to_string()]);
+        let mut dice = SeededRng::of(&["step", &team, &place.to_string(), &turn.to_string()]);
         Self {
             role,
             place,
             turn,
-            thread: Dice::of(&["thread", &team]).id("thread_"),
+            thread: SeededRng::of(&["thread", &team]).id("thread_"),
             run: dice.id("run_"),
             step: dice.id("step_"),
             due,

@@ -6,12 +6,12 @@
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::nature::{Kind, Nature, Status};
 use super::schema::{
     Call, Code, CompletionDetails, Details, Found, LastError, Logs, Message, PromptDetails,
     Ranking, Search, Step, Text, ToolCall, Usage,
 };
-use crate::demo::dice::Dice;
+use super::step_spec::{Kind, Status, StepSpec};
+use crate::demo::seeded_rng::SeededRng;
 
 /// The ids of a step's path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +26,8 @@ const EXPIRY: u64 = 600;
 
 /// The step as it stands in `status`.
 pub(super) fn step<'a>(ids: Ids<'a>, status: Status, include: bool) -> Step<'a> {
-    let nature = Nature::of(ids.step);
-    let mut dice = Dice::of(&["body", ids.thread, ids.run, ids.step]);
+    let nature = StepSpec::of(ids.step);
+    let mut dice = SeededRng::of(&["body", ids.thread, ids.run, ids.step]);
     let created = nature.created_at;
     let ended = created + 2 + u64::from(dice.below(7));
     let at = |when: Status| (status == when).then_some(ended);
@@ -37,7 +37,7 @@ pub(super) fn step<'a>(ids: Ids<'a>, status: Status, include: bool) -> Step<'a> 
         object: "thread.run.step",
         created_at: created,
         run_id: ids.run,
-        assistant_id: Dice::of(&["assistant", ids.thread]).id("asst_"),
+        assistant_id: SeededRng::of(&["assistant", ids.thread]).id("asst_"),
         thread_id: ids.thread,
         r#type: match nature.kind {
             Kind::Message => "message_creation",
@@ -64,7 +64,7 @@ pub(super) fn written(value: &impl Serialize) -> Bytes {
         .into()
 }
 
-fn usage(dice: &mut Dice) -> Usage {
+fn usage(dice: &mut SeededRng) -> Usage {
     let (prompt, completion) = (100 + dice.below(900), 20 + dice.below(400));
     Usage {
         prompt_tokens: prompt,
@@ -77,7 +77,7 @@ fn usage(dice: &mut Dice) -> Usage {
     }
 }
 
-fn error(dice: &mut Dice) -> LastError {
+fn error(dice: &mut SeededRng) -> LastError {
     match dice.below(2) {
         0 => LastError {
             code: "rate_limit_exceeded",
@@ -91,7 +91,7 @@ fn error(dice: &mut Dice) -> LastError {
 }
 
 /// A live tool step has called nothing yet: that is what makes live bodies small.
-fn details(kind: Kind, status: Status, include: bool, dice: &mut Dice) -> Details {
+fn details(kind: Kind, status: Status, include: bool, dice: &mut SeededRng) -> Details {
     match kind {
         Kind::Message => Details::MessageCreation {
             message_creation: Message {
@@ -120,7 +120,7 @@ fn details(kind: Kind, status: Status, include: bool, dice: &mut Dice) -> Detail
     }
 }
 
-fn code(dice: &mut Dice) -> Code {
+fn code(dice: &mut SeededRng) -> Code {
     const LINES: [&str; 8] = [
         "frame = pd.read_csv('/mnt/data/invoices.csv', parse_dates=['due'])\n",
         "late = frame[frame['due'] < today].sort_values('amount')\n",
@@ -144,7 +144,7 @@ fn code(dice: &mut Dice) -> Code {
 }
 
 /// One search in 64 finds very much: the largest bodies seen were about 840 KB.
-fn search(include: bool, dice: &mut Dice) -> Search {
+fn search(include: bool, dice: &mut SeededRng) -> Search {
     let (count, length) = match dice.below(64) {
         0 => (48, 17_000),
         1.. => (1 + dice.below(20), 1_200 + dice.below(2_000)),
@@ -169,7 +169,7 @@ fn search(include: bool, dice: &mut Dice) -> Search {
     }
 }
 
-fn prose(length: usize, dice: &mut Dice) -> String {
+fn prose(length: usize, dice: &mut SeededRng) -> String {
     const WORDS: [&str; 16] = [
         "the",
         "payment",
@@ -202,8 +202,8 @@ mod tests {
 
     fn of_kind(kind: Kind) -> impl Iterator<Item = String> {
         (0..3000)
-            .map(|n| Dice::of(&["sizes", &n.to_string()]).id("step_"))
-            .filter(move |id| Nature::of(id).kind == kind)
+            .map(|n| SeededRng::of(&["sizes", &n.to_string()]).id("step_"))
+            .filter(move |id| StepSpec::of(id).kind == kind)
     }
 
     fn body(step: &str, status: Status, include: bool) -> Bytes {

@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::body::{self, Ids};
-use super::book::Book;
+use super::step_store::Book;
 use super::wire::{self, Query, Refusal, Route};
 use super::{Head, Settings, schema};
-use crate::demo::dice::Dice;
+use crate::demo::seeded_rng::SeededRng;
 
 /// Request heads remembered: more than a test sends, little enough for a day.
 const MAX_HEADS: usize = 10_000;
@@ -165,7 +165,7 @@ impl Shared {
 
     /// Mostly within a fifth of the median; one answer in 25 is late, as on a real network.
     fn latency(&self, number: u64) -> Duration {
-        let mut dice = Dice::of(&["latency", &number.to_string()]);
+        let mut dice = SeededRng::of(&["latency", &number.to_string()]);
         let factor = match dice.below(25) {
             0 => 2.5,
             1.. => 0.8 + 0.4 * dice.share(),

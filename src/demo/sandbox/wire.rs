@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
 use super::body::{Ids, written};
-use crate::demo::dice::Dice;
+use crate::demo::seeded_rng::SeededRng;
 
 /// What a caller without the injected credentials lacks.
 const CREDENTIALS: [&str; 2] = ["x-portkey-api-key", "x-portkey-virtual-key"];
@@ -164,7 +164,7 @@ pub(super) fn is_authorized(headers: &HeaderMap) -> bool {
 
 /// The headers of the real service; `number` is the fetch's, from 1.
 pub(super) fn dress(response: &mut Response<Full<Bytes>>, number: u64, processing_ms: u128) {
-    let mut dice = Dice::of(&["headers", &number.to_string()]);
+    let mut dice = SeededRng::of(&["headers", &number.to_string()]);
     let headers = response.headers_mut();
     for (name, value) in [
         ("openai-organization", "org-sandbox"),

@@ -12,8 +12,8 @@ use std::time::Duration;
 use hyper::Uri;
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 use stepgate::config::{Address, Config, Flags, Header, Problems, Sources, Value};
-use stepgate::step::query::encode_pair;
-use stepgate::upstream::Injection;
+use stepgate::policy::query::encode_pair;
+use stepgate::upstream::HeaderPolicy;
 
 /// Secrets that must be seen nowhere; the last one is that of `files/token`.
 const CANARIES: [&str; 5] = [
@@ -144,7 +144,7 @@ fn check_promises(config: &Config) {
         Address::Unix(_) => true,
     };
     assert!(!server.listen.is_empty());
-    assert!(!config.clients.is_empty() || server.open || server.listen.iter().all(local));
+    assert!(!config.clients.is_empty() || server.allow_unauthenticated || server.listen.iter().all(local));
     assert!(local(&Address::Tcp(config.admin.listen)) || config.admin.token.is_some());
     assert!(server.lame_duck + Duration::from_secs(1) <= server.drain_timeout);
     assert!(config.cache.max_entry_bytes <= config.cache.max_bytes);
@@ -160,12 +160,12 @@ fn check_promises(config: &Config) {
     let clients = config.clients.iter().map(Some).chain([None]);
     for client in clients {
         let headers = config.headers_for(client);
-        let injection = Injection::new(headers.iter().copied(), &upstream.forward_headers);
+        let injection = HeaderPolicy::new(headers.iter().copied(), &upstream.vary_headers);
         let up = injection.upward(&hyper::HeaderMap::new());
         assert!(headers.is_sorted_by(|a, b| a.name.as_str() < b.name.as_str()));
         for Header { name, value } in headers {
             let sent = up.get(name).expect("it is injected");
-            assert!(!upstream.forward_headers.contains(name));
+            assert!(!upstream.vary_headers.contains(name));
             assert_eq!(sent.is_sensitive(), matches!(value, Value::Secret(_)));
         }
     }
@@ -239,11 +239,11 @@ fuzz_target!(|data: &[u8]| {
 
 const KEYS: [&str; 38] = [
     "listen",
-    "hosts",
-    "open",
+    "allowed_hosts",
+    "allow_unauthenticated",
     "forward",
     "max_connections",
-    "max_waiters",
+    "max_long_polls",
     "header_timeout",
     "idle_timeout",
     "drain_timeout",
@@ -256,8 +256,8 @@ const KEYS: [&str; 38] = [
     "max_in_flight",
     "queue_timeout",
     "coalesce_window",
-    "max_hold",
-    "forward_headers",
+    "max_retry_after",
+    "vary_headers",
     "ca_file",
     "openai-beta",
     "authorization",

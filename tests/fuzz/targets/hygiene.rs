@@ -10,7 +10,7 @@ use arbitrary::{Arbitrary, Result, Unstructured};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 use stepgate::config::{Header, Secret, Source, Value};
-use stepgate::upstream::{Injection, PASSED_UP, Redactor, clean_answer};
+use stepgate::upstream::{HeaderPolicy, PASSED_UP, SecretScanner, clean_answer};
 
 /// Names that decide something, on either way.
 const NAMES: [&str; 40] = [
@@ -278,7 +278,7 @@ fn sorted(mut lines: Vec<Line>) -> Vec<Line> {
 }
 
 fn check_upward(world: &World, caller: &[(HeaderName, HeaderValue)]) {
-    let injection = Injection::new(&world.injected, &world.forward);
+    let injection = HeaderPolicy::new(&world.injected, &world.forward);
     let up = injection.upward(&map_of(caller));
     let options = options(caller);
     let mut expected: Vec<Line> = vec![
@@ -407,7 +407,7 @@ fn naively_found_in_name(secrets: &[String], name: &str) -> bool {
 }
 
 fn check_downward(world: &World, answer: &[(HeaderName, HeaderValue)]) {
-    let redactor = Redactor::new(world.secrets.iter().map(String::as_str));
+    let redactor = SecretScanner::new(world.secrets.iter().map(String::as_str));
     let mut down = map_of(answer);
     clean_answer(&mut down, &redactor);
     let options = options(answer);
@@ -436,7 +436,7 @@ fn check_downward(world: &World, answer: &[(HeaderName, HeaderValue)]) {
 }
 
 fn check_search(world: &World, u: &mut Unstructured<'_>) -> Result<()> {
-    let redactor = Redactor::new(world.secrets.iter().map(String::as_str));
+    let redactor = SecretScanner::new(world.secrets.iter().map(String::as_str));
     let shown = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
     if !world.secrets.is_empty() {
         let secret = u.choose(&world.secrets)?.clone();

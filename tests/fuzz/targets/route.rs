@@ -12,12 +12,12 @@ use std::sync::LazyLock;
 use arbitrary::Unstructured;
 use hyper::Uri;
 use libfuzzer_sys::fuzz_target;
-use stepgate::step::{Key, Partition, Query, Route, Rule, RuleParts};
+use stepgate::policy::{CacheKey, Partition, Query, Route, Rule, RuleSpec};
 
 /// A parameter that may come more than once, one that may not, and none.
 static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     let rule = |name: &str, path: &str, list: Option<&str>, ids: &[&str], query: &[&str]| {
-        Rule::new(RuleParts {
+        Rule::new(RuleSpec {
             name: name.into(),
             path: path.into(),
             list: list.map(Into::into),
@@ -202,7 +202,7 @@ fn meaning(target: &Uri) -> Option<Meaning> {
 }
 
 /// The gateway's reading: the key and the target that goes up, ours added.
-fn read(target: &Uri) -> Option<(Key, Query, String)> {
+fn read(target: &Uri) -> Option<(CacheKey, Query, String)> {
     let partition = Partition::of(["fuzz"]);
     let (rule, is_list, ids) = match Route::of(&RULES, target.path()) {
         Route::Resource { rule, ids } => (rule, false, ids),
@@ -219,13 +219,13 @@ fn read(target: &Uri) -> Option<(Key, Query, String)> {
     let variant = format!("{mark}{}", query.as_str());
     let name = RULES[rule].name();
     let key = if is_list {
-        Key::of_list(partition, name, &ids, &variant)
+        CacheKey::of_list(partition, name, &ids, &variant)
     } else {
-        Key::new(partition, name, &ids, &variant)
+        CacheKey::new(partition, name, &ids, &variant)
     };
     let ours: Vec<String> = OURS
         .iter()
-        .map(|(name, value)| stepgate::step::query::encode_pair(name, value))
+        .map(|(name, value)| stepgate::policy::query::encode_pair(name, value))
         .collect();
     let all = [query.as_str(), &ours.join("&")];
     let all: Vec<&str> = all.into_iter().filter(|part| !part.is_empty()).collect();

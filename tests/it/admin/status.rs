@@ -30,7 +30,7 @@ async fn it_counts_polls_and_fetches() {
     assert_eq!((&said["polls"], &said["fetches"]), (&6.into(), &4.into()));
     let requests = &said["rules"][0]["requests"];
     assert_eq!(
-        (&requests["hit"], &requests["fetched"]),
+        (&requests["hit"], &requests["miss"]),
         (&2.into(), &4.into())
     );
 }

@@ -6,11 +6,11 @@ use super::{Env, KEYS, load_text};
 const FULL: &str = r#"
 [server]
 listen = ["0.0.0.0:8280", "unix:/run/s.sock"]
-hosts = ["Stepgate.Internal"]
-open = true
+allowed_hosts = ["Stepgate.Internal"]
+allow_unauthenticated = true
 forward = "rules"
 max_connections = 1_000
-max_waiters = 0x10
+max_long_polls = 0x10
 header_timeout = "1s 500ms"
 idle_timeout = "2m"
 drain_timeout = "90s"
@@ -26,8 +26,8 @@ stream_idle_timeout = "1h"
 max_in_flight = 3
 queue_timeout = "0s"
 coalesce_window = "0s"
-max_hold = "0s"
-forward_headers = ["x-tenant"]
+max_retry_after = "0s"
+vary_headers = ["x-tenant"]
 [upstream.headers]
 openai-beta = false
 "x.odd" = "quote \" and \\ backslash"

@@ -263,7 +263,7 @@ fn tls_alone_does_not_open_a_listener_beyond_this_machine() {
     let text = format!("[server]\nlisten = \"0.0.0.0:1\"\n{TLS}client_ca = \"b.crt\"\n");
     let told = told(load_in(folder.path(), &text));
     assert!(
-        told[0].contains("[[client]]") && told[0].contains("server.open"),
+        told[0].contains("[[client]]") && told[0].contains("server.allow_unauthenticated"),
         "{told:?}"
     );
 }

@@ -42,7 +42,7 @@ async fn a_step_fetched_through_one_gateway_is_a_shared_hit_on_the_other() {
     assert_eq!(hit.header("etag"), shared.header("etag"));
     assert!(age(&hit) >= age(&shared) && ttl(&hit) <= ttl(&shared));
     assert_eq!(fleet.origin.count(), 1);
-    for (outcome, count) in [("shared_hit", 1.0), ("hit", 1.0), ("fetched", 0.0)] {
+    for (outcome, count) in [("shared_hit", 1.0), ("hit", 1.0), ("miss", 0.0)] {
         assert_eq!(b.outcomes(outcome).await, count, "{outcome}");
     }
     assert_eq!(counted(&b, "hit").await, 1.0);
@@ -215,7 +215,7 @@ async fn the_tier_is_in_the_metrics_and_in_the_status() {
     for (gateway, result) in [(&a, "miss"), (&a, "stored"), (&b, "hit")] {
         assert_eq!(counted(gateway, result).await, 1.0, "{result}");
     }
-    for result in ["error", "resting", "refused", "dropped"] {
+    for result in ["error", "circuit_open", "refused", "dropped"] {
         assert_eq!(counted(&b, result).await, 0.0, "{result}");
     }
     let metrics = b.admin("GET", "/metrics").await.text();

@@ -34,9 +34,9 @@ async fn c39_stopped_under_a_thousand_requests_a_second_it_costs_a_budget_and_th
     fleet.redis.stop().await;
     sleep(NOTICED).await;
     let noticed = Instant::now();
-    process_is(&process, "resting").await;
+    process_is(&process, "circuit_open").await;
     sleep((stop + STOPPED).saturating_duration_since(Instant::now())).await;
-    assert!(process.metric(&counter("resting")).await >= 1.0);
+    assert!(process.metric(&counter("circuit_open")).await >= 1.0);
     let resting = Instant::now();
     fleet.redis.go_on().await;
     process_is(&process, "up").await;

@@ -27,7 +27,7 @@ async fn c39_refused_at_its_start_a_gateway_serves_and_joins_when_redis_comes() 
     let took = start.elapsed();
     assert!(took < Duration::from_secs(3), "{took:?}");
     is_resting(&a).await;
-    assert!(counted(&a, "resting").await >= 1.0);
+    assert!(counted(&a, "circuit_open").await >= 1.0);
     fleet.redis.restart().await;
     let b = fleet.gateway().await;
     is_up(&a).await;
@@ -116,7 +116,7 @@ async fn c39_a_pause_of_all_clients_costs_a_budget_and_then_nothing() {
         assert!(took < BUDGET + SLACK, "{nth}: {took:?}");
     }
     is_resting(&a).await;
-    assert_serves(&a, "resting").await;
+    assert_serves(&a, "circuit_open").await;
     is_up(&a).await;
     let b = fleet.gateway().await;
     assert_shares(&fleet.origin, &a, &b, "after").await;
@@ -271,7 +271,7 @@ async fn c39_a_redis_that_never_said_anything_holds_up_no_start() {
     assert_serves(&gateway, "silent").await;
     let took = start.elapsed();
     assert!(took < Duration::from_secs(8), "{took:?}");
-    assert_eq!(state(&gateway).await, "resting");
+    assert_eq!(state(&gateway).await, "circuit_open");
     fleet.redis.go_on().await;
     is_up(&gateway).await;
 }

@@ -46,7 +46,7 @@ async fn no_request_gets_in_without_the_right_client_certificate() {
         }
     }
     assert_eq!(origin.count(), 0);
-    assert_eq!(gateway.outcomes("refused").await, 0.0);
+    assert_eq!(gateway.outcomes("rejected").await, 0.0);
 }
 
 #[tokio::test]

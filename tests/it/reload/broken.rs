@@ -138,7 +138,7 @@ async fn what_needs_a_restart_is_named_and_the_rest_taken() {
     for name in [
         "upstream.max_in_flight",
         "server.max_connections",
-        "server.max_waiters",
+        "server.max_long_polls",
         "server.header_timeout",
         "cache.max_bytes",
         "log.format",

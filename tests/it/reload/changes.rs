@@ -155,7 +155,7 @@ async fn what_says_nothing_of_the_upstream_keeps_the_cache() {
     let process = start(&toward(&origin, ""), &[]).await;
     assert!(process.get(STEP, &[]).await.is_stored());
     for rest in [
-        "max_hold = \"3s\"\n",
+        "max_retry_after = \"3s\"\n",
         "timeout = \"30s\"\n",
         "[cache]\nttl = \"1h\"\n",
     ] {
@@ -213,7 +213,7 @@ async fn max_hold_is_turned_on_and_off() {
     let origin = Origin::start().await;
     let limited = respond("429 Slow", &[("retry-after", "60")], body("in_progress"));
     origin.always(vec![Act::Send(limited)]);
-    let with = |hold| toward(&origin, &format!("max_hold = \"{hold}\"\n"));
+    let with = |hold| toward(&origin, &format!("max_retry_after = \"{hold}\"\n"));
     let process = start(&with("0s"), &[]).await;
     for (hold, fetches) in [("0s", 2), ("60s", 1), ("0s", 2)] {
         process.configure(&with(hold)).await;
@@ -222,7 +222,7 @@ async fn max_hold_is_turned_on_and_off() {
             let path = step(id);
             assert_eq!(process.get(&path, &[]).await.status, 429, "{hold}: {id}");
         }
-        assert_eq!(origin.count() - before, fetches, "max_hold {hold}");
+        assert_eq!(origin.count() - before, fetches, "max_retry_after {hold}");
     }
 }
 
@@ -232,7 +232,7 @@ async fn forwarded_headers_divide_the_cache_from_then_on() {
     let process = start(&toward(&origin, ""), &[]).await;
     let ask = async |tenant| process.get(STEP, &[("x-tenant", tenant)]).await;
     ask("one").await;
-    let with = toward(&origin, "forward_headers = [\"x-tenant\"]\n");
+    let with = toward(&origin, "vary_headers = [\"x-tenant\"]\n");
     process.configure(&with).await;
     for tenant in ["one", "two"] {
         assert!(ask(tenant).await.is_stored(), "{tenant}");

@@ -11,7 +11,7 @@ async fn the_last_of_many_signals_is_heeded() {
     let last = Origin::start().await;
     let process = start(&toward(&origin, KEY), &[("key", "the-key")]).await;
     for _ in 0..40 {
-        process.write(FILE, toward(&origin, "max_hold = \"1s\"\n"));
+        process.write(FILE, toward(&origin, "max_retry_after = \"1s\"\n"));
         process.signal("HUP").await;
         process.write(FILE, toward(&last, ""));
         process.signal("HUP").await;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use hyper::Request;
 use stepgate::Server;
 use stepgate::config::{Address, Config, Flags, Sources};
-use stepgate::serve::Crew;
+use stepgate::server::Workers;
 use tempfile::TempDir;
 
 use super::raw::{self, Raw, head};
@@ -73,7 +73,7 @@ impl Gateway {
         let config = configuration(&folder, upstream, listen, toml);
         let started = within(
             "the gateway to start",
-            Box::pin(Server::start(config, &Crew::here())),
+            Box::pin(Server::start(config, &Workers::here())),
         )
         .await;
         let server = started.unwrap_or_else(|e| panic!("the gateway did not start: {e}"));

@@ -108,7 +108,7 @@ test("openai: a rate limit of one step spares upstream the others", async () => 
   const [limited, other] = [fresh(), fresh()];
   await script(limited.path, failure(429, { "retry-after-ms": "2000" }));
   await script(other.path, step("completed"));
-  const held = await counted("clients", "held", async () => {
+  const held = await counted("clients", "rate_limited", async () => {
     const { retrieve } = sdk(kinds.openai, "clients", { apiKey, maxRetries: 0 });
     assert.equal((await thrown(retrieve(limited))).constructor.name, "RateLimitError");
     // It is told to wait, does, and asks again: only then is there a fetch.
@@ -124,7 +124,7 @@ test("openai: only from memory means never a fetch", async () => {
   const { raw, retrieve } = sdk(kinds.openai, "open");
   const options = { headers: { "cache-control": "only-if-cached" } };
   await script(ids.path, step("completed"));
-  const refused = await counted("open", "refused", async () => {
+  const refused = await counted("open", "rejected", async () => {
     assertError(await thrown(raw(ids, options)), "InternalServerError", 504, "not_cached");
   });
   // Told not to, it does not try again.
@@ -139,7 +139,7 @@ for (const kind of Object.values(kinds)) {
   test(`${kind.name}: an unknown token is refused once`, async () => {
     const ids = fresh();
     const { retrieve } = sdk(kind, "clients", { apiKey: "nobodys-token" });
-    const refused = await counted("clients", "refused", async () => {
+    const refused = await counted("clients", "rejected", async () => {
       const error = await thrown(retrieve(ids));
       assertError(error, "AuthenticationError", 401, "unauthorized");
       assert.doesNotMatch(error.message, /nobodys-token/);
@@ -150,7 +150,7 @@ for (const kind of Object.values(kinds)) {
 
   test(`${kind.name}: an upstream that is down is a server error`, async () => {
     const { retrieve, retries } = sdk(kind, "alone");
-    const failed = await counted("alone", "failed", async () => {
+    const failed = await counted("alone", "error", async () => {
       assertError(await thrown(retrieve(fresh())), "InternalServerError", 502, "upstream_unreachable");
     });
     assert.equal(failed, 1 + retries);

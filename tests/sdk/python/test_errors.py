@@ -69,7 +69,7 @@ def test_a_rate_limit_of_one_step_spares_upstream_the_others(kind, build, upstre
     limited, other = Ids.fresh(), Ids.fresh()
     upstream.script(limited.path, failure(429, retry_after_ms=2000))
     upstream.script(other.path, step("completed"))
-    held = counter("clients", "held")
+    held = counter("clients", "rate_limited")
     with pytest.raises(kind.errors.RateLimitError):
         build(kind, "clients", key, max_retries=0).retrieve(limited)
     # It is told to wait, does, and asks again: only then is there a fetch.
@@ -115,7 +115,7 @@ def test_an_id_that_is_none_is_refused(sdk, ids):
 
 def test_an_unknown_token_is_refused_once(kind, build, upstream, ids, counter):
     sdk = build(kind, "clients", key="nobodys-token")
-    refused = counter("clients", "refused")
+    refused = counter("clients", "rejected")
     with pytest.raises(error_class(sdk, "AuthenticationError")) as caught:
         sdk.retrieve(ids)
     assert caught.value.code == "unauthorized"
@@ -126,7 +126,7 @@ def test_an_unknown_token_is_refused_once(kind, build, upstream, ids, counter):
 
 def test_an_upstream_that_is_down_is_a_server_error(kind, build, ids, counter):
     sdk = build(kind, "alone")
-    failed = counter("alone", "failed")
+    failed = counter("alone", "error")
     with pytest.raises(error_class(sdk, "InternalServerError")) as caught:
         sdk.retrieve(ids)
     assert caught.value.status_code == 502
@@ -153,7 +153,7 @@ def test_an_answer_that_breaks_off_is_tried_again(sdk, upstream, ids):
 
 def test_only_from_memory_means_never_a_fetch(raw_sdk, listener, upstream, ids, counter):
     upstream.script(ids.path, step("completed"))
-    refused = counter(listener, "refused")
+    refused = counter(listener, "rejected")
     with pytest.raises(error_class(raw_sdk, "InternalServerError")) as caught:
         raw_sdk.raw(ids, extra_headers={"Cache-Control": "only-if-cached"})
     assert caught.value.status_code == 504

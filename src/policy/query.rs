@@ -1,0 +1,252 @@
+//! The query of a request on a rule's path: one spelling for one meaning.
+//!
+//! A query of known parameters is rewritten to its canonical spelling, and that is what goes into
+//! the key *and* upwards: so nothing that the upstream reads differently from us can hide behind a
+//! key. Any other query goes up as it came, and its answer is not stored.
+
+use std::borrow::Cow;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+use super::rule::Rule;
+
+/// RFC 3986 unreserved characters stay; everything else is escaped.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
+/// A query, ready to go upwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query {
+    text: String,
+    known: bool,
+}
+
+impl Query {
+    /// Reads the query `raw` of a request for one resource of `rule`; parameters named in `ours`
+    /// are dropped, because the gateway adds its own.
+    pub fn of_resource(rule: &Rule, raw: Option<&str>, ours: &[(String, String)]) -> Self {
+        let pieces = pieces(raw, ours);
+        match canonical(rule, &pieces) {
+            Some(text) => Self { text, known: true },
+            None => Self {
+                text: pieces.join("&"),
+                known: false,
+            },
+        }
+    }
+
+    /// Reads the query `raw` of a request for a list: kept whole, but for parameters in `ours`.
+    pub fn of_list(raw: Option<&str>, ours: &[(String, String)]) -> Self {
+        Self {
+            text: pieces(raw, ours).join("&"),
+            known: false,
+        }
+    }
+
+    /// The query without its `?`; empty if there is none.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether every parameter is one that the rule knows: only then may the answer be stored.
+    pub fn is_known(&self) -> bool {
+        self.known
+    }
+}
+
+/// `name=value`, escaped as [`Query`] escapes.
+pub fn encode_pair(name: &str, value: &str) -> String {
+    format!(
+        "{}={}",
+        utf8_percent_encode(name, ESCAPED),
+        utf8_percent_encode(value, ESCAPED)
+    )
+}
+
+fn pieces<'q>(raw: Option<&'q str>, ours: &[(String, String)]) -> Vec<&'q str> {
+    let raw = match raw {
+        None | Some("") => return Vec::new(),
+        Some(raw) => raw,
+    };
+    raw.split('&')
+        .filter(|piece| !piece.is_empty())
+        .filter(|piece| {
+            let name = piece.split('=').next().unwrap_or_default();
+            // Undecodable names are nobody's: they stay, and make the query unknown.
+            !decode(name).is_some_and(|name| ours.iter().any(|(known, _)| *known == name))
+        })
+        .collect()
+}
+
+/// The canonical spelling, if every parameter is known and means the same in any order.
+fn canonical(rule: &Rule, pieces: &[&str]) -> Option<String> {
+    if pieces.is_empty() {
+        return Some(String::new());
+    }
+    let mut pairs = Vec::with_capacity(pieces.len());
+    for piece in pieces {
+        let (name, value) = piece.split_once('=').unwrap_or((piece, ""));
+        let (name, value) = (decode(name)?, decode(value)?);
+        if !rule.query().any(|known| known == name) {
+            return None;
+        }
+        pairs.push((name, value));
+    }
+    pairs.sort_unstable();
+    pairs.dedup();
+    // `name[]` is a set. Any other name said twice could mean its first or its last value.
+    let ambiguous = pairs
+        .windows(2)
+        .any(|pair| pair[0].0 == pair[1].0 && !pair[0].0.ends_with("[]"));
+    if ambiguous {
+        return None;
+    }
+    let encoded: Vec<String> = pairs.iter().map(|(n, v)| encode_pair(n, v)).collect();
+    Some(encoded.join("&"))
+}
+
+/// Form decoding, strict: a stray `%` or bytes that are no UTF-8 have no agreed meaning.
+fn decode(text: &str) -> Option<Cow<'_, str>> {
+    let bytes = text.as_bytes();
+    let stray = bytes.iter().enumerate().any(|(i, b)| {
+        *b == b'%'
+            && !bytes
+                .get(i + 1..i + 3)
+                .is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit))
+    });
+    if stray {
+        return None;
+    }
+    if text.contains('+') {
+        let spaced = text.replace('+', " ");
+        return percent_decode_str(&spaced)
+            .decode_utf8()
+            .ok()
+            .map(|decoded| Cow::Owned(decoded.into_owned()));
+    }
+    percent_decode_str(text).decode_utf8().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::RuleSpec;
+    use proptest::prelude::*;
+
+    fn query(raw: &str) -> Query {
+        Query::of_resource(&Rule::run_step(), Some(raw), &[])
+    }
+
+    #[test]
+    fn one_meaning_one_spelling() {
+        let value = "step_details.tool_calls%5B%2A%5D.file_search.results%5B%2A%5D.content";
+        let canonical = format!("include%5B%5D={value}");
+        for raw in [
+            "include[]=step_details.tool_calls[*].file_search.results[*].content",
+            "include%5B%5D=step_details.tool_calls%5B%2A%5D.file_search.results%5B%2A%5D.content",
+            "include%5b%5d=step_details.tool_calls[%2a].file_search.results[*].content&",
+            "&include[]=step_details.tool_calls[*].file_search.results[*].content\
+             &include[]=step_details.tool_calls[*].file_search.results[*].content",
+        ] {
+            let query = query(raw);
+            assert!(query.is_known(), "{raw}");
+            assert_eq!(query.as_str(), canonical, "{raw}");
+        }
+        assert_eq!(
+            query("include[]=b&include[]=a"),
+            query("include[]=a&include%5B%5D=b")
+        );
+        assert_eq!(
+            query(""),
+            Query {
+                text: String::new(),
+                known: true
+            }
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_goes_up_as_it_came() {
+        for raw in [
+            "x=1",
+            "include=1",
+            "INCLUDE[]=1",
+            "include[]=a&x",
+            "include[]=%zz",
+            "include[]=%f",
+            "include[]=%ff",
+            "include[]=a;x=1&y",
+        ] {
+            let query = query(raw);
+            assert!(!query.is_known(), "{raw}");
+            assert_eq!(query.as_str(), raw);
+        }
+    }
+
+    #[test]
+    fn a_parameter_that_is_no_set_has_one_value_or_no_meaning() {
+        let rule = Rule::new(RuleSpec {
+            name: "a".to_owned(),
+            path: "/a/{id}".to_owned(),
+            identity: vec![("id".to_owned(), "id".to_owned())],
+            terminal: vec!["done".to_owned()],
+            query: vec!["limit".to_owned(), "order".to_owned()],
+            ..RuleSpec::default()
+        })
+        .unwrap();
+        let read = |raw| Query::of_resource(&rule, Some(raw), &[]);
+        for raw in ["limit=1", "limit=1&limit=%31", "order=&limit=1&order"] {
+            assert!(read(raw).is_known(), "{raw}");
+        }
+        for raw in ["limit=1&limit=2", "limit=1&order=1&limit", "limit=1&limit="] {
+            assert!(!read(raw).is_known(), "{raw}");
+            assert_eq!(read(raw).as_str(), raw);
+        }
+    }
+
+    #[test]
+    fn our_own_parameters_replace_the_callers() {
+        let ours = [("api-version".to_owned(), "2024".to_owned())];
+        let raw = Some("api-version=1&api%2Dversion=2&include[]=a");
+        let query = Query::of_resource(&Rule::run_step(), raw, &ours);
+        assert_eq!(query.as_str(), "include%5B%5D=a");
+        assert!(query.is_known());
+        assert_eq!(
+            Query::of_list(Some("limit=5&api-version=9"), &ours).as_str(),
+            "limit=5"
+        );
+    }
+
+    #[test]
+    fn a_separator_in_a_value_cannot_become_a_parameter() {
+        assert_eq!(
+            query("include[]=a%26x%3D1;b+c").as_str(),
+            "include%5B%5D=a%26x%3D1%3Bb%20c"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn canonical_is_a_fixed_point(values in prop::collection::vec(".{0,12}", 0..5)) {
+            let raw: Vec<String> = values.iter().map(|v| encode_pair("include[]", v)).collect();
+            let once = query(&raw.join("&"));
+            prop_assert!(once.is_known());
+            prop_assert_eq!(query(once.as_str()), once);
+        }
+
+        #[test]
+        fn equal_spelling_means_equal_values(
+            a in prop::collection::btree_set("[a-c%+&=;]{0,4}", 0..4),
+            b in prop::collection::btree_set("[a-c%+&=;]{0,4}", 0..4),
+        ) {
+            let spell = |set: &std::collections::BTreeSet<String>| {
+                let raw: Vec<String> = set.iter().rev().map(|v| encode_pair("include[]", v)).collect();
+                query(&raw.join("&")).as_str().to_owned()
+            };
+            prop_assert_eq!(a == b, spell(&a) == spell(&b));
+        }
+    }
+}

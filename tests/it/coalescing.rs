@@ -1,0 +1,193 @@
+//! One fetch for many pollers: what departures promise and what they cost (DESIGN section 5).
+//! What the catalogue says of it is in `catalogue::sharing`.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::support::{Act, Crowd, Gate, Gateway, LIST, Origin, STEP, step};
+
+/// `coalesce_window` where the file does not say.
+const WINDOW: Duration = Duration::from_millis(100);
+
+/// Wide enough that whatever is asked at once is asked within it.
+const WIDE: &str = "[upstream]\ncoalesce_window = \"1s\"\n";
+
+#[tokio::test]
+async fn a_lone_poller_departs_at_once() {
+    let origin = Origin::start().await;
+    origin.status("in_progress");
+    let toml = "[upstream]\ncoalesce_window = \"8s\"\n";
+    let gateway = Gateway::start(&origin, toml).await;
+    let start = Instant::now();
+    for id in ["a", "b", "c", "d", "e"] {
+        assert_eq!(gateway.get(&step(id)).await.status, 200);
+    }
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(4), "five steps took {took:?}");
+    assert_eq!(origin.count(), 5);
+}
+
+#[tokio::test]
+async fn a_lone_poller_slower_than_the_window_never_waits_for_it() {
+    let (window, latency) = (Duration::from_millis(400), Duration::from_millis(500));
+    let origin = Origin::start().await;
+    origin.status("in_progress");
+    origin.always(vec![Act::Pause(latency), Act::Numbered]);
+    let toml = format!(
+        "[upstream]\ncoalesce_window = \"{}ms\"\n",
+        window.as_millis()
+    );
+    let gateway = Gateway::start(&origin, &toml).await;
+    let start = Instant::now();
+    for polls in 1..=4 {
+        assert_eq!(gateway.get(STEP).await.fetch(), polls);
+    }
+    let took = start.elapsed();
+    assert!(took < latency * 4 + window * 2, "four polls took {took:?}");
+    assert_eq!(origin.count(), 4);
+}
+
+#[tokio::test]
+async fn at_most_four_flights_of_a_step_are_in_the_air() {
+    let origin = Origin::start().await;
+    origin.status("in_progress");
+    let gates: Vec<Gate> = (0..4).map(|_| Gate::closed()).collect();
+    for gate in &gates {
+        origin.next(vec![Act::Wait(gate.clone()), Act::Numbered]);
+    }
+    origin.always(vec![Act::Numbered]);
+    let gateway = Gateway::start(&origin, "").await;
+    let mut pollers = Vec::new();
+    for flight in 1..=4 {
+        pollers.push(gateway.question(STEP, &[]).await);
+        origin.arrived(flight).await;
+    }
+    for _ in 0..46 {
+        pollers.push(gateway.question(STEP, &[]).await);
+        sleep(WINDOW / 10).await;
+    }
+    assert_eq!(origin.count(), 4, "over several windows, all four held");
+    assert_eq!(
+        gateway.get(&step("other")).await.status,
+        200,
+        "a step of its own"
+    );
+
+    gates[2].open();
+    assert_eq!(pollers.remove(2).answer().await.fetch(), 3);
+    origin.arrived(6).await;
+    gates.iter().for_each(Gate::open);
+    let mut fetches = Vec::new();
+    for poller in &mut pollers {
+        fetches.push(poller.answer().await.fetch());
+    }
+    // Number 5 was the other step's.
+    assert_eq!(fetches[..3], [1, 2, 4]);
+    assert_eq!(fetches[3..], [6; 46]);
+    assert_eq!(origin.count(), 6);
+}
+
+#[tokio::test]
+async fn lists_share_by_their_whole_query() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, WIDE).await;
+    let (page, other) = (
+        format!("{LIST}?limit=2&after=a"),
+        format!("{LIST}?limit=2&after=b"),
+    );
+    origin.always(vec![Act::Numbered]);
+    assert_eq!(gateway.get(&page).await.fetch(), 1);
+    let mut together = JoinSet::new();
+    for _ in 0..5 {
+        let mut raw = gateway.question(&page, &[]).await;
+        together.spawn(async move { raw.answer().await.fetch() });
+    }
+    assert_eq!(gateway.get(&other).await.fetch(), 2);
+    assert_eq!(together.join_all().await, [3; 5]);
+    assert_eq!(origin.requests()[1].target(), other);
+    assert_eq!(origin.requests()[2].target(), page);
+    assert_eq!(origin.count(), 3);
+}
+
+#[tokio::test]
+async fn what_differs_in_the_key_shares_nothing() {
+    let origin = Origin::start().await;
+    let gate = Gate::closed();
+    origin.always(vec![Act::Wait(gate.clone()), Act::Numbered]);
+    let toml = "[upstream]\ncoalesce_window = \"8s\"\nforward_headers = [\"x-a\"]\n";
+    let gateway = Gateway::start(&origin, toml).await;
+    let mut raws = Vec::new();
+    for (path, headers) in [
+        (STEP, &[][..]),
+        (&step("step_2"), &[]),
+        (&format!("{STEP}?include[]=a"), &[]),
+        (&format!("{STEP}?unknown=a"), &[]),
+        (LIST, &[]),
+        (STEP, &[("x-a", "b")]),
+    ] {
+        raws.push(gateway.question(path, headers).await);
+    }
+    origin.arrived(6).await;
+    gate.open();
+    let mut fetches = Vec::new();
+    for raw in &mut raws {
+        fetches.push(raw.answer().await.fetch());
+    }
+    fetches.sort_unstable();
+    assert_eq!(fetches, [1, 2, 3, 4, 5, 6]);
+}
+
+#[tokio::test]
+async fn without_a_window_every_request_is_a_fetch_of_its_own() {
+    let origin = Origin::start().await;
+    origin.status("in_progress");
+    let gate = Gate::closed();
+    origin.always(vec![Act::Wait(gate.clone()), Act::Numbered]);
+    let gateway = Gateway::start(&origin, "[upstream]\ncoalesce_window = \"0s\"\n").await;
+    let crowd = Crowd::connect(&gateway, 10).await;
+    let open = async {
+        origin.arrived(10).await;
+        gate.open();
+    };
+    let (served, ()) = tokio::join!(crowd.ask(STEP, &[]), open);
+    let mut fetches: Vec<usize> = served.iter().map(|one| one.answer.fetch()).collect();
+    fetches.sort_unstable();
+    assert_eq!(fetches, (1..=10).collect::<Vec<_>>());
+    assert!(
+        served
+            .iter()
+            .all(|one| !one.answer.cache_status().contains("collapsed"))
+    );
+    assert_eq!(gateway.outcomes("coalesced").await, 0.0);
+}
+
+#[tokio::test]
+async fn answers_and_metrics_say_who_joined() {
+    for (status, reason) in [
+        ("in_progress", "; detail=not_final"),
+        ("completed", "; stored"),
+    ] {
+        let origin = Origin::start().await;
+        origin.next(vec![Act::Step("in_progress")]);
+        origin.status(status);
+        let gateway = Gateway::start(&origin, WIDE).await;
+        let alone = gateway.get(STEP).await.cache_status();
+        let expected = "stepgate; fwd=uri-miss; fwd-status=200; detail=not_final";
+        assert_eq!(alone, expected);
+        let crowd = Crowd::connect(&gateway, 5).await;
+        let served = crowd.ask(STEP, &[]).await;
+        let said: Vec<String> = served.iter().map(|one| one.answer.cache_status()).collect();
+        let expected = "stepgate; fwd=uri-miss; fwd-status=200";
+        assert!(said.iter().all(|s| s.starts_with(expected)), "{said:?}");
+        let (joined, own): (Vec<_>, Vec<_>) = said.iter().partition(|s| s.contains("; collapsed"));
+        assert_eq!((joined.len(), own.len()), (4, 1), "{said:?}");
+        assert_eq!(own[0], &format!("{expected}{reason}"));
+        assert_eq!(gateway.outcomes("coalesced").await, 4.0, "{status}");
+        assert_eq!(gateway.outcomes("miss").await, 2.0, "{status}");
+        let avoided = "stepgate_polls_avoided_total{rule=\"run-step\"}";
+        assert_eq!(gateway.metric(avoided).await, 4.0, "{status}");
+        assert_eq!(origin.count(), 2, "{status}");
+    }
+}

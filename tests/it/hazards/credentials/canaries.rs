@@ -1,0 +1,351 @@
+//! Every secret is a canary: wherever one is found, it got out.
+
+use std::fmt::Display;
+use std::path::Path;
+
+use serde::Serialize;
+use stepgate::Server;
+use stepgate::config::{Config, Flags, Secret, Sources};
+use tempfile::TempDir;
+
+use crate::support::frames::{GOAWAY, HEADERS, Peer, frame};
+use crate::support::gateway::ENVIRONMENT;
+use crate::support::h2::H2;
+use crate::support::h2_origin::{Ending, H2Origin};
+use crate::support::process::run;
+use crate::support::redis::Redis;
+use crate::support::tls::Authority;
+use crate::support::{Act, Answer, Origin, Process, STEP, raw, respond, step, until, within};
+
+const API_KEY: &str = "canary-file-key-1d8e60";
+const TOKEN: &str = "canary-file-token-77ab12";
+const ADMIN: &str = "canary-admin-token-3390fe";
+const REDIS: &str = "canary-redis-password-52cc7d";
+const SEAL: &str = "canary-encryption-key-81f0be";
+
+/// A secret of every kind, from both sources: injected for all, injected for one client, a client's
+/// token, the admin token, and those of the shared tier at this address.
+fn secrets(redis: &str) -> (TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.display().to_string()
+    };
+    let toml = format!(
+        r#"
+[server]
+header_timeout = "500ms"
+[admin]
+token = {{ file = {admin:?} }}
+[upstream]
+timeout = "2s"
+[upstream.headers]
+authorization = {{ file = {key:?} }}
+x-portkey-api-key = {{ env = "PORTKEY_API_KEY" }}
+x-portkey-virtual-key = {{ env = "PORTKEY_PROVIDER_VIRTUAL_KEY" }}
+[cache.redis]
+url = {{ file = {url:?} }}
+prefix = "canaries"
+encryption_key = {{ file = {seal:?} }}
+[log]
+access = "all"
+[[client]]
+name = "billing"
+token = [{{ env = "BILLING_TOKEN" }}, {{ file = {token:?} }}]
+[client.headers]
+x-portkey-virtual-key = {{ env = "BILLING_KEY" }}
+"#,
+        admin = write("admin", ADMIN),
+        key = write("key", &format!("Bearer {API_KEY}\n")),
+        token = write("token", TOKEN),
+        url = write("url", &format!("redis://:{REDIS}@{redis}")),
+        seal = write("seal", SEAL),
+    );
+    (folder, toml)
+}
+
+/// Nothing listens there.
+const NOWHERE: &str = "127.0.0.1:1";
+
+fn assert_no_canary(text: &str, what: &str) {
+    // The prefix is what all have in common; callers' own secrets have it, too.
+    let line = text.lines().find(|line| line.contains("canary"));
+    assert_eq!(line, None, "in {what}");
+}
+
+/// What a busy gateway shows to callers and at the admin listener, while much fails.
+async fn shown_by_a_busy_run(process: &Process, origin: &Origin) -> Vec<Answer> {
+    let bearer = format!("Bearer {TOKEN}");
+    let client = [
+        ("Authorization", bearer.as_str()),
+        ("Cookie", "canary-cookie"),
+    ];
+    let stranger = [("x-portkey-api-key", "canary-stranger")];
+    let echo = format!("{{\"error\":\"no such key {API_KEY}\"}}");
+    let location = format!("https://h/?key={API_KEY}");
+    let whole = [("content-length", "1000")];
+    let broken_head = format!("HTTP/1.1 200 OK\r\nx {API_KEY}: 1\r\n\r\n");
+    let mut shown = Vec::new();
+    for (id, act, headers, status) in [
+        ("a", Act::Default, client, 200),
+        (
+            "b",
+            Act::Send(respond("401 No", &[("x-echo", API_KEY)], &echo)),
+            client,
+            502,
+        ),
+        (
+            "c",
+            Act::Send(respond("302 Go", &[("location", &location)], "")),
+            client,
+            302,
+        ),
+        ("d", Act::Send(broken_head.into_bytes()), client, 502),
+        ("e", Act::Reset, client, 502),
+        (
+            "f",
+            Act::Send(respond("429 Slow", &[("x-echo", API_KEY)], "{}")),
+            client,
+            429,
+        ),
+    ] {
+        origin.next(vec![act, Act::Close]);
+        let answer = process.get(&step(id), &headers).await;
+        assert_eq!(answer.status, status, "{id}: {}", answer.text());
+        shown.push(answer);
+    }
+    origin.next(vec![Act::Send(respond("200 OK", &whole, "{")), Act::Close]);
+    let cut = raw::ask(process.data, "GET", &step("g"), &client).await;
+    shown.extend(cut);
+    let waits = [client[0], ("Prefer", "wait=1")];
+    shown.push(process.get(STEP, &waits).await);
+    for path in [STEP, "/v1/nowhere", "/v1/threads/%00/runs/r/steps/s"] {
+        shown.push(process.get(path, &stranger).await);
+        shown.push(process.get(path, &client).await);
+    }
+    let mut h2 = H2::connect(process.data).await;
+    let uri = format!("http://{}{}", process.data, step("h2"));
+    let request = hyper::Request::get(uri).header("authorization", &bearer);
+    assert_eq!(h2.send(request).await.status(), 200);
+    // Nonsense from callers, with their token in it.
+    let mut nonsense = process.connect().await;
+    nonsense
+        .send(format!(
+            "GET {STEP} HTTP/1.1\r\nAuthorization : {bearer}\r\n\r\n"
+        ))
+        .await;
+    shown.extend(nonsense.answers().await);
+    let mut peer = Peer::connect(process.data, 65_535).await;
+    peer.send(&frame(HEADERS, 5, 1, bearer.as_bytes())).await;
+    within("a GOAWAY", peer.listen_for(|heard| heard.kind == GOAWAY)).await;
+
+    let admin = [("Authorization", format!("Bearer {ADMIN}"))];
+    let admin = admin
+        .each_ref()
+        .map(|(name, value)| (*name, value.as_str()));
+    for (method, path) in [
+        ("GET", "/metrics"),
+        ("GET", "/status"),
+        ("GET", "/"),
+        ("GET", "/ready"),
+        ("DELETE", "/cache/run-step"),
+        ("DELETE", "/cache/nothing"),
+    ] {
+        for headers in [&admin[..], &client, &[]] {
+            shown.push(
+                raw::ask(process.admin, method, path, headers)
+                    .await
+                    .unwrap(),
+            );
+        }
+    }
+    shown
+}
+
+/// Waits until its tier is in that state.
+async fn has_tier(process: &Process, state: &str) {
+    let admin = format!("Bearer {ADMIN}");
+    let is = async || {
+        let headers = [("Authorization", admin.as_str())];
+        let answer = raw::ask(process.admin, "GET", "/status", &headers).await;
+        let status = answer.unwrap();
+        assert_no_canary(&status.everything(), "the status");
+        status.json()["shared"]["state"] == state
+    };
+    until(state, is).await;
+}
+
+#[tokio::test]
+async fn c16_after_a_busy_run_no_secret_was_written_or_shown() {
+    let mut redis = Redis::start().await;
+    redis.require(REDIS).await;
+    let (_folder, toml) = secrets(&redis.address());
+    let origin = Origin::start().await;
+    let process = Process::start(&origin, &toml, "trace").await;
+    has_tier(&process, "up").await;
+    for answer in shown_by_a_busy_run(&process, &origin).await {
+        assert_no_canary(&answer.everything(), "an answer");
+    }
+    let seen: String = origin.requests().iter().map(|r| r.text()).collect();
+    assert!(seen.contains(API_KEY), "it did not even go up");
+    // Steps are there by then, and the tier, too, shows none of it.
+    let kept = redis.everything().await;
+    assert!(kept.len() > 4, "{} names and values", kept.len());
+    for bytes in kept {
+        assert_no_canary(&String::from_utf8_lossy(&bytes), "the shared tier");
+    }
+    // Another password: what a server says of a wrong one is written down.
+    redis.require("another").await;
+    redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+    has_tier(&process, "circuit_open").await;
+    process.signal("HUP").await;
+    process.terminate().await;
+    let (_, written) = process.exit().await;
+    for level in ["TRACE", "outcome=\"error\"", "outcome=\"rejected\""] {
+        assert!(written.contains(level), "no {level} in the log");
+    }
+    assert_no_canary(&written, "the log");
+}
+
+/// HTTP/2 and TLS have much to say at trace level.
+#[tokio::test]
+async fn c16_over_tls_and_http_2_no_secret_is_written_either() {
+    let (_folder, toml) = secrets(NOWHERE);
+    let authority = Authority::new();
+    let origin = H2Origin::start(&authority).await;
+    let bearer_key = format!("Bearer {API_KEY}");
+    let roots = authority.toml().replace("[upstream]\n", "");
+    let toml = toml.replace("[upstream]\n", &format!("[upstream]\n{roots}"));
+    let process = Process::start_before(&origin.url(), &toml, "trace").await;
+    let bearer = format!("Bearer {TOKEN}");
+    let headers = [("Authorization", bearer.as_str())];
+    for ending in [None, Some(Ending::Cut), Some(Ending::GoAway), None] {
+        if let Some(ending) = ending {
+            origin.next(ending);
+        }
+        assert_eq!(process.get(STEP, &headers).await.status, 200);
+    }
+    let went_up = |r: &hyper::Request<()>| r.headers()["authorization"] == bearer_key.as_str();
+    assert!(origin.requests().iter().all(went_up));
+    process.terminate().await;
+    let (_, written) = process.exit().await;
+    assert!(written.contains("TRACE"), "the log was not at trace level");
+    assert!(
+        !written.contains("frame="),
+        "a library wrote, and nobody knows what"
+    );
+    assert_no_canary(&written, "the log");
+}
+
+#[tokio::test]
+async fn c16_check_and_what_is_said_of_mistakes_tell_no_secret() {
+    let (folder, toml) = secrets(NOWHERE);
+    let file = folder.path().join("stepgate.toml");
+    let at = file.display().to_string();
+    std::fs::write(&file, &toml).unwrap();
+    let (code, printed) = run(&["check", "--config", &at], &ENVIRONMENT).await;
+    assert_eq!(code, Some(0), "{printed}");
+    for source in [
+        "PORTKEY_API_KEY",
+        "BILLING_TOKEN",
+        "/admin",
+        "/token",
+        "/url",
+        "/seal",
+    ] {
+        assert!(
+            printed.contains(source),
+            "{source} is not named:\n{printed}"
+        );
+    }
+    assert_no_canary(&printed, "what check prints");
+
+    // Each is a secret that cannot be one, beside a mistake of another kind.
+    std::fs::write(folder.path().join("key"), "canary\u{7}bell").unwrap();
+    std::fs::write(folder.path().join("token"), "canary\nof two lines").unwrap();
+    std::fs::write(folder.path().join("url"), "canary://:canary@canary").unwrap();
+    std::fs::write(folder.path().join("seal"), "canary").unwrap();
+    let literal = toml.replace("{ env = \"BILLING_KEY\" }", "\"canary-literal\"");
+    std::fs::write(&file, literal + "\nnonsense = 1\n").unwrap();
+    for command in ["check", "serve"] {
+        let (code, said) = run(&[command, "--config", &at], &ENVIRONMENT).await;
+        assert_eq!(code, Some(78), "{said}");
+        for mistake in [
+            "control character",
+            "nonsense",
+            "x-portkey-virtual-key",
+            "begins with none of",
+            "fewer than 16 bytes",
+        ] {
+            assert!(said.contains(mistake), "{mistake} is not told:\n{said}");
+        }
+        assert_no_canary(&said, "what is said of mistakes");
+    }
+}
+
+/// A panic shows what `Debug` shows, and so does a careless log line.
+#[tokio::test]
+async fn c16_nothing_in_the_gateway_shows_a_secret_when_printed() {
+    let (folder, toml) = secrets(NOWHERE);
+    let config = load(folder.path(), &toml);
+    let printed = [format!("{config:?}"), format!("{config:#?}")];
+    let server = Box::pin(Server::start(config, &stepgate::server::Workers::here()))
+        .await
+        .unwrap();
+    let all = [
+        &printed[..],
+        &[format!("{server:?}"), format!("{server:#?}")],
+    ]
+    .concat();
+    for text in &all {
+        assert!(
+            text.contains("BILLING_TOKEN") || text.contains("SecretScanner"),
+            "{text}"
+        );
+        assert_no_canary(text, "Debug");
+    }
+    within("the drain", server.drain()).await;
+}
+
+fn load(folder: &Path, toml: &str) -> Config {
+    let file = folder.join("stepgate.toml");
+    std::fs::write(&file, toml).unwrap();
+    let config = Config::load(&Sources {
+        file: Some(file),
+        flags: Flags {
+            listen: vec!["127.0.0.1:0".to_owned()],
+            admin: Some("127.0.0.1:0".to_owned()),
+            upstream: Some("http://127.0.0.1:1/v1".to_owned()),
+            log_format: None,
+        },
+        env: &|name| {
+            let found = ENVIRONMENT.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        },
+    });
+    config.unwrap_or_else(|problems| panic!("the test's file:\n{problems}"))
+}
+
+/// Compiles only as long as a secret can be neither displayed nor serialised: with such a trait, two
+/// of these would do, and the compiler could not choose.
+#[test]
+fn c16_a_secret_has_no_form_that_could_be_written() {
+    struct Displayed;
+    struct Serialised;
+    trait Choice<By> {
+        fn choose() {}
+    }
+    impl<T> Choice<()> for T {}
+    impl<T: Display> Choice<Displayed> for T {}
+    impl<T: Serialize> Choice<Serialised> for T {}
+    <Secret as Choice<_>>::choose();
+
+    let env = |_: &str| Some("canary".to_owned());
+    let from = stepgate::config::Source::Env("NAME".to_owned());
+    let secret = Secret::load(from, &env).unwrap();
+    assert_eq!(
+        format!("{secret:?} {secret:#?}"),
+        "Secret(env:NAME) Secret(env:NAME)"
+    );
+}

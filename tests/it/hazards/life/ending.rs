@@ -1,0 +1,188 @@
+//! What becomes of everybody when the gateway is told to end.
+
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::support::frames::{DATA, GOAWAY, HEADERS, Peer, question};
+use crate::support::raw::head;
+use crate::support::{Act, Broken, Gate, Origin, Process, Raw, STEP, raw, step, until, within};
+
+/// A poller that goes on until its connection ends: how many whole answers it got, and what it had
+/// of the last one.
+async fn poll_to_the_end(mut raw: Raw, path: String) -> (usize, Broken) {
+    let mut answers = 0;
+    loop {
+        raw.send(head("GET", &path, "127.0.0.1", &[])).await;
+        match raw.try_answer("GET").await {
+            Ok(answer) => assert_eq!(answer.status, 200),
+            Err(broken) => return (answers, broken),
+        }
+        answers += 1;
+    }
+}
+
+async fn is_unready(process: &Process) -> bool {
+    let answer = raw::ask(process.admin, "GET", "/ready", &[]).await;
+    answer.is_ok_and(|answer| answer.status == 503)
+}
+
+async fn is_gone(process: &Process) -> bool {
+    TcpStream::connect(process.data).await.is_err()
+}
+
+#[tokio::test]
+async fn c49_under_load_everything_accepted_is_answered_and_the_exit_is_clean() {
+    const TIMEOUT: Duration = Duration::from_secs(8);
+    let origin = Origin::start().await;
+    let process = Process::start(&origin, "[server]\ndrain_timeout = \"8s\"\n", "info").await;
+    process.get(STEP, &[]).await;
+    // Some poll what is stored as fast as they can, some are on their way, one of them over HTTP/2,
+    // and some wait for the end of a live step.
+    let mut pollers = JoinSet::new();
+    for _ in 0..5 {
+        pollers.spawn(poll_to_the_end(process.connect().await, STEP.to_owned()));
+    }
+    let gate = Gate::closed();
+    origin.always(vec![Act::Wait(gate.clone()), Act::Step("completed")]);
+    let mut flying = Vec::new();
+    for nth in 0..10 {
+        flying.push(process.question(&step(&format!("nth_{nth}")), &[]).await);
+    }
+    let mut peer = Peer::connect(process.data, 65_535).await;
+    peer.send(&question("GET", &step("h2"), 1)).await;
+    origin.arrived(12).await;
+    origin.always(vec![Act::Step("in_progress")]);
+    let mut waiting = Vec::new();
+    for _ in 0..5 {
+        waiting.push(
+            process
+                .question(&step("live"), &[("Prefer", "wait=60")])
+                .await,
+        );
+    }
+    let all_wait = async || process.metric("stepgate_long_polls").await == 5.0;
+    until("all to wait", all_wait).await;
+    // A poll that departs from now on is for all of them.
+    let answered = "stepgate_upstream_requests_total{rule=\"run-step\",class=\"2xx\"}";
+    let so_far = process.metric(answered).await;
+    until("two more polls", async || {
+        process.metric(answered).await >= so_far + 2.0
+    })
+    .await;
+
+    let start = Instant::now();
+    process.terminate().await;
+    until("readiness to end", async || is_unready(&process).await).await;
+    until("the data listener to be gone", async || {
+        is_gone(&process).await
+    })
+    .await;
+    for mut waiter in waiting {
+        let answer = waiter.answer().await;
+        assert_eq!(
+            (answer.status, answer.json()["status"].as_str()),
+            (200, Some("in_progress"))
+        );
+    }
+    within("a GOAWAY", peer.listen_for(|heard| heard.kind == GOAWAY)).await;
+    gate.open();
+    for mut raw in flying {
+        let answer = raw.answer().await;
+        assert_eq!(
+            (answer.status, answer.header("connection")),
+            (200, Some("close"))
+        );
+        assert!(raw.rest().await.is_empty(), "and then the connection ends");
+    }
+    within("the end of the HTTP/2 connection", peer.listen()).await;
+    assert_eq!(peer.payloads(HEADERS, 1).len(), 1);
+    assert!(!peer.payloads(DATA, 1).concat().is_empty());
+    for (answers, last) in within("the end of the pollers", pollers.join_all()).await {
+        assert!(answers > 0);
+        // Not asked for in time, which is not the same as broken off.
+        assert!(last.status.is_none() && last.body.is_empty(), "{last}");
+    }
+    let (status, output) = process.exit().await;
+    assert_eq!(status.code(), Some(0), "{output}");
+    assert!(start.elapsed() < TIMEOUT, "{:?}", start.elapsed());
+    assert!(output.contains("whole=true"), "{output}");
+}
+
+/// The kernel answers for a process that is stopped: all of these have asked before the signal.
+#[tokio::test]
+async fn c49_whom_the_kernel_has_let_in_is_answered() {
+    let origin = Origin::start().await;
+    let process = Process::start(&origin, "", "info").await;
+    process.get(STEP, &[]).await;
+    process.signal("STOP").await;
+    let mut asked = Vec::new();
+    for _ in 0..100 {
+        asked.push(process.question(STEP, &[]).await);
+    }
+    process.terminate().await;
+    process.signal("CONT").await;
+    for raw in &mut asked {
+        assert_eq!(raw.answer().await.status, 200);
+    }
+    assert!(process.exit().await.0.success());
+}
+
+#[tokio::test]
+async fn c49_what_still_flies_one_second_before_the_end_is_503_draining() {
+    let origin = Origin::start().await;
+    let toml = "[server]\ndrain_timeout = \"2s\"\n";
+    let process = Process::start(&origin, toml, "info").await;
+    origin.always(vec![Act::Hold]);
+    let mut raw = process.question(STEP, &[]).await;
+    origin.arrived(1).await;
+    let start = Instant::now();
+    process.terminate().await;
+    let answer = raw.answer().await;
+    let after = start.elapsed();
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.code().as_deref(), Some("draining"));
+    assert!(answer.header("retry-after").is_some());
+    assert!(after >= Duration::from_millis(900), "after {after:?}");
+    let (status, output) = process.exit().await;
+    assert_eq!(status.code(), Some(0), "{output}");
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn c49_a_second_signal_ends_it_at_once() {
+    for name in ["TERM", "INT"] {
+        let origin = Origin::start().await;
+        let process = Process::start(&origin, "", "info").await;
+        origin.always(vec![Act::Hold]);
+        let _flying = process.question(STEP, &[]).await;
+        origin.arrived(1).await;
+        process.terminate().await;
+        until("the drain to begin", async || is_unready(&process).await).await;
+        let start = Instant::now();
+        process.signal(name).await;
+        let (status, output) = process.exit().await;
+        assert_eq!(status.code(), Some(1), "{name}: {output}");
+        assert!(
+            start.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            start.elapsed()
+        );
+    }
+}
+
+#[tokio::test]
+async fn c49_a_lame_duck_is_not_ready_and_still_answers() {
+    let origin = Origin::start().await;
+    let toml = "[server]\nlame_duck = \"5s\"\n";
+    let process = Process::start(&origin, toml, "info").await;
+    process.terminate().await;
+    until("readiness to end", async || is_unready(&process).await).await;
+    assert_eq!(process.get(STEP, &[]).await.status, 200);
+}

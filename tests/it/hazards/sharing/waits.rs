@@ -1,0 +1,94 @@
+//! Requests that wait for the end of a step which comes otherwise, or not at all.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::support::{Act, Gateway, Origin, Raw, STEP, poll_after, text};
+
+/// So long that only something else can end the wait within a test's patience.
+const LONG: [(&str, &str); 1] = [("Prefer", "wait=60")];
+
+/// Asks and waits until a live body has come for it.
+async fn waiter_with_a_body(origin: &Origin, gateway: &Gateway) -> Raw {
+    origin.always(poll_after("50"));
+    let waiter = gateway.question(STEP, &LONG).await;
+    origin.arrived(3).await;
+    waiter
+}
+
+#[tokio::test]
+async fn c41_a_step_that_fails_upstream_ends_the_wait() {
+    for status in ["failed", "cancelled", "expired"] {
+        let origin = Origin::start().await;
+        let gateway = Gateway::start(&origin, "").await;
+        let mut waiter = waiter_with_a_body(&origin, &gateway).await;
+        origin.always(vec![Act::Step(status)]);
+        assert_eq!(waiter.answer().await.text(), text(status));
+        let after = origin.count();
+        sleep(Duration::from_millis(500)).await;
+        assert_eq!(origin.count(), after, "{status}: nobody polls on");
+    }
+}
+
+#[tokio::test]
+async fn c41_when_the_last_who_waits_leaves_the_polling_stops() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let first = waiter_with_a_body(&origin, &gateway).await;
+    let second = gateway.question(STEP, &LONG).await;
+    gateway.has_read_all().await;
+    drop(first);
+    gateway.has_open(1).await;
+    origin.arrived(origin.count() + 5).await;
+    drop(second);
+    gateway.has_open(0).await;
+    // What was in the air may have arrived since.
+    let left = origin.count() + 1;
+    sleep(Duration::from_secs(1)).await;
+    assert!(origin.count() <= left, "{} after {left}", origin.count());
+    assert_eq!(gateway.metric("stepgate_long_polls").await, 0.0);
+}
+
+#[tokio::test]
+async fn c41_a_caller_that_leaves_during_a_poll_takes_it_along() {
+    let origin = Origin::start().await;
+    origin.always(vec![Act::Hold]);
+    let gateway = Gateway::start(&origin, "").await;
+    let waiter = gateway.question(STEP, &LONG).await;
+    origin.arrived(1).await;
+    drop(waiter);
+    origin.abandoned(1).await;
+    gateway.has_open(0).await;
+    assert_eq!(gateway.metric("stepgate_upstream_in_flight").await, 0.0);
+}
+
+#[tokio::test]
+async fn c41_a_drain_answers_with_the_latest_body() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let mut waiter = waiter_with_a_body(&origin, &gateway).await;
+    let start = Instant::now();
+    let (answer, ()) = tokio::join!(waiter.answer(), gateway.drain());
+    assert_eq!((answer.status, answer.text()), (200, text("in_progress")));
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[tokio::test]
+async fn c41_a_drain_answers_503_where_there_is_no_body_yet() {
+    let origin = Origin::start().await;
+    origin.always(vec![Act::Hold]);
+    let gateway = Gateway::start(&origin, "").await;
+    let mut waiter = gateway.question(STEP, &LONG).await;
+    origin.arrived(1).await;
+    let start = Instant::now();
+    let (answer, ()) = tokio::join!(waiter.answer(), gateway.drain());
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.code().as_deref(), Some("draining"));
+    let retry_after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+    assert!(retry_after >= 1);
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    origin.abandoned(1).await;
+}

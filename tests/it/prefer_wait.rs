@@ -1,0 +1,237 @@
+//! `Prefer: wait=N` (RFC 7240): held requests, one poll loop for all who wait for a step
+//! (DESIGN section 6). How a wait ends before its time is in `endings`.
+
+mod endings;
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::support::{Answer, Crowd, Gateway, Origin, STEP, poll_after, step, text};
+
+/// What is polled once a second, jittered, is found this soon after it happened.
+const FOUND: Duration = Duration::from_secs(2);
+
+/// Asks with this preference; with how long the answer took.
+async fn wait(gateway: &Gateway, prefer: &str) -> (Answer, Duration) {
+    let start = Instant::now();
+    let answer = gateway.get_with(STEP, &[("Prefer", prefer)]).await;
+    (answer, start.elapsed())
+}
+
+fn assert_applied(answer: &Answer, seconds: u32) {
+    let applied = format!("wait={seconds}");
+    assert_eq!(answer.header("preference-applied"), Some(&*applied));
+    assert_eq!(answer.header("vary"), Some("Prefer"));
+}
+
+#[tokio::test]
+async fn a_wait_ends_when_the_step_does() {
+    for status in ["completed", "failed"] {
+        let origin = Origin::start().await;
+        origin.status("in_progress");
+        let gateway = Gateway::start(&origin, "").await;
+        let end = async {
+            sleep(Duration::from_secs(2)).await;
+            origin.status(status);
+        };
+        let ((answer, took), ()) = tokio::join!(wait(&gateway, "wait=30"), end);
+        assert_eq!((answer.status, answer.text()), (200, text(status)));
+        assert_applied(&answer, 30);
+        let end = Duration::from_secs(2);
+        assert!(took >= end && took < end + FOUND, "{status}: {took:?}");
+        assert!(
+            (3..=5).contains(&origin.count()),
+            "{status}: {}",
+            origin.count()
+        );
+        assert_eq!(gateway.outcomes("long_poll").await, 1.0);
+        assert!(gateway.get(STEP).await.is_hit(), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_wait_that_is_over_gives_the_live_body() {
+    let origin = Origin::start().await;
+    origin.status("in_progress");
+    let gateway = Gateway::start(&origin, "").await;
+    let (answer, took) = wait(&gateway, "wait=1").await;
+    assert_eq!((answer.status, answer.text()), (200, text("in_progress")));
+    assert_applied(&answer, 1);
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    let second = Duration::from_secs(1);
+    assert!(took >= second * 9 / 10 && took < second * 2, "{took:?}");
+    assert!(
+        (1..=3).contains(&origin.count()),
+        "{} fetches",
+        origin.count()
+    );
+    assert_eq!(gateway.outcomes("long_poll").await, 1.0);
+}
+
+#[tokio::test]
+async fn the_body_at_the_end_of_a_wait_is_the_latest() {
+    let origin = Origin::start().await;
+    origin.next(poll_after("300"));
+    origin.status("queued_again");
+    let gateway = Gateway::start(&origin, "").await;
+    let (answer, _) = wait(&gateway, "wait=2").await;
+    assert_eq!(answer.text(), text("queued_again"));
+}
+
+#[tokio::test]
+async fn the_first_wait_that_makes_sense_of_itself_is_applied() {
+    for (lines, seconds) in [
+        (&["wait=5"][..], 5),
+        (&["respond-async, wait=5"], 5),
+        (&["respond-async", "wait=5"], 5),
+        (&["wait=\"5\""], 5),
+        (&["Wait = 5"], 5),
+        (&["wait=5;a=b, c;d=\"e, wait=8\""], 5),
+        (&["a=\"b, wait=8\", wait=5"], 5),
+        (&["awaits=8, wait=5"], 5),
+        (&["wait=5, wait=8"], 5),
+        (&["wait=5", "wait=8"], 5),
+        (&["wait=60"], 60),
+        (&["wait=61"], 60),
+        (&["wait=86400"], 60),
+        (&["wait=99999999999999999999999999"], 60),
+    ] {
+        let origin = Origin::start().await;
+        origin.next(poll_after("20"));
+        let gateway = Gateway::start(&origin, "").await;
+        let prefer: Vec<_> = lines.iter().map(|line| ("Prefer", *line)).collect();
+        let answer = gateway.get_with(STEP, &prefer).await;
+        assert_eq!(answer.text(), text("completed"), "{lines:?}");
+        assert_applied(&answer, seconds);
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_wait_is_answered_at_once() {
+    let origin = Origin::start().await;
+    origin.status("in_progress");
+    let gateway = Gateway::start(&origin, "").await;
+    for (polls, prefer) in (1..).zip([
+        "wait=x",
+        "wait=-1",
+        "wait=1.5",
+        "wait=5s",
+        "wait",
+        "wait=",
+        "wait=\"\"",
+        "waits=5",
+        "respond-async",
+        "a=\"wait=5\"",
+        "a;wait=5",
+        "",
+    ]) {
+        let (answer, took) = wait(&gateway, prefer).await;
+        assert_eq!(answer.text(), text("in_progress"), "{prefer:?}");
+        assert_eq!(answer.header("preference-applied"), None, "{prefer:?}");
+        assert!(took < Duration::from_secs(1), "{prefer:?}: {took:?}");
+        assert_eq!(origin.count(), polls, "{prefer:?}");
+    }
+    assert_eq!(gateway.outcomes("long_poll").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_stored_step_is_not_waited_for() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    assert!(gateway.get(STEP).await.is_stored());
+    let (answer, took) = wait(&gateway, "wait=30").await;
+    assert!(answer.is_hit(), "{}", answer.cache_status());
+    assert_eq!(answer.text(), text("completed"));
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(origin.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_hundred_who_wait_cost_one_poll_loop() {
+    let origin = Origin::start().await;
+    origin.status("in_progress");
+    let gateway = Gateway::start(&origin, "").await;
+    let crowd = Crowd::connect(&gateway, 500).await;
+    let end = async {
+        sleep(Duration::from_secs(3)).await;
+        origin.status("completed");
+    };
+    let (served, ()) = tokio::join!(crowd.ask(STEP, &[("Prefer", "wait=30")]), end);
+    assert_eq!(served.len(), 500);
+    for one in &served {
+        assert_eq!(
+            (one.answer.status, one.answer.text()),
+            (200, text("completed"))
+        );
+        assert_applied(&one.answer, 30);
+    }
+    let slowest = served.last().unwrap().after;
+    assert!(slowest < Duration::from_secs(3) + FOUND, "{slowest:?}");
+    // A poll a second, and the departures that those who came during the first one needed.
+    assert!(origin.count() <= 8, "{} fetches", origin.count());
+    assert_eq!(gateway.outcomes("long_poll").await, 500.0);
+    assert_eq!(gateway.metric("stepgate_long_polls").await, 0.0);
+}
+
+#[tokio::test]
+async fn the_upstream_sets_the_pace() {
+    let origin = Origin::start().await;
+    for _ in 0..5 {
+        origin.next(poll_after("200"));
+    }
+    let gateway = Gateway::start(&origin, "").await;
+    let (answer, took) = wait(&gateway, "wait=30").await;
+    assert_eq!(answer.text(), text("completed"));
+    let (soonest, latest) = (Duration::from_millis(500), Duration::from_millis(2500));
+    assert!(
+        took > soonest && took < latest,
+        "five pauses of 200 ms: {took:?}"
+    );
+
+    let origin = Origin::start().await;
+    origin.next(poll_after("3000"));
+    let gateway = Gateway::start(&origin, "").await;
+    let (answer, took) = wait(&gateway, "wait=30").await;
+    assert_eq!(answer.text(), text("completed"));
+    let (soonest, latest) = (Duration::from_secs(2), Duration::from_secs(5));
+    assert!(
+        took > soonest && took < latest,
+        "one pause of 3 s: {took:?}"
+    );
+    assert_eq!(origin.count(), 2);
+}
+
+#[tokio::test]
+async fn who_waits_holds_no_place_in_flight() {
+    let origin = Origin::start().await;
+    origin.status("in_progress");
+    let gateway = Gateway::start(&origin, "[upstream]\nmax_in_flight = 1\n").await;
+    let mut waiters = Vec::new();
+    for n in 0..20 {
+        let prefer = [("Prefer", "wait=30")];
+        waiters.push(gateway.question(&step(&format!("step_{n}")), &prefer).await);
+    }
+    origin.arrived(20).await;
+    assert_eq!(gateway.metric("stepgate_long_polls").await, 20.0);
+    for n in 0..20 {
+        assert_eq!(gateway.get(&step(&format!("step_{n}"))).await.status, 200);
+    }
+    assert_eq!(gateway.get(&step("other")).await.status, 200);
+    origin.status("completed");
+    for waiter in &mut waiters {
+        assert_eq!(waiter.answer().await.json()["status"], "completed");
+    }
+}
+
+#[tokio::test]
+async fn a_poll_of_somebody_else_that_finds_the_end_ends_the_wait() {
+    let origin = Origin::start().await;
+    origin.next(poll_after("60000"));
+    let gateway = Gateway::start(&origin, "").await;
+    let mut waiter = gateway.question(STEP, &[("Prefer", "wait=30")]).await;
+    origin.arrived(1).await;
+    assert_eq!(gateway.get(STEP).await.text(), text("completed"));
+    assert_eq!(waiter.answer().await.text(), text("completed"));
+    assert_eq!(origin.count(), 2);
+}

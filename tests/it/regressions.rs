@@ -1,0 +1,242 @@
+//! Failures that were found by attacking the gateway; each test says what would be right.
+
+mod connections;
+mod http2;
+mod sharing;
+mod upstream;
+
+use std::sync::{Arc, Barrier};
+
+use stepgate::cache::{Cache, Entry};
+use stepgate::policy::{CacheKey, Partition, PurgeScope};
+use tokio::time::Instant;
+
+use crate::support::raw::head;
+use crate::support::{Act, Gateway, Origin, STEP, body, respond};
+
+/// A variant that was there before a purge is gone after it, whatever is stored meanwhile.
+#[test]
+fn a_purge_that_meets_a_store_of_another_variant_leaves_nothing_old() {
+    let toml =
+        "[upstream.headers]\nx-portkey-api-key = { env = \"K\" }\nx-portkey-virtual-key = false\n";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("c.toml");
+    std::fs::write(&file, toml).unwrap();
+    let env = |name: &str| (name == "K").then(|| "canary-secret-1234".to_owned());
+    let config = stepgate::config::Config::load(&stepgate::config::Sources {
+        file: Some(file),
+        flags: stepgate::config::Flags::default(),
+        env: &env,
+    })
+    .unwrap();
+    let cache = Arc::new(Cache::new(config.cache.max_bytes));
+    let key =
+        |variant: &str| CacheKey::new(Partition::of(["p"]), "run-step", &["t", "r", "s"], variant);
+    let rounds = 40_000;
+    let barrier = Arc::new(Barrier::new(2));
+    let other = {
+        let (cache, barrier) = (Arc::clone(&cache), Arc::clone(&barrier));
+        let terms = config.cache.clone();
+        std::thread::spawn(move || {
+            for _ in 0..rounds {
+                barrier.wait();
+                let after = cache.depart();
+                let _ = cache.store(
+                    &after,
+                    &key("new"),
+                    Entry::new(b"new", None),
+                    &terms,
+                    Instant::now(),
+                );
+                drop(after);
+                barrier.wait();
+            }
+        })
+    };
+    let mut survived = 0;
+    for _ in 0..rounds {
+        let before = cache.depart();
+        cache
+            .store(
+                &before,
+                &key("old"),
+                Entry::new(b"old", None),
+                &config.cache,
+                Instant::now(),
+            )
+            .unwrap();
+        drop(before);
+        barrier.wait();
+        cache.purge(&PurgeScope::below("run-step", &["t"]));
+        barrier.wait();
+        survived += usize::from(cache.look_up(&key("old"), Instant::now()).is_some());
+    }
+    other.join().unwrap();
+    assert_eq!(survived, 0, "of {rounds} purges");
+}
+
+/// Canonical spelling may be three times as long as what was sent, and base path and added query
+/// come on top: too long for a target is an answer, not a panic.
+#[tokio::test]
+async fn a_query_that_grows_too_long_upwards_is_answered() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let target = format!("{STEP}?include[]={}", "*".repeat(25_000));
+    let answer = gateway.try_ask("GET", &target, &[]).await;
+    let answer = answer.unwrap_or_else(|broken| panic!("no answer: {broken}"));
+    assert!(answer.code().is_some(), "{}", answer.status);
+}
+
+const TENANTS: &str = "[upstream]\nforward_headers = [\"x-tenant\"]\n";
+
+/// A forwarded header that `Connection` names away does not go up, so it must not be in the key.
+#[tokio::test]
+async fn a_header_that_connection_names_away_is_not_in_the_key() {
+    let origin = Origin::start().await;
+    origin.status("completed");
+    let gateway = Gateway::start(&origin, TENANTS).await;
+    let away = [("x-tenant", "acme"), ("connection", "x-tenant")];
+    assert!(gateway.get_with(STEP, &away).await.is_stored());
+    assert!(origin.last().all("x-tenant").is_empty());
+    let answer = gateway.get_with(STEP, &[("x-tenant", "acme")]).await;
+    assert!(
+        !answer.is_hit(),
+        "acme is given what was fetched for nobody"
+    );
+}
+
+/// Two values that are not UTF-8 are two keys.
+#[tokio::test]
+async fn forwarded_bytes_that_are_no_utf_8_are_not_confused() {
+    let origin = Origin::start().await;
+    origin.status("completed");
+    let gateway = Gateway::start(&origin, TENANTS).await;
+    let ask = async |byte: u8| {
+        let text = head("GET", STEP, "127.0.0.1", &[("x-tenant", "?")]);
+        let bytes: Vec<u8> = text
+            .bytes()
+            .map(|b| if b == b'?' { byte } else { b })
+            .collect();
+        let mut raw = gateway.connect().await;
+        raw.send(bytes).await;
+        raw.answer().await
+    };
+    assert!(ask(0xfe).await.is_stored());
+    assert!(
+        !ask(0xff).await.is_hit(),
+        "0xff is given what was fetched for 0xfe"
+    );
+}
+
+/// Content-Length beside Transfer-Encoding says nothing (RFC 9112 section 6.3); it must not cut a
+/// body that passes through.
+#[tokio::test]
+async fn a_content_length_beside_chunked_does_not_cut_a_large_body() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let large = vec![b' '; 2 << 20];
+    let mut answer =
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    answer.extend_from_slice(format!("{:x}\r\n", large.len()).as_bytes());
+    answer.extend_from_slice(&large);
+    answer.extend_from_slice(b"\r\n0\r\n\r\n");
+    origin.next(vec![Act::Send(answer), Act::Hold]);
+    if let Ok(answer) = gateway.try_ask("GET", STEP, &[]).await {
+        assert!(
+            answer.status == 502 || answer.body == large,
+            "{} with {} of {} bytes",
+            answer.status,
+            answer.body.len(),
+            large.len()
+        );
+    }
+}
+
+/// A directive beside bytes that are not ASCII is still a directive.
+#[tokio::test]
+async fn no_store_beside_other_bytes_is_still_no_store() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let body = body("completed");
+    let mut answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+         Cache-Control: no-store, x=\"",
+        body.len()
+    )
+    .into_bytes();
+    answer.extend_from_slice(b"\xe9\"\r\n\r\n");
+    answer.extend_from_slice(&body);
+    origin.next(vec![Act::Send(answer)]);
+    let answer = gateway.get(STEP).await;
+    assert_eq!(answer.status, 200);
+    assert!(!answer.is_stored(), "{}", answer.cache_status());
+}
+
+/// A caller that takes nothing of a body that passes through is cut, and frees the upstream's
+/// connection, at the latest when its deadline and the idle limit are over.
+#[tokio::test]
+async fn a_caller_that_reads_nothing_of_a_passing_body_is_cut() {
+    let origin = Origin::start().await;
+    let toml = "[server]\nheader_timeout = \"300ms\"\nidle_timeout = \"300ms\"\n\
+                [upstream]\ntimeout = \"500ms\"\n";
+    let gateway = Gateway::start(&origin, toml).await;
+    let coding = [("transfer-encoding", "chunked")];
+    let chunk = [&b"100000\r\n"[..], &[b' '; 0x10_0000], b"\r\n"].concat();
+    origin.next(vec![
+        Act::Send(respond("200 OK", &coding, "")),
+        Act::Repeat(chunk, 64),
+    ]);
+    let mut raw = gateway.connect().await;
+    raw.send(head("GET", STEP, "127.0.0.1", &[])).await;
+    gateway.has_open(1).await;
+    gateway.has_open(0).await;
+    drop(raw);
+}
+
+/// What hosts a base URL may have is the same for `check` and for `serve`.
+#[tokio::test]
+async fn a_host_that_serve_refuses_is_refused_by_check() {
+    for url in ["https://a..b/v1", "https://./v1"] {
+        let config = stepgate::config::Config::load(&stepgate::config::Sources {
+            file: None,
+            flags: stepgate::config::Flags {
+                upstream: Some(url.to_owned()),
+                ..stepgate::config::Flags::default()
+            },
+            env: &|name| {
+                name.starts_with("PORTKEY")
+                    .then(|| "canary-secret-1234".to_owned())
+            },
+        });
+        assert!(config.is_err(), "{url}");
+    }
+}
+
+/// JSON and URLs escape in more than one way, and an upstream's library chooses.
+#[test]
+fn every_spelling_of_an_escaped_secret_is_found() {
+    let redactor = stepgate::upstream::SecretScanner::new(["abc+def/ghi-123=="]);
+    for text in [
+        r#"{"e":"abc+def\/ghi-123=="}"#,
+        r#"{"e":"abc\u002Bdef/ghi-123=="}"#,
+        r#"{"e":"abc+def/ghi-123\u003d\u003d"}"#,
+        "https://x/?k=abc%2bdef%2fghi-123%3d%3d",
+        "https://x/?k=abc%2Bdef%2Fghi-123%3D%3D",
+    ] {
+        assert!(redactor.finds_in(text.as_bytes()), "{text}");
+    }
+}
+
+/// What is gone is gone for every variant, also where the question itself could not be stored.
+#[tokio::test]
+async fn a_fresh_404_with_an_unknown_query_withdraws_the_step() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    assert!(gateway.get(STEP).await.is_stored());
+    assert!(gateway.get(STEP).await.is_hit());
+    origin.always(vec![Act::Send(respond("404 Gone", &[], "{}"))]);
+    let fresh = [("cache-control", "no-cache")];
+    let answer = gateway.get_with(&format!("{STEP}?x=1"), &fresh).await;
+    assert_eq!(answer.status, 404);
+    assert_eq!(gateway.get(STEP).await.status, 404);
+}

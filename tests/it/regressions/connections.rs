@@ -1,0 +1,135 @@
+//! Connections: their number, and how long they are waited for.
+
+use std::time::Duration;
+
+use stepgate::config::{Address, Config, Flags, Sources};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+use tokio::time::{Instant, sleep};
+
+use crate::support::gateway::ENVIRONMENT;
+use crate::support::raw::{self, head};
+use crate::support::{Act, Gate, Gateway, Origin, STEP, respond, within};
+
+/// A listener that nobody comes to holds back no slot from another.
+#[tokio::test]
+async fn an_idle_listener_takes_no_connection_from_another() {
+    let origin = Origin::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("c.toml");
+    std::fs::write(&file, "[server]\nmax_connections = 1\n").unwrap();
+    let socket = format!("unix:{}", folder.path().join("s.sock").display());
+    let config = Config::load(&Sources {
+        file: Some(file),
+        flags: Flags {
+            listen: vec![socket, "127.0.0.1:0".to_owned()],
+            admin: Some("127.0.0.1:0".to_owned()),
+            upstream: Some(origin.url()),
+            log_format: None,
+        },
+        env: &|name| {
+            let found = ENVIRONMENT.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        },
+    });
+    let config = config.unwrap_or_else(|problems| panic!("the test's file:\n{problems}"));
+    let server = Box::pin(stepgate::Server::start(
+        config,
+        &stepgate::server::Workers::here(),
+    ))
+    .await
+    .unwrap();
+    let tcp = server.data().iter().find_map(|address| match address {
+        Address::Tcp(address) => Some(*address),
+        Address::Unix(_) => None,
+    });
+    for nth in 0..5 {
+        let answer = raw::ask(tcp.unwrap(), "GET", STEP, &[]).await;
+        assert_eq!(answer.unwrap().status, 200, "request {nth}");
+    }
+    assert!(within("the drain", server.drain()).await);
+}
+
+const UNEVEN: &str = "[server]\nheader_timeout = \"300ms\"\nidle_timeout = \"8s\"\n";
+
+/// The next head begins with its first byte, also if that comes before the answer.
+#[tokio::test]
+async fn half_a_head_behind_a_request_is_cut_at_the_header_timeout() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, UNEVEN).await;
+    let gate = Gate::closed();
+    origin.next(vec![Act::Wait(gate.clone()), Act::Default]);
+    let mut raw = gateway.question(STEP, &[]).await;
+    origin.arrived(1).await;
+    raw.send("GET /v1/half HTTP/1.1\r\nHo").await;
+    gateway.has_read_all().await;
+    gate.open();
+    assert_eq!(raw.answer().await.status, 200);
+    assert!(raw.closes_within(Duration::from_secs(4)).await);
+}
+
+/// Nor does it matter that both came in one piece.
+#[tokio::test]
+async fn half_a_head_in_one_piece_with_a_request_is_cut_at_the_header_timeout() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, UNEVEN).await;
+    let mut raw = gateway.connect().await;
+    let question = head("GET", STEP, "127.0.0.1", &[]);
+    raw.send(question + "GET /v1/half HTTP/1.1\r\nHo").await;
+    assert_eq!(raw.answer().await.status, 200);
+    assert!(raw.closes_within(Duration::from_secs(4)).await);
+}
+
+const IMPATIENT: &str = "[server]\nheader_timeout = \"500ms\"\nidle_timeout = \"500ms\"\n";
+
+/// Who reads slowly, but reads, is given the time.
+#[tokio::test]
+async fn a_slow_but_steady_reader_of_a_passing_body_is_not_cut() {
+    const SIZE: usize = 24 << 20;
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, IMPATIENT).await;
+    let length = [("content-length", &*SIZE.to_string())];
+    let start = Instant::now();
+    origin.next(vec![
+        Act::Send(respond("200 OK", &length, "")),
+        Act::Repeat(vec![b' '; 1 << 20], SIZE >> 20),
+    ]);
+    let socket = TcpSocket::new_v4().unwrap();
+    // So that what is on its way is little beside what is read in an idle time.
+    socket.set_recv_buffer_size(64 * 1024).unwrap();
+    let mut io = socket.connect(gateway.address()).await.unwrap();
+    let question = head("GET", STEP, "127.0.0.1", &[]);
+    io.write_all(question.as_bytes()).await.unwrap();
+    let (mut read, mut chunk) = (0, vec![0; 256 * 1024]);
+    while read < SIZE {
+        sleep(Duration::from_millis(20)).await;
+        let mut taken = 0;
+        while taken < chunk.len() && read + taken < SIZE {
+            let more = within("more of the body", io.read(&mut chunk[taken..])).await;
+            let more = more.unwrap();
+            assert!(more > 0, "cut after {read} bytes and {:?}", start.elapsed());
+            taken += more;
+        }
+        read += taken;
+    }
+    assert!(start.elapsed() > Duration::from_secs(1), "too fast to tell");
+}
+
+/// Silence of the upstream is the upstream's; it has until the deadline.
+#[tokio::test]
+async fn a_reader_is_not_cut_for_the_silence_of_the_upstream() {
+    const SIZE: usize = 3 << 20;
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, IMPATIENT).await;
+    let length = [("content-length", &*SIZE.to_string())];
+    origin.next(vec![
+        Act::Send(respond("200 OK", &length, vec![b' '; SIZE - 3])),
+        Act::Pause(Duration::from_millis(1500)),
+        Act::Send(b"a".to_vec()),
+        Act::Pause(Duration::from_millis(1500)),
+        Act::Send(b"bc".to_vec()),
+    ]);
+    let answer = gateway.get(STEP).await;
+    assert_eq!((answer.status, answer.body.len()), (200, SIZE));
+    assert!(answer.body.ends_with(b" abc"));
+}

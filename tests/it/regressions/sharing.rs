@@ -1,0 +1,180 @@
+//! Sharing where it does not belong: waits, holds, and bodies too large to share.
+
+use std::time::Duration;
+
+use stepgate::coalesce::{
+    BatchOptions, Coalescer, Completion, ConcurrencyLimit, Fetch, FetchOptions, JoinResult,
+    NumberedCompletion, Permit,
+};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::support::{Act, Gate, Gateway, Origin, STEP, body, respond, step, text};
+
+const WAIT: (&str, &str) = ("prefer", "wait=1");
+const FRESH: (&str, &str) = ("cache-control", "no-cache");
+
+fn gone() -> Act {
+    Act::Send(respond("404 Not Found", &[], "{}"))
+}
+
+/// A refusal is not final: who asked after it departed is not told it.
+#[tokio::test]
+async fn a_waiter_is_not_told_a_404_from_before_its_question() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let gate = Gate::closed();
+    origin.next(vec![Act::Wait(gate.clone()), gone()]);
+    let mut early = gateway.question(STEP, &[WAIT]).await;
+    origin.arrived(1).await;
+    let mut late = gateway.question(STEP, &[WAIT]).await;
+    gateway.has_read_all().await;
+    gate.open();
+    assert_eq!(early.answer().await.status, 404);
+    assert_eq!(late.answer().await.text(), text("completed"));
+}
+
+/// Waiting does not take from `no-cache` that it withdraws what is no longer true.
+#[tokio::test]
+async fn a_fresh_wait_withdraws_what_is_gone_or_live_again() {
+    for act in [gone(), Act::Step("in_progress")] {
+        let origin = Origin::start().await;
+        let gateway = Gateway::start(&origin, "").await;
+        assert!(gateway.get(STEP).await.is_stored());
+        origin.always(vec![act]);
+        gateway.get_with(STEP, &[WAIT, FRESH]).await;
+        assert!(!gateway.get(STEP).await.is_hit());
+    }
+}
+
+/// Nor from `no-store` that nothing is stored for it.
+#[tokio::test]
+async fn a_wait_that_wants_nothing_stored_stores_nothing() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let answer = gateway
+        .get_with(STEP, &[WAIT, ("cache-control", "no-store")])
+        .await;
+    assert!(!answer.is_stored());
+    assert!(!gateway.get(STEP).await.is_hit());
+}
+
+/// An end from before a purge, kept by a patrol that goes on for somebody else, is nobody's.
+#[tokio::test]
+async fn a_waiter_is_not_told_an_end_from_before_a_purge() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let gate = Gate::closed();
+    origin.next(vec![Act::Wait(gate.clone()), Act::Step("completed")]);
+    let soon = [("openai-poll-after-ms", "200")];
+    origin.always(vec![Act::Send(respond(
+        "200 OK",
+        &soon,
+        body("in_progress"),
+    ))]);
+    let mut first = gateway.question(STEP, &[]).await;
+    origin.arrived(1).await;
+    let _patient = gateway
+        .question(STEP, &[FRESH, ("prefer", "wait=20")])
+        .await;
+    origin.arrived(2).await;
+    gate.open();
+    assert_eq!(first.answer().await.text(), text("completed"));
+    gateway.admin("DELETE", "/cache/run-step").await;
+    // Until the polls that departed before the purge have landed, and its wall has fallen.
+    origin.arrived(origin.count() + 2).await;
+    let answer = gateway.get_with(STEP, &[WAIT]).await;
+    assert_eq!(answer.text(), text("in_progress"));
+}
+
+/// A status counts whatever the size of the body behind it.
+#[tokio::test]
+async fn a_large_refusal_holds_and_withdraws_like_a_small_one() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let large = vec![b' '; 2 << 20];
+    assert!(gateway.get(STEP).await.is_stored());
+    origin.next(vec![Act::Send(respond("404 Not Found", &[], &large))]);
+    assert_eq!(gateway.get_with(STEP, &[FRESH]).await.status, 404);
+    assert!(!gateway.get(STEP).await.is_hit());
+    let often = respond("429 Often", &[("retry-after", "5")], &large);
+    origin.next(vec![Act::Send(often)]);
+    assert_eq!(gateway.get(&step("step_2")).await.status, 429);
+    assert_eq!(gateway.get(&step("step_3")).await.status, 429);
+}
+
+/// One goes first after a hold. If its caller leaves, the next one does, not all.
+#[tokio::test]
+async fn after_a_lost_probe_the_next_one_goes_first() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&origin, "").await;
+    let often = respond("429 Often", &[("retry-after-ms", "300")], "{}");
+    origin.next(vec![Act::Send(often)]);
+    assert_eq!(gateway.get(STEP).await.status, 429);
+    sleep(Duration::from_millis(350)).await;
+    origin.always(vec![Act::Hold]);
+    let probe = gateway.question(STEP, &[]).await;
+    origin.arrived(2).await;
+    let mut others = Vec::new();
+    for n in 0..10 {
+        others.push(gateway.question(&step(&format!("other_{n}")), &[]).await);
+    }
+    gateway.has_read_all().await;
+    assert_eq!(origin.count(), 2);
+    drop(probe);
+    origin.arrived(3).await;
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(origin.count(), 3);
+}
+
+/// A fetch whose body is too large to share, and which lands when it is told to.
+struct Large(u64, oneshot::Receiver<()>);
+
+impl Fetch for Large {
+    type Shared = ();
+    type Own = u64;
+
+    async fn clearance(&mut self) -> Option<()> {
+        None
+    }
+
+    fn recalled(&self) -> Option<Self::Shared> {
+        None
+    }
+
+    fn no_berth(self) {}
+
+    async fn depart(self, _: BatchOptions, berth: Permit) -> NumberedCompletion<Self> {
+        self.1.await.unwrap();
+        drop(berth);
+        (self.0, Completion::Own(self.0))
+    }
+}
+
+/// What one passenger alone can have is for those who rode, also if none of them is left.
+#[tokio::test]
+async fn a_large_body_is_not_given_to_who_asked_after_its_departure() {
+    let second = Duration::from_secs(1);
+    let book: Coalescer<u8, Large> = Coalescer::new(5 * second, ConcurrencyLimit::new(9, second));
+    let seat = |after| FetchOptions {
+        deadline: Instant::now() + 30 * second,
+        after,
+        store: true,
+        fresh: after > 0,
+    };
+    let ((land, landed), (_later, never)) = (oneshot::channel(), oneshot::channel());
+    let mut first = Box::pin(book.ride(1, seat(0), || Large(1, landed)));
+    assert!(
+        timeout(second / 50, &mut first).await.is_err(),
+        "in the air"
+    );
+    let mut next = Box::pin(book.ride(1, seat(2), || Large(2, never)));
+    assert!(
+        timeout(second / 50, &mut next).await.is_err(),
+        "at the gate"
+    );
+    land.send(()).unwrap();
+    drop(first);
+    let ride = timeout(second, &mut next).await;
+    assert!(!matches!(ride, Ok(JoinResult::Own(1))));
+}

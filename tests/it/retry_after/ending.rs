@@ -1,0 +1,159 @@
+//! How a hold ends: never later than the upstream said nor than `max_retry_after`, and with a probe.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use super::{held, too_many};
+use crate::support::raw::ask;
+use crate::support::{Act, Gate, Gateway, Origin, STEP, step, text, until};
+
+/// What a busy machine may add to a hold's end.
+const LATE: Duration = Duration::from_millis(900);
+
+/// Asks until the hold is over; how long after `at` that was.
+async fn over(gateway: &Gateway, at: Instant) -> Duration {
+    let answered = async || match gateway.get(STEP).await.status {
+        429 => false,
+        200 => true,
+        other => panic!("neither held nor fetched: {other}"),
+    };
+    until("the hold's end", answered).await;
+    at.elapsed()
+}
+
+/// IMF-fixdate (RFC 9110 section 5.6.7), so many whole seconds from now.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a date upon the wire is the real one"
+)]
+fn http_date(seconds: u64) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let then = SystemTime::now() + Duration::from_secs(seconds);
+    let days = then
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+        / 86_400;
+    let text = humantime::format_rfc3339_seconds(then).to_string();
+    let month: usize = text[5..7].parse().unwrap();
+    let weekday = DAYS[usize::try_from(days % 7).unwrap()];
+    let (day, month, year, time) = (&text[8..10], MONTHS[month - 1], &text[..4], &text[11..19]);
+    format!("{weekday}, {day} {month} {year} {time} GMT")
+}
+
+async fn assert_lasts(header: (&str, &str), soonest: u64, latest: u64) {
+    let origin = Origin::start().await;
+    let (gateway, at) = held(&origin, "", &[header]).await;
+    let took = over(&gateway, at).await;
+    assert!(
+        took >= Duration::from_millis(soonest),
+        "{header:?}: {took:?}"
+    );
+    assert!(
+        took <= Duration::from_millis(latest) + LATE,
+        "{header:?}: {took:?}"
+    );
+    assert_eq!(origin.count(), 2, "{header:?}");
+}
+
+#[tokio::test]
+async fn a_hold_lasts_as_long_as_the_upstream_said() {
+    assert_lasts(("retry-after", "2"), 2000, 2000).await;
+    assert_lasts(("retry-after-ms", "1500"), 1500, 1500).await;
+    // Of the seconds that a date names, the first is under way; the gateway starts meanwhile.
+    assert_lasts(("retry-after", &http_date(3)), 1500, 3000).await;
+}
+
+#[tokio::test]
+async fn a_hold_is_never_longer_than_max_hold() {
+    let origin = Origin::start().await;
+    let toml = "[upstream]\nmax_hold = \"1s\"\n";
+    let (gateway, at) = held(&origin, toml, &[("retry-after", "86400")]).await;
+    let took = over(&gateway, at).await;
+    let second = Duration::from_secs(1);
+    assert!(took >= second && took <= second + LATE, "{took:?}");
+    assert_eq!(origin.count(), 2);
+}
+
+/// Ten callers, each for a step of its own, who come back for as long as they are held.
+fn ten_callers(gateway: &Gateway) -> JoinSet<u16> {
+    let address = gateway.address();
+    let mut callers = JoinSet::new();
+    for n in 0..10 {
+        callers.spawn(async move {
+            loop {
+                let path = step(&format!("step_{n}"));
+                let answer = ask(address, "GET", &path, &[]).await.unwrap();
+                match answer.status {
+                    429 => sleep(Duration::from_millis(20)).await,
+                    status => return status,
+                }
+            }
+        });
+    }
+    callers
+}
+
+#[tokio::test]
+async fn one_probe_goes_first_when_a_hold_ends() {
+    let origin = Origin::start().await;
+    let (gateway, _) = held(&origin, "", &[("retry-after-ms", "500")]).await;
+    let gate = Gate::closed();
+    origin.next(vec![Act::Wait(gate.clone()), Act::Default]);
+    let callers = ten_callers(&gateway);
+    origin.arrived(2).await;
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(origin.count(), 2, "the others wait for what it finds");
+    gate.open();
+    assert_eq!(callers.join_all().await, [200; 10]);
+    assert_eq!(origin.count(), 11);
+}
+
+#[tokio::test]
+async fn a_probe_that_meets_a_429_begins_a_new_hold() {
+    let origin = Origin::start().await;
+    let (gateway, at) = held(&origin, "", &[("retry-after-ms", "500")]).await;
+    origin.next(too_many(&[("retry-after-ms", "1500")]));
+    let callers = ten_callers(&gateway);
+    origin.arrived(3).await;
+    let took = at.elapsed();
+    assert!(took >= Duration::from_secs(2), "{took:?}");
+    assert!(took <= Duration::from_secs(2) + LATE, "{took:?}");
+    assert_eq!(callers.join_all().await, [200; 10]);
+    assert_eq!(origin.count(), 12);
+}
+
+#[tokio::test]
+async fn a_probe_that_fails_otherwise_ends_the_hold() {
+    let origin = Origin::start().await;
+    let (gateway, at) = held(&origin, "", &[("retry-after-ms", "500")]).await;
+    origin.next(vec![Act::Send(b"nonsense\r\n\r\n".to_vec()), Act::Close]);
+    let probed = async || gateway.get(STEP).await.status == 502;
+    until("the probe", probed).await;
+    assert!(at.elapsed() >= Duration::from_millis(500));
+    let answer = gateway.get(STEP).await;
+    assert_eq!((answer.status, answer.text()), (200, text("completed")));
+    assert_eq!(origin.count(), 3);
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_with_the_probe_does_not_prolong_the_hold() {
+    let origin = Origin::start().await;
+    let (gateway, at) = held(&origin, "", &[("retry-after-ms", "500")]).await;
+    origin.next(vec![Act::Hold]);
+    let probed = async || {
+        let probe = gateway.question(STEP, &[]).await;
+        sleep(Duration::from_millis(50)).await;
+        drop(probe);
+        origin.count() == 2
+    };
+    until("the probe", probed).await;
+    origin.abandoned(1).await;
+    over(&gateway, at).await;
+    assert_eq!(origin.count(), 3);
+}
