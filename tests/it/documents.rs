@@ -73,6 +73,59 @@ async fn check_accepts_the_example_of_the_readme() {
     assert_eq!(code, Some(0), "{reported}");
 }
 
+/// Returns the keys of `config/stepgate.toml` by full name, also those that are commented out, with the
+/// values of those that are not.
+fn keys_of_file() -> BTreeMap<String, Option<String>> {
+    let mut section = "";
+    let mut keys = BTreeMap::new();
+    for line in include_str!("../../config/stepgate.toml").lines() {
+        let uncommented = line.trim_start_matches(['#', ' ']);
+        if let Some((name, _)) = uncommented.trim_start_matches('[').split_once(']')
+            && uncommented.starts_with('[')
+        {
+            section = name;
+        } else if let Some((key, value)) = uncommented.split_once(" = ")
+            && !key.contains(' ')
+        {
+            let value = (!line.starts_with('#')).then(|| value.to_owned());
+            keys.insert(format!("{section}.{key}"), value);
+        }
+    }
+    // The tables of names that users choose, and those that have sections of their own.
+    let others = ["upstream.headers.", "upstream.query.", "client", "rule."];
+    keys.retain(|key, _| !others.iter().any(|other| key.starts_with(other)));
+    keys
+}
+
+#[test]
+fn every_key_is_documented_with_its_default() {
+    let table = document("config/README.md").split_once("\n| key | default | meaning |\n");
+    let rows = table.unwrap().1.split("\n\n").next().unwrap().lines();
+    let mut section = "";
+    let mut documented = BTreeMap::new();
+    for row in rows.skip(1) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let names: Vec<&str> = cells[1].split('`').skip(1).step_by(2).collect();
+        if let Some(name) = names[0].strip_prefix('[') {
+            section = name.trim_matches(['[', ']']);
+        } else {
+            let default = cells[2]
+                .strip_prefix('`')
+                .map(|d| d.trim_end_matches('`').to_owned());
+            let keys = names.iter().map(|name| format!("{section}.{name}"));
+            documented.extend(keys.map(|key| (key, default.clone())));
+        }
+    }
+    let mut keys = keys_of_file();
+    // The shared tier is off by default, so the file shows its default in a comment.
+    let timeout = keys.insert(
+        "cache.redis.command_timeout".to_owned(),
+        Some("\"50ms\"".to_owned()),
+    );
+    assert_eq!(timeout, Some(None));
+    assert_eq!(documented, keys);
+}
+
 /// Collects the names of all members, each with the members around it. Of an array, the first element
 /// counts.
 fn collect_members(value: &Value, path: &str, members: &mut BTreeSet<String>) {
