@@ -177,8 +177,8 @@ pub(super) fn arrived(
 
 /// What is too large to be held.
 pub(super) fn larger(larger: Larger, forward: Forward, asked: Asked<'_>) -> Answer {
-    let length = larger.passage.length();
-    let mut answer = Response::new(Body::Passing(larger.passage));
+    let length = larger.passage.content_length();
+    let mut answer = Response::new(Body::Streaming(larger.passage));
     *answer.status_mut() = larger.status;
     *answer.headers_mut() = larger.headers;
     // What the framing says, whatever a header said.

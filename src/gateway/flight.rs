@@ -22,7 +22,9 @@ use crate::coalesce::{
     Admission, BatchOptions, Completion, Fetch, NumberedCompletion, Permit, Probe,
 };
 use crate::policy::{NoStoreReason, Partition, Rule, check};
-use crate::upstream::{BufferedBody, FetchCall, FetchError, Fetched, SecretScanner, clean_answer};
+use crate::upstream::{
+    BufferedBody, FetchCall, FetchError, SecretScanner, UpstreamResponse, filter_response_headers,
+};
 
 type Brought = Completion<News, Larger>;
 
@@ -138,8 +140,8 @@ impl Flight {
             });
             let call = FetchCall {
                 target: &self.errand.target(),
-                injection: &self.errand.account.injection,
-                passing: &self.errand.passing,
+                header_policy: &self.errand.account.header_policy,
+                client_headers: &self.errand.passing,
                 deadline,
             };
             let fetched = setup.upstream.fetch(&call, setup.held).await;
@@ -165,7 +167,7 @@ impl Flight {
     /// Judges what came, before anything of it is dropped; then cleans, stores, and says so.
     fn arrive(
         &self,
-        fetched: Fetched,
+        fetched: UpstreamResponse,
         departed: &Departed,
         berth: Permit,
         took: Duration,
@@ -173,12 +175,12 @@ impl Flight {
         let redactor = &self.errand.setup.redactor;
         let number = departed.departure.number();
         let verdict = self.verdict(&fetched);
-        let Fetched {
+        let UpstreamResponse {
             status,
             mut headers,
             body,
         } = fetched;
-        clean_answer(&mut headers, redactor);
+        filter_response_headers(&mut headers, redactor);
         if !status.is_success() && echoes(&body, redactor) {
             let error = FetchError::EchoedSecret;
             self.errand.note(&Ended::Failed(&error), took);
@@ -188,12 +190,12 @@ impl Flight {
             self.withdraw(departed, status, verdict);
         }
         let body = match body {
-            BufferedBody::Whole(body) => body,
-            BufferedBody::Larger(passage) => {
+            BufferedBody::Complete(body) => body,
+            BufferedBody::TooLarge(passage) => {
                 self.hold_larger(number, status, &headers);
                 let stored = verdict.err().unwrap_or(NoStoreReason::TooLarge);
                 self.note(status, Err(stored), took);
-                let passage = Box::new(passage.with(berth));
+                let passage = Box::new(passage.holding(berth));
                 return Completion::Own(Larger {
                     status,
                     headers,
@@ -233,16 +235,16 @@ impl Flight {
         self.errand.note(&Ended::Answered(status, stored), took);
     }
 
-    fn verdict(&self, fetched: &Fetched) -> Result<(), NoStoreReason> {
+    fn verdict(&self, fetched: &UpstreamResponse) -> Result<(), NoStoreReason> {
         if self.errand.is_list {
             return Err(NoStoreReason::List);
         }
         let body = match &fetched.body {
-            BufferedBody::Whole(body) => body,
-            BufferedBody::Larger(_) if fetched.status != StatusCode::OK => {
+            BufferedBody::Complete(body) => body,
+            BufferedBody::TooLarge(_) if fetched.status != StatusCode::OK => {
                 return Err(NoStoreReason::BadStatus);
             }
-            BufferedBody::Larger(_) => return Err(NoStoreReason::TooLarge),
+            BufferedBody::TooLarge(_) => return Err(NoStoreReason::TooLarge),
         };
         check(
             self.rule(),
@@ -351,9 +353,9 @@ impl Flight {
 /// Whether an error body, as far as it was read, echoes an injected secret.
 pub(super) fn echoes(body: &BufferedBody, redactor: &SecretScanner) -> bool {
     match body {
-        BufferedBody::Whole(body) => redactor.finds_in(body),
-        BufferedBody::Larger(passage) => {
-            let front: Vec<u8> = passage.front().flatten().copied().collect();
+        BufferedBody::Complete(body) => redactor.finds_in(body),
+        BufferedBody::TooLarge(passage) => {
+            let front: Vec<u8> = passage.buffered().flatten().copied().collect();
             redactor.finds_in(&front)
         }
     }

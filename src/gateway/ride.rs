@@ -55,11 +55,11 @@ impl Gateway {
             JoinResult::Own(larger) => Got::Larger(larger),
             JoinResult::Alone => Box::pin(self.ride_alone(flight(), seat)).await,
             JoinResult::Late => Got::News {
-                news: failed(FetchError::Deadline),
+                news: failed(FetchError::DeadlineExceeded),
                 joined: false,
             },
             JoinResult::Lost => Got::News {
-                news: failed(FetchError::Abandoned),
+                news: failed(FetchError::TaskFailed),
                 joined: false,
             },
         }
@@ -85,7 +85,7 @@ impl Gateway {
             },
             Ok(Completion::Own(larger)) => Got::Larger(larger),
             Err(_) => {
-                let news = News::Failed(Arc::new(FetchError::Deadline));
+                let news = News::Failed(Arc::new(FetchError::DeadlineExceeded));
                 Got::News {
                     news,
                     joined: false,

@@ -44,7 +44,7 @@ impl Last {
         let again =
             |known: &Known| Arc::ptr_eq(&known.account, account) && *known.target == *target;
         // What headers go up is part of the key, too.
-        if account.injection.forwards() || !self.0.as_ref().is_some_and(again) {
+        if account.header_policy.has_vary_headers() || !self.0.as_ref().is_some_and(again) {
             self.0 = Some(Known {
                 wanted: Wanted::read(setup, head, account, record)?,
                 account: Arc::clone(account),
@@ -90,12 +90,12 @@ impl Wanted {
     ) -> Result<Self, GatewayError> {
         let ours = &setup.upstream_query;
         let raw = head.uri.query();
-        let (rule, ids, query, is_list) = match Route::of(&setup.rules, head.uri.path()) {
+        let (rule, ids, query, is_list) = match Route::parse(&setup.rules, head.uri.path()) {
             Route::Resource { rule, ids } => {
-                let query = Query::of_resource(&setup.rules[rule], raw, ours);
+                let query = Query::for_resource(&setup.rules[rule], raw, ours);
                 (rule, ids, query, false)
             }
-            Route::List { rule, ids } => (rule, ids, Query::of_list(raw, ours), true),
+            Route::List { rule, ids } => (rule, ids, Query::for_list(raw, ours), true),
             Route::Invalid(why) => return Err(GatewayError::InvalidPath(why)),
             Route::Other if matches!(head.method, Method::CONNECT | Method::TRACE) => {
                 return Err(GatewayError::MethodNotAllowed);
@@ -113,7 +113,7 @@ impl Wanted {
         let variant = Self::variant(&query, head, account);
         let partition = account.partition_of(rule);
         let key = if is_list {
-            CacheKey::of_list(partition, name, &ids, &variant)
+            CacheKey::for_list(partition, name, &ids, &variant)
         } else {
             CacheKey::new(partition, name, &ids, &variant)
         };
@@ -135,7 +135,7 @@ impl Wanted {
             "?".to_owned()
         };
         variant.push_str(query.as_str());
-        for (name, value) in account.injection.keyed(&head.headers) {
+        for (name, value) in account.header_policy.vary_headers(&head.headers) {
             variant.push('\n');
             variant.push_str(name.as_str());
             variant.push('=');
@@ -163,7 +163,7 @@ impl Wanted {
             ids: self.ids.clone(),
             asked,
             query: self.query.clone(),
-            passing: account.injection.passing(&head.headers),
+            passing: account.header_policy.select_forwardable(&head.headers),
         }
     }
 }

@@ -108,7 +108,7 @@ fn assert_told(lines: &[Line], ids: Option<&str>) {
     };
     assert_eq!(column(&fetches, "status"), ["200", "200", ""]);
     assert_eq!(column(&fetches, "not_stored"), ["not_final", "", ""]);
-    assert!(column(&fetches, "error")[2].starts_with("connection lost before an answer"));
+    assert!(column(&fetches, "error")[2].starts_with("connection lost before a response"));
     let outcomes = ["fetched", "fetched", "hit", "refused", "failed"];
     assert_eq!(column(&requests, "outcome"), outcomes);
     let statuses = ["200", "200", "200", "401", "502"];
