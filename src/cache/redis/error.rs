@@ -137,7 +137,7 @@ fn explanation(text: &str, has_tls: bool) -> Option<String> {
         let command = COMMANDS.iter().find(is_refused);
         let command = command.map_or("a command".to_owned(), |command| format!("`{command}`"));
         return Some(format!(
-            "refuses {command} to this user: give it the ACL in the README"
+            "refuses {command} to this user: give it the ACL in config/README.md"
         ));
     }
     let has = |signs: &[&str]| signs.iter().any(|sign| text.contains(sign));
