@@ -204,6 +204,27 @@ fn is_fetched(answer: &Response) -> bool {
     answer.status == 200 && answer.cache_status().contains("fwd=")
 }
 
+/// Requests `path` and asserts that the response is a hit of the shared tier.
+async fn expect_shared_hit(gateway: &Gateway, path: &str) -> Response {
+    let answer = gateway.get(path).await;
+    assert!(is_shared_hit(&answer), "{path}: {}", answer.cache_status());
+    answer
+}
+
+/// Requests `path` and asserts that the response is a hit of the gateway's memory.
+async fn expect_memory_hit(gateway: &Gateway, path: &str) -> Response {
+    let answer = gateway.get(path).await;
+    assert!(is_memory_hit(&answer), "{path}: {}", answer.cache_status());
+    answer
+}
+
+/// Requests `path` and asserts that the gateway fetched it.
+async fn expect_fetched(gateway: &Gateway, path: &str) -> Response {
+    let answer = gateway.get(path).await;
+    assert!(is_fetched(&answer), "{path}: {}", answer.cache_status());
+    answer
+}
+
 /// Purges the steps below `below`, and returns how many bodies the gateway had in memory.
 async fn purge(gateway: &Gateway, below: &str) -> u64 {
     let answer = gateway.admin("DELETE", &format!("/cache/{below}")).await;

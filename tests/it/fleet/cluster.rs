@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    RECOVERY, assert_serves, assert_shares, completed, is_fetched, is_memory_hit, is_shared_hit,
-    purge, start_gateway, start_pair, step_of_thread, store_in_tier, tier_at,
-    wait_purge_propagated, wait_up,
+    RECOVERY, assert_serves, assert_shares, completed, expect_fetched, expect_shared_hit,
+    is_fetched, is_memory_hit, is_shared_hit, purge, start_gateway, start_pair, step_of_thread,
+    store_in_tier, tier_at, wait_purge_propagated, wait_up,
 };
 use crate::support::{Gateway, Origin, STEP};
 use crate::support::{redis::Redis, redis_cluster::Cluster};
@@ -45,8 +45,7 @@ async fn a_fleet_on_a_cluster_shares_steps_of_every_node() {
         assert!(!node.threads().await.is_empty(), "a node has no bucket");
     }
     for path in &paths {
-        let shared = b.get(path).await;
-        assert!(is_shared_hit(&shared), "{path}: {}", shared.cache_status());
+        expect_shared_hit(&b, path).await;
     }
     assert_eq!(origin.count(), THREADS);
 }
@@ -125,7 +124,7 @@ async fn a_gateway_connects_to_a_cluster_through_any_configured_node() {
     let took = start.elapsed();
     assert!(took < RECOVERY, "{took:?}");
     sleep(Duration::from_millis(100)).await;
-    assert!(is_fetched(&new.get(&step_of_thread("alone")).await));
+    expect_fetched(&new, &step_of_thread("alone")).await;
 }
 
 /// Enough threads for every node to have some.

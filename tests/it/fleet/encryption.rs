@@ -6,8 +6,8 @@ use super::corruption::{
     assert_swapped_clients_are_misses, assert_swapped_entries_are_misses, swap,
 };
 use super::{
-    Fleet, PREFIX, assert_shares, is_fetched, is_shared_hit, purge, start_gateway, store_in_tier,
-    tier, wait_purge_propagated, wait_written,
+    Fleet, PREFIX, assert_shares, expect_fetched, expect_shared_hit, is_fetched, is_shared_hit,
+    purge, start_gateway, store_in_tier, tier, wait_purge_propagated, wait_written,
 };
 use crate::support::gateway::TWO_CLIENTS;
 use crate::support::redis::Redis;
@@ -145,13 +145,12 @@ async fn gateways_with_the_same_key_share_and_purge() {
     let a = fleet.gateway_with(&key.line()).await;
     let b = fleet.gateway_with(&same.line()).await;
     store_in_tier(&a, &[&path()]).await;
-    let shared = b.get(&path()).await;
-    assert!(is_shared_hit(&shared), "{}", shared.cache_status());
+    let shared = expect_shared_hit(&b, &path()).await;
     assert_eq!(shared.body, step_json(THREAD, RUN, STEP_ID, "completed"));
     assert_shares(&fleet.origin, &a, &b, "sealed").await;
     purge(&b, "run-step").await;
     wait_purge_propagated().await;
-    assert!(is_fetched(&a.get(&path()).await));
+    expect_fetched(&a, &path()).await;
 }
 
 #[tokio::test]
@@ -164,8 +163,7 @@ async fn without_the_key_or_with_another_one_nothing_is_shared() {
         store_in_tier(&a, &[&path()]).await;
         for stranger in lines.iter().filter(|line| *line != owner) {
             let b = fleet.gateway_with(stranger).await;
-            let answer = b.get(&path()).await;
-            assert!(is_fetched(&answer), "{}", answer.cache_status());
+            expect_fetched(&b, &path()).await;
         }
         let b = fleet.gateway_with(owner).await;
         assert!(is_shared_hit(&b.get(&path()).await), "with the same key");
@@ -296,6 +294,6 @@ async fn c40_swapped_sealed_entries_of_one_bucket_are_misses() {
     swap(&fleet.redis, &stored[0], &stored[1]).await;
     let b = fleet.gateway_with(&key.line()).await;
     for path in &paths {
-        assert!(is_fetched(&b.get(path).await), "{path}");
+        expect_fetched(&b, path).await;
     }
 }

@@ -1,7 +1,7 @@
 //! Error messages of the tier, in the log and in `/status`: which server failed, how, and what to change,
 //! without a secret.
 
-use super::{tier, tier_at, tier_with_default_timeout, wait_process_state};
+use super::{Fleet, tier, tier_at, tier_with_default_timeout, wait_process_state};
 use crate::support::redis::Redis;
 use crate::support::{Origin, Process, until};
 

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::cluster::{assert_shares_thread, pair};
 use super::{
-    RECOVERY, assert_serves, assert_shares, errors, is_fetched, is_shared_hit, purge,
+    RECOVERY, assert_serves, assert_shares, errors, expect_shared_hit, is_fetched, purge,
     step_of_thread, store_in_tier, wait_purge_propagated, wait_up,
 };
 use crate::support::{Gateway, Origin, STEP, text};
@@ -39,7 +39,7 @@ async fn after_a_failover_the_fleet_shares_again_and_no_purge_is_reverted() {
         let (thread, _) = thread_of(&cluster.nodes[crashed], &a).await;
         purge(&a, "run-step/before").await;
         store_in_tier(&a, &[STEP]).await;
-        assert!(is_shared_hit(&b.get(STEP).await));
+        expect_shared_hit(&b, STEP).await;
         purge(&a, "run-step/thread_1").await;
         wait_purge_propagated().await;
         cluster.nodes[crashed].kill();
@@ -78,13 +78,12 @@ async fn entries_are_shared_during_a_slot_migration() {
     let (thread, key) = thread_of(&cluster.nodes[from], &a).await;
     let of = |id: &str| format!("/v1/threads/{thread}/runs/run_1/steps/{id}");
     cluster.begin_migration(&key, from, to).await;
-    let shared = b.get(&of("step_1")).await;
-    assert!(is_shared_hit(&shared), "{}", shared.cache_status());
+    expect_shared_hit(&b, &of("step_1")).await;
     store_in_tier(&a, &[&of("half_way")]).await;
-    assert!(is_shared_hit(&b.get(&of("half_way")).await));
+    expect_shared_hit(&b, &of("half_way")).await;
     cluster.end_migration(&key, to).await;
     store_in_tier(&b, &[&of("moved")]).await;
-    assert!(is_shared_hit(&a.get(&of("moved")).await));
+    expect_shared_hit(&a, &of("moved")).await;
     purge(&a, &format!("run-step/{thread}")).await;
     wait_purge_propagated().await;
     for id in ["step_1", "half_way", "moved"] {

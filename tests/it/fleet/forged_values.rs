@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use twox_hash::XxHash3_128;
 
-use super::{Fleet, age, completed, is_fetched, is_shared_hit, store_in_tier, ttl};
+use super::{Fleet, age, is_fetched, is_shared_hit, store_in_tier, ttl};
 use crate::support::redis::Stored;
 use crate::support::{STEP, text};
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{
-    is_fetched, is_memory_hit, is_shared_hit, lookups, store_in_tier, wait_purge_propagated,
-    wait_written,
+    Fleet, expect_fetched, expect_memory_hit, expect_shared_hit, is_fetched, is_shared_hit,
+    lookups, store_in_tier, wait_purge_propagated, wait_written,
 };
 use crate::support::redis::Redis;
 use crate::support::{Action, Gateway, STEP, body, respond, text};
@@ -31,8 +31,7 @@ async fn a_live_step_is_fetched_by_every_gateway_and_never_stored() {
     let (a, b) = fleet.pair().await;
     for polls in 0..5 {
         for (gateway, fetches) in [(&a, 2 * polls + 1), (&b, 2 * polls + 2)] {
-            let answer = gateway.get(STEP).await;
-            assert!(is_fetched(&answer), "{}", answer.cache_status());
+            let answer = expect_fetched(gateway, STEP).await;
             assert_eq!(answer.text(), text("in_progress"));
             assert_eq!(fleet.origin.count(), fetches);
         }
@@ -77,7 +76,7 @@ async fn the_end_of_a_step_that_was_looked_up_while_live_is_shared() {
     }
     fleet.origin.set_status("completed");
     store_in_tier(&a, &[STEP]).await;
-    assert!(is_shared_hit(&b.get(STEP).await));
+    expect_shared_hit(&b, STEP).await;
 }
 
 #[tokio::test]
@@ -116,8 +115,7 @@ async fn the_final_body_of_a_no_cache_request_replaces_the_entry() {
     assert_eq!(fresh.text(), text("failed"));
     wait_written(&b, 1.0).await;
     let c = fleet.gateway().await;
-    let shared = c.get(STEP).await;
-    assert!(is_shared_hit(&shared), "{}", shared.cache_status());
+    let shared = expect_shared_hit(&c, STEP).await;
     assert_eq!(shared.text(), text("failed"));
 }
 
@@ -158,16 +156,15 @@ async fn a_step_found_live_by_a_gateway_that_never_stored_it_is_removed_from_the
     let fleet = Fleet::start().await;
     let (a, b) = fleet.pair().await;
     fleet.origin.set_status("in_progress");
-    assert!(is_fetched(&a.get(STEP).await));
+    expect_fetched(&a, STEP).await;
     fleet.origin.set_status("completed");
     store_in_tier(&b, &[STEP]).await;
     fleet.origin.set_status("in_progress");
-    assert!(is_memory_hit(&b.get(STEP).await));
+    expect_memory_hit(&b, STEP).await;
     assert!(is_fetched(&a.get_with(STEP, &FRESH).await));
     wait_purge_propagated().await;
     for gateway in [&a, &b] {
-        let answer = gateway.get(STEP).await;
-        assert!(is_fetched(&answer), "{}", answer.cache_status());
+        expect_fetched(gateway, STEP).await;
     }
 }
 
@@ -182,7 +179,7 @@ async fn a_failed_no_cache_request_removes_nothing_from_the_tier() {
     let fresh = |gateway: Gateway| async move { gateway.get_with(STEP, &FRESH).await.status };
     assert_eq!(fresh(fleet.gateway().await).await, 500);
     assert_eq!(a.get_with(STEP, &FRESH).await.status, 500);
-    assert!(is_memory_hit(&a.get(STEP).await));
+    expect_memory_hit(&a, STEP).await;
     wait_purge_propagated().await;
     assert!(is_shared_hit(&fleet.gateway().await.get(STEP).await));
 }

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::load::{LIGHT, Latencies, Load, THOUSAND, rate};
 use super::{
-    DEFAULT_TIMEOUT, assert_shares, counter, start_gateway, tier_with_default_timeout,
+    DEFAULT_TIMEOUT, Fleet, assert_shares, counter, start_gateway, tier_with_default_timeout,
     wait_circuit_open, wait_process_state, wait_state, wait_up,
 };
 use crate::support::{Gateway, Process};

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    RECOVERY, is_fetched, is_memory_hit, is_shared_hit, store_in_tier, wait_circuit_open,
-    wait_purge_propagated, wait_up,
+    Fleet, RECOVERY, expect_fetched, expect_shared_hit, is_fetched, is_memory_hit, store_in_tier,
+    wait_circuit_open, wait_purge_propagated, wait_up,
 };
 use crate::support::redis::Redis;
 use crate::support::{Action, Latch, STEP, respond, step, until};
@@ -79,7 +79,7 @@ async fn a_variant_written_during_the_fetch_is_purged_as_well() {
     assert!(is_fetched(&pending.response().await));
     wait_purge_propagated().await;
     assert_eq!(fleet.redis.stored().await, []);
-    assert!(is_fetched(&b.get(&variant()).await));
+    expect_fetched(&b, &variant()).await;
 }
 
 /// The tier holds nothing of the steps. Each response costs at most one command.
@@ -102,7 +102,7 @@ async fn no_cache_polls_of_live_steps_announce_no_purge() {
     .await;
     wait_purge_propagated().await;
     assert_eq!(purges(&fleet.redis).await, 0);
-    assert!(is_shared_hit(&a.get(&step("ended")).await));
+    expect_shared_hit(&a, &step("ended")).await;
     assert_eq!(super::lookups(&a).await, 6.0, "one look-up for each step");
 }
 

@@ -1,6 +1,9 @@
 //! Partitions: a body is shared only between requests that would have fetched the same.
 
-use super::{is_fetched, is_shared_hit, start_gateway, store_in_tier, tier};
+use super::{
+    Fleet, expect_fetched, expect_shared_hit, is_fetched, is_shared_hit, start_gateway,
+    store_in_tier, tier,
+};
 use crate::support::gateway::{BILLING_TOKEN, SUPPORT_TOKEN, TWO_CLIENTS};
 use crate::support::{Origin, STEP, text};
 
@@ -42,8 +45,7 @@ async fn another_upstream_is_another_partition() {
     let other = Origin::start().await;
     other.set_status("failed");
     let b = start_gateway(&other, &tier(&fleet.redis.url())).await;
-    let fetched = b.get(STEP).await;
-    assert!(is_fetched(&fetched), "{}", fetched.cache_status());
+    let fetched = expect_fetched(&b, STEP).await;
     assert_eq!(fetched.text(), text("failed"));
     super::wait_written(&b, 1.0).await;
     let c = fleet.gateway().await;
@@ -102,18 +104,15 @@ async fn variants_of_a_step_have_separate_entries() {
     store_in_tier(&a, &[&one]).await;
     fleet.origin.set_status("failed");
     for path in [STEP, &two] {
-        let fetched = b.get(path).await;
-        assert!(is_fetched(&fetched), "{path}: {}", fetched.cache_status());
+        let fetched = expect_fetched(&b, path).await;
         assert_eq!(fetched.text(), text("failed"), "{path}");
     }
-    let shared = b.get(&one).await;
-    assert!(is_shared_hit(&shared), "{}", shared.cache_status());
+    let shared = expect_shared_hit(&b, &one).await;
     assert_eq!(shared.text(), text("completed"));
     super::wait_written(&b, 2.0).await;
     let c = fleet.gateway().await;
     for (path, status) in [(STEP, "failed"), (&*one, "completed"), (&two, "failed")] {
-        let shared = c.get(path).await;
-        assert!(is_shared_hit(&shared), "{path}: {}", shared.cache_status());
+        let shared = expect_shared_hit(&c, path).await;
         assert_eq!(shared.text(), text(status), "{path}");
     }
 }
@@ -136,5 +135,5 @@ async fn steps_whose_concatenated_ids_are_equal_have_separate_entries() {
         assert!(is_fetched(&fetched), "{thread} {run} {step}");
         assert_eq!(fetched.json()["id"], step);
     }
-    assert!(is_shared_hit(&b.get(&path("t", "rs", "x")).await));
+    expect_shared_hit(&b, &path("t", "rs", "x")).await;
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{
-    assert_serves, assert_shares, is_shared_hit, store_in_tier, tier_state, wait_purge_propagated,
+    Fleet, assert_serves, assert_shares, expect_shared_hit, store_in_tier, tier_state,
+    wait_purge_propagated,
 };
 use crate::support::{STEP, text};
 
@@ -54,7 +55,7 @@ async fn c39_head_or_stream_of_another_type_is_replaced() {
         let (a, b) = fleet.pair().await;
         super::purge(&a, "run-step/thread_9").await;
         store_in_tier(&a, &[STEP]).await;
-        assert!(is_shared_hit(&b.get(STEP).await));
+        expect_shared_hit(&b, STEP).await;
         let key = fleet.redis.log_key(what).await;
         fleet
             .redis

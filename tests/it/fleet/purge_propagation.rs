@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{
-    is_fetched, is_memory_hit, is_shared_hit, purge, step_of_thread, store_in_tier,
-    wait_purge_propagated, wait_written,
+    Fleet, expect_fetched, expect_memory_hit, expect_shared_hit, is_fetched, is_memory_hit,
+    is_shared_hit, purge, step_of_thread, store_in_tier, wait_purge_propagated, wait_written,
 };
 use crate::support::{STEP, step, text};
 
@@ -106,13 +106,13 @@ async fn a_forwarded_delete_invalidates_the_resource_in_the_fleet() {
     let kept = step_of_thread("thread_2");
     store_in_tier(&a, &[STEP, &kept]).await;
     for path in [STEP, &kept] {
-        assert!(is_shared_hit(&b.get(path).await), "{path}");
+        expect_shared_hit(&b, path).await;
     }
     let deleted = a.request("DELETE", "/v1/threads/thread_1", &[]).await;
     assert_eq!(deleted.status, 200);
     wait_purge_propagated().await;
-    assert!(is_fetched(&b.get(STEP).await));
-    assert!(is_memory_hit(&b.get(&kept).await));
+    expect_fetched(&b, STEP).await;
+    expect_memory_hit(&b, &kept).await;
 }
 
 #[tokio::test]

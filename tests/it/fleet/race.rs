@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::{PURGE_PROPAGATION, is_memory_hit, is_shared_hit, purge};
+use super::{Fleet, PURGE_PROPAGATION, is_memory_hit, is_shared_hit, purge};
 use crate::support::client::head;
 use crate::support::{Action, Gateway, Origin, RawClient, client::Response, step};
 

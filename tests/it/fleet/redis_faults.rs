@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    DEFAULT_TIMEOUT, RECOVERY, assert_serves, assert_shares, counted, errors, is_fetched,
-    is_shared_hit, purge, start_gateway, start_pair, step_of_thread, store_in_tier, tier, tier_at,
-    tier_state, tier_with_default_timeout, wait_circuit_open, wait_purge_propagated, wait_up,
+    DEFAULT_TIMEOUT, Fleet, RECOVERY, assert_serves, assert_shares, counted, errors,
+    expect_fetched, expect_shared_hit, is_shared_hit, purge, start_gateway, start_pair,
+    step_of_thread, store_in_tier, tier, tier_at, tier_state, tier_with_default_timeout,
+    wait_circuit_open, wait_purge_propagated, wait_up,
 };
 use crate::support::{Gateway, Origin, STEP, step, text};
 use crate::support::{redis::Redis, redis_proxy::RedisProxy};
@@ -88,7 +89,7 @@ async fn c39_the_documented_acl_is_sufficient() {
     store_in_tier(&a, &[STEP]).await;
     purge(&a, "run-step").await;
     wait_purge_propagated().await;
-    assert!(is_fetched(&b.get(STEP).await));
+    expect_fetched(&b, STEP).await;
     for gateway in [&a, &b] {
         assert_eq!(errors(gateway).await, 0.0);
     }
@@ -104,7 +105,7 @@ async fn c39_a_paused_server_costs_one_timeout_and_then_nothing() {
     fleet.redis.cli(&["CLIENT", "PAUSE", "3000", "ALL"]).await;
     for nth in 0..20 {
         let start = Instant::now();
-        assert!(is_fetched(&a.get(&step(&format!("paused_{nth}"))).await));
+        expect_fetched(&a, &step(&format!("paused_{nth}"))).await;
         let took = start.elapsed();
         assert!(took < DEFAULT_TIMEOUT + SLACK, "{nth}: {took:?}");
     }
@@ -154,8 +155,7 @@ async fn c39_slow_replies_within_the_command_timeout_are_shared_hits() {
     wait_up(&b).await;
     store_in_tier(&a, &[STEP]).await;
     proxy.delay_replies(Duration::from_millis(100));
-    let shared = b.get(STEP).await;
-    assert!(is_shared_hit(&shared), "{}", shared.cache_status());
+    expect_shared_hit(&b, STEP).await;
 }
 
 #[tokio::test]
@@ -240,7 +240,7 @@ async fn c39_a_drain_does_not_wait_for_a_hung_server() {
     let gateway = fleet.gateway().await;
     store_in_tier(&gateway, &[STEP]).await;
     fleet.redis.stop().await;
-    assert!(is_fetched(&gateway.get(&step_of_thread("drained")).await));
+    expect_fetched(&gateway, &step_of_thread("drained")).await;
     let start = Instant::now();
     gateway.drain().await;
     let took = start.elapsed();
@@ -253,7 +253,7 @@ async fn c39_a_drain_writes_the_queued_bodies() {
     let (a, b) = fleet.pair().await;
     assert!(a.get(STEP).await.is_stored());
     a.drain().await;
-    assert!(is_shared_hit(&b.get(STEP).await));
+    expect_shared_hit(&b, STEP).await;
 }
 
 /// The server accepts the connection and never replies.

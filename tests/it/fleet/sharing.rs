@@ -6,8 +6,9 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::{
-    PREFIX, age, completed, counted, is_fetched, is_memory_hit, is_shared_hit, lookups,
-    start_gateway, store_in_tier, tier, tier_state, ttl, wait_process_state, wait_written,
+    Fleet, PREFIX, age, counted, expect_fetched, expect_memory_hit, expect_shared_hit, is_fetched,
+    is_memory_hit, is_shared_hit, lookups, start_gateway, store_in_tier, tier, tier_state, ttl,
+    wait_process_state, wait_written,
 };
 use crate::support::gateway::API_KEY;
 use crate::support::{
@@ -29,8 +30,7 @@ async fn a_step_fetched_through_one_gateway_is_a_shared_hit_on_the_other() {
         before.headers
     );
 
-    let shared = b.get(STEP).await;
-    assert!(is_shared_hit(&shared), "{}", shared.cache_status());
+    let shared = expect_shared_hit(&b, STEP).await;
     assert_eq!((shared.status, shared.text()), (200, text("completed")));
     let expected = format!("stepgate; hit; ttl={}; detail=shared", ttl(&shared));
     assert_eq!(shared.cache_status(), expected);
@@ -42,8 +42,7 @@ async fn a_step_fetched_through_one_gateway_is_a_shared_hit_on_the_other() {
     assert!(ttl(&shared) <= ttl(&before), "{}", ttl(&shared));
     assert_eq!(fleet.origin.count(), 1);
 
-    let hit = b.get(STEP).await;
-    assert!(is_memory_hit(&hit), "{}", hit.cache_status());
+    let hit = expect_memory_hit(&b, STEP).await;
     assert_eq!(hit.body, shared.body);
     assert_eq!(hit.header("etag"), shared.header("etag"));
     assert!(age(&hit) >= age(&shared) && ttl(&hit) <= ttl(&shared));
@@ -113,8 +112,7 @@ async fn a_new_gateway_answers_its_first_request_from_the_tier() {
         }
     })
     .await;
-    let first = new.get(STEP).await;
-    assert!(is_shared_hit(&first), "{}", first.cache_status());
+    let first = expect_shared_hit(&new, STEP).await;
     assert_eq!(first.text(), text("completed"));
     assert_eq!(fleet.origin.count(), 1);
 }
@@ -150,8 +148,7 @@ async fn a_shared_entry_expires_when_the_ttl_of_its_first_store_ends() {
     let (a, b) = (&pair[0], &pair[1]);
     store_in_tier(a, &[STEP]).await;
     sleep(Duration::from_millis(1_500)).await;
-    let shared = b.get(STEP).await;
-    assert!(is_shared_hit(&shared), "{}", shared.cache_status());
+    let shared = expect_shared_hit(&b, STEP).await;
     assert!(ttl(&shared) <= 2, "{}", ttl(&shared));
     sleep(Duration::from_millis(1_600)).await;
     assert!(is_fetched(&b.get(STEP).await), "its ttl has ended");
@@ -284,7 +281,7 @@ async fn a_body_that_contains_an_injected_secret_is_not_written_to_the_tier() {
     store_in_tier(&a, &[&step("step_2")]).await;
     assert_eq!(counted(&a, "writes", "stored").await, 1.0);
     assert!(is_memory_hit(&a.get(STEP).await), "memory may store it");
-    assert!(is_fetched(&b.get(STEP).await));
+    expect_fetched(&b, STEP).await;
 }
 
 /// The evicted step is looked up again, unlike a live one.
@@ -297,9 +294,8 @@ async fn a_step_that_memory_evicted_is_a_shared_hit() {
     let paths: Vec<String> = (0..100).map(|nth| step(&format!("full_{nth}"))).collect();
     let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
     store_in_tier(&gateway, &paths).await;
-    assert!(is_memory_hit(&gateway.get(paths[99]).await));
-    let shared = gateway.get(paths[0]).await;
-    assert!(is_shared_hit(&shared), "{}", shared.cache_status());
-    assert!(is_memory_hit(&gateway.get(paths[0]).await));
+    expect_memory_hit(&gateway, paths[99]).await;
+    expect_shared_hit(&gateway, paths[0]).await;
+    expect_memory_hit(&gateway, paths[0]).await;
     assert_eq!(fleet.origin.count(), paths.len());
 }

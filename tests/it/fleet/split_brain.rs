@@ -6,8 +6,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Fleet, RECOVERY, assert_serves, is_fetched, is_memory_hit, is_shared_hit, purge, start_gateway,
-    step_of_thread, store_in_tier, tier, wait_circuit_open, wait_up,
+    Fleet, RECOVERY, assert_serves, expect_fetched, expect_shared_hit, is_memory_hit,
+    is_shared_hit, purge, start_gateway, step_of_thread, store_in_tier, tier, wait_circuit_open,
+    wait_up,
 };
 use crate::support::client::head;
 use crate::support::{Gateway, RawClient, STEP, step, text, within};
@@ -33,7 +34,7 @@ impl Pair {
         let other = step_of_thread("thread_2");
         store_in_tier(&a, &[STEP, &other]).await;
         for path in [STEP, &other] {
-            assert!(is_shared_hit(&b.get(path).await), "{path}");
+            expect_shared_hit(&b, path).await;
         }
         Self { fleet, proxy, a, b }
     }
@@ -144,9 +145,8 @@ async fn a_purge_during_the_partition_purges_nothing_else() {
     wait_up(&pair.b).await;
     super::wait_purge_propagated().await;
     let new = pair.fleet.gateway().await;
-    let other = new.get(&step_of_thread("thread_2")).await;
-    assert!(is_shared_hit(&other), "{}", other.cache_status());
-    assert!(is_fetched(&new.get(STEP).await));
+    expect_shared_hit(&new, &step_of_thread("thread_2")).await;
+    expect_fetched(&new, STEP).await;
 }
 
 /// The lost messages may have been any purges, so the gateway purges all of its memory.
@@ -241,7 +241,7 @@ async fn a_confirmed_purge_survives_a_snapshot_restored_at_once() {
         fleet.origin.set_status("completed");
         let old_step = step(&format!("forgotten_{nth}"));
         store_in_tier(&a, &[&old_step]).await;
-        assert!(is_shared_hit(&b.get(&old_step).await));
+        expect_shared_hit(&b, &old_step).await;
         let old = dump(&fleet.redis).await;
         // The next commands of `a` are delayed.
         proxy.delay_commands(Duration::from_millis(100));
@@ -288,7 +288,7 @@ async fn a_connection_that_is_cut_between_purges_loses_none() {
         .map(|thread| step_of_thread(thread))
         .collect();
     for path in &paths {
-        assert!(is_fetched(&pair.b.get(path).await), "{path}");
+        expect_fetched(&pair.b, path).await;
     }
     for thread in &threads {
         pair.proxy.cut();

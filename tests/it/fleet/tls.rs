@@ -1,7 +1,7 @@
 //! Redis over TLS: the fleet shares with trusted certificates, and does not connect with others.
 
 use super::{
-    assert_serves, assert_shares, completed, is_shared_hit, start_pair, step_of_thread,
+    Fleet, assert_serves, assert_shares, completed, expect_shared_hit, start_pair, step_of_thread,
     store_in_tier, tier, tier_at, wait_circuit_open,
 };
 use crate::support::certificates::{Authority, Flaw, Identity};
@@ -43,8 +43,7 @@ async fn assert_fleet(origin: &Origin, toml: &str) {
     let (a, b) = start_pair(origin, toml).await;
     let path = step_of_thread("over_tls");
     store_in_tier(&a, &[&path]).await;
-    let shared = b.get(&path).await;
-    assert!(is_shared_hit(&shared), "{}", shared.cache_status());
+    let shared = expect_shared_hit(&b, &path).await;
     assert_eq!(shared.text(), completed("over_tls", "step_1"));
     assert_shares(origin, &a, &b, "tls").await;
 }
