@@ -83,7 +83,7 @@ impl Gateway {
     /// Takes up this text as its configuration file, still in front of `origin`.
     pub(crate) fn take_up(&self, origin: &Origin, toml: &str) {
         let config = configuration(&self.folder, &origin.url(), "127.0.0.1:0", toml);
-        self.server.take_up(&config).unwrap();
+        self.server.apply_config(&config).unwrap();
     }
 
     /// The data listener.
