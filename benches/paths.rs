@@ -14,7 +14,7 @@ use criterion::{BatchSize, Criterion, Throughput};
 use hyper::StatusCode;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use stepgate::cache::{Cache, Entry};
-use stepgate::config::{self, Header, Secret, Source, Value};
+use stepgate::config::{self, Header, Secret, SecretSource, Value};
 use stepgate::policy::{CacheKey, Partition, Query, Route, Rule, check};
 use stepgate::upstream::{HeaderPolicy, SecretScanner, clean_answer};
 use tokio::time::Instant;
@@ -63,7 +63,7 @@ fn path(criterion: &mut Criterion) {
             "/v1/threads/thread_abc123/runs/run_abc123/%73teps/step_abc123",
         ),
     ] {
-        group.bench_function(name, |b| b.iter(|| Route::of(&rules, black_box(path))));
+        group.bench_function(name, |b| b.iter(|| Route::parse(&rules, black_box(path))));
     }
     group.finish();
 }
@@ -77,7 +77,7 @@ fn key(criterion: &mut Criterion) {
     });
     let raw = "include[]=step_details.tool_calls[*].file_search.results[*].content";
     group.bench_function("query", |b| {
-        b.iter(|| Query::of_resource(&rule, black_box(Some(raw)), &[]));
+        b.iter(|| Query::for_resource(&rule, black_box(Some(raw)), &[]));
     });
     group.finish();
 }
@@ -114,7 +114,7 @@ fn hygiene(criterion: &mut Criterion) {
         .map(|(name, secret)| Header {
             name: HeaderName::from_static(name),
             value: Value::Secret(
-                Secret::new(Source::Env("KEY".to_owned()), secret).expect("a plain word"),
+                Secret::new(SecretSource::Env("KEY".to_owned()), secret).expect("a plain word"),
             ),
         })
         .collect();

@@ -227,7 +227,7 @@ impl Gateway {
         if conditions.no_cache {
             forward = Forward::Request;
         } else if let Some(found) = self.cache.look_up(wanted.key(), arrived) {
-            if conditions.accept_age(found.age().as_secs()) {
+            if conditions.accepts_age(found.age().as_secs()) {
                 return Ok(Found::Stored(Hit::new(found, &heading)));
             }
             forward = Forward::Request;

@@ -262,8 +262,8 @@ fn run_demo(config: &ConfigArgs, args: &DemoArgs) -> Result<(), Failure> {
 fn warnings(config: &Config) -> Vec<String> {
     let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
     let names: Vec<String> = names.collect();
-    let mut warnings = config.cautions();
-    warnings.extend(config.cautions_of_environment(&names));
+    let mut warnings = config.warnings();
+    warnings.extend(config.environment_warnings(&names));
     if env_var(WORKER_THREADS).is_some_and(|text| !text.is_empty()) && worker_threads().is_none() {
         warnings.push(format!(
             "{WORKER_THREADS} is ignored: it must be a number from 1; \

@@ -70,7 +70,7 @@ impl Reloader {
     /// # Errors
     /// Returns all problems at once, each with its place.
     pub fn load(sources: Sources<'static>) -> Result<Self, Problems> {
-        let (first, text) = Config::load_text(&sources)?;
+        let (first, text) = Config::load_with_text(&sources)?;
         // The file may be a pipe, which can be read only once.
         let parse = || Config::parse(&text, &sources);
         // If the files never were stable, `run` reads them again within seconds.
@@ -134,12 +134,15 @@ impl Reloader {
         match result {
             Ok((candidate, changed)) => {
                 tracing::info!(trigger, changed, "configuration reloaded");
-                let ReloadPlan { config, restart } = candidate.plan;
-                self.log_warnings(&config, &restart);
+                let ReloadPlan {
+                    config,
+                    needs_restart,
+                } = candidate.plan;
+                self.log_warnings(&config, &needs_restart);
                 self.config = config;
                 self.text = candidate.text;
                 self.hashes = candidate.hashes;
-                server.record_reload(Ok(restart));
+                server.record_reload(Ok(needs_restart));
             }
             Err(problems) => {
                 tracing::error!(trigger, "configuration not reloaded: the old one stays");
@@ -154,18 +157,18 @@ impl Reloader {
     }
 
     /// Logs what an operator should know of `config`, which replaces the running one.
-    fn log_warnings(&self, config: &Config, restart: &[&str]) {
+    fn log_warnings(&self, config: &Config, needs_restart: &[&str]) {
         if config.clients.is_empty() && !self.config.clients.is_empty() {
             tracing::warn!("no configured clients left: requests need no token any more");
         }
-        let old_warnings = self.config.cautions();
-        for warning in config.cautions() {
+        let old_warnings = self.config.warnings();
+        for warning in config.warnings() {
             if !old_warnings.contains(&warning) {
                 tracing::warn!("{warning}");
             }
         }
-        if !restart.is_empty() {
-            let keys = restart.join(", ");
+        if !needs_restart.is_empty() {
+            let keys = needs_restart.join(", ");
             tracing::warn!(keys, "changes of these keys need a restart");
         }
     }
@@ -227,9 +230,9 @@ impl Candidate {
         let read = || {
             let text = match &text {
                 Some(text) => text.clone(),
-                None => Config::reread(sources)?,
+                None => Config::reread_text(sources)?,
             };
-            let plan = running.succeed(&text, sources)?;
+            let plan = running.plan_reload(&text, sources)?;
             Ok((text, plan))
         };
         // The configuration file must be stable, too: a file that is half saved may be valid.

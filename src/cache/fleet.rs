@@ -71,7 +71,7 @@ impl Cache {
             .memory
             .block(key, &entry, departure.number(), now, life)?;
         let found = self.memory.found(stored.clone(), now)?;
-        let kept = self.walls.pass(&departure, &key.step, |wall| {
+        let kept = self.walls.pass(&departure, &key.primary, |wall| {
             if leave.keep {
                 self.memory.put(key, stored, wall)
             } else {
@@ -105,8 +105,8 @@ impl Cache {
     pub fn take_back(&self, key: &CacheKey, was_here: bool) {
         let Some(tier) = &self.tier else { return };
         if was_here {
-            tier.purge_step(&key.step);
-        } else if !tier.doubt(&key.step) {
+            tier.purge_step(&key.primary);
+        } else if !tier.doubt(&key.primary) {
             return;
         }
         // Another variant may have been read from there before that.
@@ -117,7 +117,7 @@ impl Cache {
     pub fn forget(&self, purged: Purged) {
         let scope = match purged {
             Purged::Anything => PurgeScope::All,
-            Purged::Marked(marks) => PurgeScope::Such(marks.predicate()),
+            Purged::Marked(marks) => PurgeScope::Matching(marks.predicate()),
         };
         let entries = self.purge(&scope);
         if entries > 0 {

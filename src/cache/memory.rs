@@ -121,9 +121,9 @@ impl Memory {
     }
 
     pub(super) fn find(&self, key: &CacheKey, now: Instant) -> Option<Found> {
-        let variants = self.steps.get(&key.step.place())?;
+        let variants = self.steps.get(&key.primary.hash_value())?;
         let stored = variants.named(&key.variant)?;
-        let stored = Some(stored).filter(|it| it.is_of(key.step.as_ref()))?;
+        let stored = Some(stored).filter(|it| it.is_of(key.primary.as_ref()))?;
         self.found(stored, now)
     }
 
@@ -170,7 +170,7 @@ impl Memory {
         stored: Stored,
         wall: u64,
     ) -> Result<(), NoStoreReason> {
-        let known = self.variants(&key.step);
+        let known = self.variants(&key.primary);
         let all = known.as_ref().map_or(&[][..], Variants::all);
         let is_same = |other: &Stored| other.variant() == key.variant.as_bytes();
         let number = stored.departed();
@@ -186,7 +186,7 @@ impl Memory {
             variants.remove(0);
         }
         variants.push(stored);
-        self.replace(&key.step, variants);
+        self.replace(&key.primary, variants);
         Ok(())
     }
 
@@ -237,13 +237,13 @@ impl Memory {
     }
 
     fn variants(&self, step: &PrimaryKey) -> Option<Variants> {
-        let found = self.steps.get(&step.place())?;
+        let found = self.steps.get(&step.hash_value())?;
         Some(found).filter(|variants| variants.are_of(step.as_ref()))
     }
 
     /// Puts variants, or none, in the place of what is known of a step.
     fn replace(&self, step: &PrimaryKey, variants: Vec<Stored>) {
-        let place = step.place();
+        let place = step.hash_value();
         let Some(variants) = Variants::of(variants) else {
             self.steps.invalidate(&place);
             return;
@@ -301,7 +301,7 @@ mod tests {
     async fn a_step_at_anothers_place_is_never_taken_for_it() {
         let memory = Memory::new(1 << 20);
         let (own, other) = (key("own", ""), key("other", ""));
-        let place = own.step.place();
+        let place = own.primary.hash_value();
         let usurp = |number| {
             let others = vec![block(&memory, &other, number)];
             memory.steps.insert(place, Variants::of(others).unwrap());
@@ -309,12 +309,12 @@ mod tests {
         let find = || memory.find(&own, Instant::now());
         usurp(9);
         assert!(find().is_none());
-        assert!(!memory.remove_older(&own.step, 10));
+        assert!(!memory.remove_older(&own.primary, 10));
         // What is there is no newer one of its own.
         assert_eq!(memory.put(&own, block(&memory, &own, 1), 0), Ok(()));
         assert!(find().is_some());
         usurp(9);
-        let remove = |thread| memory.remove_covered(&PurgeScope::below("run-step", &[thread]), 10);
+        let remove = |thread| memory.remove_covered(&PurgeScope::prefix("run-step", &[thread]), 10);
         assert_eq!([remove("own"), remove("other")], [0, 1]);
     }
 

@@ -59,7 +59,7 @@ impl Cache {
     /// The lowest number whose news may be believed about `key` by whoever asks now: that of the
     /// last purge that something in the air departed before.
     pub fn believable(&self, key: &CacheKey) -> u64 {
-        self.walls.before(&key.step)
+        self.walls.before(&key.primary)
     }
 
     /// The lowest number that a departure from now on can have.
@@ -87,7 +87,7 @@ impl Cache {
         let life = Life::of(terms.ttl);
         let stored = self.memory.block(key, &entry, number, now, life);
         let stored = stored.ok_or(NoStoreReason::TooLarge)?;
-        self.walls.pass(departure, &key.step, |wall| {
+        self.walls.pass(departure, &key.primary, |wall| {
             self.memory.put(key, stored, wall)
         })
     }
@@ -95,9 +95,10 @@ impl Cache {
     /// Removes all variants of a step because a fetch that left with `departure` found it live or
     /// gone. What departed later stays, and may still be stored. Returns whether one was there.
     pub fn withdraw(&self, departure: &FetchTicket, key: &CacheKey) -> bool {
-        self.walls.raise_at(departure.number(), &key.step, |wall| {
-            self.memory.remove_older(&key.step, wall)
-        })
+        self.walls
+            .raise_at(departure.number(), &key.primary, |wall| {
+                self.memory.remove_older(&key.primary, wall)
+            })
     }
 
     /// Keeps every fetch that is under way from storing anything. What is stored stays.
@@ -238,7 +239,7 @@ mod tests {
         assert_eq!(cache.believable(&purged), 0);
         let before = cache.depart();
         assert_eq!(cache.next_number(), before.number() + 1);
-        cache.purge(&PurgeScope::below("run-step", &["t"]));
+        cache.purge(&PurgeScope::prefix("run-step", &["t"]));
         let after = cache.depart();
         assert_eq!(cache.next_number(), after.number() + 1);
         let first = cache.believable(&purged);
@@ -315,7 +316,7 @@ mod tests {
         let before = cache.depart();
         store(&cache, &before, &key("t", ""), "old").unwrap();
         store(&cache, &before, &key("u", ""), "other").unwrap();
-        assert_eq!(cache.purge(&PurgeScope::below("run-step", &["t"])), 1);
+        assert_eq!(cache.purge(&PurgeScope::prefix("run-step", &["t"])), 1);
         assert_eq!(body(&cache, &key("t", "")), None);
         assert_eq!(body(&cache, &key("u", "")).as_deref(), Some("other"));
         let stored = store(&cache, &before, &key("t", ""), "old");
@@ -357,7 +358,7 @@ mod tests {
         let cache = Cache::new(MIB);
         let departure = cache.depart();
         for n in 0..100 {
-            cache.purge(&PurgeScope::below("run-step", &[&n.to_string()]));
+            cache.purge(&PurgeScope::prefix("run-step", &[&n.to_string()]));
         }
         assert_eq!(cache.walls.standing(), 100);
         drop(departure);

@@ -117,7 +117,9 @@ impl PurgeBarriers {
     ) -> T {
         let mut state = self.lock();
         let wall = state.before(step).max(number);
-        state.walls.push((number, PurgeScope::Step(step.clone())));
+        state
+            .walls
+            .push((number, PurgeScope::Resource(step.clone())));
         state.forget();
         remove(wall)
     }

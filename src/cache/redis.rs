@@ -59,7 +59,7 @@ pub use writer::Write;
 use writer::{Queue, Queued};
 
 use crate::config;
-use crate::policy::key::path_of;
+use crate::policy::key::rule_and_ids;
 use crate::policy::{CacheKey, PrimaryKey};
 
 /// A question, as the book of live steps has it.
@@ -135,7 +135,7 @@ impl SharedTier {
     /// # Errors
     /// What the client makes of the configuration, for which validation should leave nothing.
     pub fn new(config: &config::Redis, figures: Figures) -> Result<Self, redis::RedisError> {
-        if let Some(node) = config.exposed() {
+        if let Some(node) = config.insecure_node() {
             tracing::warn!(
                 %node,
                 "bodies go to the shared tier in the clear: whoever is on the way can read and forge \
@@ -186,18 +186,18 @@ impl SharedTier {
     pub(super) async fn look_up(&self, question: &Question, largest: u64) -> Option<Shared> {
         let up = self.in_use()?;
         let key = &question.1;
-        let thread = self.thread(&up.view, &key.step);
+        let thread = self.thread(&up.view, &key.primary);
         if self.parts.rests(thread.as_bytes()) {
             self.figures.resting.inc();
             return None;
         }
-        let in_doubt = || self.doubts.has(&key.step);
+        let in_doubt = || self.doubts.has(&key.primary);
         let place = self.lookups.try_acquire().ok().filter(|_| !in_doubt());
         let Some(_place) = place else {
             self.figures.miss.inc();
             return None;
         };
-        let field = self.names.field(&key.step, &key.variant);
+        let field = self.names.field(&key.primary, &key.variant);
         let command = scripts::look(
             thread.as_bytes(),
             &field,
@@ -271,7 +271,7 @@ impl SharedTier {
                 return None;
             }
         };
-        if decoded.step != key.step.as_ref() || decoded.variant != key.variant.as_bytes() {
+        if decoded.step != key.primary.as_ref() || decoded.variant != key.variant.as_bytes() {
             return None;
         }
         let content_type = match &decoded.content_type {
@@ -322,7 +322,7 @@ impl SharedTier {
 
     /// The name of the hash that a step's thread has.
     fn thread(&self, view: &View, step: &PrimaryKey) -> String {
-        let mut path = path_of(step.as_ref());
+        let mut path = rule_and_ids(step.as_ref());
         let rule = path.next().unwrap_or_default();
         let first = path.next().unwrap_or_default();
         let epoch = view.epoch(self.names.rule(rule).as_bytes());

@@ -67,7 +67,7 @@ pub struct StoredResponse {
 impl Stored {
     /// None for a key or a content type beyond all measure.
     pub(super) fn new(key: &CacheKey, entry: &Entry<'_>, times: Times) -> Option<Self> {
-        let Spelling { places, front } = Spelling::of(&key.step, entry.body)?;
+        let Spelling { places, front } = Spelling::of(&key.primary, entry.body)?;
         let etag = etag_text(entry.body);
         let (mark, content_type) = match entry.content_type {
             None => (NONE, &[][..]),
@@ -223,7 +223,7 @@ mod tests {
             assert_eq!(block.variant(), variant.as_bytes());
             assert_eq!(block.body(), body);
             assert_eq!(block.etag(), etag_of(body).as_bytes());
-            assert!(block.is_of(key("").step.as_ref()));
+            assert!(block.is_of(key("").primary.as_ref()));
         }
     }
 
@@ -232,7 +232,7 @@ mod tests {
         let json = HeaderValue::from_static("application/json");
         let key = key("");
         let block = Stored::new(&key, &Entry::new(b"{}", Some(&json)), TIMES).unwrap();
-        let beside = block.len() - b"{}".len() - key.step.len();
+        let beside = block.len() - b"{}".len() - key.primary.len();
         assert!(beside < 100, "{beside}");
         // Ids that the body repeats are not kept twice.
         let body = br#"["thread_abc123","run_abc123","step_abc123"]"#;

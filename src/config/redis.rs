@@ -32,7 +32,7 @@ pub struct Redis {
 
 impl Redis {
     /// The first node to which bodies go so that whoever is on the way can read and forge them.
-    pub fn exposed(&self) -> Option<&RedisUrl> {
+    pub fn insecure_node(&self) -> Option<&RedisUrl> {
         let mut nodes = self.nodes.iter().filter(|_| self.encryption_key.is_none());
         nodes.find(|node| !node.is_guarded())
     }

@@ -28,7 +28,7 @@ impl Gateway {
         // In a box, as all that is rare.
         let asked = Box::pin(self.cache.ask(&errand.shared, leave, terms, is_final));
         let found = asked.await?;
-        let is_young_enough = wish.conditions.accept_age(found.age().as_secs());
+        let is_young_enough = wish.conditions.accepts_age(found.age().as_secs());
         is_young_enough.then(|| Hit::shared(found, &RequestHeaders::of(&head.headers)))
     }
 

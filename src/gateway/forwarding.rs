@@ -22,8 +22,8 @@ use super::setup::{Account, Setup};
 use super::tally::Tally;
 use super::wanted::{LONGEST_TARGET, is_below_prefix};
 use crate::config;
-use crate::policy::invalidation::Reach;
-use crate::policy::{Query, reach};
+use crate::policy::Query;
+use crate::policy::{ResourcePrefix, invalidated_by};
 use crate::upstream::{
     Body, BufferedBody, FetchError, ForwardCall, Forwarded, LOOKED_AT, RequestBody, StreamingBody,
     clean_answer,
@@ -55,7 +55,7 @@ impl Gateway {
         head: &Parts,
         arrived: Instant,
     ) -> Result<Journey, GatewayError> {
-        let query = Query::of_list(head.uri.query(), &setup.upstream_query);
+        let query = Query::for_list(head.uri.query(), &setup.upstream_query);
         if head.uri.path().len() + query.as_str().len() > LONGEST_TARGET {
             return Err(GatewayError::TARGET_TOO_LONG);
         }
@@ -217,7 +217,7 @@ fn measure(headers: &mut HeaderMap) -> Result<(), FetchError> {
 struct Change<'a> {
     gateway: &'a Arc<Gateway>,
     setup: &'a Arc<Setup>,
-    reach: Vec<Reach>,
+    prefixes: Vec<ResourcePrefix>,
     /// The upstream said so.
     is_sure: bool,
 }
@@ -227,14 +227,14 @@ impl<'a> Change<'a> {
         Self {
             gateway,
             setup,
-            reach: reach(&setup.rules, &head.method, head.uri.path()),
+            prefixes: invalidated_by(&setup.rules, &head.method, head.uri.path()),
             is_sure: false,
         }
     }
 
     fn is_none_if(&mut self, nothing_was_done: bool) {
         if nothing_was_done {
-            self.reach.clear();
+            self.prefixes.clear();
         }
     }
 
@@ -248,15 +248,15 @@ impl<'a> Change<'a> {
 
     /// Walks all entries, and so not on a worker.
     fn forget(&mut self) -> Option<JoinHandle<()>> {
-        let mut reach = std::mem::take(&mut self.reach);
+        let mut prefixes = std::mem::take(&mut self.prefixes);
         // A guess may cost one thread's steps, not all that a rule has.
-        reach.retain(|(_, ids)| self.is_sure || !ids.is_empty());
-        if reach.is_empty() {
+        prefixes.retain(|(_, ids)| self.is_sure || !ids.is_empty());
+        if prefixes.is_empty() {
             return None;
         }
         let (gateway, setup) = (Arc::clone(self.gateway), Arc::clone(self.setup));
         Some(tokio::task::spawn_blocking(move || {
-            for (rule, ids) in reach {
+            for (rule, ids) in prefixes {
                 let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
                 // The fleet learns of it when it does: nobody waits for that.
                 let purged = gateway.purge(setup.rules[rule].name(), &ids);

@@ -127,7 +127,11 @@ impl Setup {
             rules: rules.clone(),
             accounts,
             open: config.clients.is_empty(),
-            roots: config.server.tls.as_ref().and_then(config::Tls::roots),
+            roots: config
+                .server
+                .tls
+                .as_ref()
+                .and_then(config::Tls::client_ca_hash),
             hosts: config.server.allowed_hosts.clone(),
             upstream: client_side,
             upstream_query: upstream.query.clone(),
@@ -201,7 +205,7 @@ impl Setup {
 /// Whose fetches are alike: the client where it has headers of its own, where they go, what is
 /// injected. A secret counts by its source: rotating it keeps the cache warm.
 fn sent(config: &Config, client: Option<&config::Client>) -> Vec<String> {
-    let own = client.filter(|c| !c.headers.is_empty() || !c.without.is_empty());
+    let own = client.filter(|c| !c.headers.is_empty() || !c.removed_headers.is_empty());
     let mut parts = vec![
         own.map_or_else(String::new, |client| client.name.clone()),
         config.upstream.base_url.to_string(),

@@ -90,12 +90,12 @@ impl Wanted {
     ) -> Result<Self, GatewayError> {
         let ours = &setup.upstream_query;
         let raw = head.uri.query();
-        let (rule, ids, query, is_list) = match Route::of(&setup.rules, head.uri.path()) {
+        let (rule, ids, query, is_list) = match Route::parse(&setup.rules, head.uri.path()) {
             Route::Resource { rule, ids } => {
-                let query = Query::of_resource(&setup.rules[rule], raw, ours);
+                let query = Query::for_resource(&setup.rules[rule], raw, ours);
                 (rule, ids, query, false)
             }
-            Route::List { rule, ids } => (rule, ids, Query::of_list(raw, ours), true),
+            Route::List { rule, ids } => (rule, ids, Query::for_list(raw, ours), true),
             Route::Invalid(why) => return Err(GatewayError::InvalidPath(why)),
             Route::Other if matches!(head.method, Method::CONNECT | Method::TRACE) => {
                 return Err(GatewayError::MethodNotAllowed);
@@ -113,7 +113,7 @@ impl Wanted {
         let variant = Self::variant(&query, head, account);
         let partition = account.partition_of(rule);
         let key = if is_list {
-            CacheKey::of_list(partition, name, &ids, &variant)
+            CacheKey::for_list(partition, name, &ids, &variant)
         } else {
             CacheKey::new(partition, name, &ids, &variant)
         };

@@ -237,7 +237,7 @@ pub(crate) fn presented_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Secret, Source};
+    use crate::config::{Secret, SecretSource};
 
     fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs
@@ -247,7 +247,7 @@ mod tests {
     }
 
     fn injection(forward: &[HeaderName]) -> HeaderPolicy {
-        let secret = Secret::new(Source::Env("K".into()), "injected").unwrap();
+        let secret = Secret::new(SecretSource::Env("K".into()), "injected").unwrap();
         let header = Header {
             name: HeaderName::from_static("x-portkey-api-key"),
             value: Value::Secret(secret),

@@ -62,7 +62,7 @@ async fn after_no_cache_other_failures_change_nothing() {
         vec![Act::Hold],
     ] {
         let origin = Origin::start().await;
-        let toml = "[upstream]\ntimeout = \"500ms\"\nmax_hold = \"0s\"\n";
+        let toml = "[upstream]\ntimeout = \"500ms\"\nmax_retry_after = \"0s\"\n";
         let gateway = stored(&origin, toml).await;
         // A reused connection that fails at once is tried again: that must fail, too.
         origin.always(script.clone());

@@ -116,7 +116,7 @@ async fn what_differs_in_the_key_shares_nothing() {
     let origin = Origin::start().await;
     let gate = Gate::closed();
     origin.always(vec![Act::Wait(gate.clone()), Act::Numbered]);
-    let toml = "[upstream]\ncoalesce_window = \"8s\"\nforward_headers = [\"x-a\"]\n";
+    let toml = "[upstream]\ncoalesce_window = \"8s\"\nvary_headers = [\"x-a\"]\n";
     let gateway = Gateway::start(&origin, toml).await;
     let mut raws = Vec::new();
     for (path, headers) in [

@@ -44,7 +44,7 @@ const PREFIX: &str = "fleet";
 /// The tier at `url`, in TOML as it stands after `url =`. Its budget is the largest: on a busy
 /// machine, too, what matters here is whether something is shared, not how soon.
 fn tier_at(url: &str) -> String {
-    format!("[cache.redis]\nurl = {url}\nprefix = \"{PREFIX}\"\nbudget = \"1s\"\n")
+    format!("[cache.redis]\nurl = {url}\nprefix = \"{PREFIX}\"\ncommand_timeout = \"1s\"\n")
 }
 
 /// The same on one server.

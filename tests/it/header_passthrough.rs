@@ -236,7 +236,7 @@ async fn the_path_goes_below_the_base_urls_own() {
 #[tokio::test]
 async fn configured_request_headers_go_up_and_are_part_of_the_key() {
     let origin = Origin::start().await;
-    let toml = "[upstream]\nforward_headers = [\"x-tenant\"]\n";
+    let toml = "[upstream]\nvary_headers = [\"x-tenant\"]\n";
     let gateway = Gateway::start(&origin, toml).await;
     for tenant in ["a", "b"] {
         let headers = [("X-Tenant", tenant)];

@@ -67,7 +67,7 @@ fn a_purge_that_meets_a_store_of_another_variant_leaves_nothing_old() {
             .unwrap();
         drop(before);
         barrier.wait();
-        cache.purge(&PurgeScope::below("run-step", &["t"]));
+        cache.purge(&PurgeScope::prefix("run-step", &["t"]));
         barrier.wait();
         survived += usize::from(cache.look_up(&key("old"), Instant::now()).is_some());
     }
@@ -87,7 +87,7 @@ async fn a_query_that_grows_too_long_upwards_is_answered() {
     assert!(answer.code().is_some(), "{}", answer.status);
 }
 
-const TENANTS: &str = "[upstream]\nforward_headers = [\"x-tenant\"]\n";
+const TENANTS: &str = "[upstream]\nvary_headers = [\"x-tenant\"]\n";
 
 /// A forwarded header that `Connection` names away does not go up, so it must not be in the key.
 #[tokio::test]

@@ -163,7 +163,7 @@ async fn another_partition_is_not_held() {
 #[tokio::test]
 async fn a_max_hold_of_zero_turns_it_off() {
     let origin = Origin::start().await;
-    let toml = "[upstream]\nmax_hold = \"0s\"\n";
+    let toml = "[upstream]\nmax_retry_after = \"0s\"\n";
     let (gateway, _) = held(&origin, toml, &[("retry-after", "20")]).await;
     assert_eq!(gateway.get(STEP).await.status, 200);
     assert_eq!(origin.count(), 2);

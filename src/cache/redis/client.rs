@@ -120,7 +120,7 @@ impl Dialer {
 
 /// One server, or the first of those that lead to a cluster.
 fn name(config: &config::Redis) -> String {
-    let first = config.nodes.first().map(config::RedisUrl::server);
+    let first = config.nodes.first().map(config::RedisUrl::address);
     let first = first.unwrap_or_default();
     match (config.is_cluster, config.nodes.len()) {
         (false, _) => first,

@@ -22,7 +22,7 @@ use super::log::{Forget, Mark, Reader, View};
 use super::scripts;
 use super::{SharedTier, Up, lock, nonce, writer};
 use crate::policy::Predicate;
-use crate::policy::key::path_of;
+use crate::policy::key::rule_and_ids;
 
 /// How often the log is read.
 const PACE: Duration = Duration::from_millis(250);
@@ -286,7 +286,7 @@ impl Marks {
     pub fn predicate(self) -> Predicate {
         let depths: BTreeSet<u8> = self.marks.iter().map(|mark| mark.depth).collect();
         Predicate::new(move |step| {
-            let path: SmallVec<[&[u8]; 4]> = path_of(step).collect();
+            let path: SmallVec<[&[u8]; 4]> = rule_and_ids(step).collect();
             let Some((&rule, ids)) = path.split_first() else {
                 return false;
             };

@@ -101,12 +101,12 @@ impl SharedTier {
             return;
         };
         let key = &write.question.1;
-        let field = self.names.field(&key.step, &key.variant);
+        let field = self.names.field(&key.primary, &key.variant);
         let ttl = u64::try_from(write.ttl.as_millis()).unwrap_or(u64::MAX);
         let record = Record {
             stored_at: queued.stored_at,
             expires_at: queued.stored_at.saturating_add(ttl),
-            step: key.step.as_ref(),
+            step: key.primary.as_ref(),
             variant: key.variant.as_bytes(),
             content_type: write.content_type.as_ref().map(HeaderValue::as_bytes),
             body: &write.body,
@@ -123,7 +123,7 @@ impl SharedTier {
         let entry = scripts::Entry {
             field: &field,
             value: &value,
-            mark: &self.names.step(&key.step),
+            mark: &self.names.step(&key.primary),
             ttl,
         };
         let command = scripts::put(thread, &token.bytes, &entry);

@@ -9,7 +9,7 @@
 use arbitrary::{Arbitrary, Result, Unstructured};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use stepgate::config::{Header, Secret, Source, Value};
+use stepgate::config::{Header, Secret, SecretSource, Value};
 use stepgate::upstream::{HeaderPolicy, PASSED_UP, SecretScanner, clean_answer};
 
 /// Names that decide something, on either way.
@@ -129,7 +129,7 @@ impl<'a> Arbitrary<'a> for World {
             let value = if u.ratio(1, 4)? {
                 Value::Literal(HeaderValue::from_str(&text).expect("visible ASCII"))
             } else {
-                let source = Source::Env("X".to_owned());
+                let source = SecretSource::Env("X".to_owned());
                 let secret = Secret::new(source, &text).expect("a valid secret");
                 secrets.push(text);
                 Value::Secret(secret)

@@ -208,7 +208,7 @@ async fn c19a_a_web_page_is_refused_and_nothing_is_sent() {
 #[tokio::test]
 async fn c19a_callers_on_this_machine_and_known_names_are_answered() {
     let origin = Origin::start().await;
-    let toml = "[server]\nhosts = [\"stepgate.internal\"]\n";
+    let toml = "[server]\nallowed_hosts = [\"stepgate.internal\"]\n";
     let gateway = Gateway::start(&origin, toml).await;
     let port = gateway.address().port();
     let same = format!("http://127.0.0.1:{port}");

@@ -35,8 +35,8 @@ async fn assert_keeps(spoil: impl Fn(&Process), problems: &[&str]) {
 
 #[tokio::test]
 async fn c47_every_problem_of_a_broken_file_is_told_with_its_place() {
-    let text = "[upstream]\ntimout = \"6s\"\ntimeout = \"6 minits\"\n[server]\nhosts = 7\n";
-    let places = ["FILE:2:1", "FILE:3:11", "FILE:5:9"];
+    let text = "[upstream]\ntimout = \"6s\"\ntimeout = \"6 minits\"\n[server]\nallowed_hosts = 7\n";
+    let places = ["FILE:2:1", "FILE:3:11", "FILE:5:17"];
     assert_keeps(|process| process.write(FILE, text), &places).await;
 }
 
@@ -130,7 +130,7 @@ async fn what_needs_a_restart_is_named_and_the_rest_taken() {
     let (a, b) = (Origin::start().await, Origin::start().await);
     let process = start(&toward(&a, ""), &[]).await;
     let limits = "max_in_flight = 3\n\
-                  [server]\nmax_connections = 7\nmax_waiters = 7\nheader_timeout = \"3s\"\n\
+                  [server]\nmax_connections = 7\nmax_long_polls = 7\nheader_timeout = \"3s\"\n\
                   [cache]\nmax_bytes = \"32MiB\"\n[log]\nformat = \"json\"\n";
     process.configure(&toward(&b, limits)).await;
     let last = process.status().await["last_reload"].clone();
@@ -215,7 +215,11 @@ async fn a_reload_never_opens_the_listener_that_stays() {
     assert_eq!(with_token(&process, STEP, "the-token").await.status, 200);
     // This says that something else guards it.
     process
-        .configure(&listen(&origin, "0.0.0.0", "open = true\n"))
+        .configure(&listen(
+            &origin,
+            "0.0.0.0",
+            "allow_unauthenticated = true\n",
+        ))
         .await;
     assert_eq!(
         process.get(STEP, &[("Host", "localhost")]).await.status,

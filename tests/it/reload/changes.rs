@@ -167,7 +167,10 @@ async fn what_says_nothing_of_the_upstream_keeps_the_cache() {
 #[tokio::test]
 async fn host_names_come_and_go() {
     let origin = Origin::start().await;
-    let open = toward(&origin, "[server]\nhosts = [\"stepgate.internal\"]\n");
+    let open = toward(
+        &origin,
+        "[server]\nallowed_hosts = [\"stepgate.internal\"]\n",
+    );
     let process = start(&toward(&origin, ""), &[]).await;
     let ask = async || process.get(STEP, &[("Host", "stepgate.internal")]).await;
     assert_eq!(ask().await.status, 403);

@@ -72,7 +72,7 @@ async fn a_hold_lasts_as_long_as_the_upstream_said() {
 #[tokio::test]
 async fn a_hold_is_never_longer_than_max_hold() {
     let origin = Origin::start().await;
-    let toml = "[upstream]\nmax_hold = \"1s\"\n";
+    let toml = "[upstream]\nmax_retry_after = \"1s\"\n";
     let (gateway, at) = held(&origin, toml, &[("retry-after", "86400")]).await;
     let took = over(&gateway, at).await;
     let second = Duration::from_secs(1);

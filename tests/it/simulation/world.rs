@@ -90,7 +90,7 @@ impl World {
         self.note(Event::Purged(reach));
         let scope = match reach {
             Reach::Everything => PurgeScope::All,
-            Reach::Step(step) => PurgeScope::below(RULE, &THREADS[step..=step]),
+            Reach::Step(step) => PurgeScope::prefix(RULE, &THREADS[step..=step]),
         };
         self.cache.purge(&scope);
     }

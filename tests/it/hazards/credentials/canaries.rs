@@ -342,7 +342,7 @@ fn c16_a_secret_has_no_form_that_could_be_written() {
     <Secret as Choice<_>>::choose();
 
     let env = |_: &str| Some("canary".to_owned());
-    let from = stepgate::config::Source::Env("NAME".to_owned());
+    let from = stepgate::config::SecretSource::Env("NAME".to_owned());
     let secret = Secret::load(from, &env).unwrap();
     assert_eq!(
         format!("{secret:?} {secret:#?}"),

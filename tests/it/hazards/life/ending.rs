@@ -108,7 +108,7 @@ async fn c49_under_load_everything_accepted_is_answered_and_the_exit_is_clean() 
     let (status, output) = process.exit().await;
     assert_eq!(status.code(), Some(0), "{output}");
     assert!(start.elapsed() < TIMEOUT, "{:?}", start.elapsed());
-    assert!(output.contains("whole=true"), "{output}");
+    assert!(output.contains("all_answered=true"), "{output}");
 }
 
 /// The kernel answers for a process that is stopped: all of these have asked before the signal.

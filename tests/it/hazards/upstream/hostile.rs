@@ -165,7 +165,7 @@ async fn c26_an_endless_body_is_ended_by_the_deadline_where_the_caller_sees_it()
 #[tokio::test]
 async fn c28_error_answers_pass_through_with_terminal_bodies_unstored() {
     // A hold of the 429 is another promise; here each request is to reach the upstream.
-    let toml = "[upstream]\nmax_hold = \"0s\"\n";
+    let toml = "[upstream]\nmax_retry_after = \"0s\"\n";
     for status in [
         "400 Bad",
         "401 No",
