@@ -108,7 +108,7 @@ impl Server {
     /// [`upstream::SetupError`]; nothing has changed then.
     pub fn take_up(&self, config: &Config) -> Result<(), upstream::SetupError> {
         let prepared = self.gateway.prepare(config)?;
-        self.edge.take_up(config);
+        self.edge.apply_config(config);
         self.gateway.put_in_force(prepared);
         Ok(())
     }

@@ -148,7 +148,7 @@ fn serve(settings: &Settings) -> ExitCode {
             (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
             (Err(error), _) | (_, Err(error)) => return deaf(&error),
         };
-        let crew = match Workers::hire(workers()) {
+        let crew = match Workers::spawn(workers()) {
             Ok(crew) => crew,
             Err(error) => return unmanned(&error),
         };
@@ -172,7 +172,7 @@ fn serve(settings: &Settings) -> ExitCode {
         tokio::select! {
             () = either(&mut terminate, &mut interrupt) => {}
             () = reloader.run(&server, &mut hangup) => {}
-            () = systemd::keep_awake(&crew) => {}
+            () = systemd::run_watchdog(&crew) => {}
         }
         systemd::stopping(drain_timeout);
         tokio::select! {
@@ -226,7 +226,7 @@ fn run_demo(settings: &Settings, options: &Demo) -> ExitCode {
         say(std::io::stderr(), &format!("stepgate: {wrong}"));
         return ExitCode::from(BAD_USAGE);
     }
-    let crew = match Workers::hire(workers()) {
+    let crew = match Workers::spawn(workers()) {
         Ok(crew) => crew,
         Err(error) => return unmanned(&error),
     };

@@ -248,7 +248,7 @@ mod tests {
                 admin,
                 ..Options::default()
             };
-            let told = run(options, &Workers::here())
+            let told = run(options, &Workers::current())
                 .await
                 .unwrap_err()
                 .to_string();

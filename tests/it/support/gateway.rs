@@ -73,7 +73,7 @@ impl Gateway {
         let config = configuration(&folder, upstream, listen, toml);
         let started = within(
             "the gateway to start",
-            Box::pin(Server::start(config, &Workers::here())),
+            Box::pin(Server::start(config, &Workers::current())),
         )
         .await;
         let server = started.unwrap_or_else(|e| panic!("the gateway did not start: {e}"));

@@ -290,7 +290,7 @@ async fn c16_nothing_in_the_gateway_shows_a_secret_when_printed() {
     let (folder, toml) = secrets(NOWHERE);
     let config = load(folder.path(), &toml);
     let printed = [format!("{config:?}"), format!("{config:#?}")];
-    let server = Box::pin(Server::start(config, &stepgate::server::Workers::here()))
+    let server = Box::pin(Server::start(config, &stepgate::server::Workers::current()))
         .await
         .unwrap();
     let all = [
