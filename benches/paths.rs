@@ -155,7 +155,7 @@ fn lookup(criterion: &mut Criterion) {
         let keys: Vec<CacheKey> = (0..entries).map(key).collect();
         for key in &keys {
             let entry = Entry::new(body.as_bytes(), None);
-            let stored = cache.store(&cache.depart(), key, entry, &terms, now);
+            let stored = cache.store(&cache.begin_fetch(), key, entry, &terms, now);
             assert_eq!(stored, Ok(()));
         }
         // Across them all: one that is asked for again and again would stay in the processor's caches.
@@ -163,12 +163,12 @@ fn lookup(criterion: &mut Criterion) {
         group.bench_function(format!("hit, {entries} entries"), |b| {
             b.iter(|| {
                 let key = &keys[order.next().expect("endless")];
-                cache.look_up(key, now).expect("stored")
+                cache.lookup(key, now).expect("stored")
             });
         });
         let absent = key(entries);
         group.bench_function(format!("miss, {entries} entries"), |b| {
-            b.iter(|| assert!(cache.look_up(black_box(&absent), now).is_none()));
+            b.iter(|| assert!(cache.lookup(black_box(&absent), now).is_none()));
         });
     }
     group.finish();

@@ -133,7 +133,7 @@ impl Redis {
         let is_secret = self.nodes.iter().any(|node| node.source().is_some());
         page.key("url", urls + if is_secret { " # redacted" } else { "" });
         page.key("prefix", quote(&self.prefix));
-        page.key("command_timeout", span(self.budget));
+        page.key("command_timeout", span(self.command_timeout));
         if let Some(key) = &self.encryption_key {
             page.key("encryption_key", redacted(key));
         }

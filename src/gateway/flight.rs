@@ -16,7 +16,7 @@ use super::news::{Arrived, Errand, Larger, News};
 use super::pace::{poll_after, retry_after};
 use super::tally::Tally;
 use super::{Gateway, wall_clock};
-use crate::cache::redis::{Token, Write};
+use crate::cache::redis::{WriteJob, WriteToken};
 use crate::cache::{Entry, FetchTicket, etag_of};
 use crate::coalesce::{
     Admission, BatchOptions, Completion, Fetch, NumberedCompletion, Permit, Probe,
@@ -83,11 +83,11 @@ impl Fetch for Flight {
         manifest: BatchOptions,
         berth: Permit,
     ) -> impl Future<Output = NumberedCompletion<Self>> + Send + 'static {
-        let departure = self.gateway.cache.depart();
+        let departure = self.gateway.cache.begin_fetch();
         // In this order: a reload first puts its configuration in force and then raises its wall, so
         // what finds its own still in force has a number from before that wall.
         // Read before it departs: what is written with it is refused if a purge came between.
-        let token = self.gateway.cache.token(&self.errand.shared);
+        let token = self.gateway.cache.write_token(&self.errand.shared);
         let outdated = self.gateway.setup.load().number != self.errand.setup.number;
         let departed = Departed {
             departure,
@@ -108,7 +108,7 @@ struct Departed {
     /// own, and stays out of the cache.
     outdated: bool,
     /// With which its body may be written to the shared tier.
-    token: Option<Token>,
+    token: Option<WriteToken>,
 }
 
 impl Flight {
@@ -160,7 +160,7 @@ impl Flight {
             if let Some(probe) = self.probe.take() {
                 probe.landed();
             }
-            (departed.departure.number(), brought)
+            (departed.departure.seq(), brought)
         }
     }
 
@@ -173,7 +173,7 @@ impl Flight {
         took: Duration,
     ) -> Brought {
         let redactor = &self.errand.setup.redactor;
-        let number = departed.departure.number();
+        let number = departed.departure.seq();
         let verdict = self.verdict(&fetched);
         let UpstreamResponse {
             status,
@@ -283,9 +283,9 @@ impl Flight {
         // What echoes an injected secret is the caller's to see, and nobody's to keep elsewhere.
         let may_leave = |body: &Bytes| !self.errand.setup.redactor.finds_in(body);
         if let Some(token) = departed.token.as_ref().filter(|_| may_leave(body)) {
-            cache.share(Write {
+            cache.share(WriteJob {
                 token: token.clone(),
-                question: Arc::clone(&self.errand.shared),
+                key: Arc::clone(&self.errand.shared),
                 body: body.clone(),
                 content_type: content_type.cloned(),
                 ttl: terms.ttl,
@@ -307,8 +307,8 @@ impl Flight {
             return;
         }
         let cache = &self.gateway.cache;
-        let removed = cache.withdraw(&departed.departure, self.errand.key());
-        cache.take_back(self.errand.key(), removed);
+        let removed = cache.invalidate_older(&departed.departure, self.errand.key());
+        cache.invalidate_shared(self.errand.key(), removed);
         if removed && verdict == Err(NoStoreReason::NotFinal) {
             self.counters().regressed();
             let rule = self.rule().name();

@@ -8,10 +8,11 @@ use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use smallvec::SmallVec;
 
-use super::news::{Errand, Shared};
+use super::news::Errand;
 use super::outcome::Record;
 use super::refusal::GatewayError;
 use super::setup::{Account, Setup};
+use crate::cache::CoalesceKey;
 use crate::policy::rule::API_PREFIX;
 use crate::policy::{CacheKey, Query, Route};
 
@@ -73,12 +74,12 @@ pub(super) struct Wanted {
     /// Where in the path the ids stand.
     ids: SmallVec<[Range<usize>; 4]>,
     query: Query,
-    shared: Shared,
+    shared: Arc<CoalesceKey>,
 }
 
 impl Wanted {
     pub(super) fn key(&self) -> &CacheKey {
-        &self.shared.1
+        &self.shared.key
     }
 
     /// Reads path and query; the key is made of what the caller sent, before anything is rewritten.
@@ -122,7 +123,10 @@ impl Wanted {
             is_list,
             ids: ids.iter().map(|id| within(head.uri.path(), id)).collect(),
             query,
-            shared: Arc::new((setup.number, key)),
+            shared: Arc::new(CoalesceKey {
+                config_number: setup.number,
+                key,
+            }),
         })
     }
 
