@@ -139,7 +139,7 @@ impl Server {
     /// Returns a [`upstream::SetupError`] if TLS cannot be prepared. Nothing has changed then.
     pub fn apply_config(&self, config: &Config) -> Result<(), upstream::SetupError> {
         let prepared = self.gateway.prepare(config)?;
-        self.listeners.take_up(config);
+        self.listeners.apply_config(config);
         self.gateway.put_in_force(prepared);
         Ok(())
     }

@@ -172,7 +172,7 @@ async fn serve_config(
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
     let mut stop = StopSignals::new().map_err(Failure::signals)?;
-    let workers = Workers::hire(worker_count()).map_err(Failure::workers)?;
+    let workers = Workers::spawn(worker_count()).map_err(Failure::workers)?;
     let drain_timeout = config.server.drain_timeout;
     let server = Server::start(config, &workers).await?;
 
@@ -180,7 +180,7 @@ async fn serve_config(
     tokio::select! {
         () = stop.recv() => {}
         () = reloader.run(&server, hangup) => {}
-        () = systemd::keep_awake(&workers) => {}
+        () = systemd::run_watchdog(&workers) => {}
     }
 
     systemd::stopping(drain_timeout);
@@ -247,7 +247,7 @@ fn run_demo(config: &ConfigArgs, args: &DemoArgs) -> Result<(), Failure> {
              --admin; leave out --config, --upstream and --log-format",
         ));
     }
-    let workers = Workers::hire(worker_count()).map_err(Failure::workers)?;
+    let workers = Workers::spawn(worker_count()).map_err(Failure::workers)?;
     let options = demo::Options {
         duration: args.duration,
         pollers: usize::from(args.pollers),

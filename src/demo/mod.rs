@@ -244,7 +244,7 @@ mod tests {
                 admin,
                 ..Options::default()
             };
-            let error = run(options, &Workers::here()).await.unwrap_err();
+            let error = run(options, &Workers::current()).await.unwrap_err();
             let text = error.to_string();
             let start = format!("cannot listen on {address}: Address already in use");
             assert!(text.starts_with(&start), "{text}");
