@@ -212,7 +212,6 @@ async fn c40_a_replayed_sealed_entry_from_before_a_purge_is_a_miss() {
     assert_eq!(answer.json()["status"], "failed");
 }
 
-/// The same text twice is not the same bytes twice.
 #[tokio::test]
 async fn sealing_the_same_body_twice_gives_different_bytes() {
     let (fleet, key) = (Fleet::start().await, Key::new(KEY));

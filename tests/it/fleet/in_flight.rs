@@ -17,8 +17,7 @@ const MOMENT: Duration = Duration::from_millis(200);
 
 /// Starts a gateway that reaches Redis through `proxy`.
 async fn through(fleet: &Fleet, proxy: &RedisProxy) -> Gateway {
-    let gateway = start_gateway(&fleet.origin, &tier(&proxy.url())).await;
-    gateway
+    start_gateway(&fleet.origin, &tier(&proxy.url())).await
 }
 
 /// Sends a request that `gateway` fetches, and returns the latch that the origin's response waits for.

@@ -148,7 +148,7 @@ async fn a_shared_entry_expires_when_the_ttl_of_its_first_store_ends() {
     let (a, b) = (&pair[0], &pair[1]);
     store_in_tier(a, &[STEP]).await;
     sleep(Duration::from_millis(1_500)).await;
-    let shared = expect_shared_hit(&b, STEP).await;
+    let shared = expect_shared_hit(b, STEP).await;
     assert!(ttl(&shared) <= 2, "{}", ttl(&shared));
     sleep(Duration::from_millis(1_600)).await;
     assert!(is_fetched(&b.get(STEP).await), "its ttl has ended");
