@@ -7,8 +7,8 @@ use tokio::time::sleep;
 
 use super::{
     Fleet, PREFIX, age, counted, expect_fetched, expect_memory_hit, expect_shared_hit, is_fetched,
-    is_memory_hit, is_shared_hit, lookups, start_gateway, store_in_tier, tier, tier_state, ttl,
-    wait_process_state, wait_written,
+    is_memory_hit, is_shared_hit, lookups, start_gateway, start_pair, store_in_tier, tier,
+    tier_state, ttl, wait_process_state, wait_written,
 };
 use crate::support::gateway::API_KEY;
 use crate::support::{
@@ -140,15 +140,10 @@ async fn a_killed_gateway_is_warm_after_its_restart() {
 async fn a_shared_entry_expires_when_the_ttl_of_its_first_store_ends() {
     let fleet = Fleet::start().await;
     let short = "[cache]\nttl = \"3s\"\n".to_owned() + &tier(&fleet.redis.url());
-    let mut pair = Vec::new();
-    for _ in 0..2 {
-        let gateway = start_gateway(&fleet.origin, &short).await;
-        pair.push(gateway);
-    }
-    let (a, b) = (&pair[0], &pair[1]);
-    store_in_tier(a, &[STEP]).await;
+    let (a, b) = start_pair(&fleet.origin, &short).await;
+    store_in_tier(&a, &[STEP]).await;
     sleep(Duration::from_millis(1_500)).await;
-    let shared = expect_shared_hit(b, STEP).await;
+    let shared = expect_shared_hit(&b, STEP).await;
     assert!(ttl(&shared) <= 2, "{}", ttl(&shared));
     sleep(Duration::from_millis(1_600)).await;
     assert!(is_fetched(&b.get(STEP).await), "its ttl has ended");
