@@ -84,10 +84,10 @@ async fn a_final_body_answers_the_pending_batch_but_not_a_no_cache_request() {
         1,
         "the batch was fetched for although the final body had come"
     );
-    let answer = no_cache.response().await;
-    assert_eq!(answer.text(), text("failed"));
+    let response = no_cache.response().await;
+    assert_eq!(response.text(), text("failed"));
     assert!(
-        answer
+        response
             .cache_status()
             .starts_with("stepgate; fwd=request; fwd-status=200")
     );
@@ -180,8 +180,8 @@ async fn c36_leader_timeout_does_not_shorten_the_deadline_of_other_waiters() {
     gateway.wait_until_read().await;
     sleep(Duration::from_millis(500)).await;
     let mut late = gateway.send_get(STEP, &[]).await;
-    let answer = early.response().await;
-    assert_eq!(answer.code().as_deref(), Some("upstream_timeout"));
+    let response = early.response().await;
+    assert_eq!(response.code().as_deref(), Some("upstream_timeout"));
     gate.open();
     assert_eq!(late.response().await.fetch(), 2);
     assert_eq!(origin.count(), 2, "the requests were not in one batch");
@@ -207,12 +207,12 @@ async fn c41a_stale_set_a_purge_is_a_barrier_for_fetches_in_flight() {
     let mut after = gateway.send_get(STEP, &[]).await;
     gateway.wait_until_read().await;
     gates[0].open();
-    let answer = before.response().await;
-    assert_eq!(answer.text(), text("completed"));
+    let response = before.response().await;
+    assert_eq!(response.text(), text("completed"));
     assert!(
-        answer.cache_status().contains("detail=purged"),
+        response.cache_status().contains("detail=purged"),
         "{}",
-        answer.cache_status()
+        response.cache_status()
     );
     let stored = [("Cache-Control", "only-if-cached")];
     assert_eq!(gateway.get_with(STEP, &stored).await.status, 504);
@@ -241,9 +241,9 @@ async fn a_failed_fetch_fails_its_own_batch_only() {
         waiters.push(gateway.send_get(STEP, &[]).await);
     }
     for waiter in &mut waiters {
-        let answer = waiter.response().await;
-        assert_eq!(answer.status, 502);
-        assert_eq!(answer.code().as_deref(), Some("upstream_invalid"));
+        let response = waiter.response().await;
+        assert_eq!(response.status, 502);
+        assert_eq!(response.code().as_deref(), Some("upstream_invalid"));
     }
     assert_eq!(origin.count(), 2);
     assert_eq!(gateway.get(STEP).await.text(), text("in_progress"));
@@ -261,9 +261,9 @@ async fn a_fetch_past_its_deadline_is_504_for_each_waiter_and_the_next_starts_cl
     let mut waiters = batch_of(&origin, &gateway, 3).await;
     origin.next(vec![Action::Stall]);
     for waiter in &mut waiters {
-        let answer = waiter.response().await;
-        assert_eq!(answer.status, 504);
-        assert_eq!(answer.code().as_deref(), Some("upstream_timeout"));
+        let response = waiter.response().await;
+        assert_eq!(response.status, 504);
+        assert_eq!(response.code().as_deref(), Some("upstream_timeout"));
     }
     origin.wait_for_hangups(1).await;
     assert_eq!(gateway.get(STEP).await.text(), text("in_progress"));
@@ -278,8 +278,8 @@ async fn an_upstream_error_reaches_every_waiter_untouched() {
     let error = br#"{"error": {"message": "no such step", "code": null}}"#;
     origin.next(vec![Action::Send(respond("404 Not Found", &[], error))]);
     for waiter in &mut waiters {
-        let answer = waiter.response().await;
-        assert_eq!((answer.status, &*answer.body), (404, &error[..]));
+        let response = waiter.response().await;
+        assert_eq!((response.status, &*response.body), (404, &error[..]));
     }
     assert_eq!(origin.count(), 2);
     assert!(
@@ -298,9 +298,9 @@ async fn a_body_over_max_entry_bytes_is_streamed_to_one_and_fetched_by_the_other
     let mut waiters = batch_of(&origin, &gateway, 3).await;
     origin.always(vec![Action::Send(respond("200 OK", &[], &large))]);
     for waiter in &mut waiters {
-        let answer = waiter.response().await;
-        assert!(answer.body == large, "{}: other bytes", answer.status);
-        assert!(answer.cache_status().contains("detail=too_large"));
+        let response = waiter.response().await;
+        assert!(response.body == large, "{}: other bytes", response.status);
+        assert!(response.cache_status().contains("detail=too_large"));
     }
     assert_eq!(origin.count(), 1 + 3);
     // From now on each request of this key fetches on its own, without a window.

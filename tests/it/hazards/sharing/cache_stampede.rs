@@ -18,8 +18,8 @@ fn fetches_in(time: Duration) -> usize {
 
 /// Sends a thousand requests at once; returns their equal responses, the earliest first.
 async fn a_thousand_responses(gateway: &Gateway, step_status: &str) -> Vec<TimedResponse> {
-    let crowd = Clients::connect(gateway, 1000).await;
-    let served = crowd.get(STEP, &[]).await;
+    let clients = Clients::connect(gateway, 1000).await;
+    let served = clients.get(STEP, &[]).await;
     assert_eq!(served.len(), 1000);
     for one in &served {
         let (status, body) = (one.response.status, one.response.text());
@@ -64,12 +64,12 @@ async fn thundering_herd_1000_polls_a_second_cost_ten_fetches_a_second() {
     let origin = Origin::start().await;
     origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, "").await;
-    let crowd = Clients::connect(&gateway, 1000).await;
+    let clients = Clients::connect(&gateway, 1000).await;
     let ten_seconds = Duration::from_secs(10);
-    let (answers, took) = crowd.poll_each_second(STEP, ten_seconds).await;
+    let (responses, took) = clients.poll_each_second(STEP, ten_seconds).await;
     assert!(
-        answers >= 9_000,
-        "only {answers} responses: the load was too low"
+        responses >= 9_000,
+        "only {responses} responses: the load was too low"
     );
     let most = fetches_in(took) + 1;
     assert!(origin.count() <= most, "{} in {took:?}", origin.count());

@@ -69,8 +69,11 @@ async fn c41_long_poll_is_answered_with_the_latest_body_at_a_drain() {
     let gateway = Gateway::start(&origin, "").await;
     let mut long_poll = long_poll_with_a_body(&origin, &gateway).await;
     let start = Instant::now();
-    let (answer, ()) = tokio::join!(long_poll.response(), gateway.drain());
-    assert_eq!((answer.status, answer.text()), (200, text("in_progress")));
+    let (response, ()) = tokio::join!(long_poll.response(), gateway.drain());
+    assert_eq!(
+        (response.status, response.text()),
+        (200, text("in_progress"))
+    );
     let took = start.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
@@ -83,10 +86,10 @@ async fn c41_long_poll_without_a_body_is_503_at_a_drain() {
     let mut long_poll = gateway.send_get(STEP, &LONG).await;
     origin.wait_for_requests(1).await;
     let start = Instant::now();
-    let (answer, ()) = tokio::join!(long_poll.response(), gateway.drain());
-    assert_eq!(answer.status, 503);
-    assert_eq!(answer.code().as_deref(), Some("draining"));
-    let retry_after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+    let (response, ()) = tokio::join!(long_poll.response(), gateway.drain());
+    assert_eq!(response.status, 503);
+    assert_eq!(response.code().as_deref(), Some("draining"));
+    let retry_after: u64 = response.header("retry-after").unwrap().parse().unwrap();
     assert!(retry_after >= 1);
     let took = start.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?}");

@@ -18,7 +18,7 @@ async fn assert_bounded_by_bytes(max_mib: u64, body_bytes: usize, steps: usize) 
         .await;
     process.get(STEP, &[]).await;
     let idle = process.memory("VmRSS:");
-    let mut raw = RawClient::connect(process.data).await;
+    let mut client = RawClient::connect(process.data).await;
     let padding = "x".repeat(body_bytes);
     let json = |id: &str| {
         format!(
@@ -26,8 +26,8 @@ async fn assert_bounded_by_bytes(max_mib: u64, body_bytes: usize, steps: usize) 
         )
     };
     let mut ask = async |id: &str| {
-        raw.send(head("GET", &step(id), "127.0.0.1", &[])).await;
-        raw.response().await
+        client.send(head("GET", &step(id), "127.0.0.1", &[])).await;
+        client.response().await
     };
     for nth in 0..steps {
         let id = format!("full_{nth}");

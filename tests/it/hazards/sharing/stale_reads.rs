@@ -16,13 +16,13 @@ async fn poll_to_the_end(origin: Arc<Origin>, mut client: RawClient) {
     loop {
         let (seen, over) = (origin.count(), origin.status() == "completed");
         client.send(&request).await;
-        let answer = client.response().await;
-        if answer.json()["status"] == "completed" {
+        let response = client.response().await;
+        if response.json()["status"] == "completed" {
             return;
         }
         assert!(!over, "a live response to a request after the end");
-        assert!(answer.fetch() > seen, "{} after {seen}", answer.fetch());
-        assert!(!answer.is_hit() && !answer.is_stored());
+        assert!(response.fetch() > seen, "{} after {seen}", response.fetch());
+        assert!(!response.is_hit() && !response.is_stored());
     }
 }
 

@@ -65,9 +65,9 @@ async fn c34_lost_http2_connection_is_retried_once_on_a_new_one() {
     // A fetch on a new connection is not retried.
     let (_authority, origin, gateway) = start().await;
     origin.next_fault(StreamFault::Cut);
-    let answer = gateway.get(&step("step_1")).await;
+    let response = gateway.get(&step("step_1")).await;
     assert_eq!(
-        (answer.status, answer.code().as_deref()),
+        (response.status, response.code().as_deref()),
         (502, Some("upstream_unreachable"))
     );
     assert_eq!(origin.requests().len(), 1);

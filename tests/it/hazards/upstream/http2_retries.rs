@@ -117,9 +117,9 @@ async fn second_poll(reactions: Reactions) -> (u16, Option<String>, usize) {
     let upstream = upstream(&authority, reactions).await;
     let gateway = Gateway::start_with_upstream(&upstream.url, &authority.toml()).await;
     assert_eq!(gateway.get(&step("other")).await.status, 200);
-    let answer = gateway.get(STEP).await;
+    let response = gateway.get(STEP).await;
     let requests = upstream.requests.load(Ordering::Relaxed);
-    (answer.status, answer.code(), requests - 1)
+    (response.status, response.code(), requests - 1)
 }
 
 #[tokio::test]

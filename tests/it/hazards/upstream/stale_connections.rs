@@ -20,8 +20,8 @@ async fn c32_stale_pooled_connection_is_retried_once_on_a_new_one() {
                 break;
             }
             assert!(polls < 40, "no connection was reused in 40 polls");
-            let answer = gateway.get(STEP).await;
-            assert_eq!((answer.status, answer.body), (200, body("in_progress")));
+            let response = gateway.get(STEP).await;
+            assert_eq!((response.status, response.body), (200, body("in_progress")));
         }
         let requests = origin.requests();
         for (i, request) in requests.iter().enumerate().filter(|(_, r)| r.nth > 0) {
@@ -42,17 +42,17 @@ async fn c32_stale_pooled_connection_is_not_retried_after_any_response_byte() {
     origin.on_reuse(vec![Action::Send(b"HTTP/1.1 2".to_vec()), Action::Reset]);
     let gateway = Gateway::start(&origin, "").await;
     for polls in 1.. {
-        let answer = gateway.get(STEP).await;
+        let response = gateway.get(STEP).await;
         assert_eq!(
             origin.count(),
             polls,
             "the poll was not one upstream request"
         );
         if origin.last().nth > 0 {
-            assert_eq!(answer.status, 502);
+            assert_eq!(response.status, 502);
             break;
         }
-        assert_eq!(answer.status, 200);
+        assert_eq!(response.status, 200);
         assert!(polls < 40, "no connection was reused in 40 polls");
     }
 }
@@ -73,8 +73,8 @@ async fn c32_retry_keeps_the_deadline_of_the_first_attempt() {
     origin.on_reuse(vec![Action::Close]);
     origin.always(vec![Action::Wait(gate.clone()), Action::Respond]);
     let start = Instant::now();
-    let answer = gateway.get(STEP).await;
-    assert_eq!(answer.status, 504);
+    let response = gateway.get(STEP).await;
+    assert_eq!(response.status, 504);
     assert!(start.elapsed() < Duration::from_secs(3));
     gate.open();
 }

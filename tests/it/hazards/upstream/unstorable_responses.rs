@@ -17,11 +17,11 @@ async fn assert_passes_unstored(headers: &[(&str, &str)], body: &[u8], reason: &
     let gateway = Gateway::start(&origin, toml).await;
     origin.always(vec![Action::Send(respond("200 OK", headers, body))]);
     for polls in 1..=2 {
-        let answer = gateway.get(STEP).await;
-        assert_eq!(answer.status, 200, "{reason}: {what}");
-        assert!(answer.body == body, "{reason}: other bytes than {what}");
+        let response = gateway.get(STEP).await;
+        assert_eq!(response.status, 200, "{reason}: {what}");
+        assert!(response.body == body, "{reason}: other bytes than {what}");
         let expected = format!("stepgate; fwd=uri-miss; fwd-status=200; detail={reason}");
-        assert_eq!(answer.cache_status(), expected, "{what}");
+        assert_eq!(response.cache_status(), expected, "{what}");
         assert_eq!(origin.count(), polls, "{reason}: {what}");
     }
     let sample = format!("stepgate_not_stored_total{{reason=\"{reason}\"}}");
@@ -157,9 +157,9 @@ async fn c26_body_over_max_entry_bytes_is_streamed_unstored() {
         let gateway = Gateway::start(&origin, toml).await;
         let coding = [("transfer-encoding", "chunked")];
         origin.next(vec![Action::Send(respond("200 OK", &coding, chunked))]);
-        let answer = gateway.get(STEP).await;
-        assert!(answer.body == large, "other bytes, of {size}");
-        assert!(answer.cache_status().contains("detail=too_large"));
+        let response = gateway.get(STEP).await;
+        assert!(response.body == large, "other bytes, of {size}");
+        assert!(response.cache_status().contains("detail=too_large"));
     }
     // Bodies of exactly max_entry_bytes are stored; 100 KiB is more than is scanned for secrets.
     for kib in [4, 100] {
@@ -233,8 +233,12 @@ async fn a_response_that_only_names_a_cache_is_stored() {
             &[header],
             body("completed"),
         ))]);
-        let answer = gateway.get(STEP).await;
-        assert!(answer.is_stored(), "{header:?}: {}", answer.cache_status());
+        let response = gateway.get(STEP).await;
+        assert!(
+            response.is_stored(),
+            "{header:?}: {}",
+            response.cache_status()
+        );
         assert!(gateway.get(STEP).await.is_hit(), "{header:?}");
     }
 }
