@@ -49,7 +49,7 @@ fn assert_rate_limited(response: &Response, seconds: &[&str]) {
     assert_eq!(response.header("content-type"), Some("application/json"));
     // The SDKs prefer retry-after-ms, so it must not exceed retry-after.
     if let Some(milliseconds) = response.header("retry-after-ms") {
-        let (most, rest): (u64, u64) =
+        let (most, remaining): (u64, u64) =
             (retry_after.parse().unwrap(), milliseconds.parse().unwrap());
         assert!(remaining <= most * 1000, "{remaining} ms, {most} s");
     }
