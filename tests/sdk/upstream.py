@@ -15,7 +15,8 @@ JSON:
     events   server-sent events; each but the first waits for a `release`
     stall    nothing, so that the client waits
 
-and `cut`, true, breaks the connection off in the middle of the body. A path without a script is a 404.
+and `cut`, true, breaks the connection off in the middle of the body; after events it waits for one more
+`release`, which says that the client has read the last of them. A path without a script is a 404.
 """
 
 import hashlib
@@ -208,6 +209,8 @@ class Service(Handler):
             if not answer.get("cut"):
                 self.wfile.write(b"0\r\n\r\n")
                 return
+            # A client may discard what it has not read when the connection breaks off.
+            self.server.state.events(path).acquire(timeout=LIMIT)
         self.close_connection = True
 
 
