@@ -1,136 +1,155 @@
-//! A fleet: what the shared tier saves it, what it costs the gateways and Redis.
+//! Measures what the shared tier saves a fleet, and what it costs the gateways and Redis.
 
-mod caller;
-mod commands;
-mod crowd;
-mod redis;
-mod restart;
-mod row;
-
-use std::io::{self, Write};
-use std::process::{Command, ExitCode};
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::rc::Rc;
 use std::time::Duration;
 
-use crate::Fallible;
-use crate::contender::Stage;
-use crate::machine;
-use crate::process::{LOAD, Place};
-use crate::report::{Section, Series, Table, Unit};
-use crate::steps::SMALL;
-use crate::suite::{Effort, Flags, Suite};
-use crate::upstream::Upstream;
-use crowd::{AWAY, Crowd, LIFE, PACE, STEPS};
-use row::{Figures, Row};
+use fastrand::Rng;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 
-#[derive(clap::Args)]
-pub(crate) struct Fleet {
-    #[command(flatten)]
-    flags: Flags,
-}
+use crate::client::{self, Client};
+use crate::load::{Responses, Source, fetch, fetch_each};
+use crate::origin::Origin;
+use crate::process::{Cores, Process, free_address, pause};
+use crate::report::{Table, Unit};
+use crate::run_step::{NEARBY, RunStep, SMALL, path_in};
+use crate::server::{Kind, Server, Stage};
+use crate::suite::{Effort, Section, Suite};
+use crate::{Result, machine};
 
-const SUITE: Suite = Suite {
-    parts: &[
-        ("together", together),
-        ("later", later),
-        ("restart", restart::restart),
-        ("commands", commands::commands),
-    ],
-    rounds: 1,
-    opening,
-};
+/// Is how many steps end while they are polled.
+const STEPS: u32 = 200;
+
+/// Is how long a step is live after the first poll, in milliseconds.
+const LIFETIME: u32 = 1000;
+
+/// Is the pause between a response and the next poll, in milliseconds.
+const PAUSE: Range<u64> = 100..250;
+
+/// Is the time over which steps begin, in units of `--seconds`: sixteen gateways that poll all of them
+/// then leave both cores some room.
+const SPAN: u32 = 3;
+
+/// Is how many steps a restart and the commands are measured with.
+const FINAL_STEPS: u32 = 10_000;
+
+/// Lets gateways write to Redis what they have stored.
+const WRITTEN: Duration = Duration::from_millis(100);
 
 const GATEWAYS: [u32; 5] = [1, 2, 4, 8, 16];
 
-/// So many times `--seconds`: the time over which steps begin. Sixteen gateways that poll all of them
-/// while they are live then leave both cores some room.
-const SPAN: u32 = 3;
+/// Names who polls when.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pollers {
+    /// Every gateway has a poller from a step's beginning.
+    Together,
+    /// One gateway has a poller; the others get one when that has seen the step end.
+    Later,
+}
 
-impl Fleet {
-    pub(crate) fn run(&self) -> ExitCode {
-        SUITE.run(&self.flags)
+pub(crate) fn suite() -> Suite {
+    Suite {
+        parts: vec![
+            (
+                "together",
+                Box::new(|stage, effort| polled(Pollers::Together, stage, effort)),
+            ),
+            (
+                "later",
+                Box::new(|stage, effort| polled(Pollers::Later, stage, effort)),
+            ),
+            ("restart", Box::new(restart)),
+            ("commands", Box::new(commands)),
+        ],
+        rounds: 1,
+        opening,
     }
 }
 
 fn opening(Effort { rounds, seconds }: Effort, _: &[Section]) -> String {
     format!(
         "# What the shared tier saves a fleet\n\n\
-         Written by `benches/fleet --rounds {rounds} --seconds {seconds}`; what it means is in the \
-         README.\n\n{}- {}\n\n\
-         All gateways, with one worker thread each, share a core; callers, upstream and Redis share \
-         another. Every body is checked, and a step must not be told live once anybody was told that it \
-         is final: *wrong* counts both. Latency is the caller's, of all answers from there; CPU is \
-         processor time of the gateways, in user space and in the kernel. Figures are medians of \
+         Written by `benches/fleet --rounds {rounds} --seconds {seconds}`.\n\n{}\n\
+         All gateways, with one worker thread each, share a core; pollers, upstream and Redis share \
+         another. A wrong body ends the run, and so does a live body that is requested after any \
+         poller has received the final one. Latency is the client's, of all responses from there; CPU \
+         is processor time of the gateways, in user space and in the kernel. Figures are medians of \
          the rounds.\n",
-        machine::described(),
-        redis_version(),
+        machine::described(&[("Redis", "redis-server --version")]),
     )
 }
 
-fn together(stage: &Stage, effort: Effort) -> Fallible<Section> {
-    Ok(Section {
-        title: "Steps polled through every gateway from the beginning".to_owned(),
-        how: format!(
-            "{} Each gateway has a poller for each step, which polls until the step is final and then \
-             twice more.",
-            polled(effort)
-        ),
-        table: measured(Crowd::Together, &GATEWAYS, stage, effort)?,
-        reaches: Vec::new(),
-    })
+/// Starts gateways with one worker each, which share `redis` if there is one.
+fn start(stage: &Stage, origin: &Origin, redis: Option<&Redis>) -> Result<Server> {
+    let redis = redis.map(|redis| redis.address);
+    stage
+        .launch(Kind::Stepgate(1), origin)
+        .with_redis(redis)
+        .start()
 }
 
-fn later(stage: &Stage, effort: Effort) -> Fallible<Section> {
-    let [_, several @ ..] = GATEWAYS;
-    Ok(Section {
-        title: "Steps that come to the other gateways when they are final".to_owned(),
-        how: format!(
-            "{} One gateway has a poller for a step, in turn, which polls until it is final and then \
-             twice more; then each of the others is asked three times.",
-            polled(effort)
-        ),
-        table: measured(Crowd::Later, &several, stage, effort)?,
-        reaches: Vec::new(),
-    })
-}
-
-fn polled(effort: Effort) -> String {
-    format!(
-        "{STEPS} steps of {SMALL} B, each in a thread of its own, {AWAY} ms away, begin over {} s; each \
-         ends {LIFE} ms after its first poll. A poller asks again {} to {} ms after an answer.",
-        SPAN * effort.seconds,
-        PACE.start,
-        PACE.end
-    )
-}
-
-/// The rows take turns.
-fn measured(crowd: Crowd, gateways: &[u32], stage: &Stage, effort: Effort) -> Fallible<Table> {
-    stand_aside()?;
-    let upstream = Upstream::plain()?;
-    let both = |&gateways: &u32| {
-        [false, true].map(|has_tier| {
-            let row = Row { gateways, has_tier };
-            (row, Figures::default())
-        })
+/// Measures steps that end while they are polled, by number of gateways, without and with the tier.
+fn polled(pollers: Pollers, stage: &Stage, effort: Effort) -> Result<Section> {
+    let origin = Origin::start()?;
+    let counts = match pollers {
+        Pollers::Together => &GATEWAYS[..],
+        Pollers::Later => &GATEWAYS[1..],
     };
-    let mut rows: Vec<_> = gateways.iter().flat_map(both).collect();
+    let rows: Vec<_> = counts
+        .iter()
+        .flat_map(|n| [(*n, false), (*n, true)])
+        .collect();
     let span = Duration::from_secs(u64::from(SPAN * effort.seconds));
-    for round in 1..=effort.rounds {
-        for (number, (row, figures)) in rows.iter_mut().enumerate() {
-            let word = format!("{round}_{number}");
-            row.take(crowd, &word, span, stage, &upstream, figures)?;
-        }
-        writeln!(io::stderr(), "    round {round} of {}", effort.rounds)?;
-    }
-    let is_wrong = rows.iter().any(|(_, figures)| figures.wrong > 0);
-    let table = table(&rows);
-    if is_wrong {
-        return Err(format!("answers are wrong:\n{}", table.markdown()).into());
-    }
-    Ok(table)
-}
-
-fn table(rows: &[(Row, Figures)]) -> Table {
+    let figures = effort.measure(&rows, |&(count, has_tier), round| {
+        // A new fleet each time: no gateway has anything in memory.
+        let redis = has_tier.then(Redis::start).transpose()?;
+        let gateways = (0..count).map(|_| start(stage, &origin, redis.as_ref()));
+        let gateways = gateways.collect::<Result<Vec<_>>>()?;
+        let cpu_time = || {
+            gateways
+                .iter()
+                .map(Server::cpu_time)
+                .sum::<Result<Duration>>()
+        };
+        let word = format!("{round}_{count}_{has_tier}_{}", pollers == Pollers::Later);
+        let (fetches, finals, cpu) = (origin.requests(), origin.finals(), cpu_time()?);
+        let begin = Instant::now();
+        let poll = || {
+            let responses = poll_all(&gateways, pollers, &word, span)?;
+            pause(WRITTEN);
+            Ok(responses)
+        };
+        let (responses, [commands, bytes_in, bytes_out]) = match &redis {
+            None => (poll()?, [f64::NAN; 3]),
+            Some(redis) => {
+                let (responses, usage) = redis.usage_during(poll)?;
+                (responses, [usage.commands, usage.bytes_in, usage.bytes_out])
+            }
+        };
+        let seconds = begin.elapsed().as_secs_f64();
+        let cpu = cpu_time()? - cpu;
+        let polls = f64::from(responses.count());
+        let per_step = |count: u64| count as f64 / f64::from(STEPS);
+        let [memory_p50, memory_p99] = responses.memory.quantiles([500, 990]);
+        let [shared_p50, shared_p99] = responses.shared.quantiles([500, 990]);
+        Ok([
+            per_step(origin.requests() - fetches),
+            per_step(origin.finals() - finals),
+            polls,
+            f64::from(responses.shared.len()),
+            cpu.as_secs_f64() * 1e6 / polls,
+            memory_p50,
+            memory_p99,
+            shared_p50,
+            shared_p99,
+            commands / seconds,
+            bytes_in / 1e3 / seconds,
+            bytes_out / 1e3 / seconds,
+        ])
+    })?;
     let mut table = Table::new([
         "gateways, tier",
         "fetches per step",
@@ -138,74 +157,432 @@ fn table(rows: &[(Row, Figures)]) -> Table {
         "final ones per step",
         "polls",
         "shared hits",
-        "wrong",
         "CPU µs per poll",
         "memory p50, p99 µs",
         "shared p50, p99 µs",
         "Redis commands/s",
-        "KB/s there, back",
+        "KB/s in, out",
     ]);
-    for (row, figures) in rows {
-        let tier = if row.has_tier { "with" } else { "without" };
-        let fetches = figures.fetches.median();
+    for ((count, has_tier), figures) in rows.iter().zip(&figures) {
+        let [
+            fetches,
+            finals,
+            polls,
+            shared_hits,
+            cpu,
+            memory_p50,
+            memory_p99,
+            shared_p50,
+            shared_p99,
+            commands,
+            bytes_in,
+            bytes_out,
+        ] = figures;
         table.row([
-            format!("{}, {tier}", row.gateways),
-            Unit::Ratio.show(fetches),
-            Unit::Ratio.show(fetches / f64::from(row.gateways)),
-            Unit::Ratio.show(figures.finals.median()),
-            Unit::Count.show(figures.polls.median()),
-            Unit::Count.show(figures.shared_hits.median()),
-            figures.wrong.to_string(),
-            Unit::Micros.show(figures.cpu.median()),
-            pair(&figures.memory, Unit::Micros, 1.0),
-            pair(&figures.shared, Unit::Micros, 1.0),
-            shown(&figures.commands, Unit::Count, 1.0),
-            pair(&figures.bytes, Unit::Millis, 1e-3),
+            format!("{count}, {}", if *has_tier { "with" } else { "without" }),
+            Unit::Ratio.median(fetches),
+            Unit::Ratio.show(fetches.median() / f64::from(*count)),
+            Unit::Ratio.median(finals),
+            Unit::Count.median(polls),
+            Unit::Count.median(shared_hits),
+            Unit::Micros.median(cpu),
+            Unit::Micros.medians(memory_p50, memory_p99),
+            Unit::Micros.medians(shared_p50, shared_p99),
+            Unit::Count.median(commands),
+            Unit::Millis.medians(bytes_in, bytes_out),
         ]);
     }
-    table
-}
-
-fn pair([first, second]: &[Series; 2], unit: Unit, scale: f64) -> String {
-    let (first, second) = (shown(first, unit, scale), shown(second, unit, scale));
-    if first == NOTHING {
-        first
-    } else {
-        format!("{first}, {second}")
-    }
-}
-
-const NOTHING: &str = "–";
-
-fn shown(series: &Series, unit: Unit, scale: f64) -> String {
-    let median = series.median();
-    if median.is_nan() {
-        NOTHING.to_owned()
-    } else {
-        unit.show(median * scale)
-    }
-}
-
-/// Leaves the gateways their core: who calls is this process itself. What it starts may still go
-/// elsewhere.
-fn stand_aside() -> Fallible<()> {
-    let Place::Core(core) = LOAD else {
-        return Ok(());
+    let (title, who) = match pollers {
+        Pollers::Together => (
+            "Steps polled through every gateway from the beginning",
+            "Each gateway has a poller for each step, which polls until the step is final and then \
+             twice more.",
+        ),
+        Pollers::Later => (
+            "Steps that come to the other gateways when they are final",
+            "One gateway has a poller for a step, in turn, which polls until it is final and then \
+             twice more; then each of the others is polled three times.",
+        ),
     };
-    let output = Command::new("taskset")
-        .args(["-a", "-p", "-c", &core.to_string()])
-        .arg(std::process::id().to_string())
-        .output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(String::from_utf8_lossy(&output.stderr).into_owned().into())
+    Ok(Section {
+        title,
+        method: format!(
+            "{STEPS} steps of {SMALL} B, each in a thread of its own, begin over {} s; each ends \
+             {LIFETIME} ms after its first poll. The upstream responds after {NEARBY} ms. A poller \
+             polls again {} to {} ms after a response. {who}",
+            SPAN * effort.seconds,
+            PAUSE.start,
+            PAUSE.end
+        ),
+        table,
+        targets: Vec::new(),
+    })
 }
 
-fn redis_version() -> String {
-    let output = Command::new("redis-server").arg("--version").output();
-    let said = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    let said = said.unwrap_or_default();
-    let version = said.split(' ').find_map(|word| word.strip_prefix("v="));
-    format!("Redis: {}", version.unwrap_or("unknown"))
+/// Polls all steps, which begin one after the other over `span`. Another `word` is other steps.
+fn poll_all(
+    gateways: &[Server],
+    pollers: Pollers,
+    word: &str,
+    span: Duration,
+) -> Result<Responses> {
+    let clients = gateways
+        .iter()
+        .map(|gateway| Rc::new(Client::new(gateway.address)));
+    let clients: Vec<_> = clients.collect();
+    let responses = Rc::<RefCell<Responses>>::default();
+    client::run(async {
+        let mut steps = JoinSet::new();
+        for number in 0..STEPS {
+            let step = Rc::new(Polled::new(word, number));
+            let (mut clients, responses) = (clients.clone(), Rc::clone(&responses));
+            // Every run polls alike.
+            let mut rng = Rng::with_seed(u64::from(number));
+            steps.spawn_local(async move {
+                sleep(span * number / STEPS).await;
+                if pollers == Pollers::Later {
+                    let first = clients.remove(number as usize % clients.len());
+                    step.poll(&first, &responses, rng.fork()).await?;
+                    sleep(WRITTEN).await;
+                }
+                let mut others = JoinSet::new();
+                for client in clients {
+                    let (step, responses) = (Rc::clone(&step), Rc::clone(&responses));
+                    let mut rng = rng.fork();
+                    others.spawn_local(async move {
+                        sleep(Duration::from_millis(rng.u64(0..PAUSE.end))).await;
+                        step.poll(&client, &responses, rng).await
+                    });
+                }
+                while let Some(poller) = others.join_next().await {
+                    poller??;
+                }
+                Result::Ok(())
+            });
+        }
+        while let Some(step) = steps.join_next().await {
+            step??;
+        }
+        Ok(responses.take())
+    })
+}
+
+/// Holds what is known of a step that ends.
+struct Polled {
+    path: String,
+    live: String,
+    done: String,
+    /// Is whether any poller has received the final body.
+    has_ended: Cell<bool>,
+}
+
+impl Polled {
+    fn new(word: &str, number: u32) -> Self {
+        let id = format!("ends-{SMALL}-{NEARBY}-{LIFETIME}-{number}");
+        let path = path_in(&format!("thread_{word}_{number}"), &id);
+        let body = |is_final| RunStep::parse(&path).map(|step| step.body(is_final));
+        let (live, done) = (body(false), body(true));
+        Self {
+            live: live.unwrap_or_default(),
+            done: done.unwrap_or_default(),
+            path,
+            has_ended: Cell::new(false),
+        }
+    }
+
+    /// Polls until the step is final and then twice more.
+    async fn poll(&self, client: &Client, to: &RefCell<Responses>, mut rng: Rng) -> Result<()> {
+        let mut left = 3;
+        loop {
+            // Once a poller has seen the step end, no later poll may see it live.
+            let had_ended = self.has_ended.get();
+            let body = fetch(client, &self.path, to).await?;
+            if body == self.done {
+                self.has_ended.set(true);
+                left -= 1;
+            } else if had_ended || body != self.live {
+                return Err(format!("a wrong body for {}", self.path).into());
+            }
+            if left == 0 {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(rng.u64(PAUSE))).await;
+        }
+    }
+}
+
+/// Measures final steps that are each requested once, before and after a restart.
+fn restart(stage: &Stage, effort: Effort) -> Result<Section> {
+    const WORK: [(&str, Source); 4] = [
+        ("fetch, without a tier", Source::Upstream),
+        ("fetch, lookup and write", Source::Upstream),
+        ("shared hit, after a restart", Source::SharedTier),
+        ("memory hit", Source::Memory),
+    ];
+    let origin = Origin::start()?;
+    let rows = [1, 16];
+    // For each work: responses from where they should come, CPU, p50, p99.
+    let figures = effort.measure(&rows, |&connections, _| {
+        let redis = Redis::start()?;
+        let alone = start(stage, &origin, None)?;
+        let first = start(stage, &origin, Some(&redis))?;
+        let restarted = start(stage, &origin, Some(&redis))?;
+        let mut figures = [0.0; 4 * WORK.len()];
+        let gateways = [&alone, &first, &restarted, &restarted];
+        for (number, ((_, source), gateway)) in WORK.into_iter().zip(gateways).enumerate() {
+            let (responses, cpu) = gateway.cpu_during(|| {
+                let paths = final_steps("done", "restart");
+                let responses = fetch_each(gateway.address, paths, connections)?;
+                if number == 1 {
+                    wait_for_writes(gateway)?;
+                }
+                Ok(responses)
+            })?;
+            let latencies = responses.from(source);
+            let [p50, p99] = latencies.quantiles([500, 990]);
+            let cpu = cpu.as_secs_f64() * 1e6 / f64::from(FINAL_STEPS);
+            let all = [f64::from(latencies.len()), cpu, p50, p99];
+            figures[4 * number..][..4].copy_from_slice(&all);
+        }
+        Ok(figures)
+    })?;
+    let mut table = Table::new([
+        "connections and work",
+        "responses from there",
+        "CPU µs each",
+        "p50 µs",
+        "p99 µs",
+    ]);
+    let all = Unit::Count.show(f64::from(FINAL_STEPS));
+    for (connections, figures) in rows.iter().zip(&figures) {
+        for ((work, _), figures) in WORK.iter().zip(figures.chunks(4)) {
+            table.row([
+                format!("{connections}: {work}"),
+                format!("{} of {all}", Unit::Count.median(&figures[0])),
+                Unit::Micros.median(&figures[1]),
+                Unit::Micros.median(&figures[2]),
+                Unit::Micros.median(&figures[3]),
+            ]);
+        }
+    }
+    Ok(Section {
+        title: "A warm restart",
+        method: format!(
+            "{all} final steps of {SMALL} B, each in a thread of its own, each requested once: from a \
+             gateway without a tier; from the first gateway of a fleet; from a new one with the same \
+             Redis; from this one again. The upstream responds at once; a connection requests the next \
+             step as soon as it has a response. CPU is the gateway's."
+        ),
+        table,
+        targets: Vec::new(),
+    })
+}
+
+/// Returns the paths of steps that each have a thread of their own.
+fn final_steps(kind: &'static str, word: &'static str) -> impl Iterator<Item = String> {
+    let path = move |number| {
+        let id = format!("{kind}-{SMALL}-0-{word}_{number}");
+        path_in(&format!("thread_{word}_{number}"), &id)
+    };
+    (1..=FINAL_STEPS).map(path)
+}
+
+/// Waits until all steps are written to Redis, or no more are: a write that exceeds the command
+/// timeout is lost.
+fn wait_for_writes(gateway: &Server) -> Result<()> {
+    let (mut before, mut since) = (0, Instant::now());
+    loop {
+        let stored = gateway.metric("stepgate_shared_writes_total", "result=\"stored\"")?;
+        if stored > before {
+            (before, since) = (stored, Instant::now());
+        }
+        if stored >= u64::from(FINAL_STEPS) || since.elapsed() > 3 * WRITTEN {
+            return Ok(());
+        }
+        pause(WRITTEN / 5);
+    }
+}
+
+/// Measures what each kind of command costs: bytes, processor time and memory of Redis.
+fn commands(stage: &Stage, effort: Effort) -> Result<Section> {
+    const KINDS: [&str; 4] = [
+        "a poll of the purge log, no news",
+        "a lookup that finds nothing",
+        "a write",
+        "a lookup that finds a step",
+    ];
+    const CONNECTIONS: u32 = 16;
+    /// Is how long an idle gateway is watched.
+    const IDLE: Duration = Duration::from_secs(4);
+    let origin = Origin::start()?;
+    let figures = effort.measure(&[()], |(), _| {
+        let redis = Redis::start()?;
+        let first = start(stage, &origin, Some(&redis))?;
+        let ((), idle) = redis.usage_during(|| {
+            pause(IDLE);
+            Ok(())
+        })?;
+        let poll = idle.each(idle.log_polls);
+        // Fetches all steps through `gateway`, with so many scripts each; without the polls meanwhile.
+        let fetch = |gateway: &Server, kind, source, scripts: u32| -> Result<[f64; 4]> {
+            let (responses, usage) = redis.usage_during(|| {
+                let paths = final_steps(kind, "commands");
+                let responses = fetch_each(gateway.address, paths, CONNECTIONS)?;
+                wait_for_writes(gateway)?;
+                Ok(responses)
+            })?;
+            check_nearly(f64::from(responses.from(source).len()), FINAL_STEPS)?;
+            check_nearly(usage.scripts, scripts * FINAL_STEPS)?;
+            let polls = usage.log_polls / f64::from(FINAL_STEPS);
+            Ok(minus(
+                usage.each(f64::from(FINAL_STEPS)),
+                poll.map(|figure| figure * polls),
+            ))
+        };
+        let nothing = fetch(&first, "live", Source::Upstream, 1)?;
+        // Its threads are those of the live steps, whose hashes and tokens are there already.
+        let both = fetch(&first, "done", Source::Upstream, 2)?;
+        let [bytes_in, bytes_out, cpu, _] = nothing;
+        let write = minus(both, [bytes_in, bytes_out, cpu, 0.0]);
+        let restarted = start(stage, &origin, Some(&redis))?;
+        let found = fetch(&restarted, "done", Source::SharedTier, 1)?;
+        // An idle Redis uses more processor time for itself than for the polls.
+        let poll = [poll[0], poll[1], f64::NAN, poll[3]];
+        let mut figures = [0.0; 4 * KINDS.len()];
+        for (place, kind) in [poll, nothing, write, found].iter().enumerate() {
+            figures[4 * place..][..4].copy_from_slice(kind);
+        }
+        Ok(figures)
+    })?;
+    let mut table = Table::new(["command", "B in", "B out", "Redis CPU µs", "B kept"]);
+    for (kind, figures) in KINDS.iter().zip(figures[0].chunks(4)) {
+        table.row([
+            (*kind).to_owned(),
+            Unit::Bytes.median(&figures[0]),
+            Unit::Bytes.median(&figures[1]),
+            Unit::Micros.median(&figures[2]),
+            Unit::Bytes.median(&figures[3]),
+        ]);
+    }
+    Ok(Section {
+        title: "What a command costs Redis",
+        method: format!(
+            "Bytes of RESP, without those of TCP. Kept is the growth of used_memory with {} steps of \
+             {SMALL} B, each in a thread of its own: a lookup leaves the thread's hash and token, and a \
+             write adds its entry. {CONNECTIONS} connections; the purge log is watched while nothing \
+             is requested.",
+            Unit::Count.show(f64::from(FINAL_STEPS))
+        ),
+        table,
+        targets: Vec::new(),
+    })
+}
+
+fn minus(figures: [f64; 4], others: [f64; 4]) -> [f64; 4] {
+    std::array::from_fn(|place| figures[place] - others[place])
+}
+
+/// Fails if `count` is more than 1 % below `expected`, or above it: on a busy machine, a few commands
+/// exceed the command timeout.
+fn check_nearly(count: f64, expected: u32) -> Result<()> {
+    let expected = f64::from(expected);
+    if count <= expected && count >= expected * 0.99 {
+        return Ok(());
+    }
+    Err(format!("{count} responses or scripts, not {expected}").into())
+}
+
+/// Owns a Redis on loopback that writes nothing to disk.
+struct Redis {
+    address: SocketAddr,
+    connection: RefCell<redis::Connection>,
+    process: Process,
+}
+
+/// Holds what Redis did during some work.
+struct Usage {
+    /// Counts the commands that gateways send. Redis counts those that scripts run beside them.
+    commands: f64,
+    /// Counts lookups and writes.
+    scripts: f64,
+    /// Counts how often gateways looked for purges.
+    log_polls: f64,
+    bytes_in: f64,
+    bytes_out: f64,
+    cpu: Duration,
+    /// Is the growth of the memory in use, in bytes; 0 if it shrank.
+    memory: f64,
+}
+
+impl Usage {
+    /// Returns bytes in, bytes out, processor time in microseconds and memory of one of `count`.
+    fn each(&self, count: f64) -> [f64; 4] {
+        let cpu = self.cpu.as_secs_f64() * 1e6;
+        [self.bytes_in, self.bytes_out, cpu, self.memory].map(|figure| figure / count)
+    }
+}
+
+impl Redis {
+    fn start() -> Result<Self> {
+        let address = free_address()?;
+        let mut words = Cores::Load.prefix();
+        let options = "redis-server --bind 127.0.0.1 --save  --appendonly no --port";
+        words.extend(options.split(' ').map(str::to_owned));
+        words.push(address.port().to_string());
+        let mut process = Process::start("redis-server", &words, &[])?;
+        let client = redis::Client::open(format!("redis://{address}"))?;
+        let mut connection = None;
+        process.wait_until(|| {
+            connection = client.get_connection().ok();
+            connection.is_some()
+        })?;
+        Ok(Self {
+            address,
+            connection: RefCell::new(connection.ok_or("no connection to Redis")?),
+            process,
+        })
+    }
+
+    /// Runs `work` and returns its value with what Redis did meanwhile.
+    fn usage_during<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, Usage)> {
+        /// Are the bytes that this connection moves between the reset and the count.
+        const OWN: (&str, &str) = ("*2\r\n$4\r\nINFO\r\n$3\r\nall\r\n", "+OK\r\n");
+        let memory = field(&self.info()?, "used_memory")?;
+        let reset = || redis::cmd("CONFIG").arg("RESETSTAT").to_owned();
+        reset().exec(&mut self.connection.borrow_mut())?;
+        let cpu = self.process.cpu_time()?;
+        let value = work()?;
+        let cpu = self.process.cpu_time()? - cpu;
+        let info = self.info()?;
+        let calls = |name: &str| field(&info, &format!("cmdstat_{name}")).unwrap_or(0.0);
+        let usage = Usage {
+            commands: ["eval", "hgetall", "xrange", "unlink"]
+                .map(calls)
+                .iter()
+                .sum(),
+            scripts: calls("eval"),
+            log_polls: calls("hgetall"),
+            bytes_in: field(&info, "total_net_input_bytes")? - OWN.0.len() as f64,
+            bytes_out: field(&info, "total_net_output_bytes")? - OWN.1.len() as f64,
+            cpu,
+            memory: (field(&info, "used_memory")? - memory).max(0.0),
+        };
+        Ok((value, usage))
+    }
+
+    fn info(&self) -> Result<String> {
+        let mut info = redis::cmd("INFO");
+        Ok(info.arg("all").query(&mut self.connection.borrow_mut())?)
+    }
+}
+
+/// Returns a field's number; of a command, how often it was called.
+fn field(info: &str, name: &str) -> Result<f64> {
+    let mut fields = info.lines().filter_map(|line| line.split_once(':'));
+    let (_, value) = fields
+        .find(|(field, _)| *field == name)
+        .ok_or_else(|| format!("INFO has no {name}"))?;
+    let value = value.strip_prefix("calls=").unwrap_or(value);
+    let digits = value.split(|c: char| !c.is_ascii_digit()).next();
+    Ok(digits.unwrap_or_default().parse()?)
 }

@@ -1,8 +1,8 @@
-//! Figures as they are shown: medians, spreads, tables in Markdown that can be read as they are.
+//! Shows figures as medians, spreads and Markdown tables that can be read as they are.
 
 use std::fmt::Write;
 
-/// One figure, measured once in every round.
+/// Holds one figure of every round.
 #[derive(Default, Clone)]
 pub(crate) struct Series(Vec<f64>);
 
@@ -11,7 +11,7 @@ impl Series {
         self.0.push(figure);
     }
 
-    /// Of an even number the mean of the middle two.
+    /// Returns the median, of an even number the mean of the middle two; `NaN` if there is no figure.
     pub(crate) fn median(&self) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -22,39 +22,27 @@ impl Series {
         }
     }
 
-    fn least(&self) -> f64 {
-        self.0.iter().copied().fold(f64::INFINITY, f64::min)
-    }
-
-    fn most(&self) -> f64 {
-        self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max)
-    }
-
-    /// This one's figure over the other's, round by round.
+    /// Returns the ratios to `other`, round by round.
     pub(crate) fn over(&self, other: &Self) -> Self {
         let pairs = self.0.iter().zip(&other.0);
         Self(pairs.map(|(ours, theirs)| ours / theirs).collect())
     }
 
-    /// From the least to the most.
+    /// Returns the least and the greatest figure, as in "4.9 to 5.5".
     pub(crate) fn spread(&self, unit: Unit) -> String {
-        format!("{} to {}", unit.show(self.least()), unit.show(self.most()))
+        let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
+        let greatest = self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        format!("{} to {}", unit.show(least), unit.show(greatest))
     }
 }
 
-impl FromIterator<f64> for Series {
-    fn from_iter<I: IntoIterator<Item = f64>>(figures: I) -> Self {
-        Self(figures.into_iter().collect())
-    }
-}
-
-/// How a figure is written.
+/// Names what a figure counts, and so how it is written.
 #[derive(Clone, Copy)]
 pub(crate) enum Unit {
     Micros,
     Millis,
     Ratio,
-    /// A small share: four decimals.
+    /// A small share, with four decimals.
     Share,
     Count,
     Mebibytes,
@@ -62,18 +50,20 @@ pub(crate) enum Unit {
 }
 
 impl Unit {
+    /// Returns the figure without its unit; "–" for `NaN`.
     pub(crate) fn show(self, figure: f64) -> String {
         match self {
+            _ if figure.is_nan() => "–".to_owned(),
             Self::Micros if figure < 100.0 => format!("{figure:.1}"),
-            Self::Micros | Self::Count | Self::Bytes => thousands(figure),
+            Self::Micros | Self::Count | Self::Bytes => grouped(figure),
             Self::Millis | Self::Mebibytes => format!("{figure:.1}"),
             Self::Ratio => format!("{figure:.2}"),
             Self::Share => format!("{figure:.4}"),
         }
     }
 
-    /// With its name, for a table of different ones.
-    pub(crate) fn tell(self, figure: f64) -> String {
+    /// Returns the figure with its unit, for a table of different ones.
+    pub(crate) fn show_with_name(self, figure: f64) -> String {
         let name = match self {
             Self::Micros => " µs",
             Self::Millis => " ms",
@@ -83,23 +73,27 @@ impl Unit {
         };
         self.show(figure) + name
     }
+
+    pub(crate) fn median(self, series: &Series) -> String {
+        self.show(series.median())
+    }
+
+    /// Returns two medians, as in "119, 400"; "–" if there are none.
+    pub(crate) fn medians(self, first: &Series, second: &Series) -> String {
+        if first.median().is_nan() {
+            return self.median(first);
+        }
+        format!("{}, {}", self.median(first), self.median(second))
+    }
 }
 
-pub(crate) fn mebibytes(bytes: u64) -> f64 {
-    as_figure(bytes) / 1024.0 / 1024.0
-}
-
-/// Exact below 2^53.
-#[expect(clippy::cast_precision_loss, reason = "nothing here counts that far")]
-pub(crate) fn as_figure(count: u64) -> f64 {
-    count as f64
-}
-
-fn thousands(figure: f64) -> String {
-    let digits = format!("{:.0}", figure.abs());
-    let mut text = String::from(if figure <= -0.5 { "-" } else { "" });
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+/// Writes a whole number with commas between thousands.
+pub(crate) fn grouped(figure: f64) -> String {
+    let digits = format!("{figure:.0}");
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        let follows_digit = text.ends_with(|c: char| c.is_ascii_digit());
+        if follows_digit && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -107,46 +101,39 @@ fn thousands(figure: f64) -> String {
     text
 }
 
-/// A table; all but its first column hold figures.
-pub(crate) struct Table {
-    rows: Vec<Vec<String>>,
-}
+/// Collects the rows of a table. All columns but the first hold figures.
+pub(crate) struct Table(Vec<Vec<String>>);
 
 impl Table {
     pub(crate) fn new<const N: usize>(head: [&str; N]) -> Self {
-        Self {
-            rows: vec![head.map(str::to_owned).to_vec()],
-        }
+        Self(vec![head.map(str::to_owned).to_vec()])
     }
 
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.to_vec());
+        self.0.push(cells.to_vec());
     }
 
     pub(crate) fn markdown(&self) -> String {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let wide = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+            let cells = self.0.iter().map(|row| row[column].chars().count());
+            cells.max().unwrap_or(0)
         };
-        let widths: Vec<usize> = (0..columns).map(wide).collect();
+        let widths: Vec<usize> = (0..self.0[0].len()).map(wide).collect();
         let mut text = String::new();
-        for (number, row) in self.rows.iter().enumerate() {
-            text.push('|');
+        for (number, row) in self.0.iter().enumerate() {
             for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
                 // Writing to a string does not fail.
                 let _ = if column == 0 {
-                    write!(text, " {cell:<width$} |")
+                    write!(text, "| {cell:<width$} |")
                 } else {
                     write!(text, " {cell:>width$} |")
                 };
             }
             text.push('\n');
             if number == 0 {
-                text.push('|');
                 for (column, width) in widths.iter().enumerate() {
-                    let end = if column == 0 { "-" } else { ":" };
-                    let _ = write!(text, "{}{end}|", "-".repeat(width + 1));
+                    let (start, end) = if column == 0 { ("|", "-") } else { ("", ":") };
+                    let _ = write!(text, "{start}{}{end}|", "-".repeat(width + 1));
                 }
                 text.push('\n');
             }
@@ -155,50 +142,6 @@ impl Table {
     }
 }
 
-/// A part of the results.
-pub(crate) struct Section {
-    pub(crate) title: String,
-    /// How it was measured, in a sentence or two.
-    pub(crate) how: String,
-    pub(crate) table: Table,
-    pub(crate) reaches: Vec<Reach>,
-}
-
-/// A figure against what it is to be at most.
-pub(crate) struct Reach {
-    pub(crate) work: String,
-    pub(crate) against: String,
-    pub(crate) unit: Unit,
-    pub(crate) figure: f64,
-    pub(crate) spread: String,
-    /// None: only reported.
-    pub(crate) at_most: Option<f64>,
-}
-
-impl Section {
-    pub(crate) fn markdown(&self) -> String {
-        let Self { title, how, .. } = self;
-        format!("## {title}\n\n{how}\n\n{}", self.table.markdown())
-    }
-}
-
-/// All figures that have something to reach, and whether they do.
-pub(crate) fn reaches<'r>(all: impl Iterator<Item = &'r Reach>) -> Table {
-    let mut table = Table::new(["work", "against", "figure", "rounds", "at most", "held"]);
-    for reach in all {
-        let (at_most, held) = match reach.at_most {
-            None => ("reported".to_owned(), ""),
-            Some(most) if reach.figure <= most => (reach.unit.tell(most), "yes"),
-            Some(most) => (reach.unit.tell(most), "**no**"),
-        };
-        table.row([
-            reach.work.clone(),
-            reach.against.clone(),
-            reach.unit.tell(reach.figure),
-            reach.spread.clone(),
-            at_most,
-            held.to_owned(),
-        ]);
-    }
-    table
+pub(crate) fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / 1024.0 / 1024.0
 }
