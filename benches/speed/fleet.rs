@@ -10,15 +10,15 @@ use fastrand::Rng;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::client::{self, Client};
-use crate::load::{Responses, Source, fetch, fetch_each};
+use crate::Result;
+use crate::http::{self, Client};
+use crate::load::{Responses, Source, fetch, fetch_each, quantiles};
 use crate::origin::Origin;
-use crate::process::{Cores, Process, free_address, pause};
-use crate::report::{Table, Unit};
+use crate::process::{Cores, Process, free_address, pause, split};
+use crate::report::{Figure, Table};
 use crate::run_step::{NEARBY, RunStep, SMALL, path_in};
-use crate::server::{Kind, Server, Stage};
-use crate::suite::{Effort, Section, Suite};
-use crate::{Result, machine};
+use crate::server::{STEPGATE, Server, Stage};
+use crate::suite::{Effort, Part, Section};
 
 /// Is how many steps end while they are polled.
 const STEPS: u32 = 200;
@@ -50,72 +50,46 @@ enum Pollers {
     Later,
 }
 
-pub(crate) fn suite() -> Suite {
-    Suite {
-        parts: vec![
-            (
-                "together",
-                Box::new(|stage, effort| polled(Pollers::Together, stage, effort)),
-            ),
-            (
-                "later",
-                Box::new(|stage, effort| polled(Pollers::Later, stage, effort)),
-            ),
-            ("restart", Box::new(restart)),
-            ("commands", Box::new(commands)),
-        ],
-        rounds: 1,
-        opening,
-    }
+pub(crate) fn parts() -> Vec<Part> {
+    let together = |stage: &Stage, effort| polled(Pollers::Together, stage, effort);
+    let later = |stage: &Stage, effort| polled(Pollers::Later, stage, effort);
+    vec![
+        ("together", Box::new(together)),
+        ("later", Box::new(later)),
+        ("restart", Box::new(restart)),
+        ("commands", Box::new(commands)),
+    ]
 }
 
-fn opening(Effort { rounds, seconds }: Effort, _: &[Section]) -> String {
-    format!(
-        "# What the shared tier saves a fleet\n\n\
-         Written by `benches/fleet --rounds {rounds} --seconds {seconds}`.\n\n{}\n\
-         All gateways, with one worker thread each, share a core; pollers, upstream and Redis share \
-         another. A wrong body ends the run, and so does a live body that is requested after any \
-         poller has received the final one. Latency is the client's, of all responses from there; CPU \
-         is processor time of the gateways, in user space and in the kernel. Figures are medians of \
-         the rounds.\n",
-        machine::described(&[("Redis", "redis-server --version")]),
-    )
-}
-
-/// Starts gateways with one worker each, which share `redis` if there is one.
+/// Starts a gateway that shares `redis`, if there is one.
 fn start(stage: &Stage, origin: &Origin, redis: Option<&Redis>) -> Result<Server> {
     let redis = redis.map(|redis| redis.address);
-    stage
-        .launch(Kind::Stepgate(1), origin)
-        .with_redis(redis)
-        .start()
+    stage.start(STEPGATE, origin, Cores::Server.prefix(), redis)
 }
 
 /// Measures steps that end while they are polled, by number of gateways, without and with the tier.
 fn polled(pollers: Pollers, stage: &Stage, effort: Effort) -> Result<Section> {
-    let origin = Origin::start()?;
+    let origin = Origin::start(None)?;
     let counts = match pollers {
         Pollers::Together => &GATEWAYS[..],
         Pollers::Later => &GATEWAYS[1..],
     };
-    let rows: Vec<_> = counts
+    let rows = counts
         .iter()
-        .flat_map(|n| [(*n, false), (*n, true)])
-        .collect();
+        .flat_map(|count| [(*count, false), (*count, true)]);
+    let rows: Vec<_> = rows.collect();
     let span = Duration::from_secs(u64::from(SPAN * effort.seconds));
     let figures = effort.measure(&rows, |&(count, has_tier), round| {
         // A new fleet each time: no gateway has anything in memory.
         let redis = has_tier.then(Redis::start).transpose()?;
         let gateways = (0..count).map(|_| start(stage, &origin, redis.as_ref()));
         let gateways = gateways.collect::<Result<Vec<_>>>()?;
-        let cpu_time = || {
-            gateways
-                .iter()
-                .map(Server::cpu_time)
-                .sum::<Result<Duration>>()
+        let cpu = || -> Result<f64> {
+            let gateways = gateways.iter();
+            gateways.map(|gateway| gateway.process.cpu_micros()).sum()
         };
         let word = format!("{round}_{count}_{has_tier}_{}", pollers == Pollers::Later);
-        let (fetches, finals, cpu) = (origin.requests(), origin.finals(), cpu_time()?);
+        let (fetches, finals, cpu_before) = (origin.requests(), origin.finals(), cpu()?);
         let begin = Instant::now();
         let poll = || {
             let responses = poll_all(&gateways, pollers, &word, span)?;
@@ -130,68 +104,34 @@ fn polled(pollers: Pollers, stage: &Stage, effort: Effort) -> Result<Section> {
             }
         };
         let seconds = begin.elapsed().as_secs_f64();
-        let cpu = cpu_time()? - cpu;
-        let polls = f64::from(responses.count());
-        let per_step = |count: u64| count as f64 / f64::from(STEPS);
-        let [memory_p50, memory_p99] = responses.memory.quantiles([500, 990]);
-        let [shared_p50, shared_p99] = responses.shared.quantiles([500, 990]);
-        Ok([
-            per_step(origin.requests() - fetches),
-            per_step(origin.finals() - finals),
-            polls,
-            f64::from(responses.shared.len()),
-            cpu.as_secs_f64() * 1e6 / polls,
-            memory_p50,
-            memory_p99,
-            shared_p50,
-            shared_p99,
-            commands / seconds,
-            bytes_in / 1e3 / seconds,
-            bytes_out / 1e3 / seconds,
+        let cpu = cpu()? - cpu_before;
+        let polls = responses.count() as f64;
+        let fetches = (origin.requests() - fetches) as f64 / f64::from(STEPS);
+        let finals = (origin.finals() - finals) as f64 / f64::from(STEPS);
+        let shared = responses.latencies(Source::SharedTier);
+        let shared_hits = shared.len() as f64;
+        let [memory_p50, memory_p99] = quantiles(responses.latencies(Source::Memory), [500, 990]);
+        let [shared_p50, shared_p99] = quantiles(shared, [500, 990]);
+        Ok(vec![
+            Figure::new("fetches per step", fetches),
+            Figure::new("per step and gateway", fetches / f64::from(count)),
+            Figure::new("final ones per step", finals),
+            Figure::new("polls", polls),
+            Figure::new("shared hits", shared_hits),
+            Figure::new("CPU µs per poll", cpu / polls),
+            Figure::new("memory p50 µs", memory_p50),
+            Figure::new("p99", memory_p99),
+            Figure::new("shared p50 µs", shared_p50),
+            Figure::new("p99", shared_p99),
+            Figure::new("Redis commands/s", commands / seconds),
+            Figure::new("KB/s in", bytes_in / 1e3 / seconds),
+            Figure::new("out", bytes_out / 1e3 / seconds),
         ])
     })?;
-    let mut table = Table::new([
-        "gateways, tier",
-        "fetches per step",
-        "per step and gateway",
-        "final ones per step",
-        "polls",
-        "shared hits",
-        "CPU µs per poll",
-        "memory p50, p99 µs",
-        "shared p50, p99 µs",
-        "Redis commands/s",
-        "KB/s in, out",
-    ]);
-    for ((count, has_tier), figures) in rows.iter().zip(&figures) {
-        let [
-            fetches,
-            finals,
-            polls,
-            shared_hits,
-            cpu,
-            memory_p50,
-            memory_p99,
-            shared_p50,
-            shared_p99,
-            commands,
-            bytes_in,
-            bytes_out,
-        ] = figures;
-        table.row([
-            format!("{count}, {}", if *has_tier { "with" } else { "without" }),
-            Unit::Ratio.median(fetches),
-            Unit::Ratio.show(fetches.median() / f64::from(*count)),
-            Unit::Ratio.median(finals),
-            Unit::Count.median(polls),
-            Unit::Count.median(shared_hits),
-            Unit::Micros.median(cpu),
-            Unit::Micros.medians(memory_p50, memory_p99),
-            Unit::Micros.medians(shared_p50, shared_p99),
-            Unit::Count.median(commands),
-            Unit::Millis.medians(bytes_in, bytes_out),
-        ]);
-    }
+    let names = rows.iter().map(|(count, has_tier)| {
+        format!("{count}, {}", if *has_tier { "with" } else { "without" })
+    });
+    let table = Table::of("gateways, tier", names, figures.iter().map(Vec::as_slice));
     let (title, who) = match pollers {
         Pollers::Together => (
             "Steps polled through every gateway from the beginning",
@@ -204,19 +144,15 @@ fn polled(pollers: Pollers, stage: &Stage, effort: Effort) -> Result<Section> {
              twice more; then each of the others is polled three times.",
         ),
     };
-    Ok(Section {
-        title,
-        method: format!(
-            "{STEPS} steps of {SMALL} B, each in a thread of its own, begin over {} s; each ends \
-             {LIFETIME} ms after its first poll. The upstream responds after {NEARBY} ms. A poller \
-             polls again {} to {} ms after a response. {who}",
-            SPAN * effort.seconds,
-            PAUSE.start,
-            PAUSE.end
-        ),
-        table,
-        targets: Vec::new(),
-    })
+    let method = format!(
+        "{STEPS} steps of {SMALL} B, each in a thread of its own, begin over {} s; each ends {LIFETIME} ms \
+         after its first poll. The upstream responds after {NEARBY} ms. A poller polls again {} to {} ms \
+         after a response. {who}",
+        SPAN * effort.seconds,
+        PAUSE.start,
+        PAUSE.end
+    );
+    Ok(Section::new(title, method, table))
 }
 
 /// Polls all steps, which begin one after the other over `span`. Another `word` is other steps.
@@ -226,12 +162,10 @@ fn poll_all(
     word: &str,
     span: Duration,
 ) -> Result<Responses> {
-    let clients = gateways
-        .iter()
-        .map(|gateway| Rc::new(Client::new(gateway.address)));
-    let clients: Vec<_> = clients.collect();
+    let clients = gateways.iter().map(|gateway| Client::new(gateway.address));
+    let clients: Vec<_> = clients.map(Rc::new).collect();
     let responses = Rc::<RefCell<Responses>>::default();
-    client::run(async {
+    http::run(async {
         let mut steps = JoinSet::new();
         for number in 0..STEPS {
             let step = Rc::new(Polled::new(word, number));
@@ -254,15 +188,10 @@ fn poll_all(
                         step.poll(&client, &responses, rng).await
                     });
                 }
-                while let Some(poller) = others.join_next().await {
-                    poller??;
-                }
-                Result::Ok(())
+                others.join_all().await.into_iter().collect::<Result<()>>()
             });
         }
-        while let Some(step) = steps.join_next().await {
-            step??;
-        }
+        steps.join_all().await.into_iter().collect::<Result<()>>()?;
         Ok(responses.take())
     })
 }
@@ -270,8 +199,6 @@ fn poll_all(
 /// Holds what is known of a step that ends.
 struct Polled {
     path: String,
-    live: String,
-    done: String,
     /// Is whether any poller has received the final body.
     has_ended: Cell<bool>,
 }
@@ -279,28 +206,25 @@ struct Polled {
 impl Polled {
     fn new(word: &str, number: u32) -> Self {
         let id = format!("ends-{SMALL}-{NEARBY}-{LIFETIME}-{number}");
-        let path = path_in(&format!("thread_{word}_{number}"), &id);
-        let body = |is_final| RunStep::parse(&path).map(|step| step.body(is_final));
-        let (live, done) = (body(false), body(true));
         Self {
-            live: live.unwrap_or_default(),
-            done: done.unwrap_or_default(),
-            path,
+            path: path_in(&format!("thread_{word}_{number}"), &id),
             has_ended: Cell::new(false),
         }
     }
 
     /// Polls until the step is final and then twice more.
     async fn poll(&self, client: &Client, to: &RefCell<Responses>, mut rng: Rng) -> Result<()> {
+        let step = RunStep::parse(&self.path).ok_or("not a path of a step")?;
         let mut left = 3;
         loop {
             // Once a poller has seen the step end, no later poll may see it live.
             let had_ended = self.has_ended.get();
             let body = fetch(client, &self.path, to).await?;
-            if body == self.done {
+            let is_body = |is_final| step.body(is_final) == body;
+            if is_body(true) {
                 self.has_ended.set(true);
                 left -= 1;
-            } else if had_ended || body != self.live {
+            } else if had_ended || !is_body(false) {
                 return Err(format!("a wrong body for {}", self.path).into());
             }
             if left == 0 {
@@ -319,63 +243,50 @@ fn restart(stage: &Stage, effort: Effort) -> Result<Section> {
         ("shared hit, after a restart", Source::SharedTier),
         ("memory hit", Source::Memory),
     ];
-    let origin = Origin::start()?;
+    /// Is the work whose writes are a part of it.
+    const WRITES: usize = 1;
+    let origin = Origin::start(None)?;
     let rows = [1, 16];
-    // For each work: responses from where they should come, CPU, p50, p99.
     let figures = effort.measure(&rows, |&connections, _| {
         let redis = Redis::start()?;
         let alone = start(stage, &origin, None)?;
         let first = start(stage, &origin, Some(&redis))?;
         let restarted = start(stage, &origin, Some(&redis))?;
-        let mut figures = [0.0; 4 * WORK.len()];
         let gateways = [&alone, &first, &restarted, &restarted];
+        let mut figures = Vec::new();
         for (number, ((_, source), gateway)) in WORK.into_iter().zip(gateways).enumerate() {
             let (responses, cpu) = gateway.cpu_during(|| {
                 let paths = final_steps("done", "restart");
                 let responses = fetch_each(gateway.address, paths, connections)?;
-                if number == 1 {
+                if number == WRITES {
                     wait_for_writes(gateway)?;
                 }
                 Ok(responses)
             })?;
-            let latencies = responses.from(source);
-            let [p50, p99] = latencies.quantiles([500, 990]);
-            let cpu = cpu.as_secs_f64() * 1e6 / f64::from(FINAL_STEPS);
-            let all = [f64::from(latencies.len()), cpu, p50, p99];
-            figures[4 * number..][..4].copy_from_slice(&all);
+            let latencies = responses.latencies(source);
+            let count = latencies.len() as f64;
+            let [p50, p99] = quantiles(latencies, [500, 990]);
+            figures.extend([
+                Figure::new("responses from there", count),
+                Figure::new("CPU µs each", cpu / f64::from(FINAL_STEPS)),
+                Figure::new("p50 µs", p50),
+                Figure::new("p99 µs", p99),
+            ]);
         }
         Ok(figures)
     })?;
-    let mut table = Table::new([
-        "connections and work",
-        "responses from there",
-        "CPU µs each",
-        "p50 µs",
-        "p99 µs",
-    ]);
-    let all = Unit::Count.show(f64::from(FINAL_STEPS));
-    for (connections, figures) in rows.iter().zip(&figures) {
-        for ((work, _), figures) in WORK.iter().zip(figures.chunks(4)) {
-            table.row([
-                format!("{connections}: {work}"),
-                format!("{} of {all}", Unit::Count.median(&figures[0])),
-                Unit::Micros.median(&figures[1]),
-                Unit::Micros.median(&figures[2]),
-                Unit::Micros.median(&figures[3]),
-            ]);
-        }
-    }
-    Ok(Section {
-        title: "A warm restart",
-        method: format!(
-            "{all} final steps of {SMALL} B, each in a thread of its own, each requested once: from a \
-             gateway without a tier; from the first gateway of a fleet; from a new one with the same \
-             Redis; from this one again. The upstream responds at once; a connection requests the next \
-             step as soon as it has a response. CPU is the gateway's."
-        ),
-        table,
-        targets: Vec::new(),
-    })
+    let names = rows
+        .iter()
+        .flat_map(|n| WORK.map(|(work, _)| format!("{n}: {work}")));
+    let figures = figures.iter().flat_map(|figures| figures.chunks(4));
+    let table = Table::of("connections and work", names, figures);
+    let method = format!(
+        "{FINAL_STEPS} final steps of {SMALL} B, each in a thread of its own, each requested once: from a \
+         gateway without a tier; from the first gateway of a fleet; from a new one with the same Redis; \
+         from this one again. The upstream responds at once; a connection requests the next step as soon \
+         as it has a response. CPU is the gateway's."
+    );
+    Ok(Section::new("A warm restart", method, table))
 }
 
 /// Returns the paths of steps that each have a thread of their own.
@@ -391,16 +302,14 @@ fn final_steps(kind: &'static str, word: &'static str) -> impl Iterator<Item = S
 /// timeout is lost.
 fn wait_for_writes(gateway: &Server) -> Result<()> {
     let (mut before, mut since) = (0, Instant::now());
-    loop {
+    while before < u64::from(FINAL_STEPS) && since.elapsed() < 3 * WRITTEN {
         let stored = gateway.metric("stepgate_shared_writes_total", "result=\"stored\"")?;
         if stored > before {
             (before, since) = (stored, Instant::now());
         }
-        if stored >= u64::from(FINAL_STEPS) || since.elapsed() > 3 * WRITTEN {
-            return Ok(());
-        }
         pause(WRITTEN / 5);
     }
+    Ok(())
 }
 
 /// Measures what each kind of command costs: bytes, processor time and memory of Redis.
@@ -414,7 +323,7 @@ fn commands(stage: &Stage, effort: Effort) -> Result<Section> {
     const CONNECTIONS: u32 = 16;
     /// Is how long an idle gateway is watched.
     const IDLE: Duration = Duration::from_secs(4);
-    let origin = Origin::start()?;
+    let origin = Origin::start(None)?;
     let figures = effort.measure(&[()], |(), _| {
         let redis = Redis::start()?;
         let first = start(stage, &origin, Some(&redis))?;
@@ -431,13 +340,11 @@ fn commands(stage: &Stage, effort: Effort) -> Result<Section> {
                 wait_for_writes(gateway)?;
                 Ok(responses)
             })?;
-            check_nearly(f64::from(responses.from(source).len()), FINAL_STEPS)?;
+            check_nearly(responses.latencies(source).len() as f64, FINAL_STEPS)?;
             check_nearly(usage.scripts, scripts * FINAL_STEPS)?;
             let polls = usage.log_polls / f64::from(FINAL_STEPS);
-            Ok(minus(
-                usage.each(f64::from(FINAL_STEPS)),
-                poll.map(|figure| figure * polls),
-            ))
+            let each = usage.each(f64::from(FINAL_STEPS));
+            Ok(minus(each, poll.map(|figure| figure * polls)))
         };
         let nothing = fetch(&first, "live", Source::Upstream, 1)?;
         // Its threads are those of the live steps, whose hashes and tokens are there already.
@@ -448,34 +355,23 @@ fn commands(stage: &Stage, effort: Effort) -> Result<Section> {
         let found = fetch(&restarted, "done", Source::SharedTier, 1)?;
         // An idle Redis uses more processor time for itself than for the polls.
         let poll = [poll[0], poll[1], f64::NAN, poll[3]];
-        let mut figures = [0.0; 4 * KINDS.len()];
-        for (place, kind) in [poll, nothing, write, found].iter().enumerate() {
-            figures[4 * place..][..4].copy_from_slice(kind);
-        }
-        Ok(figures)
+        let kinds = [poll, nothing, write, found].map(|[bytes_in, bytes_out, cpu, kept]| {
+            [
+                Figure::new("B in", bytes_in),
+                Figure::new("B out", bytes_out),
+                Figure::new("Redis CPU µs", cpu),
+                Figure::new("B kept", kept),
+            ]
+        });
+        Ok(kinds.concat())
     })?;
-    let mut table = Table::new(["command", "B in", "B out", "Redis CPU µs", "B kept"]);
-    for (kind, figures) in KINDS.iter().zip(figures[0].chunks(4)) {
-        table.row([
-            (*kind).to_owned(),
-            Unit::Bytes.median(&figures[0]),
-            Unit::Bytes.median(&figures[1]),
-            Unit::Micros.median(&figures[2]),
-            Unit::Bytes.median(&figures[3]),
-        ]);
-    }
-    Ok(Section {
-        title: "What a command costs Redis",
-        method: format!(
-            "Bytes of RESP, without those of TCP. Kept is the growth of used_memory with {} steps of \
-             {SMALL} B, each in a thread of its own: a lookup leaves the thread's hash and token, and a \
-             write adds its entry. {CONNECTIONS} connections; the purge log is watched while nothing \
-             is requested.",
-            Unit::Count.show(f64::from(FINAL_STEPS))
-        ),
-        table,
-        targets: Vec::new(),
-    })
+    let table = Table::of("command", KINDS, figures[0].chunks(4));
+    let method = format!(
+        "Bytes of RESP, without those of TCP. Kept is the growth of used_memory with {FINAL_STEPS} steps of \
+         {SMALL} B, each in a thread of its own: a lookup leaves the thread's hash and token, and a write \
+         adds its entry. {CONNECTIONS} connections; the purge log is watched while nothing is requested."
+    );
+    Ok(Section::new("What a command costs Redis", method, table))
 }
 
 fn minus(figures: [f64; 4], others: [f64; 4]) -> [f64; 4] {
@@ -509,7 +405,8 @@ struct Usage {
     log_polls: f64,
     bytes_in: f64,
     bytes_out: f64,
-    cpu: Duration,
+    /// Is processor time in microseconds.
+    cpu: f64,
     /// Is the growth of the memory in use, in bytes; 0 if it shrank.
     memory: f64,
 }
@@ -517,18 +414,16 @@ struct Usage {
 impl Usage {
     /// Returns bytes in, bytes out, processor time in microseconds and memory of one of `count`.
     fn each(&self, count: f64) -> [f64; 4] {
-        let cpu = self.cpu.as_secs_f64() * 1e6;
-        [self.bytes_in, self.bytes_out, cpu, self.memory].map(|figure| figure / count)
+        [self.bytes_in, self.bytes_out, self.cpu, self.memory].map(|figure| figure / count)
     }
 }
 
 impl Redis {
     fn start() -> Result<Self> {
         let address = free_address()?;
-        let mut words = Cores::Load.prefix();
-        let options = "redis-server --bind 127.0.0.1 --save  --appendonly no --port";
-        words.extend(options.split(' ').map(str::to_owned));
-        words.push(address.port().to_string());
+        let port = address.port();
+        let words = format!("redis-server --bind 127.0.0.1 --save  --appendonly no --port {port}");
+        let words = [Cores::Load.prefix(), split(&words)].concat();
         let mut process = Process::start("redis-server", &words, &[])?;
         let client = redis::Client::open(format!("redis://{address}"))?;
         let mut connection = None;
@@ -550,9 +445,9 @@ impl Redis {
         let memory = field(&self.info()?, "used_memory")?;
         let reset = || redis::cmd("CONFIG").arg("RESETSTAT").to_owned();
         reset().exec(&mut self.connection.borrow_mut())?;
-        let cpu = self.process.cpu_time()?;
+        let cpu = self.process.cpu_micros()?;
         let value = work()?;
-        let cpu = self.process.cpu_time()? - cpu;
+        let cpu = self.process.cpu_micros()? - cpu;
         let info = self.info()?;
         let calls = |name: &str| field(&info, &format!("cmdstat_{name}")).unwrap_or(0.0);
         let usage = Usage {

@@ -7,15 +7,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::{Response, StatusCode};
+use hyper::StatusCode;
 use nix::sys::signal::Signal;
 use tokio::runtime;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::Instant;
 
 use crate::Result;
-use crate::client::{self, Client};
-use crate::process::{Cores, Process};
+use crate::http::{self, Client};
+use crate::process::{Cores, Process, split};
 use crate::run_step;
 
 /// Is how many connections the load has where their number is not what is measured.
@@ -35,89 +35,64 @@ pub(crate) enum Paths {
     Same(String),
     /// The prefix and 1, 2, 3, ….
     Counted(String),
-    /// The prefix and a random number from 1 to `count`.
-    Random {
-        prefix: String,
-        count: u32,
-        seed: u32,
-    },
-}
-
-/// Holds what a run of wrk has measured.
-pub(crate) struct WrkResult {
-    pub(crate) requests: u64,
-    pub(crate) per_second: f64,
+    /// The prefix and a random number from 1 to the first number, with the second as seed.
+    Random(String, u32, u32),
 }
 
 impl Wrk {
-    pub(crate) fn run(&self) -> Result<WrkResult> {
-        WrkResult::parse(&self.start()?.output()?)
+    /// Returns the number of requests, and how many there were in a second.
+    pub(crate) fn run(&self) -> Result<(u64, f64)> {
+        parse(&self.start()?.output()?)
     }
 
     pub(crate) fn start(&self) -> Result<Process> {
-        let (path, arguments) = match &self.paths {
-            Paths::Same(path) => (path.as_str(), Vec::new()),
-            Paths::Counted(prefix) => ("", vec![prefix.clone()]),
-            Paths::Random {
-                prefix,
-                count,
-                seed,
-            } => (
-                "",
-                vec![prefix.clone(), count.to_string(), seed.to_string()],
-            ),
+        let (path, script) = match &self.paths {
+            Paths::Same(path) => (path.as_str(), String::new()),
+            Paths::Counted(prefix) => ("", prefix.clone()),
+            Paths::Random(prefix, count, seed) => ("", format!("{prefix} {count} {seed}")),
         };
-        let mut words = self.cores.prefix();
-        // A response that takes longer than 30 s is counted as an error.
-        words.extend(["wrk", "-t1", "--timeout", "30s"].map(str::to_owned));
-        words.push(format!("-c{}", self.connections));
-        words.push(format!("-d{}s", self.seconds));
-        if !arguments.is_empty() {
-            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/steps.lua");
-            words.extend(["-s", script].map(str::to_owned));
-        }
-        words.extend([format!("http://{}{path}", self.server), "--".to_owned()]);
-        words.extend(arguments);
-        Process::start("wrk", &words, &[])
+        // Cargo runs benches in the package's folder. A response that takes longer than 30 s is an error.
+        let Self {
+            connections,
+            seconds,
+            server,
+            ..
+        } = self;
+        let mut words = format!("wrk -t1 --timeout 30s -c{connections} -d{seconds}s");
+        words += &match script.as_str() {
+            "" => format!(" http://{server}{path}"),
+            _ => format!(" -s benches/peers/steps.lua http://{server} -- {script}"),
+        };
+        Process::start("wrk", &[self.cores.prefix(), split(&words)].concat(), &[])
     }
 }
 
-impl WrkResult {
-    /// Reads what wrk prints; fails if there was any error, because errors must not be timed.
-    fn parse(text: &str) -> Result<Self> {
-        let requests = text
-            .lines()
-            .find_map(|line| line.trim().split_once(" requests in ")?.0.parse().ok());
-        let per_second = text
-            .lines()
-            .find_map(|line| line.strip_prefix("Requests/sec:")?.trim().parse().ok());
-        let has_errors = ["Socket errors", "Non-2xx"]
-            .iter()
-            .any(|word| text.contains(word));
-        match (requests, per_second) {
-            (Some(requests @ 1..), Some(per_second)) if !has_errors => Ok(Self {
-                requests,
-                per_second,
-            }),
-            _ => Err(format!("wrk saw errors\n{text}").into()),
+/// Reads what wrk prints; fails if there was any error, because errors must not be timed.
+fn parse(text: &str) -> Result<(u64, f64)> {
+    let find = |parse: fn(&str) -> Option<f64>| text.lines().find_map(parse);
+    let requests = text
+        .lines()
+        .find_map(|l| l.trim().split_once(" requests in ")?.0.parse().ok());
+    let per_second = find(|line| line.strip_prefix("Requests/sec:")?.trim().parse().ok());
+    match (requests, per_second) {
+        (Some(requests @ 1..), Some(per_second))
+            if !text.contains("Socket errors") && !text.contains("Non-2xx") =>
+        {
+            Ok((requests, per_second))
         }
+        _ => Err(format!("wrk saw errors\n{text}").into()),
     }
 }
 
 /// Ends a run of wrk before its time, and checks what it saw until then.
 pub(crate) fn stop(wrk: Process) -> Result<()> {
     wrk.signal(Signal::SIGINT)?;
-    WrkResult::parse(&wrk.output()?).map(drop)
+    parse(&wrk.output()?).map(drop)
 }
 
-/// Describes load at a fixed rate.
+/// Describes load at a fixed rate: requests per second, seconds, and how many are sent at once.
 #[derive(Clone, Copy)]
-pub(crate) struct Rate {
-    pub(crate) per_second: u32,
-    pub(crate) seconds: u32,
-    /// Is how many requests are sent at once, at the same rate.
-    pub(crate) burst: u32,
-}
+pub(crate) struct Rate(pub(crate) u32, pub(crate) u32, pub(crate) u32);
 
 impl Rate {
     /// Sends every request at its time, whatever is outstanding, and returns the latencies from that
@@ -125,55 +100,41 @@ impl Rate {
     /// requests that fall into the stall.
     ///
     /// The runtime polls its sockets without ever sleeping, so that no wake-up is in the latencies.
-    pub(crate) fn run(self, server: SocketAddr, path: &str) -> Result<Latencies> {
+    pub(crate) fn run(self, server: SocketAddr, path: &str) -> Result<Vec<Duration>> {
+        let Self(per_second, seconds, burst) = self;
         let client = Rc::new(Client::new(server));
         let mut runtime = runtime::Builder::new_current_thread();
-        client::run_on(runtime.enable_all().event_interval(1), async {
+        http::run_on(runtime.enable_all().event_interval(1), async {
             client.open(CONNECTIONS.try_into()?).await?;
             let begin = Instant::now();
             let mut requests = JoinSet::new();
-            for number in 0..self.per_second * self.seconds {
-                let first = number - number % self.burst;
-                let due = begin + Duration::from_secs(1) * first / self.per_second;
+            for number in 0..per_second * seconds {
+                let due = begin + Duration::from_secs(1) * (number - number % burst) / per_second;
                 while Instant::now() < due {
                     yield_now().await;
                 }
                 let (client, path) = (Rc::clone(&client), path.to_owned());
                 requests.spawn_local(async move {
                     client.get_body(&path).await?;
-                    Result::Ok(due.elapsed())
+                    Ok(due.elapsed())
                 });
             }
-            let mut latencies = Vec::new();
-            while !requests.is_empty() {
-                match requests.try_join_next() {
-                    Some(latency) => latencies.push(latency??),
-                    None => yield_now().await,
-                }
-            }
-            Ok(Latencies(latencies))
+            requests.join_all().await.into_iter().collect()
         })
     }
 }
 
-#[derive(Default)]
-pub(crate) struct Latencies(Vec<Duration>);
-
-impl Latencies {
-    pub(crate) fn len(&self) -> u32 {
-        self.0.len().try_into().unwrap_or(u32::MAX)
-    }
-
-    /// Returns quantiles in microseconds, by the nearest rank; `NaN` if there are no latencies.
-    pub(crate) fn quantiles<const N: usize>(&self, per_mille: [usize; N]) -> [f64; N] {
-        let mut sorted = self.0.clone();
-        sorted.sort_unstable();
-        per_mille.map(|per_mille| {
-            let rank = (sorted.len() * per_mille).div_ceil(1000);
-            let latency = sorted.get(rank.saturating_sub(1));
-            latency.map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e6)
-        })
-    }
+/// Returns quantiles in microseconds, by the nearest rank; `NaN` if there are no latencies.
+pub(crate) fn quantiles<const N: usize>(
+    mut latencies: Vec<Duration>,
+    per_mille: [usize; N],
+) -> [f64; N] {
+    latencies.sort_unstable();
+    per_mille.map(|per_mille| {
+        let rank = (latencies.len() * per_mille).div_ceil(1000);
+        let latency = latencies.get(rank.saturating_sub(1));
+        latency.map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e6)
+    })
 }
 
 /// Names where a response came from, as its `Cache-Status` says.
@@ -184,48 +145,18 @@ pub(crate) enum Source {
     Upstream,
 }
 
-impl Source {
-    fn of(response: &Response<Bytes>) -> Self {
-        let status = response.headers().get("cache-status");
-        let status = status
-            .and_then(|status| status.to_str().ok())
-            .unwrap_or_default();
-        match (status.contains("; hit"), status.contains("detail=shared")) {
-            (true, true) => Self::SharedTier,
-            (true, false) => Self::Memory,
-            (false, _) => Self::Upstream,
-        }
-    }
-}
-
-/// Collects the latencies of responses by where they came from.
+/// Collects where responses came from, and their latencies.
 #[derive(Default)]
-pub(crate) struct Responses {
-    pub(crate) memory: Latencies,
-    pub(crate) shared: Latencies,
-    pub(crate) upstream: Latencies,
-}
+pub(crate) struct Responses(Vec<(Source, Duration)>);
 
 impl Responses {
-    pub(crate) fn count(&self) -> u32 {
-        self.memory.len() + self.shared.len() + self.upstream.len()
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
     }
 
-    pub(crate) fn from(&self, source: Source) -> &Latencies {
-        match source {
-            Source::Memory => &self.memory,
-            Source::SharedTier => &self.shared,
-            Source::Upstream => &self.upstream,
-        }
-    }
-
-    fn add(&mut self, source: Source, latency: Duration) {
-        let latencies = match source {
-            Source::Memory => &mut self.memory,
-            Source::SharedTier => &mut self.shared,
-            Source::Upstream => &mut self.upstream,
-        };
-        latencies.0.push(latency);
+    pub(crate) fn latencies(&self, source: Source) -> Vec<Duration> {
+        let responses = self.0.iter().filter(|response| response.0 == source);
+        responses.map(|(_, latency)| *latency).collect()
     }
 }
 
@@ -233,7 +164,17 @@ impl Responses {
 pub(crate) async fn fetch(client: &Client, path: &str, to: &RefCell<Responses>) -> Result<Bytes> {
     let sent = Instant::now();
     let response = client.get(path).await?;
-    to.borrow_mut().add(Source::of(&response), sent.elapsed());
+    let latency = sent.elapsed();
+    let status = response.headers().get("cache-status");
+    let status = status
+        .and_then(|status| status.to_str().ok())
+        .unwrap_or_default();
+    let source = match (status.contains("; hit"), status.contains("detail=shared")) {
+        (true, true) => Source::SharedTier,
+        (true, false) => Source::Memory,
+        (false, _) => Source::Upstream,
+    };
+    to.borrow_mut().0.push((source, latency));
     if response.status() != StatusCode::OK {
         return Err(format!("status {} for {path}", response.status()).into());
     }
@@ -248,26 +189,27 @@ pub(crate) fn fetch_each(
 ) -> Result<Responses> {
     let client = Rc::new(Client::new(server));
     let (paths, responses) = (Rc::new(RefCell::new(paths)), Rc::default());
-    client::run(async {
+    http::run(async {
         let mut workers = JoinSet::new();
         for _ in 0..concurrency {
             let (client, paths) = (Rc::clone(&client), Rc::clone(&paths));
             let responses = Rc::clone(&responses);
             workers.spawn_local(async move {
-                loop {
-                    let Some(path) = paths.borrow_mut().next() else {
-                        return Result::Ok(());
-                    };
+                let next = || paths.borrow_mut().next();
+                while let Some(path) = next() {
                     let body = fetch(&client, &path, &responses).await?;
                     if run_step::body_of(&path).is_none_or(|right| right != body) {
                         return Err(format!("a wrong body for {path}").into());
                     }
                 }
+                Ok(())
             });
         }
-        while let Some(worker) = workers.join_next().await {
-            worker??;
-        }
+        workers
+            .join_all()
+            .await
+            .into_iter()
+            .collect::<Result<()>>()?;
         Ok(responses.take())
     })
 }

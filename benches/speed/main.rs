@@ -8,22 +8,23 @@
 //! server under measurement runs on another.
 
 mod baseline;
-mod client;
 mod fleet;
 mod growth;
+mod http;
 mod instructions;
 mod load;
-mod machine;
 mod origin;
 mod peers;
 mod process;
 mod report;
 mod run_step;
+mod samples;
 mod server;
 mod suite;
 
 use std::error::Error;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -43,11 +44,24 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serves a stored step's body and headers with hyper alone
-    Bare(baseline::Bare),
+    Bare {
+        #[arg(long)]
+        listen: SocketAddr,
+        #[arg(long)]
+        size: usize,
+    },
     /// Passes every request on to an upstream with hyper's server and client alone
-    Relay(baseline::Relay),
+    Relay {
+        #[arg(long)]
+        listen: SocketAddr,
+        #[arg(long)]
+        upstream: SocketAddr,
+    },
     /// Checks a final body for cacheability, again and again
-    Cacheability(baseline::Cacheability),
+    Cacheability {
+        #[arg(long)]
+        times: u64,
+    },
     /// Counts instructions per request and fails above the bounds
     Instructions(instructions::Instructions),
     /// Compares stepgate with its peers
@@ -60,13 +74,13 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Bare(bare) => bare.run(),
-        Command::Relay(relay) => relay.run(),
-        Command::Cacheability(cacheability) => cacheability.run(),
+        Command::Bare { listen, size } => baseline::bare(listen, size),
+        Command::Relay { listen, upstream } => baseline::relay(listen, upstream),
+        Command::Cacheability { times } => baseline::cacheability(times),
         Command::Instructions(instructions) => instructions.run(),
-        Command::Peers(options) => peers::suite().run(&options),
-        Command::Growth(options) => growth::suite().run(&options),
-        Command::Fleet(options) => fleet::suite().run(&options),
+        Command::Peers(options) => suite::run(&options, &peers::parts()),
+        Command::Growth(options) => suite::run(&options, &growth::parts()),
+        Command::Fleet(options) => suite::run(&options, &fleet::parts()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

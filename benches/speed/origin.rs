@@ -3,10 +3,8 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -16,20 +14,15 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::runtime;
 use tokio::sync::oneshot;
-use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 
 use crate::Result;
+use crate::http;
 use crate::process::pause;
 use crate::run_step::RunStep;
 
@@ -61,18 +54,14 @@ struct Counts {
 
 impl Origin {
     /// Starts an origin that requires the credentials, and says in `Cache-Control` what may be stored:
-    /// a cache that does not read bodies needs to be told.
-    pub(crate) fn start() -> Result<Self> {
-        Self::start_with(true, None)
+    /// a cache that does not read bodies needs to be told. It has TLS if there is an authority for it.
+    pub(crate) fn start(authority: Option<&Authority>) -> Result<Self> {
+        Self::start_with(true, authority.map(|authority| authority.acceptor.clone()))
     }
 
-    /// Starts an origin that says nothing on caching and requires nothing, as a real upstream's hops do.
+    /// Starts an origin that requires nothing and sends no `Cache-Control`, as real upstreams.
     pub(crate) fn start_lenient() -> Result<Self> {
         Self::start_with(false, None)
-    }
-
-    pub(crate) fn start_tls(authority: &Authority) -> Result<Self> {
-        Self::start_with(true, Some(authority.acceptor.clone()))
     }
 
     fn start_with(is_strict: bool, tls: Option<TlsAcceptor>) -> Result<Self> {
@@ -85,21 +74,20 @@ impl Origin {
             counts: Arc::default(),
             _stop: stop,
         };
-        let counts = Arc::clone(&origin.counts);
+        let service = Service {
+            is_strict,
+            counts: Arc::clone(&origin.counts),
+            first_requests: RefCell::default(),
+        };
         thread::spawn(move || {
-            let runtime = runtime::Builder::new_current_thread().enable_all().build();
-            LocalSet::new().block_on(&runtime.expect("a runtime"), async {
-                let service = Rc::new(Service {
-                    is_strict,
-                    counts,
-                    first_requests: RefCell::default(),
-                });
-                let listener = TcpListener::from_std(listener).expect("a listener");
+            http::run(async {
+                let listener = TcpListener::from_std(listener)?;
+                let respond = async move |request| Ok(service.respond(&request).await);
                 tokio::select! {
-                    () = serve(listener, tls, service) => {}
-                    _ = stopped => {}
+                    served = http::serve(listener, tls, respond) => served,
+                    _ = stopped => Ok(()),
                 }
-            });
+            })
         });
         Ok(origin)
     }
@@ -128,26 +116,6 @@ impl Origin {
     }
 }
 
-async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, service: Rc<Service>) {
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            continue;
-        };
-        let _ = stream.set_nodelay(true);
-        let (tls, service) = (tls.clone(), Rc::clone(&service));
-        tokio::task::spawn_local(async move {
-            match tls {
-                None => service.serve(stream).await,
-                Some(tls) => {
-                    if let Ok(stream) = tls.accept(stream).await {
-                        service.serve(stream).await;
-                    }
-                }
-            }
-        });
-    }
-}
-
 struct Service {
     is_strict: bool,
     counts: Arc<Counts>,
@@ -156,17 +124,6 @@ struct Service {
 }
 
 impl Service {
-    async fn serve<S: AsyncRead + AsyncWrite + Unpin>(self: Rc<Self>, stream: S) {
-        let respond = service_fn(move |request: Request<Incoming>| {
-            let service = Rc::clone(&self);
-            async move { Ok::<_, Infallible>(service.respond(&request).await) }
-        });
-        // It fails if the client closes the connection, which is no error of the origin.
-        let _ = http1::Builder::new()
-            .serve_connection(TokioIo::new(stream), respond)
-            .await;
-    }
-
     async fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
         let Some(step) = RunStep::parse(path) else {

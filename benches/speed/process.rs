@@ -39,8 +39,13 @@ impl Cores {
             Self::Load => LOAD_CORE.to_string(),
             Self::All => fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default(),
         };
-        ["taskset", "-c", cores.trim()].map(str::to_owned).to_vec()
+        split(&format!("taskset -c {}", cores.trim()))
     }
+}
+
+/// Returns the words of a command line without quotes.
+pub(crate) fn split(command: &str) -> Vec<String> {
+    command.split(' ').map(str::to_owned).collect()
 }
 
 /// Moves this process to the core of the load.
@@ -114,12 +119,12 @@ impl Process {
         Ok(kill(self.pid()?, signal)?)
     }
 
-    /// Returns the processor time that the process and its children have used.
-    pub(crate) fn cpu_time(&self) -> Result<Duration> {
+    /// Returns the processor time that the process and its children have used, in microseconds.
+    pub(crate) fn cpu_micros(&self) -> Result<f64> {
         let processes = self.tree().into_iter();
-        let times = processes.map(|process| -> Result<Duration> {
+        let times = processes.map(|process| -> Result<f64> {
             let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(process.try_into()?))?;
-            Ok(clock.now()?.into())
+            Ok(Duration::from(clock.now()?).as_secs_f64() * 1e6)
         });
         times.sum()
     }

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use crate::samples::step_body;
+
 /// Is the size of a message step's body, in bytes. Steps with tool output are larger.
 pub(crate) const SMALL: usize = 790;
 
@@ -65,7 +67,7 @@ impl<'p> RunStep<'p> {
 
     pub(crate) fn body(&self, is_final: bool) -> String {
         let status = if is_final { "completed" } else { "in_progress" };
-        body(self.ids, status, self.size)
+        step_body(self.ids, status, self.size)
     }
 }
 
@@ -73,20 +75,4 @@ impl<'p> RunStep<'p> {
 pub(crate) fn body_of(path: &str) -> Option<String> {
     let step = RunStep::parse(path)?;
     Some(step.body(step.lifetime == Some(Duration::ZERO)))
-}
-
-/// Returns a body of so many bytes (at least some 600), written as upstreams write them.
-pub(crate) fn body([thread, run, id]: [&str; 3], status: &str, size: usize) -> String {
-    let head = format!(
-        "{{\n  \"id\": \"{id}\",\n  \"object\": \"thread.run.step\",\n  \"created_at\": 1699063291,\n  \
-         \"run_id\": \"{run}\",\n  \"assistant_id\": \"asst_abc123\",\n  \"thread_id\": \"{thread}\",\n  \
-         \"type\": \"message_creation\",\n  \"status\": \"{status}\",\n  \"cancelled_at\": null,\n  \
-         \"completed_at\": null,\n  \"expires_at\": 1699063891,\n  \"failed_at\": null,\n  \
-         \"last_error\": null,\n  \"step_details\": {{\n    \"type\": \"message_creation\",\n    \
-         \"message_creation\": {{\n      \"message_id\": \"msg_"
-    );
-    let tail = "\"\n    }\n  },\n  \"usage\": {\n    \"prompt_tokens\": 123,\n    \
-                \"completion_tokens\": 456,\n    \"total_tokens\": 579\n  }\n}\n";
-    let padding = size.saturating_sub(head.len() + tail.len());
-    [&head, &"a".repeat(padding), tail].concat()
 }

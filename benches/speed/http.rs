@@ -1,19 +1,24 @@
-//! Sends requests to one server over kept-alive connections, and reads the responses whole.
+//! Sends requests over kept-alive connections and serves them, both on one thread.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::HOST;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime;
 use tokio::task::LocalSet;
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
 use crate::Result;
 
@@ -109,4 +114,37 @@ pub(crate) fn run_on<T>(
 /// Returns the response to one request on a connection of its own, whatever its status.
 pub(crate) fn get(server: SocketAddr, path: &str) -> Result<Response<Bytes>> {
     run(async { Client::new(server).get(path).await })
+}
+
+/// Serves HTTP/1.1 for ever, with TLS if there is an acceptor for it.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    respond: impl AsyncFn(Request<Incoming>) -> Result<Response<Full<Bytes>>> + 'static,
+) -> Result<()> {
+    let respond = Rc::new(respond);
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            continue;
+        };
+        stream.set_nodelay(true)?;
+        let (respond, tls) = (Rc::clone(&respond), tls.clone());
+        let service = service_fn(move |request| {
+            let respond = Rc::clone(&respond);
+            async move { respond(request).await }
+        });
+        tokio::task::spawn_local(async move {
+            let http = http1::Builder::new();
+            // It fails if the client closes the connection, which is no error of the server.
+            let _ = match tls {
+                None => http.serve_connection(TokioIo::new(stream), service).await,
+                Some(tls) => {
+                    let Ok(stream) = tls.accept(stream).await else {
+                        return;
+                    };
+                    http.serve_connection(TokioIo::new(stream), service).await
+                }
+            };
+        });
+    }
 }
