@@ -14,9 +14,9 @@ use criterion::{BatchSize, Criterion, Throughput};
 use hyper::StatusCode;
 use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use stepgate::cache::{Cache, Entry};
-use stepgate::config::{self, Header, Secret, Source, Value};
+use stepgate::config::{self, Header, Secret, SecretSource, Value};
 use stepgate::policy::{CacheKey, Partition, Query, Route, Rule, check};
-use stepgate::upstream::{HeaderPolicy, SecretScanner, clean_answer};
+use stepgate::upstream::{HeaderPolicy, SecretScanner, filter_response_headers};
 use tokio::time::Instant;
 
 use samples::{SDK_HEADERS, step_body};
@@ -71,7 +71,7 @@ fn route(criterion: &mut Criterion) {
         ("other", "/v1/chat/completions".to_owned()),
         ("rejected", format!("{run}/%73teps/step_abc123")),
     ] {
-        group.bench_function(name, |b| b.iter(|| Route::of(&rules, black_box(&path))));
+        group.bench_function(name, |b| b.iter(|| Route::parse(&rules, black_box(&path))));
     }
     group.finish();
 }
@@ -85,7 +85,7 @@ fn key(criterion: &mut Criterion) {
     });
     let raw = "include[]=step_details.tool_calls[*].file_search.results[*].content";
     group.bench_function("query", |b| {
-        b.iter(|| Query::of_resource(&rule, black_box(Some(raw)), &[]));
+        b.iter(|| Query::for_resource(&rule, black_box(Some(raw)), &[]));
     });
     group.finish();
 }
@@ -136,7 +136,8 @@ fn step_with_output(size: usize) -> String {
 }
 
 fn header_policy(criterion: &mut Criterion) {
-    let secret = |secret| Secret::new(Source::Env("KEY".to_owned()), secret).expect("a plain word");
+    let secret =
+        |secret| Secret::new(SecretSource::Env("KEY".to_owned()), secret).expect("a plain word");
     let names = ["x-portkey-api-key", "x-portkey-virtual-key"];
     let injected = names.into_iter().zip(SECRETS).map(|(name, value)| Header {
         name: HeaderName::from_static(name),
@@ -148,12 +149,12 @@ fn header_policy(criterion: &mut Criterion) {
     let (response, scanner) = (headers(&UPSTREAM_HEADERS), SecretScanner::new(SECRETS));
     let mut group = criterion.benchmark_group("headers");
     group.bench_function("fetch", |b| {
-        b.iter(|| policy.upward(black_box(&request)));
+        b.iter(|| policy.fetch_headers(black_box(&request)));
     });
     group.bench_function("response", |b| {
         b.iter_batched_ref(
             || response.clone(),
-            |response| clean_answer(response, &scanner),
+            |response| filter_response_headers(response, &scanner),
             BatchSize::SmallInput,
         );
     });
@@ -175,7 +176,7 @@ fn lookup(criterion: &mut Criterion) {
         let keys: Vec<CacheKey> = (0..entries).map(key).collect();
         for key in &keys {
             let entry = Entry::new(body.as_bytes(), None);
-            let stored = cache.store(&cache.depart(), key, entry, &options, now);
+            let stored = cache.store(&cache.begin_fetch(), key, entry, &options, now);
             assert_eq!(stored, Ok(()));
         }
         // Another key each time, because the same one would stay in the processor's caches.
@@ -183,12 +184,12 @@ fn lookup(criterion: &mut Criterion) {
         group.bench_function(format!("hit, {entries} entries"), |b| {
             b.iter(|| {
                 let key = &keys[order.next().expect("the order is endless")];
-                cache.look_up(key, now).expect("it is stored")
+                cache.lookup(key, now).expect("it is stored")
             });
         });
         let absent = key(entries);
         group.bench_function(format!("miss, {entries} entries"), |b| {
-            b.iter(|| assert!(cache.look_up(black_box(&absent), now).is_none()));
+            b.iter(|| assert!(cache.lookup(black_box(&absent), now).is_none()));
         });
     }
     group.finish();

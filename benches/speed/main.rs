@@ -8,6 +8,13 @@
 //! server under measurement runs on another.
 
 mod baseline;
+#[path = "../../tests/fixtures/certificates.rs"]
+#[expect(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "the tests use the rest of it"
+)]
+mod certificates;
 mod fleet;
 mod growth;
 mod http;

@@ -4,7 +4,6 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -15,13 +14,13 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Request, Response, StatusCode};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 
 use crate::Result;
+use crate::certificates::{Authority, Flaw};
 use crate::http;
 use crate::process::pause;
 use crate::run_step::RunStep;
@@ -32,7 +31,7 @@ pub(crate) const CREDENTIALS: [(&str, &str); 2] = [
     ("x-portkey-virtual-key", "openai-0123456789abcdef"),
 ];
 
-/// Is the name in the origin's certificate.
+/// Is a name in the certificate.
 pub(crate) const NAME: &str = "localhost";
 
 /// Is how long no request arrives once load has ended.
@@ -56,7 +55,10 @@ impl Origin {
     /// Starts an origin that requires the credentials, and says in `Cache-Control` what may be stored:
     /// a cache that does not read bodies needs to be told. It has TLS if there is an authority for it.
     pub(crate) fn start(authority: Option<&Authority>) -> Result<Self> {
-        Self::start_with(true, authority.map(|authority| authority.acceptor.clone()))
+        Self::start_with(
+            true,
+            authority.map(|authority| authority.acceptor(Flaw::None, &["http/1.1"])),
+        )
     }
 
     /// Starts an origin that requires nothing and sends no `Cache-Control`, as real upstreams.
@@ -180,36 +182,4 @@ fn has_credentials(headers: &HeaderMap) -> bool {
         let mut values = headers.get_all(*name).iter();
         values.next().is_some_and(|first| first == value) && values.next().is_none()
     })
-}
-
-/// Holds a certificate authority and what it certifies the origin with.
-pub(crate) struct Authority {
-    /// Is the authority's certificate in PEM.
-    pub(crate) file: PathBuf,
-    acceptor: TlsAcceptor,
-}
-
-impl Authority {
-    pub(crate) fn new(folder: &Path) -> Result<Self> {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "stepgate benches");
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-        let key = KeyPair::generate()?;
-        let names = vec![NAME.to_owned(), Ipv4Addr::LOCALHOST.to_string()];
-        let leaf = CertificateParams::new(names)?.signed_by(&key, &issuer)?;
-        let file = folder.join("ca.pem");
-        std::fs::write(&file, issuer.pem())?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(vec![leaf.der().clone()], key.into())?;
-        // The peers speak HTTP/1.1 to their upstreams.
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        Ok(Self { file, acceptor })
-    }
 }

@@ -11,8 +11,9 @@ use hyper::header::CONTENT_TYPE;
 use tempfile::TempDir;
 
 use crate::Result;
+use crate::certificates::Authority;
 use crate::http;
-use crate::origin::{Authority, CREDENTIALS, NAME, Origin};
+use crate::origin::{CREDENTIALS, NAME, Origin};
 use crate::process::{Process, free_address, pause};
 use crate::run_step::RunStep;
 
@@ -131,7 +132,7 @@ impl Stage {
         let folder = memory.map_or_else(tempfile::tempdir, tempfile::tempdir_in)?;
         Ok(Self {
             stepgate: fs::canonicalize(stepgate)?,
-            authority: Authority::new(folder.path())?,
+            authority: Authority::new(),
             folder,
         })
     }
@@ -164,7 +165,10 @@ impl Stage {
         redis: Option<SocketAddr>,
     ) -> Result<Server> {
         let folder = tempfile::tempdir_in(&self.folder)?.keep();
-        let (config, ca) = (folder.join("config"), self.authority.file.display());
+        let (config, ca) = (
+            folder.join("config"),
+            self.authority.file().display().to_string(),
+        );
         let (listen, admin, upstream) = (free_address()?, free_address()?, origin.address);
         let (scheme, tls) = if origin.has_tls {
             let tls = format!("ssl verify required ca-file {ca} sni str({NAME}) verifyhost {NAME}");
@@ -185,7 +189,7 @@ impl Stage {
             ("upstream_port", upstream.port().to_string()),
             ("scheme", scheme.to_owned()),
             ("tls", tls),
-            ("ca", ca.to_string()),
+            ("ca", ca.clone()),
             ("name", NAME.to_owned()),
             ("api_key", api_key.to_owned()),
             ("virtual_key", virtual_key.to_owned()),

@@ -105,8 +105,8 @@ impl Fetch for UpstreamFetch {
         permit: Permit,
     ) -> impl Future<Output = NumberedCompletion<Self>> + Send + 'static {
         let Self(gateway) = self;
-        let ticket = gateway.cache.depart();
-        let (seq, started) = (ticket.number(), Instant::now());
+        let ticket = gateway.cache.begin_fetch();
+        let (seq, started) = (ticket.seq(), Instant::now());
         let fetch = gateway.origin.fetch();
         async move {
             let body = fetch.await;
@@ -157,7 +157,7 @@ impl Gateway {
     /// Serves one request, with `wait` a long poll; returns whether the step has ended.
     pub(super) async fn request(self: &Arc<Self>, wait: Option<Duration>) -> bool {
         let arrived = Instant::now();
-        if self.cache.look_up(&self.key, arrived).is_some() {
+        if self.cache.lookup(&self.key, arrived).is_some() {
             return true;
         }
         let response = match wait {
@@ -172,7 +172,7 @@ impl Gateway {
     async fn fetch(self: &Arc<Self>) -> Response {
         let options = FetchOptions {
             deadline: Instant::now() + self.timeout,
-            after: self.cache.believable(&self.key),
+            after: self.cache.min_valid_seq(&self.key),
             store: true,
             fresh: false,
         };
@@ -197,8 +197,8 @@ impl Gateway {
 
     async fn wait(self: &Arc<Self>, until: Instant) -> Response {
         let options = WaitOptions {
-            after: self.cache.believable(&self.key),
-            since: self.cache.next_number(),
+            after: self.cache.min_valid_seq(&self.key),
+            since: self.cache.next_seq(),
             until,
             deadline: until + self.timeout,
         };
@@ -216,7 +216,7 @@ impl Gateway {
 
     /// Polls once for a loop. The next poll follows after a second, less up to a tenth.
     async fn poll(self: &Arc<Self>) -> PollResult<Response> {
-        let hash = self.cache.next_number().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
+        let hash = self.cache.next_seq().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
         let early = POLL_INTERVAL / 10 * u32::try_from(hash).expect("eight bits") / 256;
         let news = self.fetch().await;
         PollResult {

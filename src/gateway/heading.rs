@@ -3,7 +3,7 @@
 
 use hyper::header::{HeaderMap, HeaderValue};
 
-use crate::policy::{CacheDirectives, none_match, wait_preference};
+use crate::policy::{CacheDirectives, matches_if_none_match, wait_preference};
 
 /// Which of the headers that concern us a request has.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl<'h> RequestHeaders<'h> {
     /// What it asks of the cache.
     pub(crate) fn conditions(&self) -> CacheDirectives {
         if self.has_cache_directives {
-            CacheDirectives::of(self.headers)
+            CacheDirectives::from_headers(self.headers)
         } else {
             CacheDirectives::default()
         }
@@ -68,6 +68,7 @@ impl<'h> RequestHeaders<'h> {
 
     /// Whether its caller has what this entity tag stands for.
     pub(crate) fn knows(&self, etag: &[u8]) -> bool {
-        self.has_none_match && str::from_utf8(etag).is_ok_and(|etag| none_match(self.headers, etag))
+        self.has_none_match
+            && str::from_utf8(etag).is_ok_and(|etag| matches_if_none_match(self.headers, etag))
     }
 }

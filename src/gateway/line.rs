@@ -84,7 +84,7 @@ impl Gateway {
             _ => None,
         };
         let path = head.uri.path();
-        let (ids, path) = match Route::of(&setup.rules, path) {
+        let (ids, path) = match Route::parse(&setup.rules, path) {
             _ if !shows_ids(setup) => (None, None),
             Route::Resource { ids, .. } | Route::List { ids, .. } => (Some(joined(&ids)), None),
             Route::Invalid(_) | Route::Other => (None, Some(path)),

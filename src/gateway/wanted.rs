@@ -8,10 +8,11 @@ use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use smallvec::SmallVec;
 
-use super::news::{Errand, Shared};
+use super::news::Errand;
 use super::outcome::Record;
 use super::refusal::GatewayError;
 use super::setup::{Account, Setup};
+use crate::cache::CoalesceKey;
 use crate::policy::rule::API_PREFIX;
 use crate::policy::{CacheKey, Query, Route};
 
@@ -44,7 +45,7 @@ impl Last {
         let again =
             |known: &Known| Arc::ptr_eq(&known.account, account) && *known.target == *target;
         // What headers go up is part of the key, too.
-        if account.injection.forwards() || !self.0.as_ref().is_some_and(again) {
+        if account.header_policy.has_vary_headers() || !self.0.as_ref().is_some_and(again) {
             self.0 = Some(Known {
                 wanted: Wanted::read(setup, head, account, record)?,
                 account: Arc::clone(account),
@@ -73,12 +74,12 @@ pub(super) struct Wanted {
     /// Where in the path the ids stand.
     ids: SmallVec<[Range<usize>; 4]>,
     query: Query,
-    shared: Shared,
+    shared: Arc<CoalesceKey>,
 }
 
 impl Wanted {
     pub(super) fn key(&self) -> &CacheKey {
-        &self.shared.1
+        &self.shared.key
     }
 
     /// Reads path and query; the key is made of what the caller sent, before anything is rewritten.
@@ -90,12 +91,12 @@ impl Wanted {
     ) -> Result<Self, GatewayError> {
         let ours = &setup.upstream_query;
         let raw = head.uri.query();
-        let (rule, ids, query, is_list) = match Route::of(&setup.rules, head.uri.path()) {
+        let (rule, ids, query, is_list) = match Route::parse(&setup.rules, head.uri.path()) {
             Route::Resource { rule, ids } => {
-                let query = Query::of_resource(&setup.rules[rule], raw, ours);
+                let query = Query::for_resource(&setup.rules[rule], raw, ours);
                 (rule, ids, query, false)
             }
-            Route::List { rule, ids } => (rule, ids, Query::of_list(raw, ours), true),
+            Route::List { rule, ids } => (rule, ids, Query::for_list(raw, ours), true),
             Route::Invalid(why) => return Err(GatewayError::InvalidPath(why)),
             Route::Other if matches!(head.method, Method::CONNECT | Method::TRACE) => {
                 return Err(GatewayError::MethodNotAllowed);
@@ -113,7 +114,7 @@ impl Wanted {
         let variant = Self::variant(&query, head, account);
         let partition = account.partition_of(rule);
         let key = if is_list {
-            CacheKey::of_list(partition, name, &ids, &variant)
+            CacheKey::for_list(partition, name, &ids, &variant)
         } else {
             CacheKey::new(partition, name, &ids, &variant)
         };
@@ -122,7 +123,10 @@ impl Wanted {
             is_list,
             ids: ids.iter().map(|id| within(head.uri.path(), id)).collect(),
             query,
-            shared: Arc::new((setup.number, key)),
+            shared: Arc::new(CoalesceKey {
+                config_number: setup.number,
+                key,
+            }),
         })
     }
 
@@ -135,7 +139,7 @@ impl Wanted {
             "?".to_owned()
         };
         variant.push_str(query.as_str());
-        for (name, value) in account.injection.keyed(&head.headers) {
+        for (name, value) in account.header_policy.vary_headers(&head.headers) {
             variant.push('\n');
             variant.push_str(name.as_str());
             variant.push('=');
@@ -163,7 +167,7 @@ impl Wanted {
             ids: self.ids.clone(),
             asked,
             query: self.query.clone(),
-            passing: account.injection.passing(&head.headers),
+            passing: account.header_policy.select_forwardable(&head.headers),
         }
     }
 }

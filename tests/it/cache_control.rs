@@ -1,6 +1,6 @@
 //! What a caller may ask of the cache: `Cache-Control` and `Pragma`.
 
-use crate::support::{Act, Gateway, Origin, STEP, body, respond, until};
+use crate::support::{Action, Gateway, Origin, STEP, body, respond, until};
 
 const NO_CACHE: [(&str, &str); 1] = [("Cache-Control", "no-cache")];
 const VARIANT: &str = "/v1/threads/thread_1/runs/run_1/steps/step_1?include[]=a";
@@ -14,10 +14,10 @@ async fn stored(origin: &Origin, toml: &str) -> Gateway {
 }
 
 #[tokio::test]
-async fn no_cache_is_a_fetch_and_a_final_body_replaces_what_is_stored() {
+async fn no_cache_fetches_and_a_final_body_replaces_the_entry() {
     let origin = Origin::start().await;
     let gateway = stored(&origin, "").await;
-    origin.next(vec![Act::Step("failed")]);
+    origin.next(vec![Action::RespondStatus("failed")]);
     let answer = gateway.get_with(STEP, &NO_CACHE).await;
     assert_eq!(answer.body, body("failed"));
     let expected = "stepgate; fwd=request; fwd-status=200; stored";
@@ -27,7 +27,7 @@ async fn no_cache_is_a_fetch_and_a_final_body_replaces_what_is_stored() {
 }
 
 #[tokio::test]
-async fn after_no_cache_a_step_that_is_live_or_gone_is_stored_no_more_in_any_variant() {
+async fn no_cache_invalidates_every_variant_of_a_live_or_gone_step() {
     for (answer, detail) in [
         (respond("200 OK", &[], body("in_progress")), "not_final"),
         (respond("404 Not Found", &[], "{}"), "bad_status"),
@@ -35,7 +35,7 @@ async fn after_no_cache_a_step_that_is_live_or_gone_is_stored_no_more_in_any_var
     ] {
         let origin = Origin::start().await;
         let gateway = stored(&origin, "").await;
-        origin.next(vec![Act::Send(answer)]);
+        origin.next(vec![Action::Send(answer)]);
         let answer = gateway.get_with(STEP, &NO_CACHE).await;
         let status = answer.cache_status();
         assert!(
@@ -51,18 +51,22 @@ async fn after_no_cache_a_step_that_is_live_or_gone_is_stored_no_more_in_any_var
 }
 
 #[tokio::test]
-async fn after_no_cache_other_failures_change_nothing() {
+async fn no_cache_with_another_failure_keeps_the_entry() {
     for script in [
-        vec![Act::Send(respond("500 Oh", &[], body("failed")))],
-        vec![Act::Send(respond("429 Slow", &[], "{}"))],
-        vec![Act::Send(respond("401 No", &[], "{}"))],
-        vec![Act::Send(respond("302 Found", &[("location", "/x")], ""))],
-        vec![Act::Send(b"nonsense\r\n\r\n".to_vec()), Act::Close],
-        vec![Act::Close],
-        vec![Act::Hold],
+        vec![Action::Send(respond("500 Oh", &[], body("failed")))],
+        vec![Action::Send(respond("429 Slow", &[], "{}"))],
+        vec![Action::Send(respond("401 No", &[], "{}"))],
+        vec![Action::Send(respond(
+            "302 Found",
+            &[("location", "/x")],
+            "",
+        ))],
+        vec![Action::Send(b"nonsense\r\n\r\n".to_vec()), Action::Close],
+        vec![Action::Close],
+        vec![Action::Stall],
     ] {
         let origin = Origin::start().await;
-        let toml = "[upstream]\ntimeout = \"500ms\"\nmax_hold = \"0s\"\n";
+        let toml = "[upstream]\ntimeout = \"500ms\"\nmax_retry_after = \"0s\"\n";
         let gateway = stored(&origin, toml).await;
         // A reused connection that fails at once is tried again: that must fail, too.
         origin.always(script.clone());
@@ -80,7 +84,7 @@ async fn after_no_cache_other_failures_change_nothing() {
 }
 
 #[tokio::test]
-async fn pragma_counts_only_where_there_is_no_cache_control() {
+async fn pragma_no_cache_counts_only_without_cache_control() {
     let origin = Origin::start().await;
     let gateway = stored(&origin, "").await;
     let pragma = ("Pragma", "no-cache");
@@ -92,7 +96,7 @@ async fn pragma_counts_only_where_there_is_no_cache_control() {
 }
 
 #[tokio::test]
-async fn max_age_is_a_fetch_where_the_stored_body_is_older() {
+async fn max_age_fetches_if_the_entry_is_older() {
     let origin = Origin::start().await;
     let gateway = stored(&origin, "").await;
     let aged = || async { gateway.get(STEP).await.header("age") != Some("0") };
@@ -106,7 +110,7 @@ async fn max_age_is_a_fetch_where_the_stored_body_is_older() {
 }
 
 #[tokio::test]
-async fn no_store_is_served_or_fetched_and_nothing_is_newly_stored() {
+async fn no_store_is_served_or_fetched_and_stores_nothing_new() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let no_store = [("Cache-Control", "no-store")];
@@ -136,7 +140,7 @@ async fn only_if_cached_never_fetches() {
 }
 
 #[tokio::test]
-async fn directives_are_read_in_any_case_among_others_and_over_several_lines() {
+async fn directives_are_read_in_any_case_and_over_several_lines() {
     let origin = Origin::start().await;
     let gateway = stored(&origin, "").await;
     for headers in [

@@ -11,12 +11,12 @@ use stepgate::cache::{Cache, Entry};
 use stepgate::policy::{CacheKey, Partition, PurgeScope};
 use tokio::time::Instant;
 
-use crate::support::raw::head;
-use crate::support::{Act, Gateway, Origin, STEP, body, respond};
+use crate::support::client::head;
+use crate::support::{Action, Gateway, Origin, STEP, body, respond};
 
 /// A variant that was there before a purge is gone after it, whatever is stored meanwhile.
 #[test]
-fn a_purge_that_meets_a_store_of_another_variant_leaves_nothing_old() {
+fn a_purge_racing_with_a_store_of_another_variant_leaves_no_old_entry() {
     let toml =
         "[upstream.headers]\nx-portkey-api-key = { env = \"K\" }\nx-portkey-virtual-key = false\n";
     let folder = tempfile::tempdir().unwrap();
@@ -40,7 +40,7 @@ fn a_purge_that_meets_a_store_of_another_variant_leaves_nothing_old() {
         std::thread::spawn(move || {
             for _ in 0..rounds {
                 barrier.wait();
-                let after = cache.depart();
+                let after = cache.begin_fetch();
                 let _ = cache.store(
                     &after,
                     &key("new"),
@@ -55,7 +55,7 @@ fn a_purge_that_meets_a_store_of_another_variant_leaves_nothing_old() {
     };
     let mut survived = 0;
     for _ in 0..rounds {
-        let before = cache.depart();
+        let before = cache.begin_fetch();
         cache
             .store(
                 &before,
@@ -67,9 +67,9 @@ fn a_purge_that_meets_a_store_of_another_variant_leaves_nothing_old() {
             .unwrap();
         drop(before);
         barrier.wait();
-        cache.purge(&PurgeScope::below("run-step", &["t"]));
+        cache.purge(&PurgeScope::prefix("run-step", &["t"]));
         barrier.wait();
-        survived += usize::from(cache.look_up(&key("old"), Instant::now()).is_some());
+        survived += usize::from(cache.lookup(&key("old"), Instant::now()).is_some());
     }
     other.join().unwrap();
     assert_eq!(survived, 0, "of {rounds} purges");
@@ -78,22 +78,22 @@ fn a_purge_that_meets_a_store_of_another_variant_leaves_nothing_old() {
 /// Canonical spelling may be three times as long as what was sent, and base path and added query
 /// come on top: too long for a target is an answer, not a panic.
 #[tokio::test]
-async fn a_query_that_grows_too_long_upwards_is_answered() {
+async fn a_query_that_becomes_too_long_upstream_is_an_error_response() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let target = format!("{STEP}?include[]={}", "*".repeat(25_000));
-    let answer = gateway.try_ask("GET", &target, &[]).await;
+    let answer = gateway.try_request("GET", &target, &[]).await;
     let answer = answer.unwrap_or_else(|broken| panic!("no answer: {broken}"));
     assert!(answer.code().is_some(), "{}", answer.status);
 }
 
-const TENANTS: &str = "[upstream]\nforward_headers = [\"x-tenant\"]\n";
+const TENANTS: &str = "[upstream]\nvary_headers = [\"x-tenant\"]\n";
 
 /// A forwarded header that `Connection` names away does not go up, so it must not be in the key.
 #[tokio::test]
-async fn a_header_that_connection_names_away_is_not_in_the_key() {
+async fn a_vary_header_named_in_connection_is_not_in_the_cache_key() {
     let origin = Origin::start().await;
-    origin.status("completed");
+    origin.set_status("completed");
     let gateway = Gateway::start(&origin, TENANTS).await;
     let away = [("x-tenant", "acme"), ("connection", "x-tenant")];
     assert!(gateway.get_with(STEP, &away).await.is_stored());
@@ -107,9 +107,9 @@ async fn a_header_that_connection_names_away_is_not_in_the_key() {
 
 /// Two values that are not UTF-8 are two keys.
 #[tokio::test]
-async fn forwarded_bytes_that_are_no_utf_8_are_not_confused() {
+async fn vary_header_values_that_are_not_utf_8_have_different_cache_keys() {
     let origin = Origin::start().await;
-    origin.status("completed");
+    origin.set_status("completed");
     let gateway = Gateway::start(&origin, TENANTS).await;
     let ask = async |byte: u8| {
         let text = head("GET", STEP, "127.0.0.1", &[("x-tenant", "?")]);
@@ -119,7 +119,7 @@ async fn forwarded_bytes_that_are_no_utf_8_are_not_confused() {
             .collect();
         let mut raw = gateway.connect().await;
         raw.send(bytes).await;
-        raw.answer().await
+        raw.response().await
     };
     assert!(ask(0xfe).await.is_stored());
     assert!(
@@ -140,8 +140,8 @@ async fn a_content_length_beside_chunked_does_not_cut_a_large_body() {
     answer.extend_from_slice(format!("{:x}\r\n", large.len()).as_bytes());
     answer.extend_from_slice(&large);
     answer.extend_from_slice(b"\r\n0\r\n\r\n");
-    origin.next(vec![Act::Send(answer), Act::Hold]);
-    if let Ok(answer) = gateway.try_ask("GET", STEP, &[]).await {
+    origin.next(vec![Action::Send(answer), Action::Stall]);
+    if let Ok(answer) = gateway.try_request("GET", STEP, &[]).await {
         assert!(
             answer.status == 502 || answer.body == large,
             "{} with {} of {} bytes",
@@ -154,7 +154,7 @@ async fn a_content_length_beside_chunked_does_not_cut_a_large_body() {
 
 /// A directive beside bytes that are not ASCII is still a directive.
 #[tokio::test]
-async fn no_store_beside_other_bytes_is_still_no_store() {
+async fn no_store_beside_bytes_beyond_ascii_is_honored() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let body = body("completed");
@@ -166,7 +166,7 @@ async fn no_store_beside_other_bytes_is_still_no_store() {
     .into_bytes();
     answer.extend_from_slice(b"\xe9\"\r\n\r\n");
     answer.extend_from_slice(&body);
-    origin.next(vec![Act::Send(answer)]);
+    origin.next(vec![Action::Send(answer)]);
     let answer = gateway.get(STEP).await;
     assert_eq!(answer.status, 200);
     assert!(!answer.is_stored(), "{}", answer.cache_status());
@@ -175,7 +175,7 @@ async fn no_store_beside_other_bytes_is_still_no_store() {
 /// A caller that takes nothing of a body that passes through is cut, and frees the upstream's
 /// connection, at the latest when its deadline and the idle limit are over.
 #[tokio::test]
-async fn a_caller_that_reads_nothing_of_a_passing_body_is_cut() {
+async fn a_client_that_does_not_read_a_streamed_body_is_cut() {
     let origin = Origin::start().await;
     let toml = "[server]\nheader_timeout = \"300ms\"\nidle_timeout = \"300ms\"\n\
                 [upstream]\ntimeout = \"500ms\"\n";
@@ -183,19 +183,19 @@ async fn a_caller_that_reads_nothing_of_a_passing_body_is_cut() {
     let coding = [("transfer-encoding", "chunked")];
     let chunk = [&b"100000\r\n"[..], &[b' '; 0x10_0000], b"\r\n"].concat();
     origin.next(vec![
-        Act::Send(respond("200 OK", &coding, "")),
-        Act::Repeat(chunk, 64),
+        Action::Send(respond("200 OK", &coding, "")),
+        Action::Repeat(chunk, 64),
     ]);
     let mut raw = gateway.connect().await;
     raw.send(head("GET", STEP, "127.0.0.1", &[])).await;
-    gateway.has_open(1).await;
-    gateway.has_open(0).await;
+    gateway.wait_for_connections(1).await;
+    gateway.wait_for_connections(0).await;
     drop(raw);
 }
 
 /// What hosts a base URL may have is the same for `check` and for `serve`.
 #[tokio::test]
-async fn a_host_that_serve_refuses_is_refused_by_check() {
+async fn check_rejects_every_host_that_serve_rejects() {
     for url in ["https://a..b/v1", "https://./v1"] {
         let config = stepgate::config::Config::load(&stepgate::config::Sources {
             file: None,
@@ -214,7 +214,7 @@ async fn a_host_that_serve_refuses_is_refused_by_check() {
 
 /// JSON and URLs escape in more than one way, and an upstream's library chooses.
 #[test]
-fn every_spelling_of_an_escaped_secret_is_found() {
+fn the_secret_scanner_finds_every_escaped_spelling() {
     let redactor = stepgate::upstream::SecretScanner::new(["abc+def/ghi-123=="]);
     for text in [
         r#"{"e":"abc+def\/ghi-123=="}"#,
@@ -229,12 +229,12 @@ fn every_spelling_of_an_escaped_secret_is_found() {
 
 /// What is gone is gone for every variant, also where the question itself could not be stored.
 #[tokio::test]
-async fn a_fresh_404_with_an_unknown_query_withdraws_the_step() {
+async fn a_no_cache_404_with_an_unknown_query_invalidates_every_variant() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     assert!(gateway.get(STEP).await.is_stored());
     assert!(gateway.get(STEP).await.is_hit());
-    origin.always(vec![Act::Send(respond("404 Gone", &[], "{}"))]);
+    origin.always(vec![Action::Send(respond("404 Gone", &[], "{}"))]);
     let fresh = [("cache-control", "no-cache")];
     let answer = gateway.get_with(&format!("{STEP}?x=1"), &fresh).await;
     assert_eq!(answer.status, 404);

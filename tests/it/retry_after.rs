@@ -5,14 +5,20 @@ mod ending;
 use tokio::time::Instant;
 
 use crate::support::gateway::{BILLING_TOKEN, SUPPORT_TOKEN, TWO_CLIENTS};
-use crate::support::{Act, Answer, Gateway, LIST, Origin, STEP, respond, step, text, until};
+use crate::support::{
+    Action, Gateway, LIST, Origin, STEP, client::Response, respond, step, text, until,
+};
 
 const ERROR: &str = r#"{"error": {"message": "slow down", "type": "requests", "code": null}}"#;
 
 /// A 429 that says so, with an id of its own.
-fn too_many(headers: &[(&str, &str)]) -> Vec<Act> {
+fn too_many(headers: &[(&str, &str)]) -> Vec<Action> {
     let headers = [headers, &[("x-request-id", "req_429")]].concat();
-    vec![Act::Send(respond("429 Too Many Requests", &headers, ERROR))]
+    vec![Action::Send(respond(
+        "429 Too Many Requests",
+        &headers,
+        ERROR,
+    ))]
 }
 
 /// A gateway whose upstream has just said 429 to the poll of a step of its own, and when.
@@ -30,7 +36,7 @@ async fn held(origin: &Origin, toml: &str, headers: &[(&str, &str)]) -> (Gateway
 }
 
 /// That a 429 is the hold's: its seconds, and nothing of the request that it came from.
-fn assert_held(answer: &Answer, seconds: &[&str]) {
+fn assert_held(answer: &Response, seconds: &[&str]) {
     assert_eq!((answer.status, answer.text()), (429, ERROR.to_owned()));
     let retry_after = answer.header("retry-after").expect("the remaining seconds");
     assert!(
@@ -48,7 +54,7 @@ fn assert_held(answer: &Answer, seconds: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_429_that_says_when_to_come_back_holds_the_whole_partition() {
+async fn a_429_with_retry_after_blocks_the_whole_partition() {
     for headers in [[("retry-after", "2")], [("retry-after-ms", "1500")]] {
         let origin = Origin::start().await;
         let (gateway, _) = held(&origin, "", &headers).await;
@@ -71,7 +77,7 @@ async fn a_429_that_says_when_to_come_back_holds_the_whole_partition() {
 }
 
 #[tokio::test]
-async fn hits_go_on_during_a_hold() {
+async fn hits_are_served_while_fetches_are_blocked() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     assert!(gateway.get(STEP).await.is_stored());
@@ -88,25 +94,25 @@ async fn hits_go_on_during_a_hold() {
 }
 
 #[tokio::test]
-async fn those_who_ride_together_get_the_429_and_those_who_gather_are_held() {
+async fn the_batch_in_flight_gets_the_429_and_the_pending_batch_is_rate_limited() {
     let origin = Origin::start().await;
     origin.next(too_many(&[("retry-after", "20")]));
     let toml = "[upstream]\ncoalesce_window = \"500ms\"\n";
     let gateway = Gateway::start(&origin, toml).await;
-    let mut first = gateway.question(STEP, &[]).await;
+    let mut first = gateway.send_get(STEP, &[]).await;
     let mut gather = Vec::new();
     for _ in 0..3 {
-        gather.push(gateway.question(STEP, &[]).await);
+        gather.push(gateway.send_get(STEP, &[]).await);
     }
-    assert_eq!(first.answer().await.status, 429);
+    assert_eq!(first.response().await.status, 429);
     for one in &mut gather {
-        assert_held(&one.answer().await, &["20", "19"]);
+        assert_held(&one.response().await, &["20", "19"]);
     }
     assert_eq!(origin.count(), 1);
 }
 
 #[tokio::test]
-async fn a_429_without_a_time_to_come_holds_nothing() {
+async fn a_429_without_retry_after_blocks_nothing() {
     for headers in [
         &[][..],
         &[("retry-after", "0")],
@@ -128,12 +134,12 @@ async fn a_429_without_a_time_to_come_holds_nothing() {
 }
 
 #[tokio::test]
-async fn no_other_status_holds_anything() {
+async fn retry_after_of_another_status_blocks_nothing() {
     for status in ["503 Busy", "500 Oh", "408 Slow", "403 No", "200 OK"] {
         let origin = Origin::start().await;
         let gateway = Gateway::start(&origin, "").await;
         let bytes = respond(status, &[("retry-after", "20")], ERROR);
-        origin.next(vec![Act::Send(bytes)]);
+        origin.next(vec![Action::Send(bytes)]);
         gateway.get(&step("held")).await;
         assert_eq!(gateway.get(STEP).await.status, 200, "{status}");
         assert_eq!(origin.count(), 2, "{status}");
@@ -141,7 +147,7 @@ async fn no_other_status_holds_anything() {
 }
 
 #[tokio::test]
-async fn another_partition_is_not_held() {
+async fn another_partition_is_not_blocked() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, TWO_CLIENTS).await;
     let bearer = |token| format!("Bearer {token}");
@@ -161,9 +167,9 @@ async fn another_partition_is_not_held() {
 }
 
 #[tokio::test]
-async fn a_max_hold_of_zero_turns_it_off() {
+async fn a_max_retry_after_of_zero_disables_the_gate() {
     let origin = Origin::start().await;
-    let toml = "[upstream]\nmax_hold = \"0s\"\n";
+    let toml = "[upstream]\nmax_retry_after = \"0s\"\n";
     let (gateway, _) = held(&origin, toml, &[("retry-after", "20")]).await;
     assert_eq!(gateway.get(STEP).await.status, 200);
     assert_eq!(origin.count(), 2);

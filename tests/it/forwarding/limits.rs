@@ -6,8 +6,8 @@ use tokio::time::{Instant, sleep};
 
 use super::ALL;
 use super::streams::{Far, get, post};
-use crate::support::raw::head;
-use crate::support::{Act, Gateway, Origin, STEP, respond};
+use crate::support::client::head;
+use crate::support::{Action, Gateway, Origin, STEP, respond};
 
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -16,14 +16,14 @@ fn with(upstream: &str) -> String {
 }
 
 #[tokio::test]
-async fn an_answer_must_begin_in_time_and_may_then_last() {
+async fn a_forwarded_response_must_start_in_time_and_may_then_take_long() {
     let toml = with("timeout = \"300ms\"");
     let (far, gateway) = Far::start(&toml).await;
     let mut caller = gateway.connect().await;
     caller.send(get("/v1/models")).await;
     let mut upstream = far.accept().await;
     let began = Instant::now();
-    let answer = caller.answer().await;
+    let answer = caller.response().await;
     assert_eq!(answer.code().as_deref(), Some("upstream_timeout"));
     assert!(began.elapsed() < 10 * SHORT);
     assert!(upstream.closes_within(10 * SHORT).await);
@@ -37,11 +37,11 @@ async fn an_answer_must_begin_in_time_and_may_then_last() {
         sleep(SHORT / 2).await;
         upstream.send(byte).await;
     }
-    assert_eq!(caller.answer().await.text(), "123456");
+    assert_eq!(caller.response().await.text(), "123456");
 }
 
 #[tokio::test]
-async fn an_upload_may_last_while_it_goes_on() {
+async fn an_upload_in_progress_is_not_cut_by_the_timeout() {
     let toml = with("timeout = \"300ms\"");
     let (far, gateway) = Far::start(&toml).await;
     let mut caller = gateway.connect().await;
@@ -55,11 +55,11 @@ async fn an_upload_may_last_while_it_goes_on() {
     }
     assert_eq!(upstream.bytes(6).await, b"123456");
     upstream.send(respond("200 OK", &[], "{}")).await;
-    assert_eq!(caller.answer_to("POST").await.status, 200);
+    assert_eq!(caller.response_to("POST").await.status, 200);
 }
 
 #[tokio::test]
-async fn a_pause_of_the_caller_is_not_the_upstreams() {
+async fn a_pause_of_the_client_does_not_count_against_the_upstream() {
     let toml = with("timeout = \"300ms\"");
     let (far, gateway) = Far::start(&toml).await;
     let question = post(&[("content-length", "6")]) + "123";
@@ -69,11 +69,11 @@ async fn a_pause_of_the_caller_is_not_the_upstreams() {
     caller.send("456").await;
     assert_eq!(upstream.bytes(3).await, b"456");
     upstream.send(respond("200 OK", &[], "{}")).await;
-    assert_eq!(caller.answer_to("POST").await.status, 200);
+    assert_eq!(caller.response_to("POST").await.status, 200);
 }
 
 #[tokio::test]
-async fn a_stream_that_falls_silent_is_cut() {
+async fn an_idle_stream_is_cut_at_stream_idle_timeout() {
     let toml = with("stream_idle_timeout = \"300ms\"");
     let (far, gateway) = Far::start(&toml).await;
     let (mut caller, mut upstream) = far.asked(&gateway, get("/v1/models")).await;
@@ -84,7 +84,7 @@ async fn a_stream_that_falls_silent_is_cut() {
         sleep(SHORT / 2).await;
         upstream.send("x").await;
     }
-    let broken = caller.try_answer("GET").await.unwrap_err();
+    let broken = caller.try_response("GET").await.unwrap_err();
     assert_eq!(
         (broken.status, broken.body.as_slice()),
         (Some(200), &b"xxxx"[..])
@@ -93,14 +93,14 @@ async fn a_stream_that_falls_silent_is_cut() {
 }
 
 #[tokio::test]
-async fn an_upload_that_falls_silent_is_refused() {
+async fn an_idle_upload_is_rejected_at_stream_idle_timeout() {
     let toml = with("stream_idle_timeout = \"300ms\"\ntimeout = \"5s\"");
     let (far, gateway) = Far::start(&toml).await;
     let mut caller = gateway.connect().await;
     let framing = [("content-length", "100")];
     caller.send(post(&framing) + "x").await;
     let mut upstream = far.accept().await;
-    let answer = caller.answer_to("POST").await;
+    let answer = caller.response_to("POST").await;
     assert_eq!(answer.code().as_deref(), Some("invalid_request"));
     assert_eq!(answer.header("connection"), Some("close"));
     assert!(upstream.closes_within(10 * SHORT).await);
@@ -108,19 +108,19 @@ async fn an_upload_that_falls_silent_is_refused() {
 }
 
 #[tokio::test]
-async fn an_error_that_does_not_end_is_not_waited_for() {
+async fn an_endless_error_body_is_cut() {
     let toml = with("timeout = \"300ms\"");
     let (far, gateway) = Far::start(&toml).await;
     let (mut caller, mut upstream) = far.asked(&gateway, get("/v1/models")).await;
     upstream
         .send("HTTP/1.1 500 Oh\r\ncontent-length: 100\r\n\r\nx")
         .await;
-    let answer = caller.answer().await;
+    let answer = caller.response().await;
     assert_eq!(answer.code().as_deref(), Some("upstream_timeout"));
 }
 
 #[tokio::test]
-async fn after_a_body_a_connection_may_be_idle_as_after_any_request() {
+async fn the_idle_timeout_of_a_connection_starts_after_a_streamed_body() {
     let origin = Origin::start().await;
     let toml = format!("{ALL}\nheader_timeout = \"300ms\"\nidle_timeout = \"5s\"");
     let gateway = Gateway::start(&origin, &toml).await;
@@ -128,20 +128,20 @@ async fn after_a_body_a_connection_may_be_idle_as_after_any_request() {
     let framing = [("content-length", "3"), ("connection", "keep-alive")];
     // The origin takes the body for the beginning of another request, and so has to close.
     origin.next(vec![
-        Act::Send(respond("200 OK", &[("connection", "close")], "{}")),
-        Act::Close,
+        Action::Send(respond("200 OK", &[("connection", "close")], "{}")),
+        Action::Close,
     ]);
     caller
         .send(head("POST", "/v1/x", "127.0.0.1", &framing) + "abc")
         .await;
-    assert_eq!(caller.answer_to("POST").await.status, 200);
+    assert_eq!(caller.response_to("POST").await.status, 200);
     sleep(3 * SHORT).await;
     caller.send(get(STEP)).await;
-    assert_eq!(caller.answer().await.status, 200);
+    assert_eq!(caller.response().await.status, 200);
 }
 
 #[tokio::test]
-async fn streams_take_no_place_from_fetches() {
+async fn streams_take_no_permits_from_fetches() {
     let toml = with("max_in_flight = 1\nqueue_timeout = \"0s\"");
     let (far, gateway) = Far::start(&toml).await;
     let mut streams = Vec::new();
@@ -153,13 +153,13 @@ async fn streams_take_no_place_from_fetches() {
         caller.text_before("\r\n\r\n").await;
         streams.push((caller, upstream));
     }
-    let mut caller = gateway.question(STEP, &[]).await;
+    let mut caller = gateway.send_get(STEP, &[]).await;
     let mut upstream = far.accept().await;
     upstream.text_before("\r\n\r\n").await;
     upstream
         .send(respond("200 OK", &[], crate::support::body("completed")))
         .await;
-    assert!(caller.answer().await.is_stored());
+    assert!(caller.response().await.is_stored());
 }
 
 #[tokio::test]

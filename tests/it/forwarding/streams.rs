@@ -9,10 +9,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::ALL;
-use crate::support::h2_origin::H2Origin;
-use crate::support::raw::head;
-use crate::support::tls::Authority;
-use crate::support::{Gateway, Raw, STEP, respond, within};
+use crate::support::certificates::Authority;
+use crate::support::client::head;
+use crate::support::origin::Origin;
+use crate::support::{Gateway, RawClient, STEP, respond, within};
 
 /// An upstream that the test speaks for, byte by byte.
 pub(super) struct Far {
@@ -23,11 +23,18 @@ impl Far {
     pub(super) async fn start(toml: &str) -> (Self, Gateway) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/v1", listener.local_addr().unwrap());
-        (Self { listener }, Gateway::start_at(&url, toml).await)
+        (
+            Self { listener },
+            Gateway::start_with_upstream(&url, toml).await,
+        )
     }
 
     /// A question that has come here: its caller's end of it, and ours.
-    pub(super) async fn asked(&self, gateway: &Gateway, question: impl AsRef<[u8]>) -> (Raw, Raw) {
+    pub(super) async fn asked(
+        &self,
+        gateway: &Gateway,
+        question: impl AsRef<[u8]>,
+    ) -> (RawClient, RawClient) {
         let mut caller = gateway.connect().await;
         caller.send(question).await;
         let mut upstream = self.accept().await;
@@ -35,11 +42,11 @@ impl Far {
         (caller, upstream)
     }
 
-    pub(super) async fn accept(&self) -> Raw {
+    pub(super) async fn accept(&self) -> RawClient {
         let (stream, _) = within("a connection", self.listener.accept())
             .await
             .unwrap();
-        Raw::over(stream)
+        RawClient::over(stream)
     }
 }
 
@@ -57,7 +64,7 @@ fn payload(size: u32) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn events_arrive_one_by_one() {
+async fn server_sent_events_arrive_one_by_one() {
     let (far, gateway) = Far::start(ALL).await;
     let (mut caller, mut upstream) = far
         .asked(&gateway, get("/v1/threads/t/runs/r/events"))
@@ -83,7 +90,7 @@ async fn events_arrive_one_by_one() {
 }
 
 #[tokio::test]
-async fn an_upload_goes_up_as_it_comes() {
+async fn an_upload_is_streamed() {
     let (far, gateway) = Far::start(ALL).await;
     let mut caller = gateway.connect().await;
     caller
@@ -99,11 +106,11 @@ async fn an_upload_goes_up_as_it_comes() {
     caller.send("67890").await;
     assert_eq!(upstream.bytes(5).await, b"67890");
     upstream.send(respond("200 OK", &[], "{}")).await;
-    assert_eq!(caller.answer_to("POST").await.text(), "{}");
+    assert_eq!(caller.response_to("POST").await.text(), "{}");
 }
 
 #[tokio::test]
-async fn a_body_in_chunks_goes_up_in_chunks_and_the_connections_live_on() {
+async fn a_chunked_upload_stays_chunked_and_both_connections_are_reused() {
     let (far, gateway) = Far::start(ALL).await;
     let mut caller = gateway.connect().await;
     let mut upstream = None;
@@ -122,7 +129,7 @@ async fn a_body_in_chunks_goes_up_in_chunks_and_the_connections_live_on() {
         caller.send("2\r\nde\r\n0\r\nx-trailer: 1\r\n\r\n").await;
         assert_eq!(upstream.text_before("0\r\n\r\n").await, "2\r\nde\r\n");
         upstream.send(respond("200 OK", &[], "{}")).await;
-        let answer = caller.answer_to("POST").await;
+        let answer = caller.response_to("POST").await;
         assert_eq!(
             (answer.text().as_str(), answer.header("connection")),
             ("{}", None)
@@ -131,7 +138,7 @@ async fn a_body_in_chunks_goes_up_in_chunks_and_the_connections_live_on() {
 }
 
 #[tokio::test]
-async fn a_get_may_have_a_body_whatever_its_framing() {
+async fn a_forwarded_get_may_have_a_body() {
     let (far, gateway) = Far::start(ALL).await;
     for (framing, body, expected) in [
         ("content-length: 3", "abc", "abc"),
@@ -155,13 +162,13 @@ async fn a_get_may_have_a_body_whatever_its_framing() {
             );
             let last = [("connection", "close")];
             upstream.send(respond("200 OK", &last, "{}")).await;
-            assert_eq!(caller.answer_to(method).await.status, 200);
+            assert_eq!(caller.response_to(method).await.status, 200);
         }
     }
 }
 
 #[tokio::test]
-async fn a_caller_that_waits_to_be_told_is_told_to_go_on() {
+async fn expect_100_continue_is_answered() {
     let (far, gateway) = Far::start(ALL).await;
     let mut caller = gateway.connect().await;
     caller
@@ -177,11 +184,11 @@ async fn a_caller_that_waits_to_be_told_is_told_to_go_on() {
     assert!(!head.contains("expect"), "{head}");
     assert_eq!(upstream.bytes(3).await, b"abc");
     upstream.send(respond("200 OK", &[], "{}")).await;
-    assert_eq!(caller.answer_to("POST").await.status, 200);
+    assert_eq!(caller.response_to("POST").await.status, 200);
 }
 
 #[tokio::test]
-async fn a_caller_that_is_refused_is_not_told_to_go_on() {
+async fn expect_100_continue_of_a_rejected_request_is_not_answered() {
     let (_far, gateway) = Far::start("").await;
     let mut caller = gateway.connect().await;
     caller
@@ -191,7 +198,7 @@ async fn a_caller_that_is_refused_is_not_told_to_go_on() {
 }
 
 #[tokio::test]
-async fn large_bodies_are_the_same_at_the_other_end() {
+async fn large_bodies_arrive_byte_for_byte() {
     let (far, gateway) = Far::start(ALL).await;
     let body = payload(8 << 20);
     let size = body.len().to_string();
@@ -207,14 +214,14 @@ async fn large_bodies_are_the_same_at_the_other_end() {
     });
     caller.send(post(&[("content-length", &size)])).await;
     caller.send(&body).await;
-    let answer = caller.answer_to("POST").await;
+    let answer = caller.response_to("POST").await;
     assert_eq!(answer.header("content-length"), Some(size.as_str()));
     assert!(answer.body == body);
     drop(upstream.join_next().await);
 }
 
 #[tokio::test]
-async fn what_nobody_reads_is_not_read_from_the_upstream() {
+async fn backpressure_a_slow_client_slows_the_upstream() {
     let (far, gateway) = Far::start(ALL).await;
     let mut caller = gateway.connect().await;
     caller.send(get("/v1/files/f/content")).await;
@@ -236,7 +243,7 @@ async fn what_nobody_reads_is_not_read_from_the_upstream() {
 }
 
 #[tokio::test]
-async fn an_early_answer_reaches_the_caller_and_its_connection_is_nobodys() {
+async fn an_early_response_reaches_the_client_and_its_connection_is_not_reused() {
     let (far, gateway) = Far::start(ALL).await;
     let (mut caller, mut upstream) = far
         .asked(&gateway, post(&[("content-length", "1000000")]) + "12345")
@@ -244,7 +251,7 @@ async fn an_early_answer_reaches_the_caller_and_its_connection_is_nobodys() {
     upstream
         .send(respond("413 Too Large", &[], r#"{"error": {}}"#))
         .await;
-    let answer = caller.answer_to("POST").await;
+    let answer = caller.response_to("POST").await;
     assert_eq!(
         (answer.status, answer.text().as_str()),
         (413, r#"{"error": {}}"#)
@@ -252,17 +259,17 @@ async fn an_early_answer_reaches_the_caller_and_its_connection_is_nobodys() {
     // Whatever else comes of that upload, it keeps no connection.
     assert_eq!(upstream.rest().await, b"12345");
     // And it must hold up nobody else.
-    let mut other = gateway.question(STEP, &[]).await;
+    let mut other = gateway.send_get(STEP, &[]).await;
     let mut second = far.accept().await;
     second.text_before("\r\n\r\n").await;
     second
         .send(respond("200 OK", &[], crate::support::body("completed")))
         .await;
-    assert!(other.answer().await.is_stored());
+    assert!(other.response().await.is_stored());
 }
 
 #[tokio::test]
-async fn an_upload_that_its_caller_leaves_ends_upstream_unfinished() {
+async fn an_aborted_upload_is_aborted_upstream() {
     let (far, gateway) = Far::start(ALL).await;
     for framing in [("content-length", "10"), ("transfer-encoding", "chunked")] {
         let mut caller = gateway.connect().await;
@@ -275,7 +282,7 @@ async fn an_upload_that_its_caller_leaves_ends_upstream_unfinished() {
 }
 
 #[tokio::test]
-async fn a_truncated_answer_is_truncated_for_the_caller() {
+async fn a_truncated_response_is_truncated_for_the_client() {
     let (far, gateway) = Far::start(ALL).await;
     for framing in ["content-length: 10", "transfer-encoding: chunked"] {
         let mut caller = gateway.connect().await;
@@ -286,13 +293,13 @@ async fn a_truncated_answer_is_truncated_for_the_caller() {
             .send(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n3\r\nabc\r\n"))
             .await;
         drop(upstream);
-        let broken = caller.try_answer("GET").await.unwrap_err();
+        let broken = caller.try_response("GET").await.unwrap_err();
         assert_eq!(broken.status, Some(200), "{framing}");
     }
 }
 
 #[tokio::test]
-async fn an_empty_post_says_that_it_is_empty() {
+async fn an_empty_post_has_content_length_0() {
     let (far, gateway) = Far::start(ALL).await;
     let mut caller = gateway.connect().await;
     for framing in [&[][..], &[("content-length", "0")]] {
@@ -303,12 +310,12 @@ async fn an_empty_post_says_that_it_is_empty() {
         upstream
             .send(respond("200 OK", &[("connection", "close")], "{}"))
             .await;
-        assert_eq!(caller.answer_to("POST").await.status, 200);
+        assert_eq!(caller.response_to("POST").await.status, 200);
     }
 }
 
 #[tokio::test]
-async fn a_lost_connection_is_replaced_only_where_that_is_safe() {
+async fn a_lost_connection_is_retried_only_if_that_is_safe() {
     let (far, gateway) = Far::start(ALL).await;
     let mut caller = gateway.connect().await;
     for (method, body, again) in [
@@ -329,7 +336,7 @@ async fn a_lost_connection_is_replaced_only_where_that_is_safe() {
         upstream.text_before("\r\n\r\n").await;
         upstream.bytes(body.len()).await;
         upstream.send(respond("200 OK", &[], "{}")).await;
-        assert_eq!(caller.answer_to(method).await.status, 200);
+        assert_eq!(caller.response_to(method).await.status, 200);
         // The same on a connection that is used again, and lost.
         caller.send(&ask).await;
         upstream.text_before("\r\n\r\n").await;
@@ -341,13 +348,13 @@ async fn a_lost_connection_is_replaced_only_where_that_is_safe() {
             let last = [("connection", "close")];
             upstream.send(respond("200 OK", &last, "{}")).await;
         }
-        let status = caller.answer_to(method).await.status;
+        let status = caller.response_to(method).await.status;
         assert_eq!(status, if again { 200 } else { 502 }, "{method} {body:?}");
     }
 }
 
 #[tokio::test]
-async fn over_http2_bodies_go_through_as_well() {
+async fn bodies_are_forwarded_over_http2() {
     let (far, gateway) = Far::start(ALL).await;
     let stream = TcpStream::connect(gateway.address()).await.unwrap();
     let shaken = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
@@ -375,13 +382,14 @@ async fn over_http2_bodies_go_through_as_well() {
 }
 
 #[tokio::test]
-async fn over_http2_it_takes_nothing_from_the_connection_of_fetches() {
+async fn forwarded_http2_streams_do_not_share_the_connection_of_fetches() {
     let authority = Authority::new();
-    let origin = H2Origin::start(&authority).await;
+    let origin = Origin::start_http2(&authority).await;
+    origin.set_status("in_progress");
     let toml = format!("{ALL}\n{}", authority.toml());
-    let gateway = Gateway::start_at(&origin.url(), &toml).await;
+    let gateway = Gateway::start_with_upstream(&origin.url(), &toml).await;
     for method in ["GET", "POST", "GET", "POST"] {
-        assert_eq!(gateway.ask(method, STEP, &[]).await.status, 200);
+        assert_eq!(gateway.request(method, STEP, &[]).await.status, 200);
     }
     assert_eq!(origin.requests().len(), 4);
     assert_eq!(origin.connections(), 2);

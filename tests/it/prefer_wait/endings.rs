@@ -4,20 +4,20 @@
 use std::time::Duration;
 
 use super::wait;
-use crate::support::{Act, Gateway, Origin, poll_after, respond, text};
+use crate::support::{Action, Gateway, Origin, poll_after, respond, text};
 
 /// A failure that asks to be polled again soon.
-fn failure(status: &str) -> Vec<Act> {
+fn failure(status: &str) -> Vec<Action> {
     let soon = [("openai-poll-after-ms", "50")];
-    vec![Act::Send(respond(status, &soon, "{\"error\": {}}"))]
+    vec![Action::Send(respond(status, &soon, "{\"error\": {}}"))]
 }
 
-fn nonsense() -> Vec<Act> {
-    vec![Act::Send(b"nonsense\r\n\r\n".to_vec()), Act::Close]
+fn nonsense() -> Vec<Action> {
+    vec![Action::Send(b"nonsense\r\n\r\n".to_vec()), Action::Close]
 }
 
 #[tokio::test]
-async fn failures_that_may_pass_do_not_end_a_wait() {
+async fn transient_failures_do_not_end_a_long_poll() {
     let origin = Origin::start().await;
     origin.next(poll_after("50"));
     for status in [
@@ -38,7 +38,7 @@ async fn failures_that_may_pass_do_not_end_a_wait() {
 }
 
 #[tokio::test]
-async fn a_wait_that_failed_until_its_end_gives_the_latest_body_or_else_that_failure() {
+async fn a_long_poll_that_keeps_failing_returns_the_latest_body_or_the_failure() {
     let error = "{\"error\": {}}".to_owned();
     for (first, expected) in [
         (poll_after("50"), (200, text("in_progress"))),
@@ -57,7 +57,7 @@ async fn a_wait_that_failed_until_its_end_gives_the_latest_body_or_else_that_fai
 }
 
 #[tokio::test]
-async fn a_wait_that_never_reached_the_upstream_ends_with_that_error() {
+async fn a_long_poll_that_never_reached_the_upstream_returns_that_error() {
     let origin = Origin::start().await;
     origin.always(nonsense());
     let gateway = Gateway::start(&origin, "").await;
@@ -69,7 +69,7 @@ async fn a_wait_that_never_reached_the_upstream_ends_with_that_error() {
 }
 
 #[tokio::test]
-async fn a_failure_that_will_not_pass_is_answered_at_once() {
+async fn a_permanent_failure_ends_a_long_poll_at_once() {
     for status in [
         "400 Bad",
         "401 Who",
@@ -95,10 +95,10 @@ async fn a_failure_that_will_not_pass_is_answered_at_once() {
 }
 
 #[tokio::test]
-async fn a_wait_respects_a_hold() {
+async fn a_long_poll_respects_retry_after() {
     let origin = Origin::start().await;
     let held = [("retry-after-ms", "1500"), ("openai-poll-after-ms", "50")];
-    origin.next(vec![Act::Send(respond("429 Often", &held, "{}"))]);
+    origin.next(vec![Action::Send(respond("429 Often", &held, "{}"))]);
     let gateway = Gateway::start(&origin, "").await;
     let (answer, took) = wait(&gateway, "wait=30").await;
     assert_eq!((answer.status, answer.text()), (200, text("completed")));

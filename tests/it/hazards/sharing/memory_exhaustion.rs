@@ -1,0 +1,74 @@
+//! More entries than there is room for.
+
+use crate::support::process::Launch;
+use crate::support::{Action, Origin, RawClient, STEP, client::head, respond, step};
+
+const MIB: u64 = 1024 * 1024;
+
+/// Of the catalogue, for each size of bodies: many small ones weigh by their overhead, and of large
+/// ones the heap, of which each thread has its part, would not give the room back.
+async fn assert_bounded_by_bytes(max_mib: u64, body_bytes: usize, steps: usize) {
+    let max_bytes = max_mib * MIB;
+    let toml = format!("[cache]\nmax_bytes = {max_bytes}\n[log]\naccess = \"off\"\n");
+    let origin = Origin::start().await;
+    let process = Launch::new(&origin.url(), &toml)
+        .env(&[("TOKIO_WORKER_THREADS", "4")])
+        .start()
+        .await;
+    process.get(STEP, &[]).await;
+    let idle = process.memory("VmRSS:");
+    let mut raw = RawClient::connect(process.data).await;
+    let filling = "x".repeat(body_bytes);
+    let json = |id: &str| {
+        format!(
+            r#"{{"id":"{id}","run_id":"run_1","thread_id":"thread_1","object":"thread.run.step","status":"completed","x":"{filling}"}}"#
+        )
+    };
+    let mut ask = async |id: &str| {
+        raw.send(head("GET", &step(id), "127.0.0.1", &[])).await;
+        raw.response().await
+    };
+    for nth in 0..steps {
+        let id = format!("full_{nth}");
+        origin.next(vec![Action::Send(respond("200 OK", &[], json(&id)))]);
+        assert!(ask(&id).await.is_stored(), "newcomer {nth}");
+    }
+
+    let total = (steps * body_bytes) as u64;
+    assert!(
+        total >= 2 * max_bytes,
+        "not more than there is room for: {total}"
+    );
+    let grown = process.memory("VmHWM:").saturating_sub(idle);
+    assert!(
+        grown <= max_bytes * 3 / 2,
+        "RSS grew by {} KiB",
+        grown / 1024
+    );
+    let kept = process.metric("stepgate_cache_bytes").await;
+    assert!(kept <= max_bytes as f64, "{kept} bytes kept");
+    assert!(kept >= max_bytes as f64 / 2.0, "only {kept} bytes kept");
+    // The newest are there, the oldest are not.
+    let fetches = origin.count();
+    for nth in steps - 10..steps {
+        assert!(ask(&format!("full_{nth}")).await.is_hit(), "newcomer {nth}");
+    }
+    assert_eq!(origin.count(), fetches);
+    origin.next(vec![Action::Send(respond("200 OK", &[], json("full_0")))]);
+    assert!(ask("full_0").await.is_stored(), "the oldest had to go");
+}
+
+#[tokio::test]
+async fn c38_memory_exhaustion_by_large_entries_is_bounded_and_new_entries_are_stored() {
+    assert_bounded_by_bytes(32, 64 * 1024, 1_100).await;
+}
+
+#[tokio::test]
+async fn c38_memory_exhaustion_by_the_largest_entries_is_bounded_and_new_entries_are_stored() {
+    assert_bounded_by_bytes(32, 1_000_000, 250).await;
+}
+
+#[tokio::test]
+async fn c38_memory_exhaustion_by_small_entries_is_bounded_and_new_entries_are_stored() {
+    assert_bounded_by_bytes(16, 4 * 1024, 8_300).await;
+}
