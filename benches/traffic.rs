@@ -39,52 +39,29 @@ const WAIT: Duration = Duration::from_secs(30);
 const TURNAROUND: Duration = Duration::from_millis(1);
 
 const ROWS: [Row; 14] = [
-    Row::of(1, 5, 200),
-    Row::of(1, 30, 1000),
-    Row::of(1, 300, 5000),
-    Row::of(10, 5, 200),
-    Row::of(10, 30, 1000),
-    Row::of(10, 300, 5000),
-    Row::of(100, 1, 200),
-    Row::of(100, 30, 1000),
-    Row::of(100, 300, 5000),
-    Row::of(1000, 5, 1000),
-    Row::of(1000, 30, 1000),
-    Row::of(1000, 300, 1000),
-    Row::of(10_000, 30, 200),
-    Row::of(10_000, 300, 5000),
+    Row(1, 5, 200),
+    Row(1, 30, 1000),
+    Row(1, 300, 5000),
+    Row(10, 5, 200),
+    Row(10, 30, 1000),
+    Row(10, 300, 5000),
+    Row(100, 1, 200),
+    Row(100, 30, 1000),
+    Row(100, 300, 5000),
+    Row(1000, 5, 1000),
+    Row(1000, 30, 1000),
+    Row(1000, 300, 1000),
+    Row(10_000, 30, 200),
+    Row(10_000, 300, 5000),
 ];
-const SMALL: [Row; 1] = [Row::of(10, 1, 200)];
+const SMALL: [Row; 1] = [Row(10, 1, 200)];
 
-const HEAD: [&str; 8] = [
-    "pollers",
-    "step",
-    "interval",
-    "polls = fetches without a gateway",
-    "fetches with a cache alone (cut)",
-    "fetches when coalesced (cut)",
-    "`Prefer: wait` requests",
-    "`Prefer: wait` fetches (cut)",
-];
+const HEAD: &str = "| pollers | step | interval | polls = fetches without a gateway | fetches with a cache alone (cut) | fetches when coalesced (cut) | `Prefer: wait` requests | `Prefer: wait` fetches (cut) |";
 
+/// Describes a row by its pollers, the seconds that the step is live, and the milliseconds from a
+/// response to the next poll.
 #[derive(Clone, Copy)]
-struct Row {
-    pollers: u64,
-    /// Is how long the step is live.
-    lifetime: Duration,
-    /// Is the time from a response to the next poll, in milliseconds.
-    interval: u64,
-}
-
-impl Row {
-    const fn of(pollers: u64, seconds: u64, interval: u64) -> Self {
-        Self {
-            pollers,
-            lifetime: Duration::from_secs(seconds),
-            interval,
-        }
-    }
-}
+struct Row(u64, u64, u64);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -135,7 +112,7 @@ fn simulate(row: Row, way: Way) -> (u64, u64) {
         .build()
         .expect("a runtime without IO needs nothing from the system");
     runtime.block_on(async {
-        let origin = Origin::new(row.lifetime);
+        let origin = Origin::new(Duration::from_secs(row.1));
         let limits = config::Upstream::default();
         let gateway = match way {
             // No window and no limit: only the cache saves fetches.
@@ -146,8 +123,8 @@ fn simulate(row: Row, way: Way) -> (u64, u64) {
         };
         let mut rng = Rng::with_seed(1);
         let mut pollers = JoinSet::new();
-        for _ in 0..row.pollers {
-            pollers.spawn(poll(Arc::clone(&gateway), way, row.interval, rng.fork()));
+        for _ in 0..row.0 {
+            pollers.spawn(poll(Arc::clone(&gateway), way, row.2, rng.fork()));
         }
         let requests = pollers.join_all().await.iter().sum();
         let starts = gateway.origin.starts();
@@ -172,8 +149,8 @@ fn assert_limits(starts: &[Instant], window: Duration) {
 /// Returns the most fetches of a long-poll loop: each takes the latency and at least nine tenths of a
 /// second. There is one more at either end, and one each time that the last waiter came back after
 /// the loop had stopped.
-fn max_loop_fetches(lifetime: Duration) -> u128 {
-    let times = |each: Duration| lifetime.as_millis() / each.as_millis();
+fn max_loop_fetches(seconds: u64) -> u128 {
+    let times = |each: Duration| u128::from(seconds) * 1000 / each.as_millis();
     times(LATENCY + Duration::from_millis(900)) + 2 + times(WAIT)
 }
 
@@ -182,7 +159,7 @@ fn line(row: Row) -> String {
     let (cached_polls, cached) = simulate(row, Way::CacheAlone);
     let (_, coalesced) = simulate(row, Way::Coalesced);
     let (long_polls, looped) = simulate(row, Way::LongPoll);
-    let after_end = row.pollers * POLLS_AFTER_END;
+    let after_end = row.0 * POLLS_AFTER_END;
     assert_eq!(direct, polls, "without a gateway, each poll is a fetch");
     assert_eq!(cached_polls, polls, "a cache alone delays no poll");
     assert!(
@@ -192,10 +169,10 @@ fn line(row: Row) -> String {
     assert!(coalesced <= cached, "coalescing costs no fetch");
     assert!(long_polls <= polls, "a long poll stands for many polls");
     assert!(
-        u128::from(looped) <= max_loop_fetches(row.lifetime),
+        u128::from(looped) <= max_loop_fetches(row.1),
         "one loop fetches for all"
     );
-    if row.pollers == 1 {
+    if row.0 == 1 {
         assert_eq!(
             cached,
             polls - after_end,
@@ -204,9 +181,9 @@ fn line(row: Row) -> String {
         assert_eq!(coalesced, cached, "a lone poller shares no fetch");
     }
     let cells = [
-        grouped(row.pollers),
-        format!("{} s", row.lifetime.as_secs()),
-        format!("{} s", Duration::from_millis(row.interval).as_secs_f64()),
+        grouped(row.0),
+        format!("{} s", row.1),
+        format!("{} s", Duration::from_millis(row.2).as_secs_f64()),
         grouped(polls),
         with_cut(cached, polls),
         with_cut(coalesced, polls),
@@ -243,8 +220,12 @@ fn main() -> std::io::Result<()> {
         &SMALL
     };
     let mut out = std::io::stdout().lock();
-    writeln!(out, "| {} |", HEAD.join(" | "))?;
-    writeln!(out, "|{}", "---:|".repeat(HEAD.len()))?;
+    writeln!(
+        out,
+        "{HEAD}
+|{}",
+        "---:|".repeat(8)
+    )?;
     for row in rows {
         writeln!(out, "{}", line(*row))?;
     }

@@ -14,11 +14,11 @@ use crate::Result;
 use crate::http::{self, Client};
 use crate::load::{Responses, Source, fetch, fetch_each, quantiles};
 use crate::origin::Origin;
-use crate::process::{Cores, Process, free_address, pause, split};
+use crate::process::{ON_LOAD_CORE, ON_SERVER_CORE, Process, free_address, pause, split};
 use crate::report::{Figure, Table};
 use crate::run_step::{NEARBY, RunStep, SMALL, path_in};
 use crate::server::{STEPGATE, Server, Stage};
-use crate::suite::{Effort, Part, Section};
+use crate::suite::{Effort, Part, Target};
 
 /// Is how many steps end while they are polled.
 const STEPS: u32 = 200;
@@ -29,56 +29,73 @@ const LIFETIME: u32 = 1000;
 /// Is the pause between a response and the next poll, in milliseconds.
 const PAUSE: Range<u64> = 100..250;
 
-/// Is the time over which steps begin, in units of `--seconds`: sixteen gateways that poll all of them
-/// then leave both cores some room.
-const SPAN: u32 = 3;
-
 /// Is how many steps a restart and the commands are measured with.
 const FINAL_STEPS: u32 = 10_000;
 
 /// Lets gateways write to Redis what they have stored.
 const WRITTEN: Duration = Duration::from_millis(100);
 
-const GATEWAYS: [u32; 5] = [1, 2, 4, 8, 16];
-
-/// Names who polls when.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Pollers {
-    /// Every gateway has a poller from a step's beginning.
-    Together,
-    /// One gateway has a poller; the others get one when that has seen the step end.
-    Later,
-}
-
 pub(crate) fn parts() -> Vec<Part> {
-    let together = |stage: &Stage, effort| polled(Pollers::Together, stage, effort);
-    let later = |stage: &Stage, effort| polled(Pollers::Later, stage, effort);
     vec![
-        ("together", Box::new(together)),
-        ("later", Box::new(later)),
-        ("restart", Box::new(restart)),
-        ("commands", Box::new(commands)),
+        Part {
+            name: "together",
+            title: "Steps polled through every gateway from the beginning",
+            method: "200 steps of 790 B, each in a thread of its own, begin over three times `--seconds`; \
+                     each ends 1,000 ms after its first poll. The upstream responds after 20 ms. A poller \
+                     polls again 100 to 250 ms after a response. Each gateway has a poller for each step, \
+                     which polls until the step is final and then twice more.",
+            run: Box::new(|stage, effort| polled(&[1, 2, 4, 8, 16], false, stage, effort)),
+        },
+        Part {
+            name: "later",
+            title: "Steps that come to the other gateways when they are final",
+            method: "The same steps. One gateway has a poller for a step, in turn, which polls until it is \
+                     final and then twice more; then each of the others is polled three times.",
+            run: Box::new(|stage, effort| polled(&[2, 4, 8, 16], true, stage, effort)),
+        },
+        Part {
+            name: "restart",
+            title: "A warm restart",
+            method: "10,000 final steps of 790 B, each in a thread of its own, each requested once: from a \
+                     gateway without a tier; from the first gateway of a fleet; from a new one with the \
+                     same Redis; from this one again. The upstream responds at once; a connection requests \
+                     the next step as soon as it has a response. CPU is the gateway's.",
+            run: Box::new(restart),
+        },
+        Part {
+            name: "commands",
+            title: "What a command costs Redis",
+            method: "Bytes of RESP, without those of TCP. Kept is the growth of used_memory with 10,000 \
+                     steps of 790 B, each in a thread of its own: a lookup leaves the thread's hash and \
+                     token, and a write adds its entry. 16 connections; the purge log is watched while \
+                     nothing is requested.",
+            run: Box::new(commands),
+        },
     ]
 }
 
 /// Starts a gateway that shares `redis`, if there is one.
 fn start(stage: &Stage, origin: &Origin, redis: Option<&Redis>) -> Result<Server> {
     let redis = redis.map(|redis| redis.address);
-    stage.start(STEPGATE, origin, Cores::Server.prefix(), redis)
+    stage.start(STEPGATE, origin, ON_SERVER_CORE, redis)
 }
 
 /// Measures steps that end while they are polled, by number of gateways, without and with the tier.
-fn polled(pollers: Pollers, stage: &Stage, effort: Effort) -> Result<Section> {
+///
+/// If `is_later`, one gateway has a poller for a step, and the others get one when that has seen it end.
+fn polled(
+    counts: &[u32],
+    is_later: bool,
+    stage: &Stage,
+    effort: Effort,
+) -> Result<(Table, Vec<Target>)> {
     let origin = Origin::start(None)?;
-    let counts = match pollers {
-        Pollers::Together => &GATEWAYS[..],
-        Pollers::Later => &GATEWAYS[1..],
-    };
     let rows = counts
         .iter()
         .flat_map(|count| [(*count, false), (*count, true)]);
     let rows: Vec<_> = rows.collect();
-    let span = Duration::from_secs(u64::from(SPAN * effort.seconds));
+    // Sixteen gateways that poll all steps then leave both cores some room.
+    let span = Duration::from_secs(u64::from(3 * effort.seconds));
     let figures = effort.measure(&rows, |&(count, has_tier), round| {
         // A new fleet each time: no gateway has anything in memory.
         let redis = has_tier.then(Redis::start).transpose()?;
@@ -88,11 +105,11 @@ fn polled(pollers: Pollers, stage: &Stage, effort: Effort) -> Result<Section> {
             let gateways = gateways.iter();
             gateways.map(|gateway| gateway.process.cpu_micros()).sum()
         };
-        let word = format!("{round}_{count}_{has_tier}_{}", pollers == Pollers::Later);
+        let word = format!("{round}_{count}_{has_tier}_{is_later}");
         let (fetches, finals, cpu_before) = (origin.requests(), origin.finals(), cpu()?);
         let begin = Instant::now();
         let poll = || {
-            let responses = poll_all(&gateways, pollers, &word, span)?;
+            let responses = poll_all(&gateways, is_later, &word, span)?;
             pause(WRITTEN);
             Ok(responses)
         };
@@ -131,37 +148,12 @@ fn polled(pollers: Pollers, stage: &Stage, effort: Effort) -> Result<Section> {
     let names = rows.iter().map(|(count, has_tier)| {
         format!("{count}, {}", if *has_tier { "with" } else { "without" })
     });
-    let table = Table::of("gateways, tier", names, figures.iter().map(Vec::as_slice));
-    let (title, who) = match pollers {
-        Pollers::Together => (
-            "Steps polled through every gateway from the beginning",
-            "Each gateway has a poller for each step, which polls until the step is final and then \
-             twice more.",
-        ),
-        Pollers::Later => (
-            "Steps that come to the other gateways when they are final",
-            "One gateway has a poller for a step, in turn, which polls until it is final and then \
-             twice more; then each of the others is polled three times.",
-        ),
-    };
-    let method = format!(
-        "{STEPS} steps of {SMALL} B, each in a thread of its own, begin over {} s; each ends {LIFETIME} ms \
-         after its first poll. The upstream responds after {NEARBY} ms. A poller polls again {} to {} ms \
-         after a response. {who}",
-        SPAN * effort.seconds,
-        PAUSE.start,
-        PAUSE.end
-    );
-    Ok(Section::new(title, method, table))
+    let table = Table::of("gateways, tier", names, &figures);
+    Ok((table, Vec::new()))
 }
 
 /// Polls all steps, which begin one after the other over `span`. Another `word` is other steps.
-fn poll_all(
-    gateways: &[Server],
-    pollers: Pollers,
-    word: &str,
-    span: Duration,
-) -> Result<Responses> {
+fn poll_all(gateways: &[Server], is_later: bool, word: &str, span: Duration) -> Result<Responses> {
     let clients = gateways.iter().map(|gateway| Client::new(gateway.address));
     let clients: Vec<_> = clients.map(Rc::new).collect();
     let responses = Rc::<RefCell<Responses>>::default();
@@ -174,7 +166,7 @@ fn poll_all(
             let mut rng = Rng::with_seed(u64::from(number));
             steps.spawn_local(async move {
                 sleep(span * number / STEPS).await;
-                if pollers == Pollers::Later {
+                if is_later {
                     let first = clients.remove(number as usize % clients.len());
                     step.poll(&first, &responses, rng.fork()).await?;
                     sleep(WRITTEN).await;
@@ -236,15 +228,13 @@ impl Polled {
 }
 
 /// Measures final steps that are each requested once, before and after a restart.
-fn restart(stage: &Stage, effort: Effort) -> Result<Section> {
+fn restart(stage: &Stage, effort: Effort) -> Result<(Table, Vec<Target>)> {
     const WORK: [(&str, Source); 4] = [
         ("fetch, without a tier", Source::Upstream),
         ("fetch, lookup and write", Source::Upstream),
         ("shared hit, after a restart", Source::SharedTier),
         ("memory hit", Source::Memory),
     ];
-    /// Is the work whose writes are a part of it.
-    const WRITES: usize = 1;
     let origin = Origin::start(None)?;
     let rows = [1, 16];
     let figures = effort.measure(&rows, |&connections, _| {
@@ -258,7 +248,8 @@ fn restart(stage: &Stage, effort: Effort) -> Result<Section> {
             let (responses, cpu) = gateway.cpu_during(|| {
                 let paths = final_steps("done", "restart");
                 let responses = fetch_each(gateway.address, paths, connections)?;
-                if number == WRITES {
+                // Writes are a part of the second work.
+                if number == 1 {
                     wait_for_writes(gateway)?;
                 }
                 Ok(responses)
@@ -280,13 +271,7 @@ fn restart(stage: &Stage, effort: Effort) -> Result<Section> {
         .flat_map(|n| WORK.map(|(work, _)| format!("{n}: {work}")));
     let figures = figures.iter().flat_map(|figures| figures.chunks(4));
     let table = Table::of("connections and work", names, figures);
-    let method = format!(
-        "{FINAL_STEPS} final steps of {SMALL} B, each in a thread of its own, each requested once: from a \
-         gateway without a tier; from the first gateway of a fleet; from a new one with the same Redis; \
-         from this one again. The upstream responds at once; a connection requests the next step as soon \
-         as it has a response. CPU is the gateway's."
-    );
-    Ok(Section::new("A warm restart", method, table))
+    Ok((table, Vec::new()))
 }
 
 /// Returns the paths of steps that each have a thread of their own.
@@ -313,7 +298,7 @@ fn wait_for_writes(gateway: &Server) -> Result<()> {
 }
 
 /// Measures what each kind of command costs: bytes, processor time and memory of Redis.
-fn commands(stage: &Stage, effort: Effort) -> Result<Section> {
+fn commands(stage: &Stage, effort: Effort) -> Result<(Table, Vec<Target>)> {
     const KINDS: [&str; 4] = [
         "a poll of the purge log, no news",
         "a lookup that finds nothing",
@@ -321,14 +306,12 @@ fn commands(stage: &Stage, effort: Effort) -> Result<Section> {
         "a lookup that finds a step",
     ];
     const CONNECTIONS: u32 = 16;
-    /// Is how long an idle gateway is watched.
-    const IDLE: Duration = Duration::from_secs(4);
     let origin = Origin::start(None)?;
     let figures = effort.measure(&[()], |(), _| {
         let redis = Redis::start()?;
         let first = start(stage, &origin, Some(&redis))?;
         let ((), idle) = redis.usage_during(|| {
-            pause(IDLE);
+            pause(Duration::from_secs(4));
             Ok(())
         })?;
         let poll = idle.each(idle.log_polls);
@@ -366,12 +349,7 @@ fn commands(stage: &Stage, effort: Effort) -> Result<Section> {
         Ok(kinds.concat())
     })?;
     let table = Table::of("command", KINDS, figures[0].chunks(4));
-    let method = format!(
-        "Bytes of RESP, without those of TCP. Kept is the growth of used_memory with {FINAL_STEPS} steps of \
-         {SMALL} B, each in a thread of its own: a lookup leaves the thread's hash and token, and a write \
-         adds its entry. {CONNECTIONS} connections; the purge log is watched while nothing is requested."
-    );
-    Ok(Section::new("What a command costs Redis", method, table))
+    Ok((table, Vec::new()))
 }
 
 fn minus(figures: [f64; 4], others: [f64; 4]) -> [f64; 4] {
@@ -422,9 +400,9 @@ impl Redis {
     fn start() -> Result<Self> {
         let address = free_address()?;
         let port = address.port();
-        let words = format!("redis-server --bind 127.0.0.1 --save  --appendonly no --port {port}");
-        let words = [Cores::Load.prefix(), split(&words)].concat();
-        let mut process = Process::start("redis-server", &words, &[])?;
+        let options = format!("--bind 127.0.0.1 --save  --appendonly no --port {port}");
+        let words = split(&format!("{ON_LOAD_CORE} redis-server {options}"));
+        let mut process = Process::start("redis-server", &words)?;
         let client = redis::Client::open(format!("redis://{address}"))?;
         let mut connection = None;
         process.wait_until(|| {

@@ -5,13 +5,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::Result;
-use crate::load::{self, CONNECTIONS, Paths, Wrk, fetch_each};
+use crate::load::{self, CONNECTIONS, Wrk, fetch_each};
 use crate::origin::Origin;
-use crate::process::{Cores, pause};
+use crate::process::{ON_LOAD_CORE, ON_SERVER_CORE, pause};
 use crate::report::{Figure, Table, mebibytes, show};
 use crate::run_step::{NEARBY, SMALL, done, live};
 use crate::server::{STEPGATE, Server, Stage};
-use crate::suite::{Effort, Part, Section};
+use crate::suite::{Effort, Part, Target};
 
 /// Names what the load requests.
 #[derive(Clone, Copy)]
@@ -27,84 +27,50 @@ enum Work {
 /// Describes one row by the figure that grows, its connections and its work.
 struct Row(u32, u32, Work);
 
-/// Describes one table.
-struct Growth {
-    /// Is the name of the part and of the first column.
-    name: &'static str,
-    title: &'static str,
-    method: &'static str,
-    rows: Vec<Row>,
-}
-
 pub(crate) fn parts() -> Vec<Part> {
     const MANY: [u32; 5] = [1, 10, 100, 1000, 10_000];
-    let part = |name, title, method, rows: Vec<Row>| -> Part {
-        let growth = Growth {
-            name,
-            title,
-            method,
-            rows,
-        };
-        (
-            name,
-            Box::new(move |stage: &Stage, effort| growth.run(stage, effort)),
-        )
+    let part = |name, title, method, rows: Vec<Row>| Part {
+        name,
+        title,
+        method,
+        run: Box::new(move |stage, effort| grow(name, &rows, stage, effort)),
     };
+    let connections = MANY.map(|count| Row(count, count, Work::Hit(SMALL)));
+    let entries = [1000, 10_000, 100_000, 1_000_000];
+    let entries = entries.map(|count| Row(count, CONNECTIONS, Work::Random(count)));
+    let bytes = [600, 5 << 10, 50 << 10, 500 << 10, 840 << 10];
+    let bytes = bytes.map(|size| Row(size, CONNECTIONS, Work::Hit(size as usize)));
+    let pollers = MANY.map(|count| Row(count, count, Work::Poll));
+    let same = "All request the same stored step of 790 B.";
+    let random = "64 connections request stored steps of 790 B at random.";
+    let one = "64 connections request one stored step.";
+    let live = "All poll the same step, each as soon as it has a response. The upstream responds after \
+                20 ms.";
     vec![
-        part(
-            "connections",
-            "Connections",
-            "All request the same stored step of 790 B.",
-            MANY.map(|count| Row(count, count, Work::Hit(SMALL))).into(),
-        ),
-        part(
-            "entries",
-            "Entries",
-            "64 connections request stored steps of 790 B at random.",
-            [1000, 10_000, 100_000, 1_000_000]
-                .map(|count| Row(count, CONNECTIONS, Work::Random(count)))
-                .into(),
-        ),
-        part(
-            "bytes of the body",
-            "Bodies",
-            "64 connections request one stored step.",
-            [600, 5 << 10, 50 << 10, 500 << 10, 840 << 10]
-                .map(|size| Row(size, CONNECTIONS, Work::Hit(size as usize)))
-                .into(),
-        ),
-        part(
-            "pollers",
-            "Pollers on one live step",
-            "All poll the same step, each as soon as it has a response. The upstream responds after \
-             20 ms.",
-            MANY.map(|count| Row(count, count, Work::Poll)).into(),
-        ),
+        part("connections", "Connections", same, connections.into()),
+        part("entries", "Entries", random, entries.into()),
+        part("bytes", "Bodies", one, bytes.into()),
+        part("pollers", "Pollers on one live step", live, pollers.into()),
     ]
 }
 
-impl Growth {
-    /// Gives every row a gateway of its own, so that no row inherits the memory of another.
-    fn run(&self, stage: &Stage, effort: Effort) -> Result<Section> {
-        let origin = Origin::start(None)?;
-        let rows = self
-            .rows
-            .iter()
-            .map(|row| Ok((row, row.start(stage, &origin)?)));
-        let rows = rows.collect::<Result<Vec<_>>>()?;
-        let figures = effort.measure(&rows, |(row, gateway), round| {
-            row.measure(gateway, &origin, round, effort.seconds)
-        })?;
-        let names = self.rows.iter().map(|row| show(f64::from(row.0)));
-        let table = Table::of(self.name, names, figures.iter().map(Vec::as_slice));
-        Ok(Section::new(self.title, self.method, table))
-    }
+/// Measures a table whose first column is `head`. Every row has a gateway of its own, so that none
+/// inherits the memory of another.
+fn grow(head: &str, rows: &[Row], stage: &Stage, effort: Effort) -> Result<(Table, Vec<Target>)> {
+    let origin = Origin::start(None)?;
+    let started = rows.iter().map(|row| Ok((row, row.start(stage, &origin)?)));
+    let started = started.collect::<Result<Vec<_>>>()?;
+    let figures = effort.measure(&started, |(row, gateway), round| {
+        row.measure(gateway, &origin, round, effort.seconds)
+    })?;
+    let names = rows.iter().map(|row| show(f64::from(row.0)));
+    Ok((Table::of(head, names, &figures), Vec::new()))
 }
 
 impl Row {
     /// Starts the row's gateway and stores what the load requests.
     fn start(&self, stage: &Stage, origin: &Origin) -> Result<Server> {
-        let gateway = stage.start(STEPGATE, origin, Cores::Server.prefix(), None)?;
+        let gateway = stage.start(STEPGATE, origin, ON_SERVER_CORE, None)?;
         if let Work::Random(count) = self.2 {
             let paths = (1..=count).map(|number| done(SMALL, &number.to_string()));
             fetch_each(gateway.address, paths, 16)?;
@@ -131,21 +97,24 @@ impl Row {
         round: u32,
         seconds: u32,
     ) -> Result<Vec<Figure>> {
-        /// Limits how long the connections take to open.
         const OPENING: Duration = Duration::from_secs(20);
-        /// Lets the load settle.
         const SETTLED: Duration = Duration::from_millis(500);
+        let (path, others) = match self.2 {
+            Work::Hit(size) => (done(size, "1"), String::new()),
+            Work::Poll => (live(SMALL, NEARBY, &round.to_string()), String::new()),
+            Work::Random(count) => (
+                String::new(),
+                format!("{} {count} {round}", done(SMALL, "")),
+            ),
+        };
         let wrk = Wrk {
             connections: self.1,
             // It is stopped before this time is over.
             seconds: seconds + 60,
-            cores: Cores::Load,
+            cores: ON_LOAD_CORE,
             server: gateway.address,
-            paths: match self.2 {
-                Work::Hit(size) => Paths::Same(done(size, "1")),
-                Work::Poll => Paths::Same(live(SMALL, NEARBY, &round.to_string())),
-                Work::Random(count) => Paths::Random(done(SMALL, ""), count, round),
-            },
+            path,
+            others,
         };
         let wrk = wrk.start()?;
         let deadline = Instant::now() + OPENING;

@@ -12,7 +12,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::HOST;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime;
@@ -66,15 +66,6 @@ impl Client {
         }
         let response = timeout(TIMEOUT, self.send(request.body(Empty::new())?)).await;
         response.map_err(|_| format!("no response to {path} within {TIMEOUT:?}"))?
-    }
-
-    /// Returns the body of a 200; fails for another status.
-    pub(crate) async fn get_body(&self, path: &str) -> Result<Bytes> {
-        let response = self.get(path).await?;
-        match response.status() {
-            StatusCode::OK => Ok(response.into_body()),
-            status => Err(format!("status {status} for {path}").into()),
-        }
     }
 
     pub(crate) async fn send(&self, request: Request<Empty<Bytes>>) -> Result<Response<Bytes>> {

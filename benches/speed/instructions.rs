@@ -17,34 +17,18 @@ use tokio::task::JoinSet;
 use crate::Result;
 use crate::http::{self, Client};
 use crate::origin::Origin;
-use crate::process::Process;
+use crate::process::{Process, split};
 use crate::report::{Table, show};
 use crate::run_step::{NEARBY, SMALL, body_of, done, live};
 use crate::samples::SDK_HEADERS;
 use crate::server::{BARE, RELAY, STEPGATE, Stage};
 
-/// Describes what is counted and how much it may be.
-struct Row {
-    name: &'static str,
-    /// Is the end of the name of callgrind's files.
-    file: &'static str,
-    work: Work,
-    /// Is the figure of the day when it was set, and 5 %. Runs differ by up to 2 %, with what malloc's
-    /// free lists hold; other libcs and processors need the rest. A change that makes a row cheaper
-    /// lowers its bound.
-    bound: u64,
-}
-
-impl Row {
-    const fn new(name: &'static str, file: &'static str, work: Work, bound: u64) -> Self {
-        Self {
-            name,
-            file,
-            work,
-            bound,
-        }
-    }
-}
+/// Describes what is counted, and the most that it may be.
+///
+/// A bound is the figure of the day when it was set, and 5 %. Runs differ by up to 2 %, with what
+/// malloc's free lists hold; other libcs and processors need the rest. A change that makes a row cheaper
+/// lowers its bound.
+struct Row(&'static str, Work, u64);
 
 #[derive(Clone, Copy)]
 enum Work {
@@ -65,33 +49,17 @@ enum Work {
 const POLLERS: u64 = 64;
 
 const ROWS: [Row; 7] = [
-    Row::new("bare hyper, hit 790 B", "bare", Work::Bare, 9_550),
-    Row::new("hit 790 B", "hit", Work::Hit(&[]), 13_200),
-    Row::new(
-        "hit 790 B, an SDK's headers",
-        "hit-sdk",
+    Row("bare hyper hit, 790 B", Work::Bare, 9_550),
+    Row("hit, 790 B", Work::Hit(&[]), 13_200),
+    Row(
+        "hit with SDK headers, 790 B",
         Work::Hit(&SDK_HEADERS),
         28_900,
     ),
-    Row::new(
-        "bare hyper on both sides, fetch 790 B",
-        "relay",
-        Work::Relay,
-        26_400,
-    ),
-    Row::new("fetch of a live step, 790 B", "fetch", Work::Fetch, 52_600),
-    Row::new(
-        "coalesced poll, 64 pollers of a live step",
-        "coalesced",
-        Work::Coalesced,
-        20_200,
-    ),
-    Row::new(
-        "cacheability, 790 B",
-        "cacheability",
-        Work::Cacheability,
-        5_570,
-    ),
+    Row("bare hyper fetch, 790 B", Work::Relay, 26_400),
+    Row("fetch of a live step, 790 B", Work::Fetch, 52_600),
+    Row("coalesced poll, 64 pollers", Work::Coalesced, 20_200),
+    Row("cacheability, 790 B", Work::Cacheability, 5_570),
 ];
 
 #[derive(clap::Args)]
@@ -108,22 +76,34 @@ impl Instructions {
     pub(crate) fn run(self) -> Result<()> {
         let stage = Stage::new(&self.stepgate)?;
         let folder = tempfile::tempdir()?;
-        let folder = self.keep.as_deref().unwrap_or(folder.path());
-        std::fs::create_dir_all(folder)?;
+        let folder = folder.path();
         let head = ["work", "instructions per request", "bound", "× bare hyper"];
         let (mut table, mut above, mut bare) = (Table::new(head), Vec::new(), None);
         for row in &ROWS {
-            let count = row.count(&stage, folder);
-            let count = count.map_err(|error| format!("{}: {error}", row.name))?;
+            let Row(name, _, bound) = *row;
+            let count = row
+                .count(&stage, folder)
+                .map_err(|error| format!("{name}: {error}"))?;
             let ratio = count as f64 / *bare.get_or_insert(count) as f64;
-            let [shown, bound] = [count, row.bound].map(|number| show(number as f64));
-            table.row([row.name.to_owned(), shown, bound, show(ratio)]);
-            if count > row.bound {
-                let percent = (count - row.bound) as f64 * 100.0 / row.bound as f64;
-                above.push(format!("{} is {percent:.1} % above its bound", row.name));
+            table.row([
+                name.to_owned(),
+                show(count as f64),
+                show(bound as f64),
+                show(ratio),
+            ]);
+            if count > bound {
+                let percent = (count - bound) as f64 * 100.0 / bound as f64;
+                above.push(format!("{name} is {percent:.1} % above its bound"));
             }
         }
         writeln!(io::stdout(), "\n{}", table.markdown())?;
+        if let Some(keep) = &self.keep {
+            std::fs::create_dir_all(keep)?;
+            for file in std::fs::read_dir(folder)? {
+                let file = file?;
+                std::fs::copy(file.path(), keep.join(file.file_name()))?;
+            }
+        }
         if above.is_empty() {
             Ok(())
         } else {
@@ -135,7 +115,7 @@ impl Instructions {
 impl Row {
     /// Returns the instructions of one request.
     fn count(&self, stage: &Stage, folder: &Path) -> Result<u64> {
-        let ([few, many], requests) = match self.work {
+        let ([few, many], requests) = match self.1 {
             // Each round lasts a coalesce window.
             Work::Coalesced => ([10, 50], POLLERS),
             Work::Bare | Work::Relay | Work::Hit(_) | Work::Fetch | Work::Cacheability => {
@@ -150,27 +130,31 @@ impl Row {
 
     /// Returns the instructions of a whole process that does the work so often.
     fn count_process(&self, stage: &Stage, folder: &Path, times: u64) -> Result<u64> {
-        let file = folder.join(format!("callgrind.out.{}-{times}", self.file));
-        // An earlier run's file must not be taken for this one's.
-        let _ = std::fs::remove_file(&file);
-        let out = format!("--callgrind-out-file={}", file.display());
-        let callgrind = ["valgrind", "--tool=callgrind", &out]
-            .map(str::to_owned)
-            .to_vec();
-        if let Work::Cacheability = self.work {
-            let own = std::env::current_exe()?.display().to_string();
-            let times = times.to_string();
-            let command = [&own, "cacheability", "--times", &times].map(str::to_owned);
-            Process::start(self.name, &[callgrind, command.to_vec()].concat(), &[])?.output()?;
+        let name = self
+            .0
+            .split(',')
+            .next()
+            .unwrap_or_default()
+            .replace(' ', "-");
+        let file = folder.join(format!("callgrind.out.{name}-{times}"));
+        let callgrind = format!(
+            "valgrind --tool=callgrind --callgrind-out-file={}",
+            file.display()
+        );
+        if let Work::Cacheability = self.1 {
+            let mut words = split(&callgrind);
+            words.push(std::env::current_exe()?.display().to_string());
+            words.extend(split(&format!("cacheability --times {times}")));
+            Process::start(self.0, &words)?.output()?;
         } else {
-            let kind = match self.work {
+            let kind = match self.1 {
                 Work::Bare => BARE,
                 Work::Relay => RELAY,
                 Work::Hit(_) | Work::Fetch | Work::Coalesced | Work::Cacheability => STEPGATE,
             };
             let origin = Origin::start_lenient()?;
-            let server = stage.start(kind, &origin, callgrind, None)?;
-            if let Work::Hit(_) = self.work {
+            let server = stage.start(kind, &origin, &callgrind, None)?;
+            if let Work::Hit(_) = self.1 {
                 server.check(&origin, &done(SMALL, "1"))?;
             }
             let client = Rc::new(Client::new(server.address));
@@ -180,23 +164,22 @@ impl Row {
         }
         let text = std::fs::read_to_string(&file);
         let text = text.map_err(|error| format!("{}: {error}", file.display()))?;
-        let total = text
-            .lines()
-            .find_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok());
+        let mut lines = text.lines();
+        let total = lines.find_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok());
         total.ok_or_else(|| format!("{}: no totals", file.display()).into())
     }
 
     /// Sends the requests in lock step with the server, so that every run does the same, and checks
     /// every response.
     async fn request(&self, client: Rc<Client>, times: u64) -> Result<()> {
-        let (pollers, headers, cache_status): (_, &'static [_], _) = match self.work {
+        let (pollers, headers, cache_status): (_, &'static [_], _) = match self.1 {
             Work::Hit(headers) => (1, headers, "stepgate; hit; ttl="),
             Work::Fetch => (1, &[], "detail=not_final"),
             Work::Coalesced => (POLLERS, &[], "detail=not_final"),
             Work::Bare | Work::Relay | Work::Cacheability => (1, &[], ""),
         };
         for number in 0..times {
-            let path = match self.work {
+            let path = match self.1 {
                 Work::Bare | Work::Hit(_) | Work::Cacheability => done(SMALL, "1"),
                 // All paths are equally long.
                 Work::Relay | Work::Fetch => live(SMALL, 0, &format!("{number:06}")),
@@ -208,8 +191,8 @@ impl Row {
                 let (client, path) = (Rc::clone(&client), path.clone());
                 responses.spawn_local(async move { client.get_with(&path, headers).await });
             }
-            while let Some(response) = responses.join_next().await {
-                let (head, received) = response??.into_parts();
+            for response in responses.join_all().await {
+                let (head, received) = response?.into_parts();
                 let status = head.headers.get("cache-status").map(HeaderValue::to_str);
                 let status = status.transpose()?.unwrap_or_default();
                 if head.status != StatusCode::OK

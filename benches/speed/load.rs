@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::Result;
 use crate::http::{self, Client};
-use crate::process::{Cores, Process, split};
+use crate::process::{Process, split};
 use crate::run_step;
 
 /// Is how many connections the load has where their number is not what is measured.
@@ -25,18 +25,12 @@ pub(crate) const CONNECTIONS: u32 = 64;
 pub(crate) struct Wrk {
     pub(crate) connections: u32,
     pub(crate) seconds: u32,
-    pub(crate) cores: Cores,
+    pub(crate) cores: &'static str,
     pub(crate) server: SocketAddr,
-    pub(crate) paths: Paths,
-}
-
-/// Describes which paths wrk requests.
-pub(crate) enum Paths {
-    Same(String),
-    /// The prefix and 1, 2, 3, ….
-    Counted(String),
-    /// The prefix and a random number from 1 to the first number, with the second as seed.
-    Random(String, u32, u32),
+    /// Is the path of all requests; empty if `others` is not.
+    pub(crate) path: String,
+    /// Is the prefix of counted paths, or "PREFIX COUNT SEED" for random ones, for `steps.lua`.
+    pub(crate) others: String,
 }
 
 impl Wrk {
@@ -46,34 +40,22 @@ impl Wrk {
     }
 
     pub(crate) fn start(&self) -> Result<Process> {
-        let (path, script) = match &self.paths {
-            Paths::Same(path) => (path.as_str(), String::new()),
-            Paths::Counted(prefix) => ("", prefix.clone()),
-            Paths::Random(prefix, count, seed) => ("", format!("{prefix} {count} {seed}")),
-        };
         // Cargo runs benches in the package's folder. A response that takes longer than 30 s is an error.
-        let Self {
-            connections,
-            seconds,
-            server,
-            ..
-        } = self;
-        let mut words = format!("wrk -t1 --timeout 30s -c{connections} -d{seconds}s");
-        words += &match script.as_str() {
-            "" => format!(" http://{server}{path}"),
-            _ => format!(" -s benches/peers/steps.lua http://{server} -- {script}"),
-        };
-        Process::start("wrk", &[self.cores.prefix(), split(&words)].concat(), &[])
+        let (connections, seconds, path) = (self.connections, self.seconds, &self.path);
+        let mut words = format!("{} wrk -t1 --timeout 30s", self.cores);
+        words += &format!(" -c{connections} -d{seconds}s http://{}{path}", self.server);
+        if !self.others.is_empty() {
+            words += &format!(" -s benches/peers/steps.lua -- {}", self.others);
+        }
+        Process::start("wrk", &split(&words))
     }
 }
 
 /// Reads what wrk prints; fails if there was any error, because errors must not be timed.
 fn parse(text: &str) -> Result<(u64, f64)> {
-    let find = |parse: fn(&str) -> Option<f64>| text.lines().find_map(parse);
-    let requests = text
-        .lines()
-        .find_map(|l| l.trim().split_once(" requests in ")?.0.parse().ok());
-    let per_second = find(|line| line.strip_prefix("Requests/sec:")?.trim().parse().ok());
+    let mut lines = text.lines().map(str::trim);
+    let requests = lines.find_map(|line| line.split_once(" requests in ")?.0.parse().ok());
+    let per_second = lines.find_map(|line| line.strip_prefix("Requests/sec:")?.trim().parse().ok());
     match (requests, per_second) {
         (Some(requests @ 1..), Some(per_second))
             if !text.contains("Socket errors") && !text.contains("Non-2xx") =>
@@ -115,8 +97,10 @@ impl Rate {
                 }
                 let (client, path) = (Rc::clone(&client), path.to_owned());
                 requests.spawn_local(async move {
-                    client.get_body(&path).await?;
-                    Ok(due.elapsed())
+                    match client.get(&path).await?.status() {
+                        StatusCode::OK => Ok(due.elapsed()),
+                        status => Err(format!("status {status} for {path}").into()),
+                    }
                 });
             }
             requests.join_all().await.into_iter().collect()
@@ -166,9 +150,7 @@ pub(crate) async fn fetch(client: &Client, path: &str, to: &RefCell<Responses>) 
     let response = client.get(path).await?;
     let latency = sent.elapsed();
     let status = response.headers().get("cache-status");
-    let status = status
-        .and_then(|status| status.to_str().ok())
-        .unwrap_or_default();
+    let status = status.map_or("", |status| status.to_str().unwrap_or_default());
     let source = match (status.contains("; hit"), status.contains("detail=shared")) {
         (true, true) => Source::SharedTier,
         (true, false) => Source::Memory,
@@ -205,11 +187,8 @@ pub(crate) fn fetch_each(
                 Ok(())
             });
         }
-        workers
-            .join_all()
-            .await
-            .into_iter()
-            .collect::<Result<()>>()?;
+        let results = workers.join_all().await;
+        results.into_iter().collect::<Result<()>>()?;
         Ok(responses.take())
     })
 }

@@ -89,11 +89,9 @@ fn main() -> ExitCode {
         Command::Growth(options) => suite::run(&options, &growth::parts()),
         Command::Fleet(options) => suite::run(&options, &fleet::parts()),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "speed: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let Err(error) = result else {
+        return ExitCode::SUCCESS;
+    };
+    let _ = writeln!(io::stderr(), "speed: {error}");
+    ExitCode::FAILURE
 }

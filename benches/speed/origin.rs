@@ -178,8 +178,6 @@ fn error(status: StatusCode) -> Response<Full<Bytes>> {
 
 /// Returns whether each credential arrives exactly once.
 fn has_credentials(headers: &HeaderMap) -> bool {
-    CREDENTIALS.iter().all(|(name, value)| {
-        let mut values = headers.get_all(*name).iter();
-        values.next().is_some_and(|first| first == value) && values.next().is_none()
-    })
+    let mut all = CREDENTIALS.iter();
+    all.all(|(name, value)| headers.get_all(*name).iter().eq([value]))
 }

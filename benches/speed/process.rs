@@ -19,29 +19,13 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Names the cores that a process may use.
-#[derive(Clone, Copy)]
-pub(crate) enum Cores {
-    /// The core of the server under measurement.
-    Server,
-    /// The core of the load, the upstream and Redis.
-    Load,
-    All,
-}
+/// Starts a command line on the core of the server under measurement.
+pub(crate) const ON_SERVER_CORE: &str = "taskset -c 0";
 
-const LOAD_CORE: usize = 1;
+/// Starts a command line on the core of the load, the upstream and Redis.
+pub(crate) const ON_LOAD_CORE: &str = "taskset -c 1";
 
-impl Cores {
-    /// Returns the words before a command line that start it on these cores.
-    pub(crate) fn prefix(self) -> Vec<String> {
-        let cores = match self {
-            Self::Server => "0".to_owned(),
-            Self::Load => LOAD_CORE.to_string(),
-            Self::All => fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default(),
-        };
-        split(&format!("taskset -c {}", cores.trim()))
-    }
-}
+pub(crate) const ON_ALL_CORES: &str = "taskset ffffffff";
 
 /// Returns the words of a command line without quotes.
 pub(crate) fn split(command: &str) -> Vec<String> {
@@ -53,7 +37,7 @@ pub(crate) fn split(command: &str) -> Vec<String> {
 /// Threads and processes that it starts later begin there, too.
 pub(crate) fn move_to_load_core() -> Result<()> {
     let mut cores = CpuSet::new();
-    cores.set(LOAD_CORE)?;
+    cores.set(1)?;
     Ok(sched_setaffinity(Pid::from_raw(0), &cores)?)
 }
 
@@ -65,19 +49,14 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a command line, with no environment but `PATH` and `environment`.
-    pub(crate) fn start(
-        name: &str,
-        words: &[String],
-        environment: &[(&str, &str)],
-    ) -> Result<Self> {
+    /// Starts a command line, with no environment but `PATH`.
+    pub(crate) fn start(name: &str, words: &[String]) -> Result<Self> {
         let log = tempfile::tempfile()?;
         let (program, arguments) = words.split_first().ok_or("an empty command line")?;
         let child = Command::new(program)
             .args(arguments)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log.try_clone()?)
@@ -154,11 +133,8 @@ impl Process {
             for thread in threads.into_iter().flatten().flatten() {
                 let children = fs::read_to_string(thread.path().join("children"));
                 let children = children.unwrap_or_default();
-                tree.extend(
-                    children
-                        .split_whitespace()
-                        .filter_map(|id| id.parse::<u32>().ok()),
-                );
+                let children = children.split_whitespace();
+                tree.extend(children.filter_map(|id| id.parse::<u32>().ok()));
             }
             next += 1;
         }

@@ -90,15 +90,15 @@ impl Table {
     }
 
     /// Returns a table with a row for each name and a column for each figure.
-    pub(crate) fn of<'f, N: ToString>(
+    pub(crate) fn of(
         head: &str,
-        names: impl IntoIterator<Item = N>,
-        rows: impl IntoIterator<Item = &'f [Figure]>,
+        names: impl IntoIterator<Item = impl ToString>,
+        rows: impl IntoIterator<Item = impl AsRef<[Figure]>>,
     ) -> Self {
         let mut table = vec![vec![head.to_owned()]];
         for (name, figures) in names.into_iter().zip(rows) {
             let (mut heads, mut row) = (vec![head.to_owned()], vec![name.to_string()]);
-            for figure in figures {
+            for figure in figures.as_ref() {
                 heads.push(figure.name.to_owned());
                 row.push(show(figure.median()));
                 if figure.has_spread {

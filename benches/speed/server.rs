@@ -23,59 +23,55 @@ pub(crate) struct Kind {
     pub(crate) name: &'static str,
     command: &'static str,
     config: &'static str,
-    /// Holds the words that tell this kind from similar ones.
-    words: &'static [(&'static str, &'static str)],
+    /// Is the value of `{{variant}}`.
+    variant: &'static str,
 }
 
 impl Kind {
-    const fn with(
-        self,
-        name: &'static str,
-        words: &'static [(&'static str, &'static str)],
-    ) -> Self {
+    const fn with(self, name: &'static str, variant: &'static str) -> Self {
         Self {
             name,
-            words,
+            variant,
             ..self
         }
     }
 }
 
-/// Is hyper's server alone.
+/// Is hyper's server alone, with a body of so many bytes.
 pub(crate) const BARE: Kind = Kind {
     name: "bare hyper",
-    command: "{{self}} bare --listen {{listen}} --size {{size}}",
+    command: "{{prefix}} {{self}} bare --listen {{listen}} --size {{variant}}",
     config: "",
-    words: &[("size", "790")],
+    variant: "790",
 };
-pub(crate) const BARE_72K: Kind = BARE.with(BARE.name, &[("size", "73728")]);
-pub(crate) const BARE_840K: Kind = BARE.with(BARE.name, &[("size", "860160")]);
+pub(crate) const BARE_72K: Kind = BARE.with(BARE.name, "73728");
+pub(crate) const BARE_840K: Kind = BARE.with(BARE.name, "860160");
 
 /// Is hyper's server and client alone.
 pub(crate) const RELAY: Kind = Kind {
     name: "bare hyper, both sides",
-    command: "{{self}} relay --listen {{listen}} --upstream {{upstream}}",
-    config: "",
-    words: &[],
+    command: "{{prefix}} {{self}} relay --listen {{listen}} --upstream {{upstream}}",
+    ..BARE
 };
 
 /// Is stepgate with one worker thread.
 pub(crate) const STEPGATE: Kind = Kind {
     name: "stepgate",
-    command: "{{stepgate}} serve --config {{config}} --listen {{listen}} --admin {{admin}}",
+    command: "env {{variant}} PORTKEY_API_KEY={{api_key}} PORTKEY_PROVIDER_VIRTUAL_KEY={{virtual_key}} \
+              {{prefix}} {{stepgate}} serve --config {{config}} --listen {{listen}} --admin {{admin}}",
     config: include_str!("../peers/stepgate.toml"),
-    words: &[("workers", "1")],
+    variant: "TOKIO_WORKER_THREADS=1",
 };
-pub(crate) const STEPGATE_2_WORKERS: Kind =
-    STEPGATE.with("stepgate, more workers", &[("workers", "2")]);
-/// Is stepgate with as many workers as it has cores.
-pub(crate) const STEPGATE_ALL_WORKERS: Kind = STEPGATE.with("stepgate, more workers", &[]);
+const MORE_WORKERS: &str = "stepgate, more workers";
+pub(crate) const STEPGATE_2: Kind = STEPGATE.with(MORE_WORKERS, "TOKIO_WORKER_THREADS=2");
+/// Is stepgate with a worker thread for each core.
+pub(crate) const STEPGATE_ALL: Kind = STEPGATE.with(MORE_WORKERS, "-uTOKIO_WORKER_THREADS");
 
 pub(crate) const HAPROXY: Kind = Kind {
     name: "HAProxy",
-    command: "haproxy -db -f {{config}}",
+    command: "{{prefix}} haproxy -db -f {{config}}",
     config: include_str!("../peers/haproxy.cfg"),
-    words: &[],
+    variant: "",
 };
 pub(crate) const HAPROXY_BODY_RULE: Kind = Kind {
     name: "HAProxy, body rule",
@@ -86,28 +82,28 @@ pub(crate) const HAPROXY_BODY_RULE: Kind = Kind {
 /// Is nginx as it is cheapest with small bodies. It needs `-e` until it has read where its log is.
 pub(crate) const NGINX: Kind = Kind {
     name: "nginx",
-    command: "nginx -p {{folder}} -c {{config}} -e stderr",
+    command: "{{prefix}} nginx -p {{folder}} -c {{config}} -e stderr",
     config: include_str!("../peers/nginx.conf"),
-    words: &[("sendfile", "off"), ("open_file_cache", "off")],
+    variant: "sendfile off;",
 };
-pub(crate) const NGINX_OPEN_FILES: Kind = NGINX.with(
-    "nginx, open_file_cache",
-    &[("sendfile", "off"), ("open_file_cache", OPEN_FILES)],
-);
 /// Is nginx as it is cheapest with large bodies.
-pub(crate) const NGINX_SENDFILE: Kind =
-    NGINX.with("nginx", &[("sendfile", "on"), ("open_file_cache", "off")]);
-pub(crate) const NGINX_SENDFILE_OPEN_FILES: Kind = NGINX.with(
-    "nginx, open_file_cache",
-    &[("sendfile", "on"), ("open_file_cache", OPEN_FILES)],
+pub(crate) const NGINX_LARGE: Kind = NGINX.with("nginx", "sendfile on;");
+const OPEN_FILES: &str = "nginx, open_file_cache";
+pub(crate) const NGINX_OPEN_FILES: Kind = NGINX.with(
+    OPEN_FILES,
+    "sendfile off; open_file_cache max=10000 inactive=1h;",
 );
-const OPEN_FILES: &str = "max=10000 inactive=1h";
+pub(crate) const NGINX_LARGE_OPEN_FILES: Kind = NGINX.with(
+    OPEN_FILES,
+    "sendfile on; open_file_cache max=10000 inactive=1h;",
+);
 
 pub(crate) const VARNISH: Kind = Kind {
     name: "Varnish",
-    command: "varnishd -F -j none -n {{folder}}/work -a {{listen}} -f {{config}} -s malloc,1G -p thread_pools=1",
+    command: "{{prefix}} varnishd -F -j none -n {{folder}}/work -a {{listen}} -f {{config}} \
+              -s malloc,1G -p thread_pools=1",
     config: include_str!("../peers/varnish.vcl"),
-    words: &[],
+    variant: "",
 };
 
 /// Is appended to stepgate's configuration if it is one of a fleet.
@@ -142,7 +138,7 @@ impl Stage {
         &self,
         kind: Kind,
         origin: &Origin,
-        prefix: Vec<String>,
+        prefix: &str,
         redis: Option<SocketAddr>,
     ) -> Result<Server> {
         let mut server = self.spawn(kind, origin, prefix, redis)?;
@@ -161,7 +157,7 @@ impl Stage {
         &self,
         kind: Kind,
         origin: &Origin,
-        mut prefix: Vec<String>,
+        prefix: &str,
         redis: Option<SocketAddr>,
     ) -> Result<Server> {
         let folder = tempfile::tempdir_in(&self.folder)?.keep();
@@ -178,6 +174,7 @@ impl Stage {
         };
         let [(_, api_key), (_, virtual_key)] = CREDENTIALS;
         let words = [
+            ("variant", kind.variant.to_owned()),
             ("self", std::env::current_exe()?.display().to_string()),
             ("stepgate", self.stepgate.display().to_string()),
             ("config", config.display().to_string()),
@@ -199,28 +196,21 @@ impl Stage {
             ),
         ];
         let fill = |template: &str| {
-            let own = kind.words.iter().map(|(word, value)| (*word, *value));
-            let all = words
+            words
                 .iter()
-                .map(|(word, value)| (*word, value.as_str()))
-                .chain(own);
-            all.fold(template.to_owned(), |text, (word, value)| {
-                text.replace(&format!("{{{{{word}}}}}"), value)
-            })
+                .fold(template.to_owned(), |text, (word, value)| {
+                    text.replace(&format!("{{{{{word}}}}}"), value)
+                })
         };
         let shared = redis.map_or("", |_| SHARED_TIER);
         fs::write(&config, fill(&[kind.config, shared].concat()))?;
-        prefix.extend(kind.command.split(' ').map(fill));
-        let workers = kind.words.iter().find(|(word, _)| *word == "workers");
-        let workers = workers.map(|(_, workers)| ("TOKIO_WORKER_THREADS", *workers));
-        let mut environment = vec![("PORTKEY_API_KEY", api_key)];
-        environment.push(("PORTKEY_PROVIDER_VIRTUAL_KEY", virtual_key));
-        environment.extend(workers);
+        let command = kind.command.replace("{{prefix}}", prefix);
+        let command: Vec<_> = command.split(' ').map(fill).collect();
         Ok(Server {
             name: kind.name,
             address: listen,
             admin,
-            process: Process::start(kind.name, &prefix, &environment)?,
+            process: Process::start(kind.name, &command)?,
         })
     }
 }

@@ -60,29 +60,13 @@ impl Effort {
     }
 }
 
-/// Holds one part of the results.
-pub(crate) struct Section {
-    title: &'static str,
-    /// Says how it was measured, in a sentence or two.
-    method: String,
-    table: Table,
-    targets: Vec<Target>,
-}
-
-impl Section {
-    pub(crate) fn new(title: &'static str, method: impl Into<String>, table: Table) -> Self {
-        Self {
-            title,
-            method: method.into(),
-            table,
-            targets: Vec::new(),
-        }
-    }
-
-    pub(crate) fn with_targets(mut self, targets: impl IntoIterator<Item = Target>) -> Self {
-        self.targets.extend(targets);
-        self
-    }
+/// Describes one part of a command and its section of the page.
+pub(crate) struct Part {
+    pub(crate) name: &'static str,
+    pub(crate) title: &'static str,
+    /// Says how it is measured, in a sentence or two.
+    pub(crate) method: &'static str,
+    pub(crate) run: Box<dyn Fn(&Stage, Effort) -> Result<(Table, Vec<Target>)>>,
 }
 
 /// Is a row of the table of targets.
@@ -118,8 +102,6 @@ fn compare(names: [&str; 2], figure: f64, spread: String, at_most: Option<f64>) 
     [work, against, show(figure), spread, most, is_met.to_owned()]
 }
 
-pub(crate) type Part = (&'static str, Box<dyn Fn(&Stage, Effort) -> Result<Section>>);
-
 /// Measures the chosen parts and prints a section for each, and their targets.
 pub(crate) fn run(options: &Options, parts: &[Part]) -> Result<()> {
     // Ten thousand connections need as many descriptors, here and in the servers.
@@ -128,25 +110,28 @@ pub(crate) fn run(options: &Options, parts: &[Part]) -> Result<()> {
     let (rounds, seconds) = (options.rounds, options.seconds);
     let stage = Stage::new(&options.stepgate)?;
     let mut targets = Table::new(["work", "against", "figure", "rounds", "at most", "met"]);
-    let names: Vec<_> = parts.iter().map(|(name, _)| *name).collect();
+    let names: Vec<_> = parts.iter().map(|part| part.name).collect();
     if !names.iter().any(|name| name.starts_with(&options.only)) {
         return Err(format!("the parts are {}", names.join(", ")).into());
     }
-    for (name, part) in parts {
+    for part in parts {
+        let Part {
+            name,
+            title,
+            method,
+            run,
+        } = part;
         if !name.starts_with(&options.only) {
             continue;
         }
         writeln!(io::stderr(), "==> {name}")?;
-        let section = part(&stage, Effort { rounds, seconds })?;
-        let (title, table) = (section.title, section.table.markdown());
+        let (table, reached) = run(&stage, Effort { rounds, seconds })?;
         writeln!(
             io::stdout(),
-            "\n## {title}\n\n{}\n\n{table}",
-            section.method
+            "\n## {title}\n\n{method}\n\n{}",
+            table.markdown()
         )?;
-        for target in section.targets {
-            targets.row(target);
-        }
+        reached.into_iter().for_each(|target| targets.row(target));
     }
     if !targets.is_empty() {
         writeln!(io::stdout(), "\n## Targets\n\n{}", targets.markdown())?;
