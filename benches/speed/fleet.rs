@@ -18,7 +18,7 @@ use crate::process::{ON_LOAD_CORE, ON_SERVER_CORE, Process, free_address, pause,
 use crate::report::{Figure, Table};
 use crate::run_step::{NEARBY, RunStep, SMALL, path_in};
 use crate::server::{STEPGATE, Server, Stage};
-use crate::suite::{Effort, Part, Target};
+use crate::suite::{Effort, Measured, Part};
 
 /// Is how many steps end while they are polled.
 const STEPS: u32 = 200;
@@ -83,12 +83,7 @@ fn start(stage: &Stage, origin: &Origin, redis: Option<&Redis>) -> Result<Server
 /// Measures steps that end while they are polled, by number of gateways, without and with the tier.
 ///
 /// If `is_later`, one gateway has a poller for a step, and the others get one when that has seen it end.
-fn polled(
-    counts: &[u32],
-    is_later: bool,
-    stage: &Stage,
-    effort: Effort,
-) -> Result<(Table, Vec<Target>)> {
+fn polled(counts: &[u32], is_later: bool, stage: &Stage, effort: Effort) -> Measured {
     let origin = Origin::start(None)?;
     let rows = counts
         .iter()
@@ -228,7 +223,7 @@ impl Polled {
 }
 
 /// Measures final steps that are each requested once, before and after a restart.
-fn restart(stage: &Stage, effort: Effort) -> Result<(Table, Vec<Target>)> {
+fn restart(stage: &Stage, effort: Effort) -> Measured {
     const WORK: [(&str, Source); 4] = [
         ("fetch, without a tier", Source::Upstream),
         ("fetch, lookup and write", Source::Upstream),
@@ -298,7 +293,7 @@ fn wait_for_writes(gateway: &Server) -> Result<()> {
 }
 
 /// Measures what each kind of command costs: bytes, processor time and memory of Redis.
-fn commands(stage: &Stage, effort: Effort) -> Result<(Table, Vec<Target>)> {
+fn commands(stage: &Stage, effort: Effort) -> Measured {
     const KINDS: [&str; 4] = [
         "a poll of the purge log, no news",
         "a lookup that finds nothing",

@@ -11,7 +11,7 @@ use crate::process::{ON_LOAD_CORE, ON_SERVER_CORE, pause};
 use crate::report::{Figure, Table, mebibytes, show};
 use crate::run_step::{NEARBY, SMALL, done, live};
 use crate::server::{STEPGATE, Server, Stage};
-use crate::suite::{Effort, Part, Target};
+use crate::suite::{Effort, Measured, Part};
 
 /// Names what the load requests.
 #[derive(Clone, Copy)]
@@ -56,7 +56,7 @@ pub(crate) fn parts() -> Vec<Part> {
 
 /// Measures a table whose first column is `head`. Every row has a gateway of its own, so that none
 /// inherits the memory of another.
-fn grow(head: &str, rows: &[Row], stage: &Stage, effort: Effort) -> Result<(Table, Vec<Target>)> {
+fn grow(head: &str, rows: &[Row], stage: &Stage, effort: Effort) -> Measured {
     let origin = Origin::start(None)?;
     let started = rows.iter().map(|row| Ok((row, row.start(stage, &origin)?)));
     let started = started.collect::<Result<Vec<_>>>()?;

@@ -14,7 +14,7 @@ use crate::server::{
     NGINX_LARGE_OPEN_FILES, NGINX_OPEN_FILES, RELAY, STEPGATE, STEPGATE_2, STEPGATE_ALL, Server,
     Stage, VARNISH,
 };
-use crate::suite::{Effort, Part, Target, ratio, target};
+use crate::suite::{Effort, Measured, Part, ratio, target};
 use crate::{Result, http};
 
 /// Describes work that several servers do, measured in processor time per request.
@@ -165,7 +165,7 @@ pub(crate) fn parts() -> Vec<Part> {
 }
 
 impl Comparison {
-    fn run(&self, stage: &Stage, effort: Effort) -> Result<(Table, Vec<Target>)> {
+    fn run(&self, stage: &Stage, effort: Effort) -> Measured {
         let origin = Origin::start(self.has_tls_upstream.then_some(&stage.authority))?;
         let peers = self.peers.iter().map(|(kind, _)| *kind);
         let servers = std::iter::once(self.ours).chain(peers).map(|kind| {
@@ -252,7 +252,7 @@ fn open_loop(server: &Server, path: &str, rate: Rate) -> Result<[f64; 4]> {
 const POLLERS: &str = "64 pollers on one live step";
 
 /// Measures how few fetches many pollers cost, and what a poll costs beside a hit.
-fn pollers(stage: &Stage, effort: Effort) -> Result<(Table, Vec<Target>)> {
+fn pollers(stage: &Stage, effort: Effort) -> Measured {
     let origin = Origin::start(None)?;
     let gateway = stage.start(STEPGATE, &origin, ON_SERVER_CORE, None)?;
     let hit = done(SMALL, "1");
@@ -303,7 +303,7 @@ fn pollers(stage: &Stage, effort: Effort) -> Result<(Table, Vec<Target>)> {
 }
 
 /// Measures how long hits take at a rate that every server can hold.
-fn latency(stage: &Stage, effort: Effort) -> Result<(Table, Vec<Target>)> {
+fn latency(stage: &Stage, effort: Effort) -> Measured {
     let origin = Origin::start(None)?;
     let path = done(SMALL, "1");
     let measure = |server: &Server, seconds| {
@@ -341,7 +341,7 @@ fn latency(stage: &Stage, effort: Effort) -> Result<(Table, Vec<Target>)> {
 const SETTLED: Duration = Duration::from_millis(300);
 
 /// Measures what an entry costs in memory.
-fn memory(stage: &Stage, effort: Effort) -> Result<(Table, Vec<Target>)> {
+fn memory(stage: &Stage, effort: Effort) -> Measured {
     const ENTRIES: u32 = 100_000;
     // Ids as long as the upstream's, because they are a part of the key.
     const THREAD: &str = "thread_abcdefghijklmnopqrstuvwx";
@@ -385,7 +385,7 @@ fn memory(stage: &Stage, effort: Effort) -> Result<(Table, Vec<Target>)> {
 }
 
 /// Measures how soon a gateway responds after its start, and what it needs while idle.
-fn start(stage: &Stage, effort: Effort) -> Result<(Table, Vec<Target>)> {
+fn start(stage: &Stage, effort: Effort) -> Measured {
     let origin = Origin::start(None)?;
     let figures = Effort {
         rounds: 10,

@@ -60,13 +60,16 @@ impl Effort {
     }
 }
 
+/// Is the table of a part, and its rows in the table of targets.
+pub(crate) type Measured = Result<(Table, Vec<Target>)>;
+
 /// Describes one part of a command and its section of the page.
 pub(crate) struct Part {
     pub(crate) name: &'static str,
     pub(crate) title: &'static str,
     /// Says how it is measured, in a sentence or two.
     pub(crate) method: &'static str,
-    pub(crate) run: Box<dyn Fn(&Stage, Effort) -> Result<(Table, Vec<Target>)>>,
+    pub(crate) run: Box<dyn Fn(&Stage, Effort) -> Measured>,
 }
 
 /// Is a row of the table of targets.
