@@ -63,13 +63,15 @@ impl Effort {
 /// Is the table of a part, and its rows in the table of targets.
 pub(crate) type Measured = Result<(Table, Vec<Target>)>;
 
+type Measure = dyn Fn(&Stage, Effort) -> Measured;
+
 /// Describes one part of a command and its section of the page.
 pub(crate) struct Part {
     pub(crate) name: &'static str,
     pub(crate) title: &'static str,
     /// Says how it is measured, in a sentence or two.
     pub(crate) method: &'static str,
-    pub(crate) run: Box<dyn Fn(&Stage, Effort) -> Measured>,
+    pub(crate) run: Box<Measure>,
 }
 
 /// Is a row of the table of targets.

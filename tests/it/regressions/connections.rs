@@ -35,7 +35,7 @@ async fn an_idle_listener_reserves_no_connection_slot() {
     let config = config.unwrap_or_else(|problems| panic!("the test's file:\n{problems}"));
     let server = Box::pin(stepgate::Server::start(
         config,
-        &stepgate::server::Workers::here(),
+        &stepgate::server::Workers::current(),
     ))
     .await
     .unwrap();

@@ -302,7 +302,7 @@ async fn c16_secret_leak_none_in_debug_output() {
     let (folder, toml) = secrets(NOWHERE);
     let config = load(folder.path(), &toml);
     let printed = [format!("{config:?}"), format!("{config:#?}")];
-    let server = Box::pin(Server::start(config, &stepgate::server::Workers::here()))
+    let server = Box::pin(Server::start(config, &stepgate::server::Workers::current()))
         .await
         .unwrap();
     let all = [

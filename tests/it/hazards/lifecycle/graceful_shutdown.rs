@@ -113,7 +113,7 @@ async fn c49_graceful_shutdown_under_load_answers_all_accepted_requests() {
     let (status, output) = process.exit().await;
     assert_eq!(status.code(), Some(0), "{output}");
     assert!(start.elapsed() < TIMEOUT, "{:?}", start.elapsed());
-    assert!(output.contains("whole=true"), "{output}");
+    assert!(output.contains("all_answered=true"), "{output}");
 }
 
 /// The kernel accepts connections for a stopped process: all of these requests precede the signal.
