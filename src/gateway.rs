@@ -31,7 +31,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 pub use admin::PreparedConfig;
-pub(crate) use error::{GatewayError, json_response};
+pub(crate) use error::GatewayError;
 pub use invalidate::{Purge, PurgeError};
 pub(crate) use request::RequestHeaders;
 pub(crate) use telemetry::metrics::GaugeGuard;
@@ -39,8 +39,8 @@ pub use telemetry::outcome::Outcome;
 pub use validate::Transport;
 pub(crate) use validate::check_request;
 
-use crate::cache::redis::{Question as CoalesceKey, SharedTier};
-use crate::cache::{Cache, SharedOptions};
+use crate::cache::redis::SharedTier;
+use crate::cache::{Cache, CoalesceKey, SharedOptions};
 use crate::coalesce::{
     Coalescer, Completion, ConcurrencyLimit, Fetch, FetchOptions, JoinResult, LongPolls, PollEvent,
     PollResult, WaitOptions,
@@ -109,7 +109,7 @@ pub(crate) const MAX_FORWARDED: usize = 1024;
 pub struct Gateway {
     /// The configuration, the cache and the metrics, which fetches use, too.
     context: Arc<FetchContext>,
-    coalescer: Coalescer<CoalesceKey, UpstreamFetch>,
+    coalescer: Coalescer<Arc<CoalesceKey>, UpstreamFetch>,
     /// Permits for requests that wait because of `Prefer: wait`.
     long_poll_permits: Arc<Semaphore>,
     max_long_polls: usize,
@@ -222,8 +222,8 @@ impl Gateway {
         let mut fwd_reason = FwdReason::UriMiss;
         if directives.no_cache {
             fwd_reason = FwdReason::Request;
-        } else if let Some(hit) = self.context.cache.look_up(parsed.key(), arrived) {
-            if directives.accept_age(hit.age().as_secs()) {
+        } else if let Some(hit) = self.context.cache.lookup(parsed.key(), arrived) {
+            if directives.accepts_age(hit.age().as_secs()) {
                 return Ok(Lookup::Hit(CachedResponse::new(hit, &headers, false)));
             }
             fwd_reason = FwdReason::Request;
@@ -234,8 +234,8 @@ impl Gateway {
         // A request never gets a result from before a purge. One that demands a fresh response gets none
         // from before its own arrival.
         let min_seq = match fwd_reason {
-            FwdReason::UriMiss => self.context.cache.believable(parsed.key()),
-            FwdReason::Request => self.context.cache.next_number(),
+            FwdReason::UriMiss => self.context.cache.min_valid_seq(parsed.key()),
+            FwdReason::Request => self.context.cache.next_seq(),
         };
         let request = FetchRequest::new(
             parsed, head, config, client, arrived, directives, min_seq, fwd_reason,
@@ -299,16 +299,16 @@ impl Gateway {
             return None;
         }
         let options = SharedOptions {
-            take: !request.options.force_fresh,
-            keep: request.options.may_store,
+            may_read: !request.options.force_fresh,
+            may_store: request.options.may_store,
         };
         let is_final = |body: &_| request.accepts_as_final(body);
         let settings = &request.config.cache;
         // Boxed, because it is rare and larger than everything else.
-        let lookup = Box::pin(cache.ask(&request.key, options, settings, is_final));
+        let lookup = Box::pin(cache.shared_lookup(&request.key, options, settings, is_final));
         let hit = lookup.await?;
         let headers = RequestHeaders::of(&head.headers);
-        let is_young_enough = request.directives.accept_age(hit.age().as_secs());
+        let is_young_enough = request.directives.accepts_age(hit.age().as_secs());
         is_young_enough.then(|| CachedResponse::new(hit, &headers, true))
     }
 
@@ -372,7 +372,7 @@ impl Gateway {
         seconds: u64,
     ) -> Result<(JoinResult<FetchResult, StreamingResponse>, bool), GatewayError> {
         let options = request.options;
-        let min_seq = self.context.cache.next_number();
+        let min_seq = self.context.cache.next_seq();
         let mut first = None;
         if options.force_fresh {
             // Its own fetch comes first, because it replaces or removes what is stored.
@@ -416,10 +416,10 @@ impl Gateway {
 
     /// Polls once, for all requests that wait.
     async fn poll(&self, request: &Arc<FetchRequest>) -> PollResult<FetchResult> {
-        let next_seq = self.context.cache.next_number();
+        let next_seq = self.context.cache.next_seq();
         let options = FetchOptions {
             deadline: Instant::now() + request.config.timeout,
-            min_seq: self.context.cache.believable(request.cache_key()),
+            min_seq: self.context.cache.min_valid_seq(request.cache_key()),
             may_store: request.options.may_store,
             force_fresh: false,
         };
@@ -427,10 +427,10 @@ impl Gateway {
         let event = long_poll::poll_event(&result);
         let result = match result {
             JoinResult::Led(result) | JoinResult::Joined(result) => result,
-            JoinResult::TimedOut => FetchResult::failed(FetchError::Deadline),
+            JoinResult::TimedOut => FetchResult::failed(FetchError::DeadlineExceeded),
             // An unshareable response answers no request that waits: see `poll_event`.
             JoinResult::Abandoned | JoinResult::Unshareable(_) | JoinResult::FetchAlone => {
-                FetchResult::failed(FetchError::Abandoned)
+                FetchResult::failed(FetchError::TaskFailed)
             }
         };
         let (seq, poll_after) = match &result {
@@ -454,7 +454,7 @@ impl Gateway {
         mut log: RequestLog,
     ) -> Response<Body> {
         let config = Arc::clone(&request.config);
-        let body = RequestBody::of(body, config.stream_idle_timeout);
+        let body = RequestBody::new(body, config.stream_idle_timeout);
         let progress = body.progress();
         let answered = tokio::select! {
             biased;
@@ -469,7 +469,7 @@ impl Gateway {
             }
             Err(error) => {
                 let mut response = self.error_response(&config, &head, &error, &log);
-                let is_unread = progress.is_some_and(|progress| !progress.has_gone());
+                let is_unread = progress.is_some_and(|progress| !progress.is_complete());
                 if is_unread && head.version < Version::HTTP_2 {
                     // The rest of the body must not be taken for the next request.
                     let close = HeaderValue::from_static("close");
@@ -576,7 +576,7 @@ fn build_response(
             let response = response::streaming(fetched, fwd_reason, head);
             Ok((response, Outcome::Miss))
         }
-        JoinResult::TimedOut => failed(FetchError::Deadline),
-        JoinResult::FetchAlone | JoinResult::Abandoned => failed(FetchError::Abandoned),
+        JoinResult::TimedOut => failed(FetchError::DeadlineExceeded),
+        JoinResult::FetchAlone | JoinResult::Abandoned => failed(FetchError::TaskFailed),
     }
 }

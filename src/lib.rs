@@ -90,9 +90,9 @@ impl Server {
         let gateway = Arc::new(Gateway::new(&config)?);
         let end = CancellationToken::new();
         let keeping = TaskTracker::new();
-        keeping.spawn(Arc::clone(&gateway).keep_tier(end.clone()));
-        keeping.spawn(Arc::clone(&gateway).keep_history(end.clone()));
-        gateway.tried_tier().await;
+        keeping.spawn(Arc::clone(&gateway).sync_shared_tier(end.clone()));
+        keeping.spawn(Arc::clone(&gateway).record_history(end.clone()));
+        gateway.shared_tier_tried().await;
         let edge = Listeners::open(&config, &gateway, crew)?;
         Ok(Self {
             gateway,
@@ -109,14 +109,14 @@ impl Server {
     pub fn take_up(&self, config: &Config) -> Result<(), upstream::SetupError> {
         let prepared = self.gateway.prepare(config)?;
         self.edge.take_up(config);
-        self.gateway.put_in_force(prepared);
+        self.gateway.swap_config(prepared);
         Ok(())
     }
 
     /// Counts a reload, and shows it in the status: the keys that wait for a restart, or what was
     /// wrong.
     pub fn note_reload(&self, outcome: Result<Vec<&'static str>, Vec<String>>) {
-        self.gateway.note_reload(outcome);
+        self.gateway.record_reload(outcome);
     }
 
     /// Where it listens for data; a port 0 is resolved.

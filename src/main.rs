@@ -92,8 +92,8 @@ fn sources<'a>(
 fn cautions(config: &Config) -> Vec<String> {
     let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
     let names: Vec<String> = names.collect();
-    let mut cautions = config.cautions();
-    cautions.extend(config.cautions_of_environment(&names));
+    let mut cautions = config.warnings();
+    cautions.extend(config.environment_warnings(&names));
     if variable(WORKERS).is_some_and(|text| !text.is_empty()) && workers_wanted().is_none() {
         cautions.push(format!(
             "{WORKERS} is passed over: it is no number from 1; one thread serves callers for each core"

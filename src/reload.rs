@@ -47,7 +47,7 @@ impl Reloader {
     /// # Errors
     /// All problems at once, each with its place.
     pub fn load(sources: Sources<'static>) -> Result<Self, Problems> {
-        let (first, text) = Config::load_text(&sources)?;
+        let (first, text) = Config::load_with_text(&sources)?;
         // The text again rather than the file: a pipe can be read once.
         let parse = || Config::parse(&text, &sources);
         let (running, seen) = match steadily(parse, Config::files)? {
@@ -115,18 +115,18 @@ impl Reloader {
                 if read.config.clients.is_empty() && !self.running.clients.is_empty() {
                     tracing::warn!("no clients any more: whoever reaches the listener may ask");
                 }
-                let known = self.running.cautions();
-                for caution in read.config.cautions() {
+                let known = self.running.warnings();
+                for caution in read.config.warnings() {
                     if !known.contains(&caution) {
                         tracing::warn!("{caution}");
                     }
                 }
-                if !read.restart.is_empty() {
-                    let keys = read.restart.join(", ");
+                if !read.needs_restart.is_empty() {
+                    let keys = read.needs_restart.join(", ");
                     tracing::warn!(keys, "these differ from what runs, and wait for a restart");
                 }
                 (self.text, self.running, self.seen) = (read.text, read.config, read.seen);
-                server.note_reload(Ok(read.restart));
+                server.note_reload(Ok(read.needs_restart));
                 systemd::reloaded(true);
                 true
             }
@@ -174,9 +174,9 @@ fn read(
     let attempt = || {
         let text = match &text {
             Some(text) => text.clone(),
-            None => Config::reread(sources)?,
+            None => Config::reread_text(sources)?,
         };
-        let successor = running.succeed(&text, sources)?;
+        let successor = running.plan_reload(&text, sources)?;
         Ok((text, successor))
     };
     // The configuration's own file among them: it may be valid and yet only half saved.
@@ -186,7 +186,17 @@ fn read(
         beside.chain(own.cloned()).collect()
     };
     let read = steadily(attempt, files).map_err(told)?;
-    let Some(((text, ReloadPlan { config, restart }), mut seen)) = read else {
+    let Some((
+        (
+            text,
+            ReloadPlan {
+                config,
+                needs_restart,
+            },
+        ),
+        mut seen,
+    )) = read
+    else {
         return Err(vec![
             "the files change faster than they can be read".to_owned(),
         ]);
@@ -197,7 +207,7 @@ fn read(
     Ok(Read {
         text,
         config,
-        restart,
+        needs_restart,
         seen,
     })
 }
@@ -224,7 +234,7 @@ fn steadily<T>(
 struct Read {
     text: String,
     config: Config,
-    restart: Vec<&'static str>,
+    needs_restart: Vec<&'static str>,
     seen: Seen,
 }
 

@@ -8,7 +8,7 @@
 use memchr::memchr_iter;
 use smallvec::SmallVec;
 
-use crate::policy::{END, PrimaryKey};
+use crate::policy::{PrimaryKey, TERMINATOR};
 
 /// Of a body, only so much is searched: a bound on the work, and half of what a place can say. The
 /// other half is for what stands in front.
@@ -63,7 +63,7 @@ pub(super) fn is_of(places: &[u8], text: &[u8], step: &[u8]) -> bool {
     let mut left = step;
     for part in parts(places, text) {
         match left.strip_prefix(part).and_then(<[u8]>::split_first) {
-            Some((&END, behind)) => left = behind,
+            Some((&TERMINATOR, behind)) => left = behind,
             _ => return false,
         }
     }
@@ -75,7 +75,7 @@ pub(super) fn write_out(places: &[u8], text: &[u8], step: &mut Vec<u8>) {
     step.clear();
     for part in parts(places, text) {
         step.extend_from_slice(part);
-        step.push(END);
+        step.push(TERMINATOR);
     }
 }
 
@@ -97,7 +97,7 @@ mod tests {
     const IDS: [&str; 3] = ["thread_abc123", "run_abc123", "step_abc123"];
 
     fn step(ids: &[&str]) -> PrimaryKey {
-        CacheKey::new(Partition::of(["p"]), "run-step", ids, "").step
+        CacheKey::new(Partition::of(["p"]), "run-step", ids, "").primary
     }
 
     fn spelt(step: &PrimaryKey, body: &str) -> (Spelling, Vec<u8>) {
@@ -144,7 +144,8 @@ mod tests {
 
     #[test]
     fn a_long_rule_is_spelt_and_one_beyond_measure_is_not() {
-        let key = |length| CacheKey::new(Partition::of(["p"]), &"a".repeat(length), &IDS, "").step;
+        let key =
+            |length| CacheKey::new(Partition::of(["p"]), &"a".repeat(length), &IDS, "").primary;
         let long = key(30_000);
         assert_eq!(spelt_out(&spelt(&long, &format!("{IDS:?}"))), long.as_ref());
         assert!(Spelling::of(&key(100_000), b"{}").is_none());

@@ -30,21 +30,21 @@ const EVICTED_EACH: u64 = 128;
 
 /// A stored body, found.
 #[derive(Debug)]
-pub struct Found {
+pub struct CacheHit {
     stored: Stored,
     age: Duration,
-    rest: Duration,
+    remaining_ttl: Duration,
 }
 
-impl Found {
+impl CacheHit {
     /// How long it had been stored when it was looked for.
     pub fn age(&self) -> Duration {
         self.age
     }
 
     /// How long it would be kept from then on.
-    pub fn rest(&self) -> Duration {
-        self.rest
+    pub fn remaining_ttl(&self) -> Duration {
+        self.remaining_ttl
     }
 
     /// The strong validator of the bytes.
@@ -58,8 +58,8 @@ impl Found {
     }
 
     /// Body and headers, to be sent.
-    pub fn replay(self) -> StoredResponse {
-        self.stored.replay()
+    pub fn into_response(self) -> StoredResponse {
+        self.stored.into_response()
     }
 }
 
@@ -67,7 +67,7 @@ impl Found {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Life {
     pub(super) age: Duration,
-    pub(super) rest: Duration,
+    pub(super) remaining_ttl: Duration,
 }
 
 impl Life {
@@ -75,7 +75,7 @@ impl Life {
     pub(super) fn of(ttl: Duration) -> Self {
         Self {
             age: Duration::ZERO,
-            rest: ttl,
+            remaining_ttl: ttl,
         }
     }
 }
@@ -120,25 +120,27 @@ impl Memory {
         }
     }
 
-    pub(super) fn find(&self, key: &CacheKey, now: Instant) -> Option<Found> {
-        let variants = self.steps.get(&key.step.place())?;
+    pub(super) fn find(&self, key: &CacheKey, now: Instant) -> Option<CacheHit> {
+        let variants = self.steps.get(&key.primary.hash_value())?;
         let stored = variants.named(&key.variant)?;
-        let stored = Some(stored).filter(|it| it.is_of(key.step.as_ref()))?;
+        let stored = Some(stored).filter(|it| it.is_of(key.primary.as_ref()))?;
         self.found(stored, now)
     }
 
     /// A block as it stands `now`, unless its time is over.
-    pub(super) fn found(&self, stored: Stored, now: Instant) -> Option<Found> {
+    pub(super) fn found(&self, stored: Stored, now: Instant) -> Option<CacheHit> {
         let now = self.nanoseconds(now);
         let Times {
             stored_at,
             expires_at,
             ..
         } = stored.times();
-        let rest = expires_at.checked_sub(now).filter(|rest| *rest > 0)?;
-        Some(Found {
+        let remaining_ttl = expires_at
+            .checked_sub(now)
+            .filter(|remaining_ttl| *remaining_ttl > 0)?;
+        Some(CacheHit {
             age: Duration::from_nanos(now.saturating_sub(stored_at)),
-            rest: Duration::from_nanos(rest),
+            remaining_ttl: Duration::from_nanos(remaining_ttl),
             stored,
         })
     }
@@ -157,7 +159,7 @@ impl Memory {
         let times = Times {
             departed,
             stored_at: now.saturating_sub(nanoseconds(life.age)),
-            expires_at: now.saturating_add(nanoseconds(life.rest)),
+            expires_at: now.saturating_add(nanoseconds(life.remaining_ttl)),
         };
         Stored::new(key, entry, times)
     }
@@ -170,7 +172,7 @@ impl Memory {
         stored: Stored,
         wall: u64,
     ) -> Result<(), NoStoreReason> {
-        let known = self.variants(&key.step);
+        let known = self.variants(&key.primary);
         let all = known.as_ref().map_or(&[][..], Variants::all);
         let is_same = |other: &Stored| other.variant() == key.variant.as_bytes();
         let number = stored.departed();
@@ -186,7 +188,7 @@ impl Memory {
             variants.remove(0);
         }
         variants.push(stored);
-        self.replace(&key.step, variants);
+        self.replace(&key.primary, variants);
         Ok(())
     }
 
@@ -237,13 +239,13 @@ impl Memory {
     }
 
     fn variants(&self, step: &PrimaryKey) -> Option<Variants> {
-        let found = self.steps.get(&step.place())?;
+        let found = self.steps.get(&step.hash_value())?;
         Some(found).filter(|variants| variants.are_of(step.as_ref()))
     }
 
     /// Puts variants, or none, in the place of what is known of a step.
     fn replace(&self, step: &PrimaryKey, variants: Vec<Stored>) {
-        let place = step.place();
+        let place = step.hash_value();
         let Some(variants) = Variants::of(variants) else {
             self.steps.invalidate(&place);
             return;
@@ -301,7 +303,7 @@ mod tests {
     async fn a_step_at_anothers_place_is_never_taken_for_it() {
         let memory = Memory::new(1 << 20);
         let (own, other) = (key("own", ""), key("other", ""));
-        let place = own.step.place();
+        let place = own.primary.hash_value();
         let usurp = |number| {
             let others = vec![block(&memory, &other, number)];
             memory.steps.insert(place, Variants::of(others).unwrap());
@@ -309,12 +311,12 @@ mod tests {
         let find = || memory.find(&own, Instant::now());
         usurp(9);
         assert!(find().is_none());
-        assert!(!memory.remove_older(&own.step, 10));
+        assert!(!memory.remove_older(&own.primary, 10));
         // What is there is no newer one of its own.
         assert_eq!(memory.put(&own, block(&memory, &own, 1), 0), Ok(()));
         assert!(find().is_some());
         usurp(9);
-        let remove = |thread| memory.remove_covered(&PurgeScope::below("run-step", &[thread]), 10);
+        let remove = |thread| memory.remove_covered(&PurgeScope::prefix("run-step", &[thread]), 10);
         assert_eq!([remove("own"), remove("other")], [0, 1]);
     }
 

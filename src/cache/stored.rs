@@ -67,7 +67,7 @@ pub struct StoredResponse {
 impl Stored {
     /// None for a key or a content type beyond all measure.
     pub(super) fn new(key: &CacheKey, entry: &Entry<'_>, times: Times) -> Option<Self> {
-        let Spelling { places, front } = Spelling::of(&key.step, entry.body)?;
+        let Spelling { places, front } = Spelling::of(&key.primary, entry.body)?;
         let etag = etag_text(entry.body);
         let (mark, content_type) = match entry.content_type {
             None => (NONE, &[][..]),
@@ -146,7 +146,7 @@ impl Stored {
         key_encoding::write_out(places, &self.0[ends.content_type..], step);
     }
 
-    pub(super) fn replay(self) -> StoredResponse {
+    pub(super) fn into_response(self) -> StoredResponse {
         let (ends, mark) = (self.ends(), self.content_type_mark());
         let mut block = Bytes::from_owner(self);
         let header = |range| {
@@ -223,7 +223,7 @@ mod tests {
             assert_eq!(block.variant(), variant.as_bytes());
             assert_eq!(block.body(), body);
             assert_eq!(block.etag(), etag_of(body).as_bytes());
-            assert!(block.is_of(key("").step.as_ref()));
+            assert!(block.is_of(key("").primary.as_ref()));
         }
     }
 
@@ -232,7 +232,7 @@ mod tests {
         let json = HeaderValue::from_static("application/json");
         let key = key("");
         let block = Stored::new(&key, &Entry::new(b"{}", Some(&json)), TIMES).unwrap();
-        let beside = block.len() - b"{}".len() - key.step.len();
+        let beside = block.len() - b"{}".len() - key.primary.len();
         assert!(beside < 100, "{beside}");
         // Ids that the body repeats are not kept twice.
         let body = br#"["thread_abc123","run_abc123","step_abc123"]"#;
@@ -253,11 +253,11 @@ mod tests {
             long.as_bytes(),
         ] {
             let value = HeaderValue::from_bytes(text).unwrap();
-            let replay = stored("", b"{}", Some(&value)).replay();
+            let replay = stored("", b"{}", Some(&value)).into_response();
             assert_eq!(replay.content_type, Some(value));
             assert_eq!(replay.body, "{}");
         }
-        let replay = stored("", b"{}", None).replay();
+        let replay = stored("", b"{}", None).into_response();
         assert_eq!((replay.content_type, &replay.body[..]), (None, &b"{}"[..]));
         assert_eq!(replay.etag, etag_of(b"{}"));
     }
@@ -272,7 +272,7 @@ mod tests {
                 body,
                 etag,
                 content_type,
-            } = stored.replay();
+            } = stored.into_response();
             let (mut body, mut etag, mut content_type) = (Some(body), Some(etag), content_type);
             if last != "body" {
                 body = None;

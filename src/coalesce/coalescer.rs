@@ -385,7 +385,7 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> Leader<K, F> {
     }
 
     /// Returns when no request waits for the batch; then no request can join it either.
-    async fn abandoned(&self) {
+    async fn abandoned(self) {
         loop {
             self.count.reached_zero.notified().await;
             if self.close_if_abandoned() {

@@ -56,7 +56,7 @@ pub(super) fn read(tables: Vec<Table<'_>>, references: &References<'_>) -> Clien
                 .map(|(token, _)| token)
                 .collect(),
             headers: headers.set,
-            without: headers.removed,
+            removed_headers: headers.removed,
         });
     }
     Clients { list, written }

@@ -99,7 +99,7 @@ impl Default for Upstream {
 
 /// The longest that a command of the shared tier may take: a hundred times what one needs in the same
 /// network, and less than most fetches.
-pub(super) const REDIS_BUDGET: Duration = Duration::from_millis(50);
+pub(super) const REDIS_COMMAND_TIMEOUT: Duration = Duration::from_millis(50);
 
 impl Default for Cache {
     fn default() -> Self {

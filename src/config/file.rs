@@ -34,7 +34,7 @@ impl Config {
     /// # Errors
     /// All problems at once, each with its place.
     pub fn load(sources: &Sources<'_>) -> Result<Self, Problems> {
-        Self::load_text(sources).map(|(config, _)| config)
+        Self::load_with_text(sources).map(|(config, _)| config)
     }
 
     /// The same, with the file's text (of no file: empty), so that its secrets can be read again
@@ -42,7 +42,7 @@ impl Config {
     ///
     /// # Errors
     /// All problems at once, each with its place.
-    pub fn load_text(sources: &Sources<'_>) -> Result<(Self, String), Problems> {
+    pub fn load_with_text(sources: &Sources<'_>) -> Result<(Self, String), Problems> {
         let (text, failure) = text(sources, read_bounded);
         Ok((build(&text, failure, sources)?, text))
     }
@@ -80,7 +80,7 @@ impl Config {
     ///
     /// # Errors
     /// It cannot be read or is empty; with whatever else is wrong.
-    pub fn reread(sources: &Sources<'_>) -> Result<String, Problems> {
+    pub fn reread_text(sources: &Sources<'_>) -> Result<String, Problems> {
         let (text, failure) = text(sources, read_regular);
         if failure.is_some() {
             build("", failure, sources)?;

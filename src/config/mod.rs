@@ -42,7 +42,7 @@ pub(crate) use header::is_credential;
 pub use proxy::Proxy;
 pub use redis_url::RedisUrl;
 pub use reload::ReloadPlan;
-pub use secret::{Secret, SecretError, Source};
+pub use secret::{Secret, SecretError, SecretSource};
 pub use tls::Tls;
 
 use crate::policy::Rule;
@@ -263,19 +263,20 @@ pub struct Client {
     /// Laid over `upstream.headers`, each name once, in the order of their names.
     pub headers: Vec<Header>,
     /// Headers of `upstream.headers` that this client's fetches do not carry.
-    pub without: Vec<HeaderName>,
+    pub removed_headers: Vec<HeaderName>,
 }
 
 impl Config {
     /// What is injected on a fetch for `client` (none: the open listener), in the order of names.
     pub fn headers_for<'c>(&'c self, client: Option<&'c Client>) -> Vec<&'c Header> {
-        let (own, without) = client.map_or((&[][..], &[][..]), |c| (&c.headers, &c.without));
+        let (own, removed) =
+            client.map_or((&[][..], &[][..]), |c| (&c.headers, &c.removed_headers));
         let replaced = |h: &&Header| own.iter().any(|o| o.name == h.name);
         let mut headers: Vec<&Header> = self
             .upstream
             .headers
             .iter()
-            .filter(|h| !without.contains(&h.name) && !replaced(h))
+            .filter(|h| !removed.contains(&h.name) && !replaced(h))
             .chain(own)
             .collect();
         headers.sort_by(|a, b| a.name.as_str().cmp(b.name.as_str()));

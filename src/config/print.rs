@@ -8,7 +8,7 @@ use crate::policy::Rule;
 
 use super::defaults::HEADERS;
 use super::file::{ACCESS, LOG_FORMATS};
-use super::secret::{Secret, Source};
+use super::secret::{Secret, SecretSource};
 use super::server::FORWARD;
 use super::value::spell_size;
 use super::{Client, Config, Header, Redis, Upstream, Value};
@@ -133,7 +133,7 @@ impl Redis {
         let is_secret = self.nodes.iter().any(|node| node.source().is_some());
         page.key("url", urls + if is_secret { " # redacted" } else { "" });
         page.key("prefix", quote(&self.prefix));
-        page.key("command_timeout", span(self.budget));
+        page.key("command_timeout", span(self.command_timeout));
         if let Some(key) = &self.encryption_key {
             page.key("encryption_key", redacted(key));
         }
@@ -154,10 +154,10 @@ impl Client {
                 page.key("token", format!("[{}] # redacted", references.join(", ")));
             }
         }
-        if !self.headers.is_empty() || !self.without.is_empty() {
+        if !self.headers.is_empty() || !self.removed_headers.is_empty() {
             page.section("[client.headers]");
             page.headers(&self.headers);
-            for name in &self.without {
+            for name in &self.removed_headers {
                 page.key(name.as_str(), false);
             }
         }
@@ -231,8 +231,8 @@ fn redacted(secret: &Secret) -> String {
 
 fn reference(secret: &Secret) -> String {
     match secret.source() {
-        Source::Env(name) => format!("{{ env = {} }}", quote(name)),
-        Source::File(path) => format!("{{ file = {} }}", file_name(path)),
+        SecretSource::Env(name) => format!("{{ env = {} }}", quote(name)),
+        SecretSource::File(path) => format!("{{ file = {} }}", file_name(path)),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::defaults::REDIS_BUDGET;
+use super::defaults::REDIS_COMMAND_TIMEOUT;
 use super::redis_url::{RedisUrl, misfit};
 use super::secret::Secret;
 use super::secret_ref::References;
@@ -23,7 +23,7 @@ pub struct Redis {
     /// Stands before every name in Redis: 1 to 64 of `[A-Za-z0-9._:-]`.
     pub prefix: String,
     /// The longest that a command may take.
-    pub budget: Duration,
+    pub command_timeout: Duration,
     /// Seals what is stored; at least 16 bytes.
     pub encryption_key: Option<Secret>,
     /// PEM roots that the servers' certificates are checked by, instead of the system's. Only with TLS.
@@ -32,7 +32,7 @@ pub struct Redis {
 
 impl Redis {
     /// The first node to which bodies go so that whoever is on the way can read and forge them.
-    pub fn exposed(&self) -> Option<&RedisUrl> {
+    pub fn insecure_node(&self) -> Option<&RedisUrl> {
         let mut nodes = self.nodes.iter().filter(|_| self.encryption_key.is_none());
         nodes.find(|node| !node.is_guarded())
     }
@@ -45,7 +45,7 @@ impl Redis {
 }
 
 /// Longer than a command should ever keep a caller waiting, whose fetch would be under way by then.
-const LONGEST_BUDGET: Duration = Duration::from_secs(1);
+const MAX_COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Reads `[cache.redis]` and the secrets that it names.
 pub(super) fn read(item: Item<'_>, references: &References<'_>) -> Option<Redis> {
@@ -58,10 +58,10 @@ pub(super) fn read(item: Item<'_>, references: &References<'_>) -> Option<Redis>
         "it keeps the bodies of one account apart from another's in the same Redis",
         |item| item.parse("a string", parse_prefix),
     );
-    let budget = table.take_or(
+    let command_timeout = table.take_or(
         "command_timeout",
-        REDIS_BUDGET,
-        duration(TICK..=LONGEST_BUDGET),
+        REDIS_COMMAND_TIMEOUT,
+        duration(TICK..=MAX_COMMAND_TIMEOUT),
     );
     let encryption_key = table
         .take("encryption_key")
@@ -74,7 +74,7 @@ pub(super) fn read(item: Item<'_>, references: &References<'_>) -> Option<Redis>
         nodes,
         is_cluster,
         prefix: prefix?,
-        budget,
+        command_timeout,
         encryption_key: match encryption_key {
             None => None,
             Some(read) => Some(read?),

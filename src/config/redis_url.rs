@@ -70,7 +70,7 @@ impl RedisUrl {
 
     /// Host and port, or the path of a socket: of a secret URL, too, the part that is none. (What of a
     /// password could be read as a host leaves a URL that is refused.)
-    pub fn server(&self) -> String {
+    pub fn address(&self) -> String {
         let info = parse(self.expose());
         info.map_or_else(|_| self.to_string(), |info| info.addr().to_string())
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::diagnostics::{Notes, Place};
 use super::validate::{self, Placed};
-use super::{Config, Problems, Redis, Secret, Source, Sources, Tls, Value};
+use super::{Config, Problems, Redis, Secret, SecretSource, Sources, Tls, Value};
 
 /// A configuration that a running gateway can take up.
 #[derive(Debug)]
@@ -13,7 +13,7 @@ pub struct ReloadPlan {
     /// As it will run.
     pub config: Config,
     /// The keys of the file that differ from what runs, and wait for a restart.
-    pub restart: Vec<&'static str>,
+    pub needs_restart: Vec<&'static str>,
 }
 
 /// Takes over from `running` what needs a restart, and names what differs.
@@ -34,9 +34,9 @@ impl Config {
     ///
     /// # Errors
     /// All problems at once, each with its place.
-    pub fn succeed(&self, text: &str, sources: &Sources<'_>) -> Result<ReloadPlan, Problems> {
+    pub fn plan_reload(&self, text: &str, sources: &Sources<'_>) -> Result<ReloadPlan, Problems> {
         let mut config = Self::parse(text, sources)?;
-        let mut restart = keep!(
+        let mut needs_restart = keep!(
             config,
             self,
             server.listen,
@@ -57,7 +57,7 @@ impl Config {
         // Another certificate is taken up; whether there is one at all belongs to the listeners.
         if config.server.tls.is_some() != self.server.tls.is_some() {
             config.server.tls.clone_from(&self.server.tls);
-            restart.push("server.tls");
+            needs_restart.push("server.tls");
         }
         let path = sources
             .file
@@ -72,9 +72,13 @@ impl Config {
             has_clients: !config.clients.is_empty(),
         };
         validate::check(&config, &placed, &notes);
-        notes
-            .finish()
-            .map_or(Ok(ReloadPlan { config, restart }), Err)
+        notes.finish().map_or(
+            Ok(ReloadPlan {
+                config,
+                needs_restart,
+            }),
+            Err,
+        )
     }
 
     /// All secrets that it names.
@@ -102,8 +106,8 @@ impl Config {
         let mut files: Vec<PathBuf> = self
             .secrets()
             .filter_map(|secret| match secret.source() {
-                Source::File(path) => Some(path.clone()),
-                Source::Env(_) => None,
+                SecretSource::File(path) => Some(path.clone()),
+                SecretSource::Env(_) => None,
             })
             .chain(self.upstream.ca_file.clone())
             .chain(self.server.tls.iter().flat_map(Tls::files))

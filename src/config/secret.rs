@@ -10,14 +10,14 @@ use thiserror::Error;
 
 /// Where a secret is read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum SecretSource {
     /// An environment variable, by name.
     Env(String),
     /// A file, by path.
     File(PathBuf),
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for SecretSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Env(name) => write!(f, "env:{name}"),
@@ -45,7 +45,7 @@ pub enum SecretError {
     #[error("{from} {what}")]
     Unusable {
         /// Where it was read from.
-        from: Source,
+        from: SecretSource,
         /// What is wrong with it.
         what: &'static str,
     },
@@ -59,7 +59,7 @@ const LONGEST_SECRET: u64 = 64 * 1024;
 /// It has neither `Display` nor `Serialize`, and its `Debug` names the source alone.
 #[derive(Clone)]
 pub struct Secret {
-    source: Source,
+    source: SecretSource,
     content: SecretString,
 }
 
@@ -68,7 +68,7 @@ impl Secret {
     ///
     /// # Errors
     /// A word for what is wrong with it; never the content.
-    pub fn new(source: Source, content: &str) -> Result<Self, &'static str> {
+    pub fn new(source: SecretSource, content: &str) -> Result<Self, &'static str> {
         let content = content.trim();
         if content.is_empty() {
             return Err("is empty");
@@ -86,12 +86,15 @@ impl Secret {
     ///
     /// # Errors
     /// It is not there, cannot be read, or cannot be a secret.
-    pub fn load(source: Source, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, SecretError> {
+    pub fn load(
+        source: SecretSource,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, SecretError> {
         let content = match &source {
-            Source::Env(name) => env(name)
+            SecretSource::Env(name) => env(name)
                 .map(SecretString::from)
                 .ok_or_else(|| SecretError::NotSet(name.clone()))?,
-            Source::File(path) => read_regular(path, LONGEST_SECRET)
+            SecretSource::File(path) => read_regular(path, LONGEST_SECRET)
                 .map(SecretString::from)
                 .map_err(|error| SecretError::Unreadable {
                     path: path.clone(),
@@ -103,7 +106,7 @@ impl Secret {
     }
 
     /// Where it was read from.
-    pub fn source(&self) -> &Source {
+    pub fn source(&self) -> &SecretSource {
         &self.source
     }
 

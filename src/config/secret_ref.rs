@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeValue;
 
-use super::secret::{Secret, Source};
+use super::secret::{Secret, SecretSource};
 use super::table::Item;
 
 /// What is said wherever a secret was written down.
@@ -37,7 +37,7 @@ impl<'a> References<'a> {
     /// Loads a header's secret that an environment variable holds; the error does not name it.
     pub(super) fn credential(&self, name: &str) -> Result<Secret, &'static str> {
         let content = (self.env)(name).ok_or("is not set")?;
-        let secret = Secret::new(Source::Env(name.to_owned()), &content)?;
+        let secret = Secret::new(SecretSource::Env(name.to_owned()), &content)?;
         fits_header(&secret).map(|()| secret)
     }
 
@@ -68,8 +68,8 @@ impl<'a> References<'a> {
         let named = (table.take("env"), table.take("file"));
         table.finish();
         let source = match named {
-            (Some(env), None) => Source::Env(variable_name(&env)?),
-            (None, Some(file)) => Source::File(self.path(&file)?),
+            (Some(env), None) => SecretSource::Env(variable_name(&env)?),
+            (None, Some(file)) => SecretSource::File(self.path(&file)?),
             (Some(_), Some(_)) | (None, None) => {
                 notes.note(&place, format!("expected exactly one of them: {REFERENCE}"));
                 return None;

@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostics::{Notes, Place};
-use super::key_hints::meant;
+use super::key_hints::hint;
 
 /// A value in the file, with its place.
 pub(super) struct Item<'n> {
@@ -254,8 +254,8 @@ impl<'n> Table<'n> {
                 key: self.path.clone(),
             };
             let key = key.get_ref();
-            if let Some(instead) = meant(&self.name_of(key)) {
-                let text = format!("unknown key {key:?}; {instead}");
+            if let Some(hint) = hint(&self.name_of(key)) {
+                let text = format!("unknown key {key:?}; {hint}");
                 self.notes.note(&place, text);
             } else if let Some(near) = nearest(key, &self.known) {
                 let text = format!("unknown key {key:?}; did you mean {near:?}?");

@@ -59,7 +59,7 @@ impl Tls {
     }
 
     /// A hash of the roots of callers' certificates; none: callers need no certificate.
-    pub(crate) fn roots(&self) -> Option<blake3::Hash> {
+    pub(crate) fn client_ca_hash(&self) -> Option<blake3::Hash> {
         let mut hasher = blake3::Hasher::new();
         for authority in &self.callers.as_ref()?.authorities {
             hasher.update(&(authority.len() as u64).to_le_bytes());

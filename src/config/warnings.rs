@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use hyper::header::AUTHORIZATION;
 
 use super::table::nearest;
-use super::{Config, Header, Source, Value};
+use super::{Config, Header, SecretSource, Value};
 
 /// What stands before the names of our variables.
 const OURS: &str = "STEPGATE_";
@@ -16,7 +16,7 @@ const VARIABLES: [&str; 6] = ["CONFIG", "LISTEN", "ADMIN", "UPSTREAM", "LOG_FORM
 
 impl Config {
     /// What to think about, a line each.
-    pub fn cautions(&self) -> Vec<String> {
+    pub fn warnings(&self) -> Vec<String> {
         let mut cautions: Vec<String> = self.in_the_clear().into_iter().collect();
         cautions.extend(self.without_scheme());
         cautions
@@ -24,10 +24,10 @@ impl Config {
 
     /// What to think about in an environment with variables of these `names`: those that are named
     /// like ours, and that nobody reads.
-    pub fn cautions_of_environment(&self, names: &[String]) -> Vec<String> {
+    pub fn environment_warnings(&self, names: &[String]) -> Vec<String> {
         let is_named = |name: &str| {
             let mut sources = self.secrets().map(|secret| secret.source());
-            sources.any(|source| *source == Source::Env(name.to_owned()))
+            sources.any(|source| *source == SecretSource::Env(name.to_owned()))
         };
         let ours = names
             .iter()

@@ -48,7 +48,7 @@ impl Gateway {
     pub fn swap_config(&self, prepared: PreparedConfig) {
         // Order matters: see `UpstreamFetch::start`.
         let before = self.context.config.swap(prepared.0.into());
-        self.context.cache.wall_off();
+        self.context.cache.fence_in_flight();
         before.upstream.retire();
         let now = wall_clock::unix_seconds();
         self.context.metrics.set_secrets_loaded(now);
@@ -162,7 +162,7 @@ impl Gateway {
     pub(crate) async fn sync_shared_tier(self: Arc<Self>, end: CancellationToken) {
         if let Some(tier) = self.context.cache.tier() {
             let gateway = Arc::clone(&self);
-            let apply = move |purged| gateway.context.cache.forget(purged);
+            let apply = move |purged| gateway.context.cache.apply_purge(purged);
             Arc::clone(tier).keep(end, apply).await;
         }
     }

@@ -128,21 +128,21 @@ impl GatewayError {
             Self::Draining | Self::Reconnect => codes::DRAINING,
             Self::Fetch(error) => match &**error {
                 FetchError::Connect(_)
-                | FetchError::Tls(_)
-                | FetchError::Lost(_)
-                | FetchError::Abandoned => codes::UPSTREAM_UNREACHABLE,
+                | FetchError::TlsHandshake(_)
+                | FetchError::ConnectionLost(_)
+                | FetchError::TaskFailed => codes::UPSTREAM_UNREACHABLE,
                 FetchError::Malformed(_)
                 | FetchError::Truncated(_)
-                | FetchError::Switched
-                | FetchError::NotModified
-                | FetchError::Coded
-                | FetchError::Length
+                | FetchError::UnexpectedUpgrade
+                | FetchError::UnexpectedNotModified
+                | FetchError::UnexpectedTransferCoding
+                | FetchError::InvalidContentLength
                 | FetchError::EchoedSecret => codes::UPSTREAM_INVALID,
-                FetchError::NoDescriptor(_) => codes::OVERLOADED,
-                FetchError::ConnectTimeout(_) | FetchError::Deadline | FetchError::Silent => {
-                    codes::UPSTREAM_TIMEOUT
-                }
-                FetchError::BrokenOff => codes::INVALID_REQUEST,
+                FetchError::OutOfFileDescriptors(_) => codes::OVERLOADED,
+                FetchError::ConnectTimeout(_)
+                | FetchError::DeadlineExceeded
+                | FetchError::IdleTimeout => codes::UPSTREAM_TIMEOUT,
+                FetchError::RequestBodyAborted => codes::INVALID_REQUEST,
             },
         }
     }
@@ -243,7 +243,7 @@ impl GatewayError {
 }
 
 /// Returns a response with a JSON text of the gateway's own.
-pub(crate) fn json_response(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
+fn json_response(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
     let mut response = Response::new(Body::Full(Bytes::from(value.to_string())));
     *response.status_mut() = status;
     response

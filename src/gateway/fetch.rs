@@ -21,13 +21,15 @@ use super::telemetry::metrics::{FetchClass, Metrics};
 use super::telemetry::request_log::FetchEnd;
 use super::telemetry::wall_clock;
 use super::upstream_hints::{poll_after, retry_after};
-use crate::cache::redis::{Question as CoalesceKey, Token, Write};
-use crate::cache::{Cache, Entry, FetchTicket, etag_of};
+use crate::cache::redis::{WriteJob, WriteToken};
+use crate::cache::{Cache, CoalesceKey, Entry, FetchTicket, etag_of};
 use crate::coalesce::{
     Admission, Completion, ConcurrencyLimit, Fetch, FetchOptions, Fetched, LongPolls, Permit, Probe,
 };
 use crate::policy::{NoStoreReason, Partition, check};
-use crate::upstream::{self, BufferedBody, FetchCall, FetchError, SecretScanner, clean_answer};
+use crate::upstream::{
+    BufferedBody, FetchCall, FetchError, SecretScanner, UpstreamResponse, filter_response_headers,
+};
 
 /// What every fetch uses of the gateway.
 #[derive(Debug)]
@@ -37,7 +39,7 @@ pub(super) struct FetchContext {
     pub(super) cache: Cache,
     pub(super) limit: ConcurrencyLimit,
     /// By resource, and by whether the results may be stored.
-    pub(super) long_polls: LongPolls<(CoalesceKey, bool), FetchResult>,
+    pub(super) long_polls: LongPolls<(Arc<CoalesceKey>, bool), FetchResult>,
     pub(super) metrics: Metrics,
 }
 
@@ -94,8 +96,8 @@ impl Fetch for UpstreamFetch {
         // first: if the configuration is still ours, the ticket is older than that barrier, and the
         // store will be refused. The write token is read before the fetch starts, so that a purge in
         // between invalidates it.
-        let ticket = self.context.cache.depart();
-        let token = self.context.cache.token(&self.request.key);
+        let ticket = self.context.cache.begin_fetch();
+        let token = self.context.cache.write_token(&self.request.key);
         let outdated = self.context.config.load().version != self.request.config.version;
         let started = StartedFetch {
             ticket,
@@ -112,7 +114,7 @@ impl Fetch for UpstreamFetch {
 struct StartedFetch {
     ticket: FetchTicket,
     /// Permits to write the body to the shared tier. `None` without a shared tier.
-    token: Option<Token>,
+    token: Option<WriteToken>,
     options: FetchOptions,
     /// Whether another configuration was in force by then. The response is for requests that came under
     /// the fetch's own configuration, and is not stored.
@@ -138,8 +140,8 @@ impl UpstreamFetch {
             });
             let call = FetchCall {
                 target: &request.target(),
-                injection: &request.client.headers,
-                passing: &request.headers,
+                header_policy: &request.client.headers,
+                client_headers: &request.headers,
                 deadline,
             };
             let permit = self.permit.take();
@@ -156,7 +158,7 @@ impl UpstreamFetch {
             if let Some(probe) = self.probe.take() {
                 probe.completed();
             }
-            (started.ticket.number(), completion)
+            (started.ticket.seq(), completion)
         }
     }
 
@@ -173,21 +175,21 @@ impl UpstreamFetch {
     /// publishes it.
     fn process(
         &self,
-        fetched: upstream::Fetched,
+        fetched: UpstreamResponse,
         started: &StartedFetch,
         permit: Option<Permit>,
         took: Duration,
     ) -> Completion<FetchResult, StreamingResponse> {
         let (request, context) = (&*self.request, &*self.context);
         let secrets = &request.config.secrets;
-        let seq = started.ticket.number();
+        let seq = started.ticket.seq();
         let cacheability = cacheability(request, &fetched);
-        let upstream::Fetched {
+        let UpstreamResponse {
             status,
             mut headers,
             body,
         } = fetched;
-        clean_answer(&mut headers, secrets);
+        filter_response_headers(&mut headers, secrets);
         if !status.is_success() && contains_secret(&body, secrets) {
             return self.fail(FetchError::EchoedSecret, took);
         }
@@ -212,18 +214,18 @@ impl UpstreamFetch {
             fetch_time: took,
         };
         let body = match body {
-            BufferedBody::Whole(body) => body,
-            BufferedBody::Larger(body) => {
+            BufferedBody::Complete(body) => body,
+            BufferedBody::TooLarge(body) => {
                 let not_stored = cacheability.err().unwrap_or(NoStoreReason::TooLarge);
                 log(Err(not_stored));
                 let streaming = StreamingResponse {
                     status,
                     headers: response.headers.clone(),
-                    body: Box::new(body.with(permit)),
+                    body: Box::new(body.holding(permit)),
                     not_stored,
                     fetch_time: took,
                 };
-                // A 429 that is too large to be repeated to every request: they get its head.
+                // A 429 that is too large to be retried to every request: they get its head.
                 for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LENGTH] {
                     response.headers.remove(name);
                 }
@@ -277,9 +279,9 @@ impl UpstreamFetch {
         // A body that echoes an injected secret reaches the client, but never the shared tier.
         let may_share = || !request.config.secrets.finds_in(body);
         if let Some(token) = started.token.as_ref().filter(|_| may_share()) {
-            cache.share(Write {
+            cache.share(WriteJob {
                 token: token.clone(),
-                question: Arc::clone(&request.key),
+                key: Arc::clone(&request.key),
                 body: body.clone(),
                 content_type: content_type.cloned(),
                 ttl: settings.ttl,
@@ -302,8 +304,8 @@ impl UpstreamFetch {
             return;
         }
         let cache = &self.context.cache;
-        let removed = cache.withdraw(ticket, request.cache_key());
-        cache.take_back(request.cache_key(), removed);
+        let removed = cache.invalidate_older(ticket, request.cache_key());
+        cache.invalidate_shared(request.cache_key(), removed);
         if removed && cacheability == Err(NoStoreReason::NotFinal) {
             let counters = request.config.counters(Some(request.rule_index));
             counters.record_regression();
@@ -329,16 +331,16 @@ impl UpstreamFetch {
 }
 
 /// Returns whether a response may be stored.
-fn cacheability(request: &FetchRequest, fetched: &upstream::Fetched) -> Result<(), NoStoreReason> {
+fn cacheability(request: &FetchRequest, fetched: &UpstreamResponse) -> Result<(), NoStoreReason> {
     if request.is_list {
         return Err(NoStoreReason::List);
     }
     let body = match &fetched.body {
-        BufferedBody::Whole(body) => body,
-        BufferedBody::Larger(_) if fetched.status != StatusCode::OK => {
+        BufferedBody::Complete(body) => body,
+        BufferedBody::TooLarge(_) if fetched.status != StatusCode::OK => {
             return Err(NoStoreReason::BadStatus);
         }
-        BufferedBody::Larger(_) => return Err(NoStoreReason::TooLarge),
+        BufferedBody::TooLarge(_) => return Err(NoStoreReason::TooLarge),
     };
     check(
         request.rule(),
@@ -353,9 +355,9 @@ fn cacheability(request: &FetchRequest, fetched: &upstream::Fetched) -> Result<(
 /// Returns whether an error body, as far as it is buffered, contains an injected secret.
 pub(super) fn contains_secret(body: &BufferedBody, secrets: &SecretScanner) -> bool {
     match body {
-        BufferedBody::Whole(body) => secrets.finds_in(body),
-        BufferedBody::Larger(body) => {
-            let front: Vec<u8> = body.front().flatten().copied().collect();
+        BufferedBody::Complete(body) => secrets.finds_in(body),
+        BufferedBody::TooLarge(body) => {
+            let front: Vec<u8> = body.buffered().flatten().copied().collect();
             secrets.finds_in(&front)
         }
     }

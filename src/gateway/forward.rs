@@ -20,8 +20,8 @@ use super::telemetry::metrics::FetchClass;
 use super::telemetry::request_log::{FetchLog, RequestLog};
 use crate::policy::Query;
 use crate::upstream::{
-    Body, BufferedBody, FetchError, ForwardCall, Forwarded, LOOKED_AT, RequestBody, StreamingBody,
-    clean_answer,
+    Body, BufferedBody, ERROR_BODY_SCAN_LIMIT, FetchError, ForwardCall, ForwardResult, RequestBody,
+    StreamingBody, filter_response_headers,
 };
 
 /// A request that is forwarded, with its permit.
@@ -41,7 +41,7 @@ impl ForwardRequest {
         head: &Parts,
         permit: OwnedSemaphorePermit,
     ) -> Result<Self, GatewayError> {
-        let query = Query::of_list(head.uri.query(), &config.upstream_query);
+        let query = Query::for_list(head.uri.query(), &config.upstream_query);
         check_target_length(head, &query)?;
         Ok(Self {
             config: Arc::clone(config),
@@ -66,10 +66,10 @@ impl ForwardRequest {
         let call = ForwardCall {
             method: &head.method,
             target: &config.upstream.target(requested, self.query.as_str()),
-            injection: &self.client.headers,
-            caller: &head.headers,
+            header_policy: &self.client.headers,
+            client_headers: &head.headers,
             timeout: config.timeout,
-            silence: config.stream_idle_timeout,
+            idle_timeout: config.stream_idle_timeout,
         };
         // The upstream call has a deadline of its own, so the timer has none.
         let timer = FetchTimer::start(None, |class, end, took| {
@@ -89,8 +89,8 @@ impl ForwardRequest {
                 .record_fetch(config.counters(None), class, took);
         });
         let mut invalidation = Invalidation::of(context, config, head);
-        let Forwarded { answer, repeated } = config.upstream.forward(&call, body).await;
-        let (class, may_have_changed) = match &answer {
+        let ForwardResult { response, retried } = config.upstream.forward(&call, body).await;
+        let (class, may_have_changed) = match &response {
             Ok(response) => {
                 let status = response.status();
                 (FetchClass::Status(status), status.is_success())
@@ -98,19 +98,19 @@ impl ForwardRequest {
             Err(error) => (FetchClass::Error, error.may_have_arrived()),
         };
         let took = timer.stop(class);
-        if answer.is_ok() {
+        if response.is_ok() {
             log.fetch_time = Some(took);
         }
-        // A repeated request may have been carried out the first time, whatever the second response says.
-        if !may_have_changed && !repeated {
+        // A retried request may have been carried out the first time, whatever the second response says.
+        if !may_have_changed && !retried {
             invalidation.cancel();
         }
-        if may_have_changed && answer.is_ok() {
+        if may_have_changed && response.is_ok() {
             invalidation.confirm();
         }
         invalidation.apply().await;
-        let response = answer.map_err(failed)?;
-        let response = response.map(|body| body.at(self.permit));
+        let response = response.map_err(failed)?;
+        let response = response.map(|body| body.holding(self.permit));
         client_response(response, &head.method, config)
             .await
             .map_err(failed)
@@ -132,7 +132,7 @@ async fn client_response(
     *response.status_mut() = head.status;
     let headers = response.headers_mut();
     *headers = head.headers;
-    clean_answer(headers, &config.secrets);
+    filter_response_headers(headers, &config.secrets);
     add_bypass_status(headers, head.status);
     if *method == Method::HEAD || body.is_empty() {
         normalize_content_length(headers)?;
@@ -140,20 +140,22 @@ async fn client_response(
     }
     // hyper states the length that the framing has.
     headers.remove(CONTENT_LENGTH);
-    if let Some(length) = body.length() {
+    if let Some(length) = body.content_length() {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     *response.body_mut() = if head.status.is_success() {
-        Body::Passing(Box::new(body))
+        Body::Streaming(Box::new(body))
     } else {
-        let buffered = timeout(config.timeout, body.gather(LOOKED_AT));
-        let buffered = buffered.await.unwrap_or(Err(FetchError::Deadline))?;
+        let buffered = timeout(config.timeout, body.buffer(ERROR_BODY_SCAN_LIMIT));
+        let buffered = buffered
+            .await
+            .unwrap_or(Err(FetchError::DeadlineExceeded))?;
         if contains_secret(&buffered, &config.secrets) {
             return Err(FetchError::EchoedSecret);
         }
         match buffered {
-            BufferedBody::Whole(body) => Body::Full(body),
-            BufferedBody::Larger(body) => Body::Passing(body),
+            BufferedBody::Complete(body) => Body::Full(body),
+            BufferedBody::TooLarge(body) => Body::Streaming(body),
         }
     };
     Ok(response)
@@ -162,7 +164,7 @@ async fn client_response(
 /// Leaves one `Content-Length` in the headers of a response without a body, if there is one.
 ///
 /// # Errors
-/// [`FetchError::Length`] if it is no number, or if there are two that differ.
+/// [`FetchError::InvalidContentLength`] if it is no number, or if there are two that differ.
 fn normalize_content_length(headers: &mut HeaderMap) -> Result<(), FetchError> {
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let Some(length) = lengths.next().cloned() else {
@@ -170,7 +172,7 @@ fn normalize_content_length(headers: &mut HeaderMap) -> Result<(), FetchError> {
     };
     let is_number = !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
     if !is_number || lengths.any(|other| *other != length) {
-        return Err(FetchError::Length);
+        return Err(FetchError::InvalidContentLength);
     }
     headers.insert(CONTENT_LENGTH, length);
     Ok(())

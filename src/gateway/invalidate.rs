@@ -10,8 +10,7 @@ use tokio::task::JoinHandle;
 use super::fetch::FetchContext;
 use super::runtime_config::RuntimeConfig;
 use super::telemetry::request_log::shows_ids;
-use crate::policy::invalidation::Reach;
-use crate::policy::{PurgeScope, reach};
+use crate::policy::{PurgeScope, ResourcePrefix, invalidated_by};
 
 /// Why nothing was purged.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -47,8 +46,8 @@ pub(super) fn purge(context: &FetchContext, rule: &str, ids: &[&str]) -> Result<
     }
     // The announcement comes first. Otherwise a body that is read from the shared tier after the
     // barrier is up would be kept.
-    let shared = context.cache.tell(known.name(), ids);
-    let purged = context.cache.purge(&PurgeScope::below(known.name(), ids));
+    let shared = context.cache.announce_purge(known.name(), ids);
+    let purged = context.cache.purge(&PurgeScope::prefix(known.name(), ids));
     let logged_ids = shows_ids(&config).then(|| ids.join("/"));
     tracing::info!(rule, ids = logged_ids, depth = ids.len(), purged, "purged");
     Ok(Purge { purged, shared })
@@ -59,7 +58,7 @@ pub(super) fn purge(context: &FetchContext, rule: &str, ids: &[&str]) -> Result<
 pub(super) struct Invalidation<'a> {
     context: &'a Arc<FetchContext>,
     config: &'a Arc<RuntimeConfig>,
-    reach: Vec<Reach>,
+    prefixes: Vec<ResourcePrefix>,
     /// Whether the upstream's response confirms the change.
     confirmed: bool,
 }
@@ -74,14 +73,14 @@ impl<'a> Invalidation<'a> {
         Self {
             context,
             config,
-            reach: reach(&config.rules, &head.method, head.uri.path()),
+            prefixes: invalidated_by(&config.rules, &head.method, head.uri.path()),
             confirmed: false,
         }
     }
 
     /// Notes that the upstream changed nothing.
     pub(super) fn cancel(&mut self) {
-        self.reach.clear();
+        self.prefixes.clear();
     }
 
     /// Notes that the upstream confirmed the change.
@@ -99,15 +98,15 @@ impl<'a> Invalidation<'a> {
 
     /// Starts the purge on a blocking thread, since it walks all entries.
     fn start(&mut self) -> Option<JoinHandle<()>> {
-        let mut reach = std::mem::take(&mut self.reach);
+        let mut prefixes = std::mem::take(&mut self.prefixes);
         // An unconfirmed change may cost the entries below some ids, but not all entries of a rule.
-        reach.retain(|(_, ids)| self.confirmed || !ids.is_empty());
-        if reach.is_empty() {
+        prefixes.retain(|(_, ids)| self.confirmed || !ids.is_empty());
+        if prefixes.is_empty() {
             return None;
         }
         let (context, config) = (Arc::clone(self.context), Arc::clone(self.config));
         Some(tokio::task::spawn_blocking(move || {
-            for (rule, ids) in reach {
+            for (rule, ids) in prefixes {
                 let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
                 // No request waits until the fleet knows. An error means that a reload has removed the
                 // rule, which stores nothing any more.

@@ -16,13 +16,13 @@ use tokio::time::Instant;
 use super::error::GatewayError;
 use super::runtime_config::{ClientProfile, RuntimeConfig};
 use super::telemetry::request_log::{FetchEnd, FetchLog, RequestLog};
-use crate::cache::redis::Question as CoalesceKey;
+use crate::cache::CoalesceKey;
 use crate::coalesce::FetchOptions;
 use crate::config::Forward;
 use crate::policy::route::Ids;
 use crate::policy::rule::API_PREFIX;
 use crate::policy::{
-    CacheDirectives, CacheKey, Query, Route, Rule, check, none_match, wait_preference,
+    CacheDirectives, CacheKey, Query, Route, Rule, check, matches_if_none_match, wait_preference,
 };
 
 /// The longest path and query, in bytes. A target may have 64 KiB, which is the limit of the `http`
@@ -86,7 +86,7 @@ impl<'h> RequestHeaders<'h> {
     /// Returns what the request demands of the cache.
     pub(crate) fn cache_directives(&self) -> CacheDirectives {
         if self.has_cache_directives {
-            CacheDirectives::of(self.headers)
+            CacheDirectives::from_headers(self.headers)
         } else {
             CacheDirectives::default()
         }
@@ -102,7 +102,7 @@ impl<'h> RequestHeaders<'h> {
     /// Returns whether `If-None-Match` matches this entity tag: the client has the body already.
     pub(crate) fn matches(&self, etag: &[u8]) -> bool {
         self.has_if_none_match
-            && str::from_utf8(etag).is_ok_and(|etag| none_match(self.headers, etag))
+            && str::from_utf8(etag).is_ok_and(|etag| matches_if_none_match(self.headers, etag))
     }
 }
 
@@ -158,7 +158,7 @@ impl RequestMemo {
         let same = |(last_client, last_target, _): &(Arc<ClientProfile>, Box<str>, _)| {
             Arc::ptr_eq(last_client, client) && **last_target == *target_of(head)
         };
-        !client.headers.forwards() && self.0.as_ref().is_some_and(same)
+        !client.headers.has_vary_headers() && self.0.as_ref().is_some_and(same)
     }
 }
 
@@ -175,7 +175,7 @@ pub(super) struct ParsedRequest {
     /// Where the ids are in the path.
     ids: SmallVec<[Range<usize>; 4]>,
     query: Query,
-    key: CoalesceKey,
+    key: Arc<CoalesceKey>,
 }
 
 impl ParsedRequest {
@@ -188,12 +188,12 @@ impl ParsedRequest {
     ) -> Result<Option<Self>, GatewayError> {
         let (path, raw_query) = (head.uri.path(), head.uri.query());
         let added = &config.upstream_query;
-        let (rule, ids, query, is_list) = match Route::of(&config.rules, path) {
+        let (rule, ids, query, is_list) = match Route::parse(&config.rules, path) {
             Route::Resource { rule, ids } => {
-                let query = Query::of_resource(&config.rules[rule], raw_query, added);
+                let query = Query::for_resource(&config.rules[rule], raw_query, added);
                 (rule, ids, query, false)
             }
-            Route::List { rule, ids } => (rule, ids, Query::of_list(raw_query, added), true),
+            Route::List { rule, ids } => (rule, ids, Query::for_list(raw_query, added), true),
             Route::Invalid(reason) => return Err(GatewayError::InvalidPath(reason)),
             Route::Other => return Ok(None),
         };
@@ -201,7 +201,7 @@ impl ParsedRequest {
         let variant = variant(&query, head, client);
         let partition = client.rule_partition(rule);
         let key = if is_list {
-            CacheKey::of_list(partition, name, &ids, &variant)
+            CacheKey::for_list(partition, name, &ids, &variant)
         } else {
             CacheKey::new(partition, name, &ids, &variant)
         };
@@ -210,12 +210,15 @@ impl ParsedRequest {
             is_list,
             ids: ids.iter().map(|id| range_within(path, id)).collect(),
             query,
-            key: Arc::new((config.version, key)),
+            key: Arc::new(CoalesceKey {
+                config_number: config.version,
+                key,
+            }),
         }))
     }
 
     pub(super) fn key(&self) -> &CacheKey {
-        &self.key.1
+        &self.key.key
     }
 }
 
@@ -228,7 +231,7 @@ fn variant(query: &Query, head: &Parts, client: &ClientProfile) -> String {
         "?".to_owned()
     };
     variant.push_str(query.as_str());
-    for (name, value) in client.headers.keyed(&head.headers) {
+    for (name, value) in client.headers.vary_headers(&head.headers) {
         variant.push('\n');
         variant.push_str(name.as_str());
         variant.push('=');
@@ -277,7 +280,7 @@ pub(super) struct FetchRequest {
     /// The index of the rule.
     pub(super) rule_index: usize,
     /// Who may share the fetch: requests with this key, which came under the same configuration.
-    pub(super) key: CoalesceKey,
+    pub(super) key: Arc<CoalesceKey>,
     /// Whether it asks for the rule's list, which is never stored.
     pub(super) is_list: bool,
     ids: SmallVec<[Range<usize>; 4]>,
@@ -318,7 +321,7 @@ impl FetchRequest {
             ids: parsed.ids.clone(),
             requested: requested.expect("a rule names the path").clone(),
             query: parsed.query.clone(),
-            headers: client.headers.passing(&head.headers),
+            headers: client.headers.select_forwardable(&head.headers),
             arrived,
             directives,
             options: FetchOptions {
@@ -334,7 +337,7 @@ impl FetchRequest {
     }
 
     pub(super) fn cache_key(&self) -> &CacheKey {
-        &self.key.1
+        &self.key.key
     }
 
     pub(super) fn rule(&self) -> &Rule {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::fetched_response::{FetchedResponse, StreamingResponse};
 use super::request::{FwdReason, RequestHeaders};
-use crate::cache::Found as CacheHit;
+use crate::cache::CacheHit;
 use crate::policy::NoStoreReason;
 use crate::upstream::Body;
 
@@ -92,8 +92,8 @@ impl CachedResponse {
     /// Returns the response to `head`. It reuses the request's header map, which has the room.
     pub(super) fn into_response(self, head: Parts, values: &mut HeaderCache) -> Response<Body> {
         let status = self.status();
-        let (age, ttl) = (self.hit.age().as_secs(), self.hit.rest().as_secs());
-        let stored = self.hit.replay();
+        let (age, ttl) = (self.hit.age().as_secs(), self.hit.remaining_ttl().as_secs());
+        let stored = self.hit.into_response();
         let mut headers = head.headers;
         headers.clear();
         let body = match head.method {
@@ -169,7 +169,7 @@ pub(super) fn streaming(
     fwd_reason: FwdReason,
     head: &Parts,
 ) -> Response<Body> {
-    let (status, length) = (fetched.status, fetched.body.length());
+    let (status, length) = (fetched.status, fetched.body.content_length());
     let mut headers = fetched.headers;
     // The framing decides the length, whatever a header says.
     headers.remove(CONTENT_LENGTH);
@@ -179,7 +179,7 @@ pub(super) fn streaming(
     headers.insert(CACHE_CONTROL, LIVE);
     let stored = Err(fetched.not_stored);
     append_cache_status(&mut headers, fwd_reason, status, stored, false);
-    let mut response = Response::new(Body::Passing(fetched.body));
+    let mut response = Response::new(Body::Streaming(fetched.body));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     finish(response, &head.method)

@@ -18,7 +18,7 @@ use crate::config::{self, Access, Config, Secret, Value};
 use crate::policy::rule::NO_RULE;
 use crate::policy::{Partition, Rule};
 use crate::upstream::{
-    HeaderPolicy, LOOKED_AT, SecretScanner, SetupError, Upstream, presented_tokens,
+    ERROR_BODY_SCAN_LIMIT, HeaderPolicy, SecretScanner, SetupError, Upstream, presented_tokens,
 };
 
 /// What is sent upstream for a configured client, and with which clients it shares. On an open listener
@@ -102,7 +102,7 @@ impl RuntimeConfig {
                 name: client.map(|client| client.name.as_str().into()),
                 tokens: client.map_or_else(Vec::new, |client| client.tokens.clone()),
                 headers: HeaderPolicy::new(config.headers_for(client), &settings.vary_headers)
-                    .to(upstream.host()),
+                    .with_host(upstream.host_header()),
                 partition: partition(None),
                 rule_partitions: rules.iter().map(|rule| partition(Some(rule))).collect(),
             })
@@ -133,7 +133,11 @@ impl RuntimeConfig {
             rules: rules.clone(),
             clients,
             open: config.clients.is_empty(),
-            client_ca: config.server.tls.as_ref().and_then(config::Tls::roots),
+            client_ca: config
+                .server
+                .tls
+                .as_ref()
+                .and_then(config::Tls::client_ca_hash),
             allowed_hosts: config.server.allowed_hosts.clone(),
             upstream,
             upstream_query: settings.query.clone(),
@@ -146,7 +150,7 @@ impl RuntimeConfig {
             cache: config.cache.clone(),
             access_log: config.log.access,
             log_ids: config.log.ids,
-            buffer_limit: max_entry.max(LOOKED_AT),
+            buffer_limit: max_entry.max(ERROR_BODY_SCAN_LIMIT),
         })
     }
 
@@ -211,7 +215,7 @@ impl RuntimeConfig {
 /// Returns what makes fetches alike: the client, if it has headers of its own, where they go, and what is
 /// injected. A secret counts by its source, so that its rotation keeps the cache warm.
 fn sent_upstream(config: &Config, client: Option<&config::Client>) -> Vec<String> {
-    let own = client.filter(|c| !c.headers.is_empty() || !c.without.is_empty());
+    let own = client.filter(|c| !c.headers.is_empty() || !c.removed_headers.is_empty());
     let mut parts = vec![
         own.map_or_else(String::new, |client| client.name.clone()),
         config.upstream.base_url.to_string(),

@@ -17,7 +17,7 @@ pub struct CacheDirectives {
 
 impl CacheDirectives {
     /// Reads them from a request's headers.
-    pub fn of(headers: &HeaderMap) -> Self {
+    pub fn from_headers(headers: &HeaderMap) -> Self {
         let mut conditions = Self::default();
         if !headers.contains_key(CACHE_CONTROL) {
             // RFC 9111 section 5.4: Pragma speaks only where Cache-Control is silent.
@@ -40,7 +40,7 @@ impl CacheDirectives {
     }
 
     /// Whether a stored answer of this age, in whole seconds, will do.
-    pub fn accept_age(&self, age: u64) -> bool {
+    pub fn accepts_age(&self, age: u64) -> bool {
         !self.no_cache && self.max_age.is_none_or(|limit| age <= limit)
     }
 }
@@ -83,7 +83,7 @@ fn split_unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
 }
 
 /// Whether `If-None-Match` names `etag`, by weak comparison (RFC 9110 section 13.1.2).
-pub fn none_match(headers: &HeaderMap, etag: &str) -> bool {
+pub fn matches_if_none_match(headers: &HeaderMap, etag: &str) -> bool {
     headers
         .get_all(IF_NONE_MATCH)
         .iter()
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn directives_are_read_in_any_spelling() {
-        let of = |value| CacheDirectives::of(&headers(&[("cache-control", value)]));
+        let of = |value| CacheDirectives::from_headers(&headers(&[("cache-control", value)]));
         let none = CacheDirectives::default();
         assert_eq!(
             of("No-Cache"),
@@ -193,16 +193,16 @@ mod tests {
         let bytes = HeaderValue::from_bytes(b"no-cache, x=\"\xff\"").unwrap();
         let map: HeaderMap = [(CACHE_CONTROL, bytes)].into_iter().collect();
         assert!(
-            CacheDirectives::of(&map).no_cache,
+            CacheDirectives::from_headers(&map).no_cache,
             "whatever stands beside it"
         );
     }
 
     #[test]
     fn pragma_speaks_only_alone() {
-        assert!(CacheDirectives::of(&headers(&[("pragma", "no-cache")])).no_cache);
+        assert!(CacheDirectives::from_headers(&headers(&[("pragma", "no-cache")])).no_cache);
         let both = headers(&[("pragma", "no-cache"), ("cache-control", "max-age=9")]);
-        assert!(!CacheDirectives::of(&both).no_cache);
+        assert!(!CacheDirectives::from_headers(&both).no_cache);
     }
 
     #[test]
@@ -211,15 +211,15 @@ mod tests {
             max_age,
             ..CacheDirectives::default()
         };
-        assert!(limit(None).accept_age(u64::MAX));
-        assert!(limit(Some(5)).accept_age(5));
-        assert!(!limit(Some(5)).accept_age(6));
+        assert!(limit(None).accepts_age(u64::MAX));
+        assert!(limit(Some(5)).accepts_age(5));
+        assert!(!limit(Some(5)).accepts_age(6));
         assert!(
             !CacheDirectives {
                 no_cache: true,
                 ..CacheDirectives::default()
             }
-            .accept_age(0)
+            .accepts_age(0)
         );
     }
 
@@ -267,17 +267,17 @@ mod tests {
             " * ",
         ] {
             assert!(
-                none_match(&headers(&[("if-none-match", value)]), "\"a\""),
+                matches_if_none_match(&headers(&[("if-none-match", value)]), "\"a\""),
                 "{value}"
             );
         }
         for value in ["\"b\"", "a", "\"x,\"a", "\"a", "", "\"A\""] {
             assert!(
-                !none_match(&headers(&[("if-none-match", value)]), "\"a\""),
+                !matches_if_none_match(&headers(&[("if-none-match", value)]), "\"a\""),
                 "{value}"
             );
         }
         let two = headers(&[("if-none-match", "\"b\""), ("if-none-match", "\"a\"")]);
-        assert!(none_match(&two, "\"a\""));
+        assert!(matches_if_none_match(&two, "\"a\""));
     }
 }

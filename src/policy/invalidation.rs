@@ -10,13 +10,13 @@ use super::route::is_id;
 use super::rule::{API_PREFIX, Rule};
 
 /// Where a change reaches: the index of a rule, and the leading ids below which nothing of it stands.
-pub type Reach = (usize, Vec<String>);
+pub type ResourcePrefix = (usize, Vec<String>);
 
 /// What a `method` that succeeded on `path` may have changed. A POST to a collection adds to it, and
 /// changes nothing that was there.
 ///
 /// The path is read as generously as any upstream may read it: forgetting too much is harmless.
-pub fn reach(rules: &[Rule], method: &Method, path: &str) -> Vec<Reach> {
+pub fn invalidated_by(rules: &[Rule], method: &Method, path: &str) -> Vec<ResourcePrefix> {
     if method.is_safe() {
         return Vec::new();
     }
@@ -42,7 +42,7 @@ mod tests {
 
     /// The leading ids, with a slash before each.
     fn reached(method: &Method, path: &str) -> Option<String> {
-        let reached = reach(&[Rule::run_step()], method, path);
+        let reached = invalidated_by(&[Rule::run_step()], method, path);
         assert!(reached.len() <= 1);
         let ids = reached.into_iter().next().map(|(_, ids)| ids)?;
         Some(ids.iter().flat_map(|id| ["/", id]).collect())

@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock};
 use foldhash::fast::RandomState;
 
 /// Ends every part of a key; neither names, ids, canonical queries nor header values contain it.
-pub(crate) const END: u8 = b'\n';
+pub(crate) const TERMINATOR: u8 = b'\n';
 
 const PARTITION: usize = 16;
 
@@ -43,26 +43,26 @@ impl fmt::Debug for Partition {
 }
 
 /// Seeded per process: nobody can choose ids that fall on one place.
-static PLACES: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 
 /// The part of a key that all variants of one resource share.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PrimaryKey {
-    place: u64,
+    hash: u64,
     bytes: Box<[u8]>,
 }
 
 impl PrimaryKey {
     fn new(bytes: Vec<u8>) -> Self {
         Self {
-            place: PLACES.hash_one(&*bytes),
+            hash: HASHER.hash_one(&*bytes),
             bytes: bytes.into(),
         }
     }
 
     /// A hash of it, made once: where it is looked for, in this process.
-    pub fn place(&self) -> u64 {
-        self.place
+    pub fn hash_value(&self) -> u64 {
+        self.hash
     }
 
     /// Its size in memory, in bytes, without the allocation's own overhead.
@@ -75,9 +75,9 @@ impl PrimaryKey {
         self.bytes.is_empty()
     }
 
-    /// Partition and rule together, then its ids. Each is followed by [`END`] in the key.
+    /// Partition and rule together, then its ids. Each is followed by [`TERMINATOR`] in the key.
     pub(crate) fn parts(&self) -> impl Iterator<Item = &[u8]> {
-        let is_end = |b: &u8| *b == END;
+        let is_end = |b: &u8| *b == TERMINATOR;
         let rule = self.bytes[PARTITION..].iter().position(is_end);
         let (first, ids) = self.bytes.split_at(PARTITION + rule.unwrap_or_default());
         let ids = ids.get(1..).unwrap_or_default().split_inclusive(is_end);
@@ -93,7 +93,7 @@ impl AsRef<[u8]> for PrimaryKey {
 
 impl Hash for PrimaryKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.place);
+        state.write_u64(self.hash);
     }
 }
 
@@ -101,7 +101,7 @@ impl Hash for PrimaryKey {
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct CacheKey {
     /// What is asked for, and for whom.
-    pub step: PrimaryKey,
+    pub primary: PrimaryKey,
     /// How it is asked for: canonical query, then forwarded headers.
     pub variant: Box<str>,
 }
@@ -114,7 +114,7 @@ impl CacheKey {
 
     /// The key of a request for the list of `rule` below these ids. Never the key of a resource,
     /// and covered by no purge: lists are not stored.
-    pub fn of_list(partition: Partition, rule: &str, ids: &[&str], variant: &str) -> Self {
+    pub fn for_list(partition: Partition, rule: &str, ids: &[&str], variant: &str) -> Self {
         Self::with_mark(partition, rule, LIST, ids, variant)
     }
 
@@ -131,7 +131,7 @@ impl CacheKey {
         step.extend_from_slice(mark.as_bytes());
         write_path(&mut step, rule, ids);
         Self {
-            step: PrimaryKey::new(step),
+            primary: PrimaryKey::new(step),
             variant: variant.into(),
         }
     }
@@ -140,16 +140,16 @@ impl CacheKey {
 fn write_path(out: &mut Vec<u8>, rule: &str, ids: &[&str]) {
     for part in std::iter::once(&rule).chain(ids) {
         out.extend_from_slice(part.as_bytes());
-        out.push(END);
+        out.push(TERMINATOR);
     }
 }
 
 /// The rule's name, then the ids, of the step whose key has these bytes. (Of a list's key the name is
 /// another: no resource's.)
-pub fn path_of(step: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn rule_and_ids(step: &[u8]) -> impl Iterator<Item = &[u8]> {
     let path = step.get(PARTITION..).unwrap_or_default();
-    let parts = path.split_inclusive(|byte| *byte == END);
-    parts.map(|part| part.strip_suffix(&[END]).unwrap_or(part))
+    let parts = path.split_inclusive(|byte| *byte == TERMINATOR);
+    parts.map(|part| part.strip_suffix(&[TERMINATOR]).unwrap_or(part))
 }
 
 /// What a purge covers.
@@ -158,11 +158,11 @@ pub enum PurgeScope {
     /// Everything.
     All,
     /// One rule's resources below these leading ids, in every partition.
-    Below(Box<[u8]>),
+    Prefix(Box<[u8]>),
     /// All variants of one resource, in its own partition.
-    Step(PrimaryKey),
+    Resource(PrimaryKey),
     /// Whatever a predicate says.
-    Such(Predicate),
+    Matching(Predicate),
 }
 
 /// Says of the bytes of a [`PrimaryKey`] whether they are meant.
@@ -194,19 +194,19 @@ impl Eq for Predicate {}
 
 impl PurgeScope {
     /// The resources of `rule` whose path begins with `ids` (none: all of the rule's).
-    pub fn below(rule: &str, ids: &[&str]) -> Self {
+    pub fn prefix(rule: &str, ids: &[&str]) -> Self {
         let mut path = Vec::new();
         write_path(&mut path, rule, ids);
-        Self::Below(path.into())
+        Self::Prefix(path.into())
     }
 
     /// Whether it covers `step`, the bytes of a [`PrimaryKey`].
     pub fn covers(&self, step: &[u8]) -> bool {
         match self {
             Self::All => true,
-            Self::Below(path) => step[PARTITION..].starts_with(path),
-            Self::Step(own) => *own.bytes == *step,
-            Self::Such(Predicate(covers)) => covers(step),
+            Self::Prefix(path) => step[PARTITION..].starts_with(path),
+            Self::Resource(own) => *own.bytes == *step,
+            Self::Matching(Predicate(covers)) => covers(step),
         }
     }
 }
@@ -219,7 +219,7 @@ impl fmt::Debug for PrimaryKey {
 
 impl fmt::Debug for CacheKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}?{}", self.step, self.variant.replace('\n', "|"))
+        write!(f, "{:?}?{}", self.primary, self.variant.replace('\n', "|"))
     }
 }
 
@@ -239,8 +239,8 @@ mod tests {
     fn a_key_is_as_long_as_its_parts_and_prints_without_its_partition() {
         let partition = Partition::of(["p"]);
         let key = CacheKey::new(partition, "run-step", &["t", "r"], "a=1\nx-tenant=b");
-        assert_eq!(key.step.len(), PARTITION + "run-step\nt\nr\n".len());
-        assert!(!key.step.is_empty());
+        assert_eq!(key.primary.len(), PARTITION + "run-step\nt\nr\n".len());
+        assert!(!key.primary.is_empty());
         assert_eq!(format!("{key:?}"), "run-step/t/r/?a=1|x-tenant=b");
         let printed = format!("{partition:?}");
         assert_eq!(printed.len(), 2 * PARTITION);
@@ -250,49 +250,51 @@ mod tests {
     #[test]
     fn the_parts_of_a_key_are_its_ids_behind_partition_and_rule() {
         // A partition may have any bytes, those that end a part among them.
-        let partition = Partition([END; PARTITION]);
-        let key = CacheKey::new(partition, "run-step", &["t", "r", "s"], "").step;
-        let first = [&[END; PARTITION], &b"run-step"[..]].concat();
+        let partition = Partition([TERMINATOR; PARTITION]);
+        let key = CacheKey::new(partition, "run-step", &["t", "r", "s"], "").primary;
+        let first = [&[TERMINATOR; PARTITION], &b"run-step"[..]].concat();
         let parts: Vec<&[u8]> = key.parts().collect();
         assert_eq!(parts, [&first[..], b"t", b"r", b"s"]);
         let spelt: Vec<u8> = parts
             .iter()
-            .flat_map(|part| [part, &[END][..]].concat())
+            .flat_map(|part| [part, &[TERMINATOR][..]].concat())
             .collect();
         assert_eq!(spelt, key.as_ref());
     }
 
     #[test]
     fn the_path_of_a_key_is_the_rule_and_its_ids() {
-        let partition = Partition([END; PARTITION]);
-        let key = CacheKey::new(partition, "run-step", &["t", "r", "s"], "").step;
-        let path: Vec<&[u8]> = path_of(key.as_ref()).collect();
+        let partition = Partition([TERMINATOR; PARTITION]);
+        let key = CacheKey::new(partition, "run-step", &["t", "r", "s"], "").primary;
+        let path: Vec<&[u8]> = rule_and_ids(key.as_ref()).collect();
         assert_eq!(path, [&b"run-step"[..], b"t", b"r", b"s"]);
-        assert_eq!(path_of(b"no key").count(), 0);
+        assert_eq!(rule_and_ids(b"no key").count(), 0);
     }
 
     #[test]
     fn a_scope_covers_whole_ids_only() {
         let partition = Partition::of(["p"]);
-        let step = |rule: &str, ids: &[&str]| CacheKey::new(partition, rule, ids, "").step;
-        let scope = PurgeScope::below("run-step", &["thread_1"]);
+        let step = |rule: &str, ids: &[&str]| CacheKey::new(partition, rule, ids, "").primary;
+        let scope = PurgeScope::prefix("run-step", &["thread_1"]);
         assert!(scope.covers(step("run-step", &["thread_1", "r", "s"]).as_ref()));
         assert!(!scope.covers(step("run-step", &["thread_12", "r", "s"]).as_ref()));
         assert!(!scope.covers(step("run-step", &["r", "thread_1", "s"]).as_ref()));
         assert!(!scope.covers(step("response", &["thread_1"]).as_ref()));
         assert!(
-            PurgeScope::below("run-step", &[]).covers(step("run-step", &["t", "r", "s"]).as_ref())
+            PurgeScope::prefix("run-step", &[]).covers(step("run-step", &["t", "r", "s"]).as_ref())
         );
-        assert!(!PurgeScope::below("run", &[]).covers(step("run-step", &["t", "r", "s"]).as_ref()));
+        assert!(
+            !PurgeScope::prefix("run", &[]).covers(step("run-step", &["t", "r", "s"]).as_ref())
+        );
     }
 
     #[test]
     fn a_step_scope_stays_in_its_partition() {
         let key =
-            |p: &str| CacheKey::new(Partition::of([p]), "run-step", &["t", "r", "s"], "").step;
-        assert!(PurgeScope::Step(key("a")).covers(key("a").as_ref()));
-        assert!(!PurgeScope::Step(key("a")).covers(key("b").as_ref()));
-        assert!(PurgeScope::below("run-step", &["t"]).covers(key("b").as_ref()));
+            |p: &str| CacheKey::new(Partition::of([p]), "run-step", &["t", "r", "s"], "").primary;
+        assert!(PurgeScope::Resource(key("a")).covers(key("a").as_ref()));
+        assert!(!PurgeScope::Resource(key("a")).covers(key("b").as_ref()));
+        assert!(PurgeScope::prefix("run-step", &["t"]).covers(key("b").as_ref()));
     }
 
     proptest! {

@@ -12,10 +12,10 @@ pub mod query;
 pub mod route;
 pub mod rule;
 
-pub use cache_directives::{CacheDirectives, none_match, wait_preference};
+pub use cache_directives::{CacheDirectives, matches_if_none_match, wait_preference};
 pub use cacheability::{NoStoreReason, check};
-pub use invalidation::reach;
-pub(crate) use key::END;
+pub use invalidation::{ResourcePrefix, invalidated_by};
+pub(crate) use key::TERMINATOR;
 pub use key::{CacheKey, Partition, Predicate, PrimaryKey, PurgeScope};
 pub use query::Query;
 pub use route::Route;

@@ -27,7 +27,7 @@ pub struct Query {
 impl Query {
     /// Reads the query `raw` of a request for one resource of `rule`; parameters named in `ours`
     /// are dropped, because the gateway adds its own.
-    pub fn of_resource(rule: &Rule, raw: Option<&str>, ours: &[(String, String)]) -> Self {
+    pub fn for_resource(rule: &Rule, raw: Option<&str>, ours: &[(String, String)]) -> Self {
         let pieces = pieces(raw, ours);
         match canonical(rule, &pieces) {
             Some(text) => Self { text, known: true },
@@ -39,7 +39,7 @@ impl Query {
     }
 
     /// Reads the query `raw` of a request for a list: kept whole, but for parameters in `ours`.
-    pub fn of_list(raw: Option<&str>, ours: &[(String, String)]) -> Self {
+    pub fn for_list(raw: Option<&str>, ours: &[(String, String)]) -> Self {
         Self {
             text: pieces(raw, ours).join("&"),
             known: false,
@@ -137,7 +137,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn query(raw: &str) -> Query {
-        Query::of_resource(&Rule::run_step(), Some(raw), &[])
+        Query::for_resource(&Rule::run_step(), Some(raw), &[])
     }
 
     #[test]
@@ -197,7 +197,7 @@ mod tests {
             ..RuleSpec::default()
         })
         .unwrap();
-        let read = |raw| Query::of_resource(&rule, Some(raw), &[]);
+        let read = |raw| Query::for_resource(&rule, Some(raw), &[]);
         for raw in ["limit=1", "limit=1&limit=%31", "order=&limit=1&order"] {
             assert!(read(raw).is_known(), "{raw}");
         }
@@ -211,11 +211,11 @@ mod tests {
     fn our_own_parameters_replace_the_callers() {
         let ours = [("api-version".to_owned(), "2024".to_owned())];
         let raw = Some("api-version=1&api%2Dversion=2&include[]=a");
-        let query = Query::of_resource(&Rule::run_step(), raw, &ours);
+        let query = Query::for_resource(&Rule::run_step(), raw, &ours);
         assert_eq!(query.as_str(), "include%5B%5D=a");
         assert!(query.is_known());
         assert_eq!(
-            Query::of_list(Some("limit=5&api-version=9"), &ours).as_str(),
+            Query::for_list(Some("limit=5&api-version=9"), &ours).as_str(),
             "limit=5"
         );
     }

@@ -43,7 +43,7 @@ pub enum Route<'p> {
 
 impl<'p> Route<'p> {
     /// Reads `path`, which is everything before the `?`, as sent.
-    pub fn of(rules: &[Rule], path: &'p str) -> Self {
+    pub fn parse(rules: &[Rule], path: &'p str) -> Self {
         if let Some(relative) = path.strip_prefix(API_PREFIX) {
             for (index, rule) in rules.iter().enumerate() {
                 if let Some(found) = matches(rule.path(), relative) {
@@ -159,7 +159,7 @@ mod tests {
 
     fn route(path: &str) -> Route<'_> {
         // Leaks nothing: the ids borrow from `path`, not from the rules.
-        Route::of(&[Rule::run_step()], path)
+        Route::parse(&[Rule::run_step()], path)
     }
 
     #[test]

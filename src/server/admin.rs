@@ -20,7 +20,7 @@ use super::drain::{Phase, Watch};
 use super::page;
 use crate::config::{Address, Admin, Secret};
 use crate::gateway::{
-    Answer, Gateway, Handled, Purge, PurgeError, RequestHeaders, Transport, admit,
+    Gateway, Handled, Purge, PurgeError, RequestHeaders, Transport, check_request,
 };
 use crate::policy::route::is_id;
 use crate::upstream::{Body, presented_tokens};
@@ -77,12 +77,12 @@ impl AdminService {
         })
     }
 
-    fn answer(&self, head: &Parts) -> Answer {
+    fn answer(&self, head: &Parts) -> Response<Body> {
         // Beyond loopback the names are many, and the token guards what matters.
         let hosts: Option<&[String]> = self.loopback.then_some(&[]);
         let heading = RequestHeaders::of(&head.headers);
-        if let Err(refusal) = admit(head, &heading, Transport::Tcp, hosts) {
-            return refusal.answer();
+        if let Err(refusal) = check_request(head, &heading, Transport::Tcp, hosts) {
+            return refusal.response();
         }
         let read = matches!(head.method, Method::GET | Method::HEAD);
         let purge = head.method == Method::DELETE;
@@ -107,7 +107,7 @@ impl AdminService {
     }
 
     /// Secrets are loaded before anything listens, so serving is ready.
-    fn ready(&self) -> Answer {
+    fn ready(&self) -> Response<Body> {
         let phase = self.watch.phase();
         if phase == Phase::Serving {
             text(StatusCode::OK, TEXT, "ready\n".to_owned())
@@ -120,7 +120,7 @@ impl AdminService {
         }
     }
 
-    fn status(&self) -> Answer {
+    fn status(&self) -> Response<Body> {
         let mut status = self.gateway.status();
         status["phase"] = self.watch.phase().as_str().into();
         status["listen"] = self.listen.as_slice().into();
@@ -128,7 +128,7 @@ impl AdminService {
     }
 
     /// `RULE[/ID…]`
-    fn purge(&self, below: &str, query: Option<&str>) -> Answer {
+    fn purge(&self, below: &str, query: Option<&str>) -> Response<Body> {
         if query.is_some() {
             // Who means to narrow it by a query must not purge more than that.
             let error = "a purge has no query; write /cache/RULE or /cache/RULE/ID[/ID…]";
@@ -142,9 +142,9 @@ impl AdminService {
             return json_text(StatusCode::BAD_REQUEST, &json!({ "error": error }));
         }
         match self.gateway.purge(rule, &ids) {
-            Ok(Purge { purged, told }) => {
+            Ok(Purge { purged, shared }) => {
                 let mut answer = json!({ "purged": purged });
-                if told.is_some_and(|told| !is_told(told)) {
+                if shared.is_some_and(|shared| !is_told(shared)) {
                     // It goes on; until then this gateway takes nothing from the shared tier.
                     answer["shared"] = "pending".into();
                 }
@@ -186,7 +186,7 @@ impl Handler for Arc<AdminService> {
             head.headers.remove("sec-fetch-site");
         }
         let bodiless = head.method == Method::HEAD;
-        let finish = move |mut answer: Answer| {
+        let finish = move |mut answer: Response<Body>| {
             if bodiless {
                 *answer.body_mut() = Body::Empty;
             }
@@ -194,10 +194,10 @@ impl Handler for Arc<AdminService> {
         };
         if matches!(head.uri.path(), "/live" | "/ready") {
             // A probe waits for nothing.
-            return Handled::Now(finish(self.answer(&head)));
+            return Handled::Ready(finish(self.answer(&head)));
         }
         let desk = Self::clone(self);
-        Handled::Later(Box::pin(async move {
+        Handled::Fetch(Box::pin(async move {
             // A purge walks all entries, a scrape settles the cache's books: not on a worker.
             let answer = tokio::task::spawn_blocking(move || desk.answer(&head)).await;
             finish(answer.unwrap_or_else(|_| {
@@ -212,7 +212,7 @@ pub(super) fn service(desk: Arc<AdminService>) -> impl Handler {
     desk
 }
 
-fn text(status: StatusCode, content_type: &'static str, text: String) -> Answer {
+fn text(status: StatusCode, content_type: &'static str, text: String) -> Response<Body> {
     let mut answer = Response::new(Body::Full(Bytes::from(text)));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
@@ -221,11 +221,11 @@ fn text(status: StatusCode, content_type: &'static str, text: String) -> Answer 
     answer
 }
 
-fn json_text(status: StatusCode, value: &serde_json::Value) -> Answer {
+fn json_text(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
     text(status, "application/json", value.to_string())
 }
 
-fn unauthorized() -> Answer {
+fn unauthorized() -> Response<Body> {
     let error = "present admin.token as `Authorization: Bearer`";
     let mut answer = json_text(StatusCode::UNAUTHORIZED, &json!({ "error": error }));
     answer
@@ -234,7 +234,7 @@ fn unauthorized() -> Answer {
     answer
 }
 
-fn not_allowed(methods: &'static str) -> Answer {
+fn not_allowed(methods: &'static str) -> Response<Body> {
     let mut answer = text(
         StatusCode::METHOD_NOT_ALLOWED,
         TEXT,

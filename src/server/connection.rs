@@ -87,7 +87,7 @@ pub(super) struct Data {
 
 impl Handler for Data {
     fn respond(&mut self, request: Request<Incoming>, arrived: Instant) -> Handled {
-        self.gateway.answer(request, &mut self.caller, arrived)
+        self.gateway.handle(request, &mut self.caller, arrived)
     }
 }
 
@@ -116,9 +116,9 @@ impl<R: Handler> Service<Request<Incoming>> for Timed<R> {
         };
         let arrived = self.patience.now();
         match self.respond.borrow_mut().respond(request, arrived) {
-            Handled::Now(answer) => Replying::Now(Some(terms.send(answer))),
-            Handled::Later(answer) => Replying::Later(answer, Some(terms)),
-            Handled::Through(answer) => {
+            Handled::Ready(answer) => Replying::Now(Some(terms.send(answer))),
+            Handled::Fetch(answer) => Replying::Later(answer, Some(terms)),
+            Handled::Forward(answer) => {
                 terms.last = false;
                 Replying::Later(answer, Some(terms))
             }

@@ -32,7 +32,7 @@ pub use health::{HealthError, check_ready};
 pub use workers::Workers;
 
 use crate::config::{Address, Config, Forward};
-use crate::gateway::{ConnectionState, Counted, Gateway, JOURNEYS};
+use crate::gateway::{ConnectionState, Gateway, GaugeGuard, MAX_FORWARDED};
 use admin::AdminService;
 use connection::Data;
 use drain::Drain;
@@ -130,7 +130,7 @@ impl Listeners {
         };
         let journeys = match server.forward {
             Forward::Rules => 0,
-            Forward::All => JOURNEYS,
+            Forward::All => MAX_FORWARDED,
         };
         let fetches = config.upstream.max_in_flight.saturating_add(journeys);
         let shares = Shares::within_the_limit(wanted, fetches);
@@ -147,7 +147,7 @@ impl Listeners {
                 watch.clone(),
                 connections.clone(),
                 move |accepted| {
-                    let open = Counted::new(&gateway.gauges().connections);
+                    let open = GaugeGuard::new(&gateway.gauges().connections);
                     let (gateway, watch) = (Arc::clone(&gateway), watch.clone());
                     let tls = tls.clone();
                     async move {

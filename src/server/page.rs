@@ -8,7 +8,6 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::{Method, Response};
 
-use crate::gateway::Answer;
 use crate::upstream::Body;
 
 /// Nothing but its own files and the figures; in no frame; no form is ever sent.
@@ -18,7 +17,7 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; \
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// The file at this path, if it is one of the page's.
-pub(super) fn file(path: &str) -> Option<Answer> {
+pub(super) fn file(path: &str) -> Option<Response<Body>> {
     let (content_type, text) = match path {
         "/" => ("text/html; charset=utf-8", include_str!("page/index.html")),
         "/page.css" => ("text/css; charset=utf-8", include_str!("page/page.css")),

@@ -81,7 +81,7 @@ impl fmt::Debug for Tls {
 fn current(tls: &config::Tls) -> Current {
     Current {
         server: server(tls),
-        roots: tls.roots(),
+        roots: tls.client_ca_hash(),
     }
 }
 

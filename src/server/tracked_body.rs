@@ -10,7 +10,6 @@ use hyper::body::{Frame, SizeHint};
 use hyper::header::{CONNECTION, HeaderValue};
 
 use super::timeouts::Busy;
-use crate::gateway::Answer;
 use crate::upstream::Body;
 
 /// HTTP/2: the part of a body that is handed over at once. The peer's taking of the next part is how
@@ -65,7 +64,7 @@ pub(super) struct Terms {
 }
 
 impl Terms {
-    pub(super) fn send(mut self, mut answer: Answer) -> Response<TrackedBody> {
+    pub(super) fn send(mut self, mut answer: Response<Body>) -> Response<TrackedBody> {
         if self.last {
             answer
                 .headers_mut()
@@ -83,7 +82,10 @@ impl Terms {
 /// An answer that is there, or is being made.
 pub(super) enum Replying {
     Now(Option<Response<TrackedBody>>),
-    Later(Pin<Box<dyn Future<Output = Answer> + Send>>, Option<Terms>),
+    Later(
+        Pin<Box<dyn Future<Output = Response<Body>> + Send>>,
+        Option<Terms>,
+    ),
 }
 
 impl Future for Replying {

@@ -46,7 +46,7 @@ pub(crate) fn configuration(base_url: &str, authority: &Authority, more: &str) -
          max_connections = {MAX_CONNECTIONS}\n\n\
          [upstream]\nbase_url = \"{base_url}\"\nca_file = {ca_file:?}\ntimeout = \"1500ms\"\n\
          connect_timeout = \"1s\"\nmax_in_flight = 8\nqueue_timeout = \"500ms\"\n\
-         coalesce_window = \"20ms\"\nmax_hold = \"150ms\"\n\n\
+         coalesce_window = \"20ms\"\nmax_retry_after = \"150ms\"\n\n\
          [upstream.headers]\nx-portkey-api-key = {{ file = \"api.key\" }}\n\
          x-portkey-virtual-key = {{ env = \"RIG_VIRTUAL_KEY\" }}\n\n\
          [cache]\nmax_bytes = \"4MiB\"\nmax_entry_bytes = \"64KiB\"\n{more}"

@@ -189,13 +189,13 @@ fn a_bad_flag_or_variable_is_named() {
 #[test]
 fn everything_wrong_is_told_at_once_in_the_order_of_the_file() {
     let told = told(load_text(
-        "[server]\nlisten = \"0.0.0.0:8180\"\nopne = 1\n\n[upstream]\ntimeout = 5\n\
+        "[server]\nlisten = \"0.0.0.0:8180\"\nallow_unauthentcated = 1\n\n[upstream]\ntimeout = 5\n\
          headers = { x = { env = \"NONE\" } }\n[cache]\nttl = \"never\"\n[lgo]\n",
         &[],
     ));
     let starts = [
         "f.toml:2:10: server.listen: 0.0.0.0:8180 can be reached",
-        "f.toml:3:1: server: unknown key \"opne\"; did you mean \"open\"?",
+        "f.toml:3:1: server: unknown key \"allow_unauthentcated\"; did you mean \"allow_unauthenticated\"?",
         "f.toml:6:11: upstream.timeout: 5 has no unit",
         "f.toml:7:17: upstream.headers.x: the environment variable NONE is not set",
         "f.toml:9:7: cache.ttl: \"never\" is not a duration",
@@ -210,7 +210,7 @@ fn everything_wrong_is_told_at_once_in_the_order_of_the_file() {
 #[test]
 fn broken_toml_is_told_whole_with_what_is_wrong_besides() {
     let told = told(load_text(
-        "[server]\nlisten = 127.0.0.1\nopen = maybe\n[cache]\nttl = \"1h\"\nttl = \"2h\"\nmax = 1\n",
+        "[server]\nlisten = 127.0.0.1\nallow_unauthenticated = maybe\n[cache]\nttl = \"1h\"\nttl = \"2h\"\nmax = 1\n",
         &[],
     ));
     let lines: Vec<&str> = told
@@ -251,7 +251,7 @@ fn an_open_listener_stays_on_this_machine_unless_somebody_guards_it() {
         }
     }
     for guard in [
-        "open = true",
+        "allow_unauthenticated = true",
         "[[client]]\nname = \"a\"\ntoken = { env = \"PORTKEY_API_KEY\" }",
     ] {
         assert!(load_text(&format!("[server]\nlisten = \"0.0.0.0:1\"\n{guard}"), KEYS).is_ok());

@@ -9,7 +9,7 @@ use stepgate::config::{Address, Config, Flags, Sources};
 use stepgate::server::Workers;
 
 use crate::support::origin::Request;
-use crate::support::{Act, Answer, Origin, process, raw, respond, within};
+use crate::support::{Action, Origin, client, client::Response, process, respond, within};
 
 const FOLDER: &str = "config/examples";
 
@@ -250,12 +250,12 @@ async fn each_rule_of_each_example_fetches_live_ones_and_stores_final_ones() {
 }
 
 /// Asks for a resource of this status, as a caller with credentials of its own.
-async fn ask(origin: &Origin, address: SocketAddr, resource: &Resource, status: &str) -> Answer {
+async fn ask(origin: &Origin, address: SocketAddr, resource: &Resource, status: &str) -> Response {
     let body = resource.body.replace("STATUS", status);
-    origin.always(vec![Act::Send(respond("200 OK", &[], &body))]);
+    origin.always(vec![Action::Send(respond("200 OK", &[], &body))]);
     let path = format!("/v1{}", resource.path.replace("STATUS", status));
     let own = [("authorization", "Bearer own"), ("api-key", "own")];
-    let answer = raw::ask(address, "GET", &path, &own).await.unwrap();
+    let answer = client::send(address, "GET", &path, &own).await.unwrap();
     assert_eq!(answer.status, 200, "{path}: {}", answer.everything());
     assert_eq!(answer.text(), body);
     answer

@@ -104,7 +104,7 @@ for (const [listen, said] of [
   [["127.0.0.1:0", "0.0.0.0:0"], "none: anyone who reaches it"],
 ]) {
   test(`without clients, who may ask depends on the listeners: ${listen.join(", ")}`, async () => {
-    await start("[server]\nopen = true\n", listen);
+    await start("[server]\nallow_unauthenticated = true\n", listen);
     await gateway.poll("step_1");
     await says(await visit(), "#clients", new RegExp(`^${said}$`));
   });
@@ -357,7 +357,7 @@ test("a reload that failed is told above all, politely and as text, until one su
   await page.reload();
   await says(page, "#failure", failure);
 
-  await gateway.configure('[cache]\nmax_bytes = "1MiB"\n[server]\nmax_waiters = 5\n');
+  await gateway.configure('[cache]\nmax_bytes = "1MiB"\n[server]\nmax_long_polls = 5\n');
   gateway.reload();
   await says(page, "#reload",
     /^Reloaded on .*\nserver\.max_long_polls waits for a restart\.\ncache\.max_bytes waits for a restart\.$/);

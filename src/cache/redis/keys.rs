@@ -121,7 +121,7 @@ mod tests {
     }
 
     fn step(partition: &str, rule: &str, ids: &[&str]) -> PrimaryKey {
-        CacheKey::new(Partition::of([partition]), rule, ids, "").step
+        CacheKey::new(Partition::of([partition]), rule, ids, "").primary
     }
 
     /// What a cluster hashes of a name, if it is not the whole of it (the cluster specification, "hash

@@ -22,7 +22,7 @@ use super::log::{Forget, Mark, Reader, View};
 use super::scripts;
 use super::{SharedTier, Up, lock, nonce, writer};
 use crate::policy::Predicate;
-use crate::policy::key::path_of;
+use crate::policy::key::rule_and_ids;
 
 /// How often the log is read.
 const PACE: Duration = Duration::from_millis(250);
@@ -67,7 +67,7 @@ impl SharedTier {
 
     fn out_of_use(&self) {
         self.up.store(None);
-        self.figures.is_up.set(0);
+        self.metrics.is_up.set(0);
     }
 
     pub(super) fn rest(&self, why: &str) {
@@ -80,7 +80,7 @@ impl SharedTier {
     }
 
     fn is_up(&self) {
-        self.figures.is_up.set(1);
+        self.metrics.is_up.set(1);
         let mut state = lock(&self.state);
         if state.resting.take().is_some() || !state.was_up {
             tracing::info!("the shared tier is in use");
@@ -286,7 +286,7 @@ impl Marks {
     pub fn predicate(self) -> Predicate {
         let depths: BTreeSet<u8> = self.marks.iter().map(|mark| mark.depth).collect();
         Predicate::new(move |step| {
-            let path: SmallVec<[&[u8]; 4]> = path_of(step).collect();
+            let path: SmallVec<[&[u8]; 4]> = rule_and_ids(step).collect();
             let Some((&rule, ids)) = path.split_first() else {
                 return false;
             };

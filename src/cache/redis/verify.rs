@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::log::{Forget, Mark};
 use super::{Purged, SharedTier, lock, scripts};
 use crate::policy::PrimaryKey;
-use crate::policy::key::path_of;
+use crate::policy::key::rule_and_ids;
 
 /// Doubts at once: some hundred KiB. A further step is purged without being asked for.
 const MOST: usize = 4096;
@@ -150,7 +150,7 @@ impl SharedTier {
 
 /// Rule and ids: text, as they came in a path.
 fn path(step: &PrimaryKey) -> SmallVec<[&str; 4]> {
-    let parts = path_of(step.as_ref()).map(std::str::from_utf8);
+    let parts = rule_and_ids(step.as_ref()).map(std::str::from_utf8);
     parts.collect::<Result<_, _>>().unwrap_or_default()
 }
 
@@ -161,14 +161,14 @@ mod tests {
 
     #[test]
     fn a_step_is_in_doubt_until_it_is_settled_as_often_as_it_was_doubted() {
-        let step = CacheKey::new(Partition::of(["p"]), "rule", &["thread"], "").step;
+        let step = CacheKey::new(Partition::of(["p"]), "rule", &["thread"], "").primary;
         let doubts = Doubts::default();
         assert!(doubts.take().is_empty() && !doubts.has(&step));
         assert!(doubts.add(&step) && doubts.add(&step));
         assert_eq!(doubts.take().len(), 1);
         assert!(doubts.has(&step), "nothing is known of it yet");
         assert!(doubts.take().is_empty(), "it is being settled");
-        // Found live once more meanwhile.
+        // CacheHit live once more meanwhile.
         doubts.add(&step);
         doubts.settled(&step);
         assert!(doubts.has(&step));

@@ -105,11 +105,10 @@ fn headers_that_may_not_be_passed_on_are_refused() {
         ("If-None-Match", "the gateway itself decides"),
         ("user-agent", "goes up anyway"),
     ] {
-        let text = format!("[upstream]\nforward_headers = [{name:?}]");
-        refused(&[(&text, "f.toml:2:20: upstream.vary_headers: ", words)]);
+        let text = format!("[upstream]\nvary_headers = [{name:?}]");
+        refused(&[(&text, "f.toml:2:17: upstream.vary_headers: ", words)]);
     }
-    let read =
-        parse("[upstream]\nforward_headers = [\"X-Tenant\", \"x-portkey-metadata\"]").unwrap();
+    let read = parse("[upstream]\nvary_headers = [\"X-Tenant\", \"x-portkey-metadata\"]").unwrap();
     assert_eq!(
         read.upstream.vary_headers,
         ["x-tenant", "x-portkey-metadata"]

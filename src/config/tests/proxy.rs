@@ -133,7 +133,7 @@ fn what_cannot_be_used_is_named_without_its_text() {
 fn a_caution_is_about_credentials_that_leave_the_machine_in_the_clear() {
     let cautions = |upstream: &str, headers: &str| {
         let text = format!("[upstream]\nbase_url = {upstream:?}\n{headers}");
-        super::parse(&text).unwrap().cautions()
+        super::parse(&text).unwrap().warnings()
     };
     const NONE: &str =
         "[upstream.headers]\nx-portkey-api-key = false\nx-portkey-virtual-key = false\n";

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::super::{Config, Flags, Problems, Redis, Source, Sources};
+use super::super::{Config, Flags, Problems, Redis, SecretSource, Sources};
 use super::{env, parse, refused, told};
 
 /// `[cache.redis]` with these lines and a prefix.
@@ -43,7 +43,7 @@ fn url_and_prefix_are_enough() {
     assert_eq!(redis.nodes.len(), 1);
     assert_eq!(redis.nodes[0].expose(), "redis://redis.internal");
     assert_eq!(redis.prefix, "p");
-    assert_eq!(redis.budget, Duration::from_millis(50));
+    assert_eq!(redis.command_timeout, Duration::from_millis(50));
     assert_eq!(redis.encryption_key, None);
 }
 
@@ -76,17 +76,26 @@ fn a_prefix_is_refused_where_a_key_could_not_begin_with_it() {
 }
 
 #[test]
-fn a_budget_is_between_a_millisecond_and_a_second() {
-    let budget = |text: &str| section(&format!("url = \"redis://h\"\nbudget = {text}"));
+fn a_command_timeout_is_between_a_millisecond_and_a_second() {
+    let with_timeout =
+        |text: &str| section(&format!("url = \"redis://h\"\ncommand_timeout = {text}"));
     for (text, millis) in [("\"1ms\"", 1), ("\"1s\"", 1000)] {
-        let read = redis(parse(&budget(text))).budget;
+        let read = redis(parse(&with_timeout(text))).command_timeout;
         assert_eq!(read, Duration::from_millis(millis));
     }
-    let place = "f.toml:3:10: cache.redis.command_timeout: ";
+    let place = "f.toml:3:19: cache.redis.command_timeout: ";
     refused(&[
-        (&budget("\"0s\""), place, "is out of range: from 1ms to 1s"),
-        (&budget("\"2s\""), place, "is out of range: from 1ms to 1s"),
-        (&budget("50"), place, "50 has no unit"),
+        (
+            &with_timeout("\"0s\""),
+            place,
+            "is out of range: from 1ms to 1s",
+        ),
+        (
+            &with_timeout("\"2s\""),
+            place,
+            "is out of range: from 1ms to 1s",
+        ),
+        (&with_timeout("50"), place, "50 has no unit"),
     ]);
 }
 
@@ -122,7 +131,7 @@ fn an_encryption_key_is_a_secret_of_some_length() {
 #[test]
 fn everything_that_is_wrong_is_told_at_once() {
     let lines: Vec<String> = told(
-        "[cache.redis]\nurls = \"redis://canary\"\nbuget = \"1ms\"\nprefix = \"{\"\n\
+        "[cache.redis]\nurls = \"redis://canary\"\ncomand_timeout = \"1ms\"\nprefix = \"{\"\n\
          encryption_key = \"canary\"\ncolour = 1",
     )
     .lines()
@@ -139,7 +148,7 @@ fn everything_that_is_wrong_is_told_at_once() {
         ),
         (
             "f.toml:3:1: cache.redis: ",
-            "unknown key \"buget\"; did you mean \"budget\"?",
+            "unknown key \"comand_timeout\"; did you mean \"command_timeout\"?",
         ),
         ("f.toml:4:10: cache.redis.prefix: ", "contains a brace"),
         (
@@ -148,7 +157,7 @@ fn everything_that_is_wrong_is_told_at_once() {
         ),
         (
             "f.toml:6:1: cache.redis: ",
-            "known here: url, prefix, budget, encryption_key, ca_file",
+            "known here: url, prefix, command_timeout, encryption_key, ca_file",
         ),
     ]) {
         assert!(
@@ -174,7 +183,7 @@ fn everything_that_is_wrong_is_told_at_once() {
 
 #[test]
 fn it_is_printed_without_what_is_secret_and_read_again_the_same() {
-    let full = "url = { env = \"REDIS_URL\" }\nbudget = \"20ms\"\n\
+    let full = "url = { env = \"REDIS_URL\" }\ncommand_timeout = \"20ms\"\n\
                 encryption_key = { env = \"STEPGATE_ENCRYPTION_KEY\" }";
     let cluster = "url = [{ env = \"REDIS_URL\" }, { env = \"REDIS_URL\" }]";
     let plain = "url = [\"redis://a:7000\", \"redis://b:7000\"]";
@@ -182,7 +191,7 @@ fn it_is_printed_without_what_is_secret_and_read_again_the_same() {
         (
             full,
             "\n[cache.redis]\nurl = { env = \"REDIS_URL\" } # redacted\nprefix = \"p\"\n\
-             budget = \"20ms\"\nencryption_key = { env = \"STEPGATE_ENCRYPTION_KEY\" } # redacted\n\
+             command_timeout = \"20ms\"\nencryption_key = { env = \"STEPGATE_ENCRYPTION_KEY\" } # redacted\n\
              \n[log]\n",
         ),
         (
@@ -195,7 +204,7 @@ fn it_is_printed_without_what_is_secret_and_read_again_the_same() {
         ),
         (
             "url = \" unix:/run/s.sock \"",
-            "\nurl = \"unix:/run/s.sock\"\nprefix = \"p\"\nbudget = \"50ms\"\n\n[log]\n",
+            "\nurl = \"unix:/run/s.sock\"\nprefix = \"p\"\ncommand_timeout = \"50ms\"\n\n[log]\n",
         ),
     ] {
         let config = parse(&section(lines)).unwrap();
@@ -220,7 +229,7 @@ fn a_running_gateway_keeps_its_tier_and_says_what_waits() {
     };
     let first = "redis://:canary@h";
     let running = parse_with(&keyed(""), first).unwrap();
-    let succeed = |running: &Config, text: &str, url: &str| {
+    let plan = |running: &Config, text: &str, url: &str| {
         let env = |name: &str| match name {
             "URL" => Some(url.to_owned()),
             other => env(other),
@@ -230,15 +239,15 @@ fn a_running_gateway_keeps_its_tier_and_says_what_waits() {
             flags: Flags::default(),
             env: &env,
         };
-        running.succeed(text, &sources).unwrap()
+        running.plan_reload(text, &sources).unwrap()
     };
-    let same = succeed(&running, &keyed(""), first);
-    assert_eq!(same.restart, [""; 0]);
-    let spelled = succeed(&running, &keyed("\nbudget = \"50ms\""), first);
-    assert_eq!(spelled.restart, [""; 0]);
+    let same = plan(&running, &keyed(""), first);
+    assert_eq!(same.needs_restart, [""; 0]);
+    let spelled = plan(&running, &keyed("\ncommand_timeout = \"50ms\""), first);
+    assert_eq!(spelled.needs_restart, [""; 0]);
     for (text, url) in [
         (keyed(""), "redis://:another@h"),
-        (keyed("\nbudget = \"51ms\""), first),
+        (keyed("\ncommand_timeout = \"51ms\""), first),
         (keyed("").replace("\"p\"", "\"q\""), first),
         (
             keyed("").replace("STEPGATE_ENCRYPTION_KEY", "ANOTHER_KEY"),
@@ -250,14 +259,14 @@ fn a_running_gateway_keeps_its_tier_and_says_what_waits() {
         ),
         ("[cache]".to_owned(), first),
     ] {
-        let next = succeed(&running, &format!("{text}\n[log]\naccess = \"all\""), url);
-        assert_eq!(next.restart, ["cache.redis"], "{text}");
+        let next = plan(&running, &format!("{text}\n[log]\naccess = \"all\""), url);
+        assert_eq!(next.needs_restart, ["cache.redis"], "{text}");
         assert_eq!(next.config.cache, running.cache, "{text}");
         assert_ne!(next.config.log, running.log, "the rest is taken");
     }
     let without = parse("[cache]").unwrap();
-    let next = succeed(&without, &keyed(""), first);
-    assert_eq!(next.restart, ["cache.redis"]);
+    let next = plan(&without, &keyed(""), first);
+    assert_eq!(next.needs_restart, ["cache.redis"]);
     assert_eq!(next.config.cache.redis, None);
 }
 
@@ -283,7 +292,7 @@ fn the_files_of_its_secrets_are_among_those_to_look_at() {
     let expected = ["key", "node", "url"].map(|name| folder.path().join(name));
     assert_eq!(config.files(), expected);
     let redis = config.cache.redis.unwrap();
-    let is = |source: &Source, path: &Path| *source == Source::File(path.to_owned());
+    let is = |source: &SecretSource, path: &Path| *source == SecretSource::File(path.to_owned());
     assert!(is(redis.encryption_key.unwrap().source(), &expected[0]));
 }
 
@@ -314,7 +323,7 @@ fn roots_are_read_and_of_use_with_tls_only() {
 fn a_node_is_exposed_where_others_see_what_passes_and_nothing_is_sealed() {
     let exposed = |url: &str| {
         redis(parse(&section(&format!("url = {url}"))))
-            .exposed()
+            .insecure_node()
             .cloned()
     };
     for url in [

@@ -183,7 +183,7 @@ fn an_unknown_key_names_the_nearest_known_one() {
             "unknown key \"timout\"; did you mean \"timeout\"?",
         ),
         (
-            "[sever]\nopen = true",
+            "[sever]\nforward = \"all\"",
             "f.toml:1:2: ",
             "unknown key \"sever\"; did you mean \"server\"?",
         ),
@@ -196,6 +196,42 @@ fn an_unknown_key_names_the_nearest_known_one() {
             "[[rule]]\nname = \"r\"\npath = \"/r/{i}\"\nobject = \"o\"\nidentity = { i = \"i\" }\nterminal = [\"d\"]\nterminals = 1",
             "f.toml:7:1: rule: ",
             "did you mean \"terminal\"?",
+        ),
+    ]);
+}
+
+#[test]
+fn a_renamed_key_names_its_new_name() {
+    refused(&[
+        (
+            "[cache.redis]\nurl = \"redis://h\"\nprefix = \"p\"\nbudget = \"9ms\"",
+            "f.toml:4:1: cache.redis: ",
+            "unknown key \"budget\"; renamed to \"command_timeout\"",
+        ),
+        (
+            "[server]\nhosts = [\"a.b\"]",
+            "f.toml:2:1: server: ",
+            "unknown key \"hosts\"; renamed to \"allowed_hosts\"",
+        ),
+        (
+            "[server]\nmax_waiters = 7",
+            "f.toml:2:1: server: ",
+            "unknown key \"max_waiters\"; renamed to \"max_long_polls\"",
+        ),
+        (
+            "[server]\nopen = true",
+            "f.toml:2:1: server: ",
+            "unknown key \"open\"; renamed to \"allow_unauthenticated\"",
+        ),
+        (
+            "[upstream]\nforward_headers = [\"x-a\"]",
+            "f.toml:2:1: upstream: ",
+            "unknown key \"forward_headers\"; renamed to \"vary_headers\"",
+        ),
+        (
+            "[upstream]\nmax_hold = \"1s\"",
+            "f.toml:2:1: upstream: ",
+            "unknown key \"max_hold\"; renamed to \"max_retry_after\"",
         ),
     ]);
 }

@@ -77,8 +77,8 @@ fn values_are_refused_with_their_place_and_what_would_be_right() {
             "out of range",
         ),
         (
-            "[server]\nmax_waiters = \"many\"",
-            "f.toml:2:15: ",
+            "[server]\nmax_long_polls = \"many\"",
+            "f.toml:2:18: ",
             "expected a whole number, found a string",
         ),
         (
@@ -92,13 +92,13 @@ fn values_are_refused_with_their_place_and_what_would_be_right() {
             "expected \"upstream\" or \"all\" or \"off\", found a boolean",
         ),
         (
-            "[server]\nhosts = [\"a.b\", \"http://x\"]",
-            "f.toml:2:17: server.allowed_hosts: ",
+            "[server]\nallowed_hosts = [\"a.b\", \"http://x\"]",
+            "f.toml:2:25: server.allowed_hosts: ",
             "is not a host name",
         ),
         (
-            "[server]\nhosts = \"a.b\"",
-            "f.toml:2:9: ",
+            "[server]\nallowed_hosts = \"a.b\"",
+            "f.toml:2:17: ",
             "expected a list of host names, like [\"stepgate.internal\"], found a string",
         ),
         (

@@ -14,7 +14,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::histogram::Histogram;
 use super::outcome::Outcome;
-use crate::cache::redis::Figures;
+use crate::cache::redis::SharedMetrics;
 use crate::policy::NoStoreReason;
 use crate::policy::rule::NO_RULE;
 
@@ -104,7 +104,7 @@ pub(crate) struct Metrics {
     /// Successes, then failures.
     reloads: [Counter; 2],
     /// The counters of the shared tier, whether one is configured or not.
-    pub(crate) shared: Figures,
+    pub(crate) shared: SharedMetrics,
     /// Set at a scrape.
     pub(crate) gauges: Gauges,
 }
@@ -241,7 +241,7 @@ impl Metrics {
             "When the secrets in use were read, in Unix seconds",
             gauges.secrets_loaded.clone(),
         );
-        let shared = Figures::default();
+        let shared = SharedMetrics::default();
         shared.register(&mut registry);
         let build = Family::<VersionLabels, Gauge>::default();
         let version = env!("CARGO_PKG_VERSION");

@@ -13,7 +13,6 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, StatusCode};
 use tokio::time::Instant;
 use tracing::Level;
-use tracing::field::display;
 
 use super::metrics::Metrics;
 use super::outcome::Outcome;
@@ -78,7 +77,7 @@ impl RequestLog {
         }
         let cause = error.and_then(GatewayError::fetch_error);
         let path = head.uri.path();
-        let (ids, path) = match Route::of(&config.rules, path) {
+        let (ids, path) = match Route::parse(&config.rules, path) {
             _ if !shows_ids(config) => (None, None),
             Route::Resource { ids, .. } | Route::List { ids, .. } => (Some(joined(&ids)), None),
             Route::Invalid(_) | Route::Other => (None, Some(path)),

@@ -76,7 +76,7 @@ impl Redis {
         let (seal, _) = SEAL;
         format!(
             "\n[cache.redis]\nurl = {{ env = \"{URL}\" }}\nprefix = \"soak\"\n\
-             encryption_key = {{ env = \"{seal}\" }}\nbudget = \"200ms\"\n"
+             encryption_key = {{ env = \"{seal}\" }}\ncommand_timeout = \"200ms\"\n"
         )
     }
 

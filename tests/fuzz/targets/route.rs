@@ -204,22 +204,22 @@ fn meaning(target: &Uri) -> Option<Meaning> {
 /// The gateway's reading: the key and the target that goes up, ours added.
 fn read(target: &Uri) -> Option<(CacheKey, Query, String)> {
     let partition = Partition::of(["fuzz"]);
-    let (rule, is_list, ids) = match Route::of(&RULES, target.path()) {
+    let (rule, is_list, ids) = match Route::parse(&RULES, target.path()) {
         Route::Resource { rule, ids } => (rule, false, ids),
         Route::List { rule, ids } => (rule, true, ids),
         Route::Other | Route::Invalid(_) => return None,
     };
     let query = if is_list {
-        Query::of_list(target.query(), &OURS)
+        Query::for_list(target.query(), &OURS)
     } else {
-        Query::of_resource(&RULES[rule], target.query(), &OURS)
+        Query::for_resource(&RULES[rule], target.query(), &OURS)
     };
     // The gateway's own mark for a query that is kept as it came.
     let mark = if query.is_known() { "" } else { "?" };
     let variant = format!("{mark}{}", query.as_str());
     let name = RULES[rule].name();
     let key = if is_list {
-        CacheKey::of_list(partition, name, &ids, &variant)
+        CacheKey::for_list(partition, name, &ids, &variant)
     } else {
         CacheKey::new(partition, name, &ids, &variant)
     };
@@ -235,7 +235,7 @@ fn read(target: &Uri) -> Option<(CacheKey, Query, String)> {
 
 /// The route is the one that the reference sees; what is refused is refused for a reason.
 fn check_route(path: &str) {
-    let route = Route::of(&RULES, path);
+    let route = Route::parse(&RULES, path);
     if let Some((rule, is_list, ids)) = accepted(path) {
         let ids = ids.into();
         let expected = if is_list {

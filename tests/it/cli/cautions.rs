@@ -1,7 +1,8 @@
 //! What is valid and may yet not be what was meant: a warning of `check` and of a start, no error.
 
 use crate::support::gateway::ENVIRONMENT;
-use crate::support::{Origin, Process, process};
+use crate::support::process::Launch;
+use crate::support::{Origin, process};
 
 /// What `check` says with this in its environment besides: warnings, then the configuration.
 async fn check(arguments: &[&str], more: &[(&str, &str)]) -> (Vec<String>, String) {
@@ -86,7 +87,7 @@ async fn a_number_of_workers_that_is_none_is_told() {
 async fn a_start_tells_them_too() {
     let origin = Origin::start().await;
     let env = [("STEPGATE_LISTN", "x"), ("TOKIO_WORKER_THREADS", "0")];
-    let process = Process::start_with_env(&origin.url(), "", &env).await;
+    let process = Launch::new(&origin.url(), "").env(&env).start().await;
     process.terminate().await;
     let (_, log) = process.exit().await;
     for words in ["did you mean STEPGATE_LISTEN?", "is passed over"] {

@@ -144,7 +144,11 @@ async fn in_the_file() {
         ("listen = 1", "1:1", "admin.listen or server.listen"),
         ("[Server]", "1:2", "\"server\""),
         ("[server]\nport = 80", "2:1", "`listen` holds"),
-        ("[server]\nhosts = \"a\"", "2:9", "[\"stepgate.internal\"]"),
+        (
+            "[server]\nallowed_hosts = \"a\"",
+            "2:17",
+            "[\"stepgate.internal\"]",
+        ),
         ("[server]\nworkers = 4", "2:1", "TOKIO_WORKER_THREADS"),
         (
             "[server]\nbase_url = \"http://a\"",
@@ -242,18 +246,26 @@ async fn in_the_toml_itself() {
         ("[upstream.headers]\nx-key = canary", "2:", QUOTE),
         ("[upstream.headers]\nx-key = { env = canary }", "2:", QUOTE),
         ("[upstream.headers]\nx-key = { env = CANARY }", "2:", QUOTE),
-        ("[server]\nopen = True", "2:", SMALL),
-        ("[server]\nopen = FALSE # or not", "2:", SMALL),
-        ("[server]\nopen = yes", "2:", SMALL),
-        ("[server]\nopen =", "2:", "value is missing"),
+        ("[server]\nallow_unauthenticated = True", "2:", SMALL),
+        (
+            "[server]\nallow_unauthenticated = FALSE # or not",
+            "2:",
+            SMALL,
+        ),
+        ("[server]\nallow_unauthenticated = yes", "2:", SMALL),
+        (
+            "[server]\nallow_unauthenticated =",
+            "2:",
+            "value is missing",
+        ),
         ("[server]\nmax_connections = 09", "2:", "leading zero"),
         ("[upstream]\nbase_url: \"https://a/v1\"", "2:", EQUALS),
         ("[upstream.headers]\nx = { env: \"A\" }", "2:", EQUALS),
         ("server:\n", "1:", EQUALS),
         (
-            "[server]\nopen = true\nopen = false",
+            "[server]\nallow_unauthenticated = true\nallow_unauthenticated = false",
             "3:1",
-            "the key `open` is there twice",
+            "the key `allow_unauthenticated` is there twice",
         ),
         (
             "[log]\nids = true\n[cache]\n[log]\n",
@@ -261,19 +273,19 @@ async fn in_the_toml_itself() {
             "[log] is there twice",
         ),
         (
-            "[server\nlisten = \"127.0.0.1:1\"\nopen = true\n[log]\nids = true",
+            "[server\nlisten = \"127.0.0.1:1\"\nallow_unauthenticated = true\n[log]\nids = true",
             "1:8",
             "expected `]`",
         ),
         ("[[client]\nname = \"a\"\ntoken = 1", "1:10", "expected `]`"),
         (
-            "[server]\nlisten = [\"127.0.0.1:1\"\nopen = true\n[log]\nids = true",
+            "[server]\nlisten = [\"127.0.0.1:1\"\nallow_unauthenticated = true\n[log]\nids = true",
             "3:1",
             "`]` is missing",
         ),
         ("[server]\nlisten == 1", "2:9", "extra `=`"),
         (
-            "[server]\nlisten = \"127.0.0.1:1\nopen = true",
+            "[server]\nlisten = \"127.0.0.1:1\nallow_unauthenticated = true",
             "2:22",
             "a string is not closed",
         ),
@@ -290,7 +302,7 @@ async fn in_the_toml_itself() {
     // What stands behind it is judged all the same.
     std::fs::write(
         &file,
-        "[server\nopen = 1\n[log]\nids = 1\n[cache]\nttl = 5s",
+        "[server\nallow_unauthenticated = 1\n[log]\nids = 1\n[cache]\nttl = 5s",
     )
     .unwrap();
     let (_, told) = process::run(&["check", "--config", &name], &ENVIRONMENT).await;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use stepgate::config::{Flags, Source};
+use stepgate::config::{Flags, SecretSource};
 
 use super::{KEYS, load, told};
 
@@ -54,7 +54,7 @@ fn a_secret_file_is_found_beside_the_configuration_and_stripped() {
         .unwrap();
     assert_eq!(token.expose(), "canary-token");
     let full = folder.path().canonicalize().unwrap().join("token");
-    let Source::File(named) = token.source() else {
+    let SecretSource::File(named) = token.source() else {
         panic!("{:?}", token.source());
     };
     assert_eq!(named.canonicalize().unwrap(), full);

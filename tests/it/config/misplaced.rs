@@ -1,8 +1,9 @@
 //! A secret that was written where its file or variable should be named: refused, and repeated
 //! nowhere.
 
+use crate::support::process::Launch;
 use crate::support::process::{FILE, folder, run};
-use crate::support::{Process, until};
+use crate::support::until;
 
 const NO_PATH: &str = "is not a path; write where the file is, not what it holds";
 const NO_NAME: &str = "is not the name of an environment variable";
@@ -60,7 +61,10 @@ async fn a_misplaced_secret_is_repeated_neither_by_check_nor_at_the_start() {
 #[tokio::test]
 async fn a_misplaced_secret_is_repeated_neither_in_the_log_of_a_reload_nor_in_the_status() {
     let listen = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
-    let process = Process::start_in(folder(&[(FILE, "[log]\n")]), &listen, "trace").await;
+    let process = Launch::new_in(folder(&[(FILE, "[log]\n")]), &listen)
+        .log("trace")
+        .start()
+        .await;
     for (nth, (toml, words)) in misplaced().into_iter().enumerate() {
         process.configure(&toml).await;
         assert_eq!(process.reloads("failure").await, nth as f64 + 1.0, "{toml}");

@@ -280,8 +280,8 @@ fn a_running_gateway_takes_up_another_certificate_and_neither_the_first_nor_none
         (&secured, "[log]", &["server.tls"], Some(false)),
         (&plain, TLS, &["server.tls"], None),
     ] {
-        let next = running.succeed(text, &sources(&path)).unwrap();
-        assert_eq!(next.restart, restart);
+        let next = running.plan_reload(text, &sources(&path)).unwrap();
+        assert_eq!(next.needs_restart, restart);
         let taken = next.config.server.tls.map(|tls| tls.client_ca.is_some());
         assert_eq!(taken, tls, "{text}");
     }

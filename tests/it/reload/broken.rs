@@ -3,8 +3,9 @@
 use std::fs;
 
 use super::{KEY, LISTEN, keys, start, toward, with_token};
+use crate::support::process::Launch;
 use crate::support::process::{FILE, folder};
-use crate::support::{Origin, Process, Raw, STEP, raw, step, until};
+use crate::support::{Origin, Process, RawClient, STEP, client, step, until};
 
 /// `spoil` the configuration file: the old one stays, and log and status tell all of `problems`.
 async fn assert_keeps(spoil: impl Fn(&Process), problems: &[&str]) {
@@ -35,8 +36,8 @@ async fn assert_keeps(spoil: impl Fn(&Process), problems: &[&str]) {
 
 #[tokio::test]
 async fn c47_every_problem_of_a_broken_file_is_told_with_its_place() {
-    let text = "[upstream]\ntimout = \"6s\"\ntimeout = \"6 minits\"\n[server]\nhosts = 7\n";
-    let places = ["FILE:2:1", "FILE:3:11", "FILE:5:9"];
+    let text = "[upstream]\ntimout = \"6s\"\ntimeout = \"6 minits\"\n[server]\nallowed_hosts = 7\n";
+    let places = ["FILE:2:1", "FILE:3:11", "FILE:5:17"];
     assert_keeps(|process| process.write(FILE, text), &places).await;
 }
 
@@ -130,7 +131,7 @@ async fn what_needs_a_restart_is_named_and_the_rest_taken() {
     let (a, b) = (Origin::start().await, Origin::start().await);
     let process = start(&toward(&a, ""), &[]).await;
     let limits = "max_in_flight = 3\n\
-                  [server]\nmax_connections = 7\nmax_waiters = 7\nheader_timeout = \"3s\"\n\
+                  [server]\nmax_connections = 7\nmax_long_polls = 7\nheader_timeout = \"3s\"\n\
                   [cache]\nmax_bytes = \"32MiB\"\n[log]\nformat = \"json\"\n";
     process.configure(&toward(&b, limits)).await;
     let last = process.status().await["last_reload"].clone();
@@ -150,7 +151,7 @@ async fn what_needs_a_restart_is_named_and_the_rest_taken() {
     assert_eq!((a.count(), b.count()), (0, 1));
     let mut open = Vec::new();
     for _ in 0..10 {
-        open.push(Raw::connect(process.data).await);
+        open.push(RawClient::connect(process.data).await);
     }
     assert_eq!(
         process.get(STEP, &[]).await.status,
@@ -179,7 +180,7 @@ const CLIENT: &str = "[[client]]\nname = \"billing\"\ntoken = { file = \"token\"
 async fn beyond_loopback(origin: &Origin) -> Process {
     let toml = listen(origin, "0.0.0.0", CLIENT);
     let folder = folder(&[(FILE, &toml), ("token", "the-token")]);
-    let mut process = Process::start_in(folder, &LISTEN[2..], "info").await;
+    let mut process = Launch::new_in(folder, &LISTEN[2..]).start().await;
     process.data.set_ip([127, 0, 0, 1].into());
     process
 }
@@ -215,7 +216,11 @@ async fn a_reload_never_opens_the_listener_that_stays() {
     assert_eq!(with_token(&process, STEP, "the-token").await.status, 200);
     // This says that something else guards it.
     process
-        .configure(&listen(&origin, "0.0.0.0", "open = true\n"))
+        .configure(&listen(
+            &origin,
+            "0.0.0.0",
+            "allow_unauthenticated = true\n",
+        ))
         .await;
     assert_eq!(
         process.get(STEP, &[("Host", "localhost")]).await.status,
@@ -234,10 +239,10 @@ async fn a_reload_never_takes_the_token_from_an_admin_listener_beyond_loopback()
     };
     let toml = with("0.0.0.0", "token = { file = \"token\" }\n");
     let folder = folder(&[(FILE, &toml), ("token", "the-token")]);
-    let mut process = Process::start_in(folder, &LISTEN[..2], "info").await;
+    let mut process = Launch::new_in(folder, &LISTEN[..2]).start().await;
     process.admin.set_ip([127, 0, 0, 1].into());
     let status = async || {
-        raw::ask(process.admin, "GET", "/status", &[])
+        client::send(process.admin, "GET", "/status", &[])
             .await
             .unwrap()
             .status

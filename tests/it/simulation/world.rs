@@ -90,13 +90,13 @@ impl World {
         self.note(Event::Purged(reach));
         let scope = match reach {
             Reach::Everything => PurgeScope::All,
-            Reach::Step(step) => PurgeScope::below(RULE, &THREADS[step..=step]),
+            Reach::Step(step) => PurgeScope::prefix(RULE, &THREADS[step..=step]),
         };
         self.cache.purge(&scope);
     }
 
     pub(super) fn hit(&self, place: usize) -> Option<Answer> {
-        let found = self.cache.look_up(&self.keys[place], Instant::now())?;
+        let found = self.cache.lookup(&self.keys[place], Instant::now())?;
         let body = str::from_utf8(found.body()).unwrap();
         Some(Answer::Hit(body.parse().unwrap()))
     }
