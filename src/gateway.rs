@@ -2,6 +2,8 @@
 //!
 //! [`Gateway::handle`] does everything that needs no waiting. A request that needs a fetch goes on in
 //! `Gateway::fetch_response`; a request that no rule answers goes on in `Gateway::forward_response`.
+//!
+#![doc = include_str!("gateway/http.md")]
 
 mod admin;
 mod error;
@@ -90,7 +92,7 @@ pub enum Handled {
 /// Where a request goes after the look-up.
 enum Lookup {
     Hit(CachedResponse),
-    Miss(FetchRequest, Option<LongPollWait>),
+    Miss(Arc<FetchRequest>, Option<LongPollWait>),
     Forward(ForwardRequest),
 }
 
@@ -183,7 +185,7 @@ impl Gateway {
                 self.log(&log, &config, &head, Outcome::Hit, cached.status());
                 Handled::Ready(cached.into_response(head, &mut connection.header_cache))
             }
-            Ok(Lookup::Miss(request, wait)) => {
+            Ok(Lookup::Miss(Arc::new(request), wait)) => {
                 let gateway = Arc::clone(self);
                 Handled::Fetch(Box::pin(gateway.fetch_response(head, request, wait, log)))
             }
@@ -241,7 +243,7 @@ impl Gateway {
             parsed, head, config, client, arrived, directives, min_seq, fwd_reason,
         )?;
         let wait = self.long_poll_wait(&request, &headers);
-        Ok(Lookup::Miss(request, wait))
+        Ok(Lookup::Miss(Arc::new(request), wait))
     }
 
     /// Returns how long the request waits (`Prefer: wait`). `None` if it does not ask to wait, or if
@@ -264,12 +266,11 @@ impl Gateway {
     fn fetch_response(
         self: Arc<Self>,
         head: Parts,
-        request: FetchRequest,
+        request: Arc<FetchRequest>,
         wait: Option<LongPollWait>,
         mut log: RequestLog,
     ) -> impl Future<Output = Response<Body>> + Send {
         async move {
-            let request = Arc::new(request);
             if let Some(cached) = self.shared_lookup(&request, &head).await {
                 let status = cached.status();
                 self.log(&log, &request.config, &head, Outcome::SharedHit, status);
@@ -356,7 +357,11 @@ impl Gateway {
         let key = Arc::clone(&request.key);
         match self.coalescer.fetch(key, options, new_fetch).await {
             JoinResult::FetchAlone => Box::pin(fetch_alone(new_fetch(), options)).await,
-            result => result,
+            result @ (JoinResult::Led(_)
+            | JoinResult::Joined(_)
+            | JoinResult::Unshareable(_)
+            | JoinResult::TimedOut
+            | JoinResult::Abandoned) => result,
         }
     }
 

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stepgate::cache::{Entry, FetchTicket};
-use stepgate::coalesce::{
-    Admission, Completion, Fetch, FetchOptions, Fetched, Permit, Probe,
-};
+use stepgate::coalesce::{Admission, Completion, Fetch, FetchOptions, Fetched, Permit, Probe};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 

@@ -51,10 +51,7 @@ impl World {
         Self {
             schedule: schedule.clone(),
             cache: Cache::new(TERMS.max_bytes),
-            limit: ConcurrencyLimit::new(
-                schedule.berths,
-                Duration::from_millis(schedule.patience),
-            ),
+            limit: ConcurrencyLimit::new(schedule.berths, Duration::from_millis(schedule.patience)),
             gate: RetryAfterGate::default(),
             keys: std::array::from_fn(key),
             start: Instant::now(),
