@@ -185,7 +185,7 @@ impl Gateway {
                 self.log(&log, &config, &head, Outcome::Hit, cached.status());
                 Handled::Ready(cached.into_response(head, &mut connection.header_cache))
             }
-            Ok(Lookup::Miss(Arc::new(request), wait)) => {
+            Ok(Lookup::Miss(request, wait)) => {
                 let gateway = Arc::clone(self);
                 Handled::Fetch(Box::pin(gateway.fetch_response(head, request, wait, log)))
             }
