@@ -76,10 +76,7 @@ async fn a_number_of_workers_that_is_none_is_told() {
             "{value}: {warnings:?}"
         );
         let told = warnings.concat();
-        assert_eq!(
-            told.contains("TOKIO_WORKER_THREADS is passed over"),
-            is_told
-        );
+        assert_eq!(told.contains("TOKIO_WORKER_THREADS is ignored"), is_told);
     }
 }
 
@@ -90,7 +87,7 @@ async fn a_start_tells_them_too() {
     let process = Launch::new(&origin.url(), "").env(&env).start().await;
     process.terminate().await;
     let (_, log) = process.exit().await;
-    for words in ["did you mean STEPGATE_LISTEN?", "is passed over"] {
+    for words in ["did you mean STEPGATE_LISTEN?", "is ignored"] {
         let told = log
             .lines()
             .filter(|l| l.contains("WARN") && l.contains(words));

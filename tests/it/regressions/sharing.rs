@@ -1,4 +1,4 @@
-//! Sharing where it does not belong: waits, holds, and bodies too large to share.
+//! Results that must not be shared: through long polls, after a 429, and of large bodies.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn gone() -> Action {
     Action::Send(respond("404 Not Found", &[], "{}"))
 }
 
-/// A refusal is not final: who asked after it departed is not told it.
+/// A 404 is not final, so it does not answer requests from after the start of its fetch.
 #[tokio::test]
 async fn a_long_poll_is_not_answered_with_a_404_from_before_its_request() {
     let origin = Origin::start().await;
@@ -31,7 +31,7 @@ async fn a_long_poll_is_not_answered_with_a_404_from_before_its_request() {
     assert_eq!(late.response().await.text(), text("completed"));
 }
 
-/// Waiting does not take from `no-cache` that it withdraws what is no longer true.
+/// `no-cache` on a long poll invalidates like any other `no-cache`.
 #[tokio::test]
 async fn a_no_cache_long_poll_invalidates_what_is_gone_or_live_again() {
     for act in [gone(), Action::RespondStatus("in_progress")] {
@@ -44,19 +44,19 @@ async fn a_no_cache_long_poll_invalidates_what_is_gone_or_live_again() {
     }
 }
 
-/// Nor from `no-store` that nothing is stored for it.
+/// `no-store` on a long poll stores nothing.
 #[tokio::test]
 async fn a_no_store_long_poll_stores_nothing() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
-    let answer = gateway
+    let response = gateway
         .get_with(STEP, &[WAIT, ("cache-control", "no-store")])
         .await;
-    assert!(!answer.is_stored());
+    assert!(!response.is_stored());
     assert!(!gateway.get(STEP).await.is_hit());
 }
 
-/// An end from before a purge, kept by a patrol that goes on for somebody else, is nobody's.
+/// A poll loop that goes on for an earlier client does not keep a final body from before a purge.
 #[tokio::test]
 async fn a_long_poll_is_not_answered_with_a_final_body_from_before_a_purge() {
     let origin = Origin::start().await;
@@ -81,13 +81,13 @@ async fn a_long_poll_is_not_answered_with_a_final_body_from_before_a_purge() {
     gate.open();
     assert_eq!(first.response().await.text(), text("completed"));
     gateway.admin("DELETE", "/cache/run-step").await;
-    // Until the polls that departed before the purge have landed, and its wall has fallen.
+    // By then the fetches from before the purge have ended, and its barrier is gone.
     origin.wait_for_requests(origin.count() + 2).await;
-    let answer = gateway.get_with(STEP, &[WAIT]).await;
-    assert_eq!(answer.text(), text("in_progress"));
+    let response = gateway.get_with(STEP, &[WAIT]).await;
+    assert_eq!(response.text(), text("in_progress"));
 }
 
-/// A status counts whatever the size of the body behind it.
+/// A status has its effect whatever the size of the body behind it.
 #[tokio::test]
 async fn a_large_error_body_blocks_and_invalidates_like_a_small_one() {
     let origin = Origin::start().await;
@@ -103,7 +103,7 @@ async fn a_large_error_body_blocks_and_invalidates_like_a_small_one() {
     assert_eq!(gateway.get(&step("step_3")).await.status, 429);
 }
 
-/// One goes first after a hold. If its caller leaves, the next one does, not all.
+/// One probe is sent first after a block. If its client leaves, one other request becomes the probe.
 #[tokio::test]
 async fn after_a_cancelled_probe_the_next_one_is_sent_first() {
     let origin = Origin::start().await;
