@@ -57,57 +57,45 @@ struct ErrorCode {
     fetch_failed: &'static str,
 }
 
-/// One row for each code. The table in DESIGN's section on errors has the same rows.
-mod codes {
-    use super::{ALLOW, ErrorCode, HeaderName, Outcome, RETRY_AFTER, StatusCode, WWW_AUTHENTICATE};
-    use Outcome::{Error, Rejected};
+/// One row for each code.
+#[rustfmt::skip]
+impl ErrorCode {
+    const INVALID_PATH: Self = row("invalid_path", StatusCode::BAD_REQUEST, REQUEST, Outcome::Rejected, None, false, "");
+    const INVALID_REQUEST: Self = row("invalid_request", StatusCode::BAD_REQUEST, REQUEST, Outcome::Rejected, None, false, "The request cannot be forwarded");
+    const UNAUTHORIZED: Self = row("unauthorized", StatusCode::UNAUTHORIZED, "authentication_error", Outcome::Rejected, Some((WWW_AUTHENTICATE, "Bearer")), true, "");
+    const FORBIDDEN_ORIGIN: Self = row("forbidden_origin", StatusCode::FORBIDDEN, "permission_error", Outcome::Rejected, None, false, "");
+    const ROUTE_NOT_FOUND: Self = row("route_not_found", StatusCode::NOT_FOUND, REQUEST, Outcome::Rejected, None, false, "");
+    const METHOD_NOT_ALLOWED: Self = row("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, REQUEST, Outcome::Rejected, Some((ALLOW, "GET, HEAD")), false, "");
+    const UPSTREAM_UNREACHABLE: Self = row("upstream_unreachable", StatusCode::BAD_GATEWAY, UPSTREAM, Outcome::Error, None, false, "The upstream did not answer");
+    const UPSTREAM_INVALID: Self = row("upstream_invalid", StatusCode::BAD_GATEWAY, UPSTREAM, Outcome::Error, None, false, "The upstream's response cannot be used");
+    const OVERLOADED: Self = row("overloaded", StatusCode::SERVICE_UNAVAILABLE, BUSY, Outcome::Error, Some((RETRY_AFTER, "1")), false, "The upstream was not asked");
+    const DRAINING: Self = row("draining", StatusCode::SERVICE_UNAVAILABLE, BUSY, Outcome::Error, Some((RETRY_AFTER, "1")), false, "");
+    const UPSTREAM_TIMEOUT: Self = row("upstream_timeout", StatusCode::GATEWAY_TIMEOUT, UPSTREAM, Outcome::Error, None, false, "The upstream did not answer");
+    const NOT_CACHED: Self = row("not_cached", StatusCode::GATEWAY_TIMEOUT, "cache_error", Outcome::Rejected, None, true, "");
+}
 
-    const fn row(
-        code: &'static str,
-        status: StatusCode,
-        kind: &'static str,
-        outcome: Outcome,
-        header: Option<(HeaderName, &'static str)>,
-        never_retry: bool,
-        fetch_failed: &'static str,
-    ) -> ErrorCode {
-        ErrorCode {
-            code,
-            status,
-            kind,
-            outcome,
-            header,
-            never_retry,
-            fetch_failed,
-        }
+const REQUEST: &str = "invalid_request_error";
+const BUSY: &str = "overloaded_error";
+const UPSTREAM: &str = "upstream_error";
+
+const fn row(
+    code: &'static str,
+    status: StatusCode,
+    kind: &'static str,
+    outcome: Outcome,
+    header: Option<(HeaderName, &'static str)>,
+    never_retry: bool,
+    fetch_failed: &'static str,
+) -> ErrorCode {
+    ErrorCode {
+        code,
+        status,
+        kind,
+        outcome,
+        header,
+        never_retry,
+        fetch_failed,
     }
-
-    const REQUEST: &str = "invalid_request_error";
-    const BUSY: &str = "overloaded_error";
-    const UPSTREAM: &str = "upstream_error";
-    const CANNOT_FORWARD: &str = "The request cannot be forwarded";
-    const NOT_SENT: &str = "The upstream was not asked";
-    const NO_RESPONSE: &str = "The upstream did not answer";
-    const UNUSABLE: &str = "The upstream's answer cannot be used";
-
-    // Rows stay on one line each, so that they read as a table.
-    #[rustfmt::skip]
-    mod table {
-        use super::*;
-        pub(in super::super) const INVALID_PATH: ErrorCode = row("invalid_path", StatusCode::BAD_REQUEST, REQUEST, Rejected, None, false, "");
-        pub(in super::super) const INVALID_REQUEST: ErrorCode = row("invalid_request", StatusCode::BAD_REQUEST, REQUEST, Rejected, None, false, CANNOT_FORWARD);
-        pub(in super::super) const UNAUTHORIZED: ErrorCode = row("unauthorized", StatusCode::UNAUTHORIZED, "authentication_error", Rejected, Some((WWW_AUTHENTICATE, "Bearer")), true, "");
-        pub(in super::super) const FORBIDDEN_ORIGIN: ErrorCode = row("forbidden_origin", StatusCode::FORBIDDEN, "permission_error", Rejected, None, false, "");
-        pub(in super::super) const ROUTE_NOT_FOUND: ErrorCode = row("route_not_found", StatusCode::NOT_FOUND, REQUEST, Rejected, None, false, "");
-        pub(in super::super) const METHOD_NOT_ALLOWED: ErrorCode = row("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, REQUEST, Rejected, Some((ALLOW, "GET, HEAD")), false, "");
-        pub(in super::super) const UPSTREAM_UNREACHABLE: ErrorCode = row("upstream_unreachable", StatusCode::BAD_GATEWAY, UPSTREAM, Error, None, false, NO_RESPONSE);
-        pub(in super::super) const UPSTREAM_INVALID: ErrorCode = row("upstream_invalid", StatusCode::BAD_GATEWAY, UPSTREAM, Error, None, false, UNUSABLE);
-        pub(in super::super) const OVERLOADED: ErrorCode = row("overloaded", StatusCode::SERVICE_UNAVAILABLE, BUSY, Error, Some((RETRY_AFTER, "1")), false, NOT_SENT);
-        pub(in super::super) const DRAINING: ErrorCode = row("draining", StatusCode::SERVICE_UNAVAILABLE, BUSY, Error, Some((RETRY_AFTER, "1")), false, "");
-        pub(in super::super) const UPSTREAM_TIMEOUT: ErrorCode = row("upstream_timeout", StatusCode::GATEWAY_TIMEOUT, UPSTREAM, Error, None, false, NO_RESPONSE);
-        pub(in super::super) const NOT_CACHED: ErrorCode = row("not_cached", StatusCode::GATEWAY_TIMEOUT, "cache_error", Rejected, None, true, "");
-    }
-    pub(super) use table::*;
 }
 
 impl GatewayError {
@@ -117,32 +105,32 @@ impl GatewayError {
 
     fn row(&self) -> ErrorCode {
         match self {
-            Self::InvalidPath(_) => codes::INVALID_PATH,
-            Self::InvalidRequest(_) => codes::INVALID_REQUEST,
-            Self::Unauthorized => codes::UNAUTHORIZED,
-            Self::ForbiddenOrigin(_) => codes::FORBIDDEN_ORIGIN,
-            Self::RouteNotFound | Self::NotBelowPrefix => codes::ROUTE_NOT_FOUND,
-            Self::MethodNotAllowed => codes::METHOD_NOT_ALLOWED,
-            Self::NotCached => codes::NOT_CACHED,
-            Self::Overloaded => codes::OVERLOADED,
-            Self::Draining | Self::Reconnect => codes::DRAINING,
+            Self::InvalidPath(_) => ErrorCode::INVALID_PATH,
+            Self::InvalidRequest(_) => ErrorCode::INVALID_REQUEST,
+            Self::Unauthorized => ErrorCode::UNAUTHORIZED,
+            Self::ForbiddenOrigin(_) => ErrorCode::FORBIDDEN_ORIGIN,
+            Self::RouteNotFound | Self::NotBelowPrefix => ErrorCode::ROUTE_NOT_FOUND,
+            Self::MethodNotAllowed => ErrorCode::METHOD_NOT_ALLOWED,
+            Self::NotCached => ErrorCode::NOT_CACHED,
+            Self::Overloaded => ErrorCode::OVERLOADED,
+            Self::Draining | Self::Reconnect => ErrorCode::DRAINING,
             Self::Fetch(error) => match &**error {
                 FetchError::Connect(_)
                 | FetchError::TlsHandshake(_)
                 | FetchError::ConnectionLost(_)
-                | FetchError::TaskFailed => codes::UPSTREAM_UNREACHABLE,
+                | FetchError::TaskFailed => ErrorCode::UPSTREAM_UNREACHABLE,
                 FetchError::Malformed(_)
                 | FetchError::Truncated(_)
                 | FetchError::UnexpectedUpgrade
                 | FetchError::UnexpectedNotModified
                 | FetchError::UnexpectedTransferCoding
                 | FetchError::InvalidContentLength
-                | FetchError::EchoedSecret => codes::UPSTREAM_INVALID,
-                FetchError::OutOfFileDescriptors(_) => codes::OVERLOADED,
+                | FetchError::EchoedSecret => ErrorCode::UPSTREAM_INVALID,
+                FetchError::OutOfFileDescriptors(_) => ErrorCode::OVERLOADED,
                 FetchError::ConnectTimeout(_)
                 | FetchError::DeadlineExceeded
-                | FetchError::IdleTimeout => codes::UPSTREAM_TIMEOUT,
-                FetchError::RequestBodyAborted => codes::INVALID_REQUEST,
+                | FetchError::IdleTimeout => ErrorCode::UPSTREAM_TIMEOUT,
+                FetchError::RequestBodyAborted => ErrorCode::INVALID_REQUEST,
             },
         }
     }
