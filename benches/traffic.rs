@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use stepgate::coalesce::fetch::MAX_IN_FLIGHT_PER_KEY;
+use stepgate::coalesce::coalescer::MAX_IN_FLIGHT_PER_KEY;
 use stepgate::config;
 use tokio::runtime;
 use tokio::task::JoinSet;

@@ -9,8 +9,8 @@ use hyper::StatusCode;
 use hyper::header::HeaderMap;
 use stepgate::cache::{Cache, Entry};
 use stepgate::coalesce::{
-    BatchOptions, Coalescer, Completion, ConcurrencyLimit, Fetch, FetchOptions, JoinResult,
-    LongPolls, NumberedCompletion, Permit, PollEvent, PollResult, WaitOptions,
+    Coalescer, Completion, ConcurrencyLimit, Fetch, FetchOptions, Fetched, JoinResult, LongPolls,
+    Permit, PollEvent, PollResult, WaitOptions,
 };
 use stepgate::config;
 use stepgate::policy::{CacheKey, NoStoreReason, Partition, Rule, check};
@@ -76,35 +76,26 @@ pub(super) struct Gateway {
     rule: Rule,
     key: CacheKey,
     cache: Cache,
+    limit: ConcurrencyLimit,
     coalescer: Coalescer<CacheKey, UpstreamFetch>,
     long_polls: LongPolls<CacheKey, Response>,
     timeout: Duration,
 }
 
-struct UpstreamFetch(Arc<Gateway>);
+struct UpstreamFetch(Arc<Gateway>, Option<Permit>);
 
 impl Fetch for UpstreamFetch {
-    type Shared = Response;
-    type Own = Infallible;
+    type Output = Response;
+    type Stream = Infallible;
 
-    async fn clearance(&mut self) -> Option<Response> {
-        None
+    async fn admit(&mut self) -> Result<(), Response> {
+        let permit = self.0.limit.acquire().await;
+        self.1 = Some(permit.expect("the fetches of one step do not use up the permits"));
+        Ok(())
     }
 
-    fn recalled(&self) -> Option<Response> {
-        None
-    }
-
-    fn no_berth(self) -> Response {
-        unreachable!("the fetches of one step do not use up the permits")
-    }
-
-    fn depart(
-        self,
-        _: BatchOptions,
-        permit: Permit,
-    ) -> impl Future<Output = NumberedCompletion<Self>> + Send + 'static {
-        let Self(gateway) = self;
+    fn start(self, _: FetchOptions) -> impl Future<Output = Fetched<Self>> + Send + 'static {
+        let Self(gateway, permit) = self;
         let ticket = gateway.cache.begin_fetch();
         let (seq, started) = (ticket.seq(), Instant::now());
         let fetch = gateway.origin.fetch();
@@ -142,13 +133,13 @@ impl Fetch for UpstreamFetch {
 impl Gateway {
     pub(super) fn new(origin: Origin, window: Duration, max_in_flight: usize) -> Arc<Self> {
         let limits = config::Upstream::default();
-        let permits = ConcurrencyLimit::new(max_in_flight, limits.queue_timeout);
         Arc::new(Self {
             origin,
             rule: Rule::run_step(),
             key: CacheKey::new(Partition::of(["traffic"]), "run-step", &IDS, ""),
             cache: Cache::new(config::Cache::default().max_bytes),
-            coalescer: Coalescer::new(window, permits),
+            limit: ConcurrencyLimit::new(max_in_flight, limits.queue_timeout),
+            coalescer: Coalescer::new(window),
             long_polls: LongPolls::default(),
             timeout: limits.timeout,
         })
@@ -172,24 +163,26 @@ impl Gateway {
     async fn fetch(self: &Arc<Self>) -> Response {
         let options = FetchOptions {
             deadline: Instant::now() + self.timeout,
-            after: self.cache.min_valid_seq(&self.key),
-            store: true,
-            fresh: false,
+            min_seq: self.cache.min_valid_seq(&self.key),
+            may_store: true,
+            force_fresh: false,
         };
-        let fetch = || UpstreamFetch(Arc::clone(self));
-        match self.coalescer.ride(self.key.clone(), options, fetch).await {
-            JoinResult::Opened(response) | JoinResult::Joined(response) => response,
-            JoinResult::Own(own) => match own {},
+        let fetch = || UpstreamFetch(Arc::clone(self), None);
+        match self.coalescer.fetch(self.key.clone(), options, fetch).await {
+            JoinResult::Led(response) | JoinResult::Joined(response) => response,
+            JoinResult::Unshareable(stream) => match stream {},
             // With a window of zero, every request fetches on its own.
-            JoinResult::Alone => {
-                let permit = self.coalescer.berths().take().await;
-                let permit = permit.expect("there are more permits than pollers");
-                match fetch().depart(options.manifest(), permit).await.1 {
+            JoinResult::FetchAlone => {
+                let mut fetch = fetch();
+                let Ok(()) = fetch.admit().await else {
+                    unreachable!("there are more permits than pollers");
+                };
+                match fetch.start(options).await.1 {
                     Completion::Final(response) | Completion::Live(response) => response,
-                    Completion::Own(own) => match own {},
+                    Completion::Unshareable(stream) => match stream {},
                 }
             }
-            JoinResult::Late | JoinResult::Lost => {
+            JoinResult::TimedOut | JoinResult::Abandoned => {
                 unreachable!("this upstream always responds in time")
             }
         }
@@ -197,8 +190,8 @@ impl Gateway {
 
     async fn wait(self: &Arc<Self>, until: Instant) -> Response {
         let options = WaitOptions {
-            after: self.cache.min_valid_seq(&self.key),
-            since: self.cache.next_seq(),
+            min_final_seq: self.cache.min_valid_seq(&self.key),
+            min_seq: self.cache.next_seq(),
             until,
             deadline: until + self.timeout,
         };
@@ -218,16 +211,17 @@ impl Gateway {
     async fn poll(self: &Arc<Self>) -> PollResult<Response> {
         let hash = self.cache.next_seq().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
         let early = POLL_INTERVAL / 10 * u32::try_from(hash).expect("eight bits") / 256;
-        let news = self.fetch().await;
+        let result = self.fetch().await;
+        let event = if result.is_final {
+            PollEvent::Final
+        } else {
+            PollEvent::Live
+        };
         PollResult {
-            number: news.seq,
-            heard: if news.is_final {
-                PollEvent::End
-            } else {
-                PollEvent::Body
-            },
-            news,
-            pace: POLL_INTERVAL - early,
+            seq: result.seq,
+            event,
+            result,
+            interval: POLL_INTERVAL - early,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What is counted. Labels are closed sets: rules, outcomes, reasons; never an id, never a text
-//! from upstream.
+//! The metrics. Labels are closed sets (rules, outcomes, classes, reasons): never an id, never a text
+//! of the upstream's.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,8 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::durations::Durations;
-use super::history::History;
+use super::histogram::Histogram;
 use super::outcome::Outcome;
 use crate::cache::redis::SharedMetrics;
 use crate::policy::NoStoreReason;
@@ -22,53 +21,54 @@ use crate::policy::rule::NO_RULE;
 const OUTCOMES: usize = Outcome::ALL.len();
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByOutcome {
+struct RuleOutcomeLabels {
     rule: String,
     outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByClass {
+struct RuleClassLabels {
     rule: String,
     class: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfRule {
+struct RuleLabels {
     rule: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfOutcome {
+struct OutcomeLabels {
     outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfReason {
+struct ReasonLabels {
     reason: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfResult {
+struct ResultLabels {
     result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfVersion {
+struct VersionLabels {
     version: &'static str,
 }
 
-/// How an upstream answered, for the metric.
+/// How a fetch ended, as the label `class`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Class {
+pub(crate) enum FetchClass {
+    /// The fetch brought a response.
     Status(hyper::StatusCode),
-    /// It failed.
+    /// The fetch brought no response.
     Error,
-    /// Everybody had left, or had an answer already.
+    /// No request waited any more.
     Cancelled,
 }
 
-impl Class {
+impl FetchClass {
     const ALL: [&'static str; 7] = ["1xx", "2xx", "3xx", "4xx", "5xx", "error", "cancelled"];
 
     fn index(self) -> usize {
@@ -80,63 +80,62 @@ impl Class {
     }
 }
 
-/// One rule's counters, looked up once in a configuration's time.
+/// The counters of one rule, looked up once a configuration.
 #[derive(Debug)]
-pub(super) struct RuleCounters {
+pub(crate) struct RuleCounters {
     name: String,
-    is_a_rules: bool,
+    is_rule: bool,
     requests: [Counter; OUTCOMES],
     upstream: [Counter; 7],
     polls_avoided: Counter,
     regressions: Counter,
 }
 
-/// All counters of a gateway.
+/// All metrics of a gateway.
 #[derive(Debug)]
-pub(super) struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     families: Families,
-    /// Of every rule that there has been, in the order of their coming.
+    /// The counters of every rule since the start, in the order of their appearance.
     rules: Mutex<Vec<Arc<RuleCounters>>>,
-    durations: [Durations; OUTCOMES],
-    upstream_duration: Durations,
+    durations: [Histogram; OUTCOMES],
+    upstream_duration: Histogram,
     not_stored: Vec<Counter>,
-    /// Succeeded and failed.
+    /// Successes, then failures.
     reloads: [Counter; 2],
-    /// Of the shared tier, whether there is one or not.
-    pub(super) shared: SharedMetrics,
-    pub(super) history: History,
-    /// Read at the moment of a scrape.
+    /// The counters of the shared tier, whether one is configured or not.
+    pub(crate) shared: SharedMetrics,
+    /// Set at a scrape.
     pub(crate) gauges: Gauges,
 }
 
-/// What is counted by rule.
+/// The families with a label `rule`.
 #[derive(Debug, Default)]
 struct Families {
-    requests: Family<ByOutcome, Counter>,
-    upstream: Family<ByClass, Counter>,
-    polls_avoided: Family<OfRule, Counter>,
-    regressions: Family<OfRule, Counter>,
+    requests: Family<RuleOutcomeLabels, Counter>,
+    upstream: Family<RuleClassLabels, Counter>,
+    polls_avoided: Family<RuleLabels, Counter>,
+    regressions: Family<RuleLabels, Counter>,
 }
 
 impl Families {
-    /// Every series of a rule, at zero.
-    fn of_rule(&self, name: &str) -> RuleCounters {
+    /// Creates every series of a rule, at zero.
+    fn create(&self, name: &str) -> RuleCounters {
         let rule = || name.to_owned();
-        let of = || OfRule { rule: rule() };
+        let of = || RuleLabels { rule: rule() };
         RuleCounters {
             name: rule(),
-            is_a_rules: name != NO_RULE,
+            is_rule: name != NO_RULE,
             requests: Outcome::ALL.map(|outcome| {
                 let outcome = outcome.as_str();
-                let labels = ByOutcome {
+                let labels = RuleOutcomeLabels {
                     rule: rule(),
                     outcome,
                 };
                 self.requests.get_or_create(&labels).clone()
             }),
-            upstream: Class::ALL.map(|class| {
-                let labels = ByClass {
+            upstream: FetchClass::ALL.map(|class| {
+                let labels = RuleClassLabels {
                     rule: rule(),
                     class,
                 };
@@ -148,26 +147,26 @@ impl Families {
     }
 }
 
-/// What is now, rather than what was.
+/// The gauges.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Gauges {
     pub(crate) cache_entries: Gauge,
     pub(crate) cache_bytes: Gauge,
     pub(crate) connections: Gauge,
-    pub(crate) in_flight: Gauge,
-    pub(crate) waiters: Gauge,
+    pub(crate) upstream_in_flight: Gauge,
+    pub(crate) long_polls: Gauge,
     secrets_loaded: Gauge<f64, AtomicU64>,
 }
 
 impl Metrics {
-    /// Registers everything.
-    pub(super) fn new() -> Self {
+    /// Registers every metric.
+    pub(crate) fn new() -> Self {
         let mut registry = Registry::with_prefix("stepgate");
         let families = Families::default();
-        let reloads = Family::<OfResult, Counter>::default();
-        let not_stored = Family::<OfReason, Counter>::default();
-        let durations = Family::<OfOutcome, Durations>::default();
-        let upstream_duration = Durations::default();
+        let reloads = Family::<ResultLabels, Counter>::default();
+        let not_stored = Family::<ReasonLabels, Counter>::default();
+        let durations = Family::<OutcomeLabels, Histogram>::default();
+        let upstream_duration = Histogram::default();
         let gauges = Gauges::default();
 
         registry.register(
@@ -177,7 +176,7 @@ impl Metrics {
         );
         registry.register_with_unit(
             "request_duration",
-            "From a request's head to the head of its answer",
+            "From the end of a request's head to the head of its response",
             Unit::Seconds,
             durations.clone(),
         );
@@ -188,28 +187,28 @@ impl Metrics {
         );
         registry.register_with_unit(
             "upstream_duration",
-            "From a fetch's departure to the end of its body, or of what is held of it",
+            "From the start of a fetch to the end of its body, or of the part that is buffered",
             Unit::Seconds,
             upstream_duration.clone(),
         );
         registry.register(
             "not_stored",
-            "Answers not stored, by reason",
+            "Responses not stored, by reason",
             not_stored.clone(),
         );
         registry.register(
             "polls_avoided",
-            "Requests that cost no fetch of their own",
+            "Requests answered without a fetch of their own",
             families.polls_avoided.clone(),
         );
         registry.register(
-            "regressions",
-            "Steps found live again after they were final",
+            "final_regressions",
+            "Resources found live again after they were final",
             families.regressions.clone(),
         );
         registry.register(
             "cache_entries",
-            "Steps of which a final body is stored",
+            "Resources with a stored body",
             gauges.cache_entries.clone(),
         );
         registry.register(
@@ -222,37 +221,41 @@ impl Metrics {
             "Connections open on the data listeners",
             gauges.connections.clone(),
         );
-        registry.register("in_flight", "Fetches under way", gauges.in_flight.clone());
         registry.register(
-            "waiters",
-            "Requests held by their wait preference",
-            gauges.waiters.clone(),
+            "upstream_in_flight",
+            "Fetches in flight",
+            gauges.upstream_in_flight.clone(),
+        );
+        registry.register(
+            "long_polls",
+            "Requests that wait because of `Prefer: wait`",
+            gauges.long_polls.clone(),
         );
         registry.register(
             "reloads",
-            "Configurations and secrets read anew, by whether they could be used",
+            "Reloads of the configuration and its secrets, by result",
             reloads.clone(),
         );
         registry.register(
             "secrets_loaded_timestamp_seconds",
-            "When the secrets in use were read, in seconds since 1970",
+            "When the secrets in use were read, in Unix seconds",
             gauges.secrets_loaded.clone(),
         );
         let shared = SharedMetrics::default();
         shared.register(&mut registry);
-        let build = Family::<OfVersion, Gauge>::default();
+        let build = Family::<VersionLabels, Gauge>::default();
         let version = env!("CARGO_PKG_VERSION");
-        build.get_or_create(&OfVersion { version }).set(1);
-        registry.register("build_info", "The version that runs", build);
+        build.get_or_create(&VersionLabels { version }).set(1);
+        registry.register("build_info", "The running version", build);
 
         Self {
             families,
             rules: Mutex::default(),
             reloads: ["success", "failure"]
-                .map(|result| reloads.get_or_create(&OfResult { result }).clone()),
+                .map(|result| reloads.get_or_create(&ResultLabels { result }).clone()),
             durations: Outcome::ALL.map(|outcome| {
                 durations
-                    .get_or_create(&OfOutcome {
+                    .get_or_create(&OutcomeLabels {
                         outcome: outcome.as_str(),
                     })
                     .clone()
@@ -261,7 +264,7 @@ impl Metrics {
                 .iter()
                 .map(|reason| {
                     not_stored
-                        .get_or_create(&OfReason {
+                        .get_or_create(&ReasonLabels {
                             reason: reason.as_str(),
                         })
                         .clone()
@@ -269,29 +272,30 @@ impl Metrics {
                 .collect(),
             upstream_duration,
             shared,
-            history: History::default(),
             registry,
             gauges,
         }
     }
 
-    /// A rule's counters; there from now on, though a later configuration may not have the rule.
-    pub(super) fn of_rule(&self, name: &str) -> Arc<RuleCounters> {
+    /// Returns the counters of a rule. They exist from now on, even if a later configuration lacks the
+    /// rule.
+    pub(crate) fn rule(&self, name: &str) -> Arc<RuleCounters> {
         let mut rules = self.rules();
         if let Some(known) = rules.iter().find(|known| known.name == name) {
             return Arc::clone(known);
         }
-        let counters = Arc::new(self.families.of_rule(name));
+        let counters = Arc::new(self.families.create(name));
         rules.push(Arc::clone(&counters));
         counters
     }
 
     fn rules(&self) -> MutexGuard<'_, Vec<Arc<RuleCounters>>> {
-        // A push is whole or did not happen.
+        // A push happens whole or not at all.
         self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn answered(&self, of: &RuleCounters, outcome: Outcome, took: Duration) {
+    /// Counts a request.
+    pub(crate) fn record_request(&self, of: &RuleCounters, outcome: Outcome, took: Duration) {
         of.requests[outcome.index()].inc();
         match outcome {
             Outcome::Hit | Outcome::SharedHit | Outcome::Coalesced | Outcome::LongPoll => {
@@ -306,48 +310,48 @@ impl Metrics {
         self.durations[outcome.index()].observe(took);
     }
 
-    /// What was forwarded has no rule, and a length of its own: it is counted, not timed.
-    pub(super) fn fetched(&self, of: &RuleCounters, class: Class, took: Duration) {
+    /// Counts a fetch. A forwarded request has no rule and may stream for long, so it is not timed.
+    pub(crate) fn record_fetch(&self, of: &RuleCounters, class: FetchClass, took: Duration) {
         of.upstream[class.index()].inc();
-        if of.is_a_rules {
+        if of.is_rule {
             self.upstream_duration.observe(took);
         }
     }
 
-    pub(super) fn secrets_loaded(&self, at: f64) {
+    pub(crate) fn set_secrets_loaded(&self, at: f64) {
         self.gauges.secrets_loaded.set(at);
     }
 
-    pub(super) fn reloaded(&self, succeeded: bool) {
+    pub(crate) fn record_reload(&self, succeeded: bool) {
         self.reloads[usize::from(!succeeded)].inc();
     }
 
-    pub(super) fn not_stored(&self, reason: NoStoreReason) {
+    pub(crate) fn record_not_stored(&self, reason: NoStoreReason) {
         let index = NoStoreReason::ALL.iter().position(|known| *known == reason);
         if let Some(counter) = index.and_then(|index| self.not_stored.get(index)) {
             counter.inc();
         }
     }
 
-    /// OpenMetrics text.
-    pub(super) fn encode(&self) -> String {
+    /// Returns the OpenMetrics text.
+    pub(crate) fn encode(&self) -> String {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a String cannot fail");
         text
     }
 
-    /// How long requests took that were answered so.
-    pub(super) fn durations(&self, outcome: Outcome) -> &Durations {
+    /// Returns how long requests with this outcome took.
+    pub(crate) fn request_durations(&self, outcome: Outcome) -> &Histogram {
         &self.durations[outcome.index()]
     }
 
-    /// How long fetches took.
-    pub(super) fn fetch_durations(&self) -> &Durations {
+    /// Returns how long fetches took.
+    pub(crate) fn fetch_durations(&self) -> &Histogram {
         &self.upstream_duration
     }
 
-    /// The figures of every rule that there has been, and of none.
-    pub(super) fn by_rule(&self) -> Vec<RuleFigures> {
+    /// Returns the figures of every rule since the start, and those of requests without a rule.
+    pub(crate) fn rule_figures(&self) -> Vec<RuleFigures> {
         let figures = |counters: &Arc<RuleCounters>| RuleFigures {
             rule: counters.name.clone(),
             requests: counters.requests.each_ref().map(Counter::get),
@@ -360,32 +364,32 @@ impl Metrics {
 }
 
 impl RuleCounters {
-    pub(super) fn regressed(&self) {
+    pub(crate) fn record_regression(&self) {
         self.regressions.inc();
     }
 }
 
-/// One rule's figures, for the status.
-pub(super) struct RuleFigures {
-    pub(super) rule: String,
-    pub(super) requests: [u64; OUTCOMES],
-    pub(super) fetches: u64,
-    pub(super) polls_avoided: u64,
-    pub(super) regressions: u64,
+/// The figures of one rule, for `/status`.
+pub(crate) struct RuleFigures {
+    pub(crate) rule: String,
+    pub(crate) requests: [u64; OUTCOMES],
+    pub(crate) fetches: u64,
+    pub(crate) polls_avoided: u64,
+    pub(crate) regressions: u64,
 }
 
-/// Counts something that is there for as long as this is.
+/// Raises a gauge by one until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Counted(Gauge);
+pub(crate) struct GaugeGuard(Gauge);
 
-impl Counted {
+impl GaugeGuard {
     pub(crate) fn new(gauge: &Gauge) -> Arc<Self> {
         gauge.inc();
         Arc::new(Self(gauge.clone()))
     }
 }
 
-impl Drop for Counted {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
     }

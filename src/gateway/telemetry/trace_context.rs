@@ -1,10 +1,10 @@
-//! The trace that a request belongs to, as W3C Trace Context (level 1) names it.
+//! The trace that a request belongs to (W3C Trace Context, level 1).
 
 use hyper::HeaderMap;
 
-/// The trace id of a `traceparent`: 32 hex digits. None where there are two, or it is not well formed
-/// (section 3.2): whoever made it up wrong belongs to no trace.
-pub(super) fn trace_id(headers: &HeaderMap) -> Option<&str> {
+/// Returns the trace id of `traceparent`: 32 hexadecimal digits. `None` if the header is missing, occurs
+/// twice, or is malformed (section 3.2).
+pub(crate) fn trace_id(headers: &HeaderMap) -> Option<&str> {
     let mut parents = headers.get_all("traceparent").iter();
     let (parent, None) = (parents.next()?.to_str().ok()?, parents.next()) else {
         return None;
@@ -14,14 +14,14 @@ pub(super) fn trace_id(headers: &HeaderMap) -> Option<&str> {
     let trace = digits(fields.next()?, 32)?;
     let parent = digits(fields.next()?, 16)?;
     digits(fields.next()?, 2)?;
-    // Only later versions may say more (section 3.2.4).
-    let goes_on = fields.next().is_some();
+    // Only versions after 00 may have more fields (section 3.2.4).
+    let has_more_fields = fields.next().is_some();
     let is_zero = |id: &str| id.bytes().all(|digit| digit == b'0');
-    let valid = version != "ff" && !(version == "00" && goes_on);
+    let valid = version != "ff" && !(version == "00" && has_more_fields);
     (valid && !is_zero(trace) && !is_zero(parent)).then_some(trace)
 }
 
-/// So many hex digits, in lower case.
+/// Returns `text` if it is `count` hexadecimal digits in lower case.
 fn digits(text: &str, count: usize) -> Option<&str> {
     let hex = |digit: u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
     (text.len() == count && text.bytes().all(hex)).then_some(text)
@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn a_well_formed_one_of_any_version_names_its_trace() {
+    fn a_traceparent_of_any_version_names_its_trace() {
         for (version, rest) in [
             ("00", "00"),
             ("00", "01"),
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_one_names_none() {
+    fn a_malformed_traceparent_names_no_trace() {
         let parent = "00f067aa0ba902b7";
         let zeros = "0".repeat(32);
         for malformed in [

@@ -1,7 +1,9 @@
-//! Who may speak to us: HTTP's rules about the host, and a web page's attempts.
+//! What a request must fulfil before it is routed: one host, one framing, and on an open listener no
+//! sign of a foreign web page.
 //!
-//! An open listener injects keys for whoever asks. A browser on the same machine can be made to
-//! ask, by a page of another site or by a name that was rebound to loopback; neither gets through.
+//! An open listener injects credentials for every request. A page of another site, or a name that was
+//! rebound to loopback (DNS rebinding), can make a browser on the same machine send requests. Such a
+//! request is refused.
 
 use std::net::IpAddr;
 
@@ -10,37 +12,41 @@ use hyper::header::{HeaderMap, ORIGIN, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::http::uri::Authority;
 
-use super::heading::RequestHeaders;
-use super::refusal::GatewayError;
+use super::error::GatewayError;
+use super::request::RequestHeaders;
 
-/// What kind of door a request came through.
+/// How a connection reaches the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
-    /// TCP, where a browser could knock.
+    /// TCP, which a browser could use.
     Tcp,
-    /// TCP with TLS; the roots that the caller's certificate passed, if it was asked for one.
+    /// TCP with TLS. The hash is that of the `client_ca` under which the client's certificate was
+    /// accepted; `None` if no certificate was asked for.
     Tls(Option<blake3::Hash>),
-    /// A unix socket, where none can.
+    /// A unix socket, which no browser can use.
     Unix,
 }
 
-/// Checks that the request names one host, in one way.
-fn names_one_host<'h>(
+/// Returns the host that the request is for.
+///
+/// # Errors
+/// [`GatewayError::InvalidRequest`] if it names none, two, or two different ones.
+fn requested_host<'h>(
     head: &Parts,
-    heading: &RequestHeaders<'h>,
+    headers: &RequestHeaders<'h>,
 ) -> Result<Option<Host<'h>>, GatewayError> {
-    if heading.has_two_hosts {
+    if headers.has_two_hosts {
         return Err(GatewayError::InvalidRequest(
             "The request has more than one Host header.",
         ));
     }
-    let host = heading.host.map(|host| Host::parse(host.as_bytes()));
+    let host = headers.host.map(|host| Host::parse(host.as_bytes()));
     match (head.uri.authority(), host.transpose()?) {
         // RFC 9112 section 3.2: required in HTTP/1.1, in absolute form too.
         (_, None) if head.version == Version::HTTP_11 => Err(GatewayError::InvalidRequest(
             "The request has no Host header.",
         )),
-        (Some(target), Some(host)) if !host.is(target) => Err(GatewayError::InvalidRequest(
+        (Some(target), Some(host)) if !host.equals(target) => Err(GatewayError::InvalidRequest(
             "The request target and the Host header name different hosts.",
         )),
         (Some(target), _) => Host::parse_any(target.as_str().as_bytes()).map(Some),
@@ -48,20 +54,21 @@ fn names_one_host<'h>(
     }
 }
 
-/// Whom a request is for.
+/// The host that a request is for.
 #[derive(Debug)]
 enum Host<'h> {
-    /// Spelled so plainly that no parser could read it in two ways.
+    /// A host of letters, digits, dots and hyphens, which needs no parser.
     Plain {
-        whole: &'h [u8],
+        /// With the port.
+        authority: &'h [u8],
         /// Without the port.
         name: &'h [u8],
     },
     Any(Authority),
 }
 
-/// What most callers say.
-fn is_usual(name: &[u8]) -> bool {
+/// Returns whether it is a name that most clients use, which skips the parsing of an address.
+fn is_common_loopback(name: &[u8]) -> bool {
     name == b"127.0.0.1" || name == b"localhost"
 }
 
@@ -70,16 +77,17 @@ impl<'h> Host<'h> {
         Self::plain(host).map_or_else(|| Self::parse_any(host), Ok)
     }
 
-    /// `name` or `name:port` of letters, digits, dots and hyphens.
-    fn plain(whole: &'h [u8]) -> Option<Self> {
-        let digits = whole.iter().rev().take_while(|b| b.is_ascii_digit());
-        let name = match whole.split_at(whole.len() - digits.count()) {
+    /// Returns `name` or `name:port`, if the name has only letters, digits, dots and hyphens.
+    fn plain(authority: &'h [u8]) -> Option<Self> {
+        let digits = authority.iter().rev().take_while(|b| b.is_ascii_digit());
+        let name = match authority.split_at(authority.len() - digits.count()) {
             ([name @ .., b':'], [_, ..]) => name,
-            _ => whole,
+            _ => authority,
         };
         let in_a_name = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-');
-        let plain = is_usual(name) || (!name.is_empty() && name.iter().all(in_a_name));
-        (plain && whole.len() - name.len() <= ":65535".len()).then_some(Self::Plain { whole, name })
+        let plain = is_common_loopback(name) || (!name.is_empty() && name.iter().all(in_a_name));
+        (plain && authority.len() - name.len() <= ":65535".len())
+            .then_some(Self::Plain { authority, name })
     }
 
     fn parse_any(host: &[u8]) -> Result<Self, GatewayError> {
@@ -92,18 +100,18 @@ impl<'h> Host<'h> {
             ))
     }
 
-    fn is(&self, target: &Authority) -> bool {
-        let whole = match self {
-            Self::Plain { whole, .. } => whole,
+    fn equals(&self, target: &Authority) -> bool {
+        let authority = match self {
+            Self::Plain { authority, .. } => authority,
             Self::Any(authority) => authority.as_str().as_bytes(),
         };
-        whole.eq_ignore_ascii_case(target.as_str().as_bytes())
+        authority.eq_ignore_ascii_case(target.as_str().as_bytes())
     }
 
-    /// Whether it is `localhost`, an address of the loopback network, or one of `hosts`.
-    fn is_ours(&self, hosts: &[String]) -> bool {
+    /// Returns whether it is `localhost`, a loopback address, or one of `allowed_hosts`.
+    fn is_allowed(&self, allowed_hosts: &[String]) -> bool {
         let name = match self {
-            Self::Plain { name, .. } if is_usual(name) => return true,
+            Self::Plain { name, .. } if is_common_loopback(name) => return true,
             Self::Plain { name, .. } => std::str::from_utf8(name).unwrap_or_default(),
             Self::Any(authority) => {
                 let host = authority.host();
@@ -115,13 +123,15 @@ impl<'h> Host<'h> {
             || name
                 .parse::<IpAddr>()
                 .is_ok_and(|address| address.to_canonical().is_loopback())
-            || hosts.iter().any(|host| name.eq_ignore_ascii_case(host))
+            || allowed_hosts
+                .iter()
+                .any(|host| name.eq_ignore_ascii_case(host))
     }
 }
 
-/// hyper takes any list that ends in `chunked`; others may read it differently, and find the next
-/// request elsewhere.
-fn ends_in_one_place(headers: &HeaderMap) -> Result<(), GatewayError> {
+/// Refuses every transfer coding but `chunked`. hyper accepts any list that ends in `chunked`; another
+/// parser may read the list differently and find the next request elsewhere (request smuggling).
+fn check_transfer_encoding(headers: &HeaderMap) -> Result<(), GatewayError> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let plain = match (codings.next(), codings.next()) {
         (None, _) => true,
@@ -136,55 +146,58 @@ fn ends_in_one_place(headers: &HeaderMap) -> Result<(), GatewayError> {
     ))
 }
 
-/// Admits what names one host in one way and, on an open listener (`hosts` are its names), could
-/// not have been sent by a web page.
-pub(crate) fn admit(
+/// Checks the request's host and framing and, on an open listener, its origin. `allowed_hosts` are the
+/// names of an open listener beside loopback; `None` if the listener is not open.
+///
+/// # Errors
+/// [`GatewayError::InvalidRequest`] or [`GatewayError::ForbiddenOrigin`].
+pub(crate) fn check_request(
     head: &Parts,
-    heading: &RequestHeaders<'_>,
-    door: Transport,
-    hosts: Option<&[String]>,
+    headers: &RequestHeaders<'_>,
+    transport: Transport,
+    allowed_hosts: Option<&[String]>,
 ) -> Result<(), GatewayError> {
-    let host = names_one_host(head, heading)?;
-    if heading.has_transfer_encoding {
-        ends_in_one_place(&head.headers)?;
+    let host = requested_host(head, headers)?;
+    if headers.has_transfer_encoding {
+        check_transfer_encoding(&head.headers)?;
     }
-    match (door, hosts) {
-        (Transport::Tcp | Transport::Tls(_), Some(hosts)) => {
-            refuse_strangers(&head.headers, heading, host.as_ref(), hosts)
+    match (transport, allowed_hosts) {
+        (Transport::Tcp | Transport::Tls(_), Some(allowed_hosts)) => {
+            check_origin(&head.headers, headers, host.as_ref(), allowed_hosts)
         }
         (Transport::Tcp | Transport::Tls(_), None) | (Transport::Unix, _) => Ok(()),
     }
 }
 
-/// Refuses what a web page could have sent, and names that are not ours.
-fn refuse_strangers(
-    headers: &HeaderMap,
-    heading: &RequestHeaders<'_>,
+/// Refuses a request that a page of another site could have sent, or that is for a foreign host name.
+fn check_origin(
+    map: &HeaderMap,
+    headers: &RequestHeaders<'_>,
     host: Option<&Host<'_>>,
-    hosts: &[String],
+    allowed_hosts: &[String],
 ) -> Result<(), GatewayError> {
-    // HTTP/1.0 may leave it out; then nothing says that we were meant.
-    if !host.is_some_and(|host| host.is_ours(hosts)) {
+    // HTTP/1.0 permits a request without Host. Then nothing shows that it is meant for this gateway.
+    if !host.is_some_and(|host| host.is_allowed(allowed_hosts)) {
         return Err(GatewayError::ForbiddenOrigin(
             "This listener is open, so it answers only to localhost, loopback addresses and the \
              names in server.allowed_hosts.",
         ));
     }
-    if !heading.is_a_browsers {
+    if !headers.from_browser {
         return Ok(());
     }
-    let cross_site = headers
+    let cross_site = map
         .get_all("sec-fetch-site")
         .iter()
         .any(|value| !matches!(value.as_bytes(), b"same-origin" | b"same-site" | b"none"));
-    let foreign = headers.get_all(ORIGIN).iter().any(|origin| {
+    let foreign = map.get_all(ORIGIN).iter().any(|origin| {
         let host = origin
             .to_str()
             .ok()
             .and_then(|origin| origin.split_once("://"))
             .and_then(|(_, host)| Authority::try_from(host).ok());
-        // A page of this machine's own is no stranger; `null` is anybody.
-        !host.is_some_and(|host| Host::Any(host).is_ours(hosts))
+        // A page of this machine is not foreign. The origin `null` can be any page.
+        !host.is_some_and(|host| Host::Any(host).is_allowed(allowed_hosts))
     });
     if cross_site || foreign {
         return Err(GatewayError::ForbiddenOrigin(
@@ -199,24 +212,24 @@ mod tests {
     use super::*;
     use hyper::Request;
 
-    fn refused(headers: &[(&'static str, &str)]) -> bool {
+    fn is_refused(headers: &[(&'static str, &str)]) -> bool {
         let mut request = Request::new(());
         for (name, value) in headers {
             request.headers_mut().append(*name, value.parse().unwrap());
         }
-        let hosts = ["stepgate.internal".to_owned()];
+        let allowed_hosts = ["stepgate.internal".to_owned()];
         let (head, ()) = request.into_parts();
-        admit(
+        check_request(
             &head,
             &RequestHeaders::of(&head.headers),
             Transport::Tcp,
-            Some(&hosts),
+            Some(&allowed_hosts),
         )
         .is_err()
     }
 
     #[test]
-    fn our_own_names_are_answered() {
+    fn loopback_and_allowed_hosts_are_answered() {
         for host in [
             "localhost",
             "LOCALHOST:8180",
@@ -228,23 +241,23 @@ mod tests {
             "stepgate.internal:80",
             "Stepgate.Internal",
         ] {
-            assert!(!refused(&[("host", host)]), "{host}");
+            assert!(!is_refused(&[("host", host)]), "{host}");
             let origin = format!("http://{host}");
             assert!(
-                !refused(&[("host", "localhost"), ("origin", &origin)]),
+                !is_refused(&[("host", "localhost"), ("origin", &origin)]),
                 "{origin}"
             );
         }
         for site in ["same-origin", "same-site", "none"] {
             assert!(
-                !refused(&[("host", "localhost"), ("sec-fetch-site", site)]),
+                !is_refused(&[("host", "localhost"), ("sec-fetch-site", site)]),
                 "{site}"
             );
         }
     }
 
     #[test]
-    fn strangers_are_not() {
+    fn dns_rebinding_and_cross_site_requests_are_refused() {
         for host in [
             "evil.example",
             "localhost.evil.example",
@@ -258,10 +271,10 @@ mod tests {
             "2130706433",
             "localhost:80:80",
         ] {
-            assert!(refused(&[("host", host)]), "{host}");
+            assert!(is_refused(&[("host", host)]), "{host}");
         }
-        assert!(refused(&[]), "HTTP/1.1 without Host");
-        assert!(refused(&[("host", "localhost"), ("host", "localhost")]));
+        assert!(is_refused(&[]), "HTTP/1.1 without Host");
+        assert!(is_refused(&[("host", "localhost"), ("host", "localhost")]));
         for origin in [
             "null",
             "http://evil.example",
@@ -270,13 +283,13 @@ mod tests {
             "",
         ] {
             assert!(
-                refused(&[("host", "localhost"), ("origin", origin)]),
+                is_refused(&[("host", "localhost"), ("origin", origin)]),
                 "{origin}"
             );
         }
         for site in ["cross-site", "", "Cross-Site"] {
             assert!(
-                refused(&[("host", "localhost"), ("sec-fetch-site", site)]),
+                is_refused(&[("host", "localhost"), ("sec-fetch-site", site)]),
                 "{site}"
             );
         }
@@ -288,7 +301,7 @@ mod tests {
             let request = Request::builder().uri(uri).header("host", host);
             request.body(()).unwrap().into_parts().0
         };
-        let named = |head: &Parts| match names_one_host(head, &RequestHeaders::of(&head.headers)) {
+        let named = |head: &Parts| match requested_host(head, &RequestHeaders::of(&head.headers)) {
             Ok(Some(Host::Any(authority))) => Some(authority.host().to_owned()),
             Ok(Some(Host::Plain { .. }) | None) | Err(_) => None,
         };
