@@ -1,25 +1,25 @@
 //! Clients, rules, unknown keys, and what must hold between keys.
 
 use super::super::Forward;
-use super::{parse, refused};
+use super::{assert_rejected, parse};
 
 #[test]
-fn clients_are_told_apart_by_name_and_by_token() {
+fn clients_need_distinct_names_and_tokens() {
     let client = |name: &str, token: &str| {
         format!("[[client]]\nname = {name:?}\ntoken = {{ env = {token:?} }}\n")
     };
     let two = |a: (&str, &str), b: (&str, &str)| client(a.0, a.1) + &client(b.0, b.1);
     assert!(parse(&two(("a", "TOKEN_A"), ("b", "TOKEN_B"))).is_ok());
-    refused(&[
+    assert_rejected(&[
         (
             &two(("a", "TOKEN_A"), ("a", "TOKEN_B")),
             "f.toml:5:8: client.name: ",
-            "is the name of another client",
+            "another client is named \"a\"",
         ),
         (
             &two(("a", "TOKEN_A"), ("b", "TOKEN_A_AGAIN")),
             "f.toml:6:9: client.token: ",
-            "env:TOKEN_A_AGAIN is a token of client \"a\", too",
+            "env:TOKEN_A_AGAIN is also a token of client \"a\"",
         ),
         (
             &client("a b", "TOKEN_A"),
@@ -50,7 +50,7 @@ fn clients_are_told_apart_by_name_and_by_token() {
 }
 
 #[test]
-fn rules_are_refused_where_they_are_wrong() {
+fn an_invalid_rule_is_rejected_at_the_key_that_is_wrong() {
     let rule = |name: &str, path: &str, list: &str, identity: &str, terminal: &str| {
         format!(
             "[[rule]]\nname = {name:?}\npath = {path:?}\nlist = {list:?}\nobject = \"o\"\n\
@@ -62,7 +62,7 @@ fn rules_are_refused_where_they_are_wrong() {
     assert_eq!(parse(&good).unwrap().rules.len(), 2);
     let steps = "/threads/{a}/runs/{b}/steps/{c}";
     let ids = "x = \"a\", y = \"b\", z = \"c\"";
-    refused(&[
+    assert_rejected(&[
         (
             &rule("R", "/r/{id}", "/r", "id = \"id\"", done),
             "f.toml:2:8: rule.name: ",
@@ -106,7 +106,7 @@ fn rules_are_refused_where_they_are_wrong() {
         (
             &(good.clone() + &good),
             "f.toml:10:8: rule.path: ",
-            "is the name of another rule",
+            "another rule is named \"r\"",
         ),
         (
             &rule("r", steps, "/r", ids, done),
@@ -125,8 +125,8 @@ fn rules_are_refused_where_they_are_wrong() {
 }
 
 #[test]
-fn what_does_not_fit_together_is_told_where_it_is_written() {
-    refused(&[
+fn a_conflict_of_two_keys_is_reported_at_the_key_in_the_file() {
+    assert_rejected(&[
         (
             "[cache]\nmax_bytes = \"1KiB\"",
             "f.toml:2:13: cache.max_bytes: ",
@@ -146,8 +146,8 @@ fn what_does_not_fit_together_is_told_where_it_is_written() {
 }
 
 #[test]
-fn what_is_forwarded_is_one_of_two_words() {
-    refused(&[(
+fn forward_is_rules_or_all() {
+    assert_rejected(&[(
         "[server]\nforward = \"some\"",
         "f.toml:2:11: server.forward: ",
         "write \"rules\" or \"all\"",
@@ -160,8 +160,8 @@ fn what_is_forwarded_is_one_of_two_words() {
 }
 
 #[test]
-fn an_unknown_key_names_the_nearest_known_one() {
-    refused(&[
+fn an_unknown_key_names_the_most_similar_key() {
+    assert_rejected(&[
         (
             "[upstream]\nQueue-Timeout = \"1s\"",
             "f.toml:2:1: upstream: ",
@@ -202,7 +202,7 @@ fn an_unknown_key_names_the_nearest_known_one() {
 
 #[test]
 fn a_renamed_key_names_its_new_name() {
-    refused(&[
+    assert_rejected(&[
         (
             "[cache.redis]\nurl = \"redis://h\"\nprefix = \"p\"\nbudget = \"9ms\"",
             "f.toml:4:1: cache.redis: ",

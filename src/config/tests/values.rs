@@ -1,10 +1,10 @@
-//! Plain values and addresses: what is refused, where, and in which words.
+//! Values and addresses: the problems of invalid ones.
 
-use super::{parse, refused, told};
+use super::{assert_rejected, parse, problems_in};
 
 #[test]
-fn values_are_refused_with_their_place_and_what_would_be_right() {
-    refused(&[
+fn an_invalid_value_is_rejected_with_its_place_and_a_valid_example() {
+    assert_rejected(&[
         (
             "[upstream]\ntimeout = \"6 minits\"",
             "f.toml:2:11: upstream.timeout: ",
@@ -84,7 +84,7 @@ fn values_are_refused_with_their_place_and_what_would_be_right() {
         (
             "[log]\nformat = \"xml\"",
             "f.toml:2:10: log.format: ",
-            "\"xml\" is not known here; write \"text\" or \"json\"",
+            "\"xml\" is not allowed; write \"text\" or \"json\"",
         ),
         (
             "[log]\naccess = true",
@@ -115,8 +115,8 @@ fn values_are_refused_with_their_place_and_what_would_be_right() {
 }
 
 #[test]
-fn addresses_are_refused_with_one_that_would_be_right() {
-    refused(&[
+fn an_invalid_address_is_rejected_with_a_valid_example() {
+    assert_rejected(&[
         (
             "[server]\nlisten = \"localhost:8180\"",
             "f.toml:2:10: server.listen: ",
@@ -140,7 +140,7 @@ fn addresses_are_refused_with_one_that_would_be_right() {
         (
             "[server]\nlisten = [\"127.0.0.1:1\", \"127.0.0.1:1\"]",
             "f.toml:2:26: ",
-            "is there twice",
+            "occurs twice",
         ),
         (
             "[admin]\nlisten = \"unix:/a\"",
@@ -150,7 +150,7 @@ fn addresses_are_refused_with_one_that_would_be_right() {
         (
             "[admin]\nlisten = \"127.0.0.1:8180\"",
             "f.toml:2:10: admin.listen: ",
-            "is an address of server.listen, too",
+            "is also in server.listen",
         ),
         (
             "[admin]\nlisten = \"0.0.0.0:8181\"",
@@ -164,11 +164,11 @@ fn addresses_are_refused_with_one_that_would_be_right() {
         ),
     ]);
     let long = format!("[server]\nlisten = \"unix:/{}\"", "x".repeat(107));
-    assert!(told(&long).contains("at most 107 bytes"));
+    assert!(problems_in(&long).contains("at most 107 bytes"));
 }
 
 #[test]
-fn an_upstream_that_is_not_a_plain_http_address_is_refused() {
+fn an_invalid_base_url_is_rejected() {
     let place = "f.toml:2:12: upstream.base_url: ";
     for (url, words) in [
         ("api.portkey.ai", "has no scheme"),
@@ -188,12 +188,12 @@ fn an_upstream_that_is_not_a_plain_http_address_is_refused() {
         ("https://h//v1", "the path segment \"\" is not plain"),
         ("https://h/%76", "is not plain"),
     ] {
-        refused(&[(&format!("[upstream]\nbase_url = {url:?}"), place, words)]);
+        assert_rejected(&[(&format!("[upstream]\nbase_url = {url:?}"), place, words)]);
     }
 }
 
 #[test]
-fn an_upstream_is_taken_apart() {
+fn a_base_url_is_split_into_its_parts() {
     for (url, https, host, port, path, printed) in [
         (
             "https://api.portkey.ai/v1/",
