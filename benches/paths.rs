@@ -16,7 +16,7 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use stepgate::cache::{Cache, Entry};
 use stepgate::config::{self, Header, Secret, SecretSource, Value};
 use stepgate::policy::{CacheKey, Partition, Query, Route, Rule, check};
-use stepgate::upstream::{HeaderPolicy, SecretScanner, clean_answer};
+use stepgate::upstream::{HeaderPolicy, SecretScanner, filter_response_headers};
 use tokio::time::Instant;
 
 use answers::{HEAD, IDS, large, small};
@@ -118,17 +118,17 @@ fn hygiene(criterion: &mut Criterion) {
             ),
         })
         .collect();
-    let injection = HeaderPolicy::new(&injected, &[]);
+    let policy = HeaderPolicy::new(&injected, &[]);
     let caller = headers(&SDK);
     let (answer, redactor) = (headers(&HEAD), SecretScanner::new(SECRETS));
     let mut group = criterion.benchmark_group("hygiene");
     group.bench_function("upward", |b| {
-        b.iter(|| injection.upward(black_box(&caller)));
+        b.iter(|| policy.fetch_headers(black_box(&caller)));
     });
-    group.bench_function("clean_answer", |b| {
+    group.bench_function("filter_response_headers", |b| {
         b.iter_batched_ref(
             || answer.clone(),
-            |answer| clean_answer(answer, &redactor),
+            |answer| filter_response_headers(answer, &redactor),
             BatchSize::SmallInput,
         );
     });
@@ -155,7 +155,7 @@ fn lookup(criterion: &mut Criterion) {
         let keys: Vec<CacheKey> = (0..entries).map(key).collect();
         for key in &keys {
             let entry = Entry::new(body.as_bytes(), None);
-            let stored = cache.store(&cache.depart(), key, entry, &terms, now);
+            let stored = cache.store(&cache.begin_fetch(), key, entry, &terms, now);
             assert_eq!(stored, Ok(()));
         }
         // Across them all: one that is asked for again and again would stay in the processor's caches.
@@ -163,12 +163,12 @@ fn lookup(criterion: &mut Criterion) {
         group.bench_function(format!("hit, {entries} entries"), |b| {
             b.iter(|| {
                 let key = &keys[order.next().expect("endless")];
-                cache.look_up(key, now).expect("stored")
+                cache.lookup(key, now).expect("stored")
             });
         });
         let absent = key(entries);
         group.bench_function(format!("miss, {entries} entries"), |b| {
-            b.iter(|| assert!(cache.look_up(black_box(&absent), now).is_none()));
+            b.iter(|| assert!(cache.lookup(black_box(&absent), now).is_none()));
         });
     }
     group.finish();

@@ -46,8 +46,8 @@ pub(crate) use refusal::GatewayError;
 pub use reload::{Prepared, Reload};
 pub use report::{Purge, PurgeError};
 
-use crate::cache::Cache;
 use crate::cache::redis::SharedTier;
+use crate::cache::{Cache, CoalesceKey};
 use crate::coalesce::{Coalescer, ConcurrencyLimit, LongPolls};
 use crate::config::Config;
 use crate::upstream::SetupError;
@@ -56,7 +56,7 @@ use flight::Flight;
 use forwarding::Journey;
 use line::Told;
 use metrics::Metrics;
-use news::{News, Shared};
+use news::News;
 use outcome::{Forward, Record};
 use ride::Got;
 use setup::Setup;
@@ -112,9 +112,9 @@ pub struct Gateway {
     /// one configuration from start to end.
     setup: ArcSwap<Setup>,
     cache: Cache,
-    book: Coalescer<Shared, Flight>,
+    book: Coalescer<Arc<CoalesceKey>, Flight>,
     /// By step, and by whether what they bring may be stored.
-    patrols: LongPolls<(Shared, bool), News>,
+    patrols: LongPolls<(Arc<CoalesceKey>, bool), News>,
     /// Places for requests that are held by their wait preference.
     waiters: Arc<Semaphore>,
     max_long_polls: usize,
@@ -226,7 +226,7 @@ impl Gateway {
         let mut forward = Forward::UriMiss;
         if conditions.no_cache {
             forward = Forward::Request;
-        } else if let Some(found) = self.cache.look_up(wanted.key(), arrived) {
+        } else if let Some(found) = self.cache.lookup(wanted.key(), arrived) {
             if conditions.accepts_age(found.age().as_secs()) {
                 return Ok(Found::Stored(Hit::new(found, &heading)));
             }

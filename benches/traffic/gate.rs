@@ -63,8 +63,8 @@ impl Fetch for Trip {
         berth: Permit,
     ) -> impl Future<Output = NumberedCompletion<Self>> + Send + 'static {
         let Self(gate) = self;
-        let departure = gate.cache.depart();
-        let number = departure.number();
+        let departure = gate.cache.begin_fetch();
+        let number = departure.seq();
         let departed = Instant::now();
         let flight = gate.origin.fetch();
         async move {
@@ -119,7 +119,7 @@ impl Gate {
     /// One poll, or with `wait` one request that waits for the end. Whether the step has ended.
     pub(super) async fn ask(self: &Arc<Self>, wait: Option<Duration>) -> bool {
         let arrived = Instant::now();
-        if self.cache.look_up(&self.key, arrived).is_some() {
+        if self.cache.lookup(&self.key, arrived).is_some() {
             return true;
         }
         let news = match wait {
@@ -134,7 +134,7 @@ impl Gate {
     async fn ride(self: &Arc<Self>) -> News {
         let seat = FetchOptions {
             deadline: Instant::now() + self.timeout,
-            after: self.cache.believable(&self.key),
+            after: self.cache.min_valid_seq(&self.key),
             store: true,
             fresh: false,
         };
@@ -158,8 +158,8 @@ impl Gate {
 
     async fn await_end(self: &Arc<Self>, until: Instant) -> News {
         let terms = WaitOptions {
-            after: self.cache.believable(&self.key),
-            since: self.cache.next_number(),
+            after: self.cache.min_valid_seq(&self.key),
+            since: self.cache.next_seq(),
             until,
             deadline: until + self.timeout,
         };
@@ -178,7 +178,7 @@ impl Gate {
 
     /// One poll of a patrol; the next follows after a second, up to a tenth earlier.
     async fn report(self: &Arc<Self>) -> PollResult<News> {
-        let mark = self.cache.next_number();
+        let mark = self.cache.next_seq();
         let hash = mark.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
         let early = PACE / 10 * u32::try_from(hash).expect("eight bits") / 256;
         let news = self.ride().await;

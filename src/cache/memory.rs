@@ -30,21 +30,21 @@ const EVICTED_EACH: u64 = 128;
 
 /// A stored body, found.
 #[derive(Debug)]
-pub struct Found {
+pub struct CacheHit {
     stored: Stored,
     age: Duration,
-    rest: Duration,
+    remaining_ttl: Duration,
 }
 
-impl Found {
+impl CacheHit {
     /// How long it had been stored when it was looked for.
     pub fn age(&self) -> Duration {
         self.age
     }
 
     /// How long it would be kept from then on.
-    pub fn rest(&self) -> Duration {
-        self.rest
+    pub fn remaining_ttl(&self) -> Duration {
+        self.remaining_ttl
     }
 
     /// The strong validator of the bytes.
@@ -58,8 +58,8 @@ impl Found {
     }
 
     /// Body and headers, to be sent.
-    pub fn replay(self) -> StoredResponse {
-        self.stored.replay()
+    pub fn into_response(self) -> StoredResponse {
+        self.stored.into_response()
     }
 }
 
@@ -67,7 +67,7 @@ impl Found {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Life {
     pub(super) age: Duration,
-    pub(super) rest: Duration,
+    pub(super) remaining_ttl: Duration,
 }
 
 impl Life {
@@ -75,7 +75,7 @@ impl Life {
     pub(super) fn of(ttl: Duration) -> Self {
         Self {
             age: Duration::ZERO,
-            rest: ttl,
+            remaining_ttl: ttl,
         }
     }
 }
@@ -120,7 +120,7 @@ impl Memory {
         }
     }
 
-    pub(super) fn find(&self, key: &CacheKey, now: Instant) -> Option<Found> {
+    pub(super) fn find(&self, key: &CacheKey, now: Instant) -> Option<CacheHit> {
         let variants = self.steps.get(&key.primary.hash_value())?;
         let stored = variants.named(&key.variant)?;
         let stored = Some(stored).filter(|it| it.is_of(key.primary.as_ref()))?;
@@ -128,17 +128,19 @@ impl Memory {
     }
 
     /// A block as it stands `now`, unless its time is over.
-    pub(super) fn found(&self, stored: Stored, now: Instant) -> Option<Found> {
+    pub(super) fn found(&self, stored: Stored, now: Instant) -> Option<CacheHit> {
         let now = self.nanoseconds(now);
         let Times {
             stored_at,
             expires_at,
             ..
         } = stored.times();
-        let rest = expires_at.checked_sub(now).filter(|rest| *rest > 0)?;
-        Some(Found {
+        let remaining_ttl = expires_at
+            .checked_sub(now)
+            .filter(|remaining_ttl| *remaining_ttl > 0)?;
+        Some(CacheHit {
             age: Duration::from_nanos(now.saturating_sub(stored_at)),
-            rest: Duration::from_nanos(rest),
+            remaining_ttl: Duration::from_nanos(remaining_ttl),
             stored,
         })
     }
@@ -157,7 +159,7 @@ impl Memory {
         let times = Times {
             departed,
             stored_at: now.saturating_sub(nanoseconds(life.age)),
-            expires_at: now.saturating_add(nanoseconds(life.rest)),
+            expires_at: now.saturating_add(nanoseconds(life.remaining_ttl)),
         };
         Stored::new(key, entry, times)
     }

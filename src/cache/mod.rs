@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 pub use entry::{Entry, etag_of};
 pub use fleet::SharedOptions;
-pub use memory::Found;
+pub use memory::CacheHit;
 pub use purge_barriers::FetchTicket;
 pub use stored::StoredResponse;
 
@@ -27,6 +27,15 @@ use crate::config;
 use crate::policy::{CacheKey, NoStoreReason, PurgeScope};
 use memory::{Life, Memory};
 use purge_barriers::PurgeBarriers;
+
+/// Identifies the requests that may share one fetch: the same cache key under the same configuration.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct CoalesceKey {
+    /// The number of the configuration in force when the request arrived.
+    pub config_number: u64,
+    /// The key under which the body may be stored.
+    pub key: CacheKey,
+}
 
 /// One face over the tiers.
 #[derive(Debug)]
@@ -47,23 +56,23 @@ impl Cache {
     }
 
     /// The stored body, unless its time is over.
-    pub fn look_up(&self, key: &CacheKey, now: Instant) -> Option<Found> {
+    pub fn lookup(&self, key: &CacheKey, now: Instant) -> Option<CacheHit> {
         self.memory.find(key, now)
     }
 
     /// To be called when a fetch is handed to the client; it stands for that moment.
-    pub fn depart(&self) -> FetchTicket {
-        PurgeBarriers::depart(&self.walls)
+    pub fn begin_fetch(&self) -> FetchTicket {
+        PurgeBarriers::begin_fetch(&self.walls)
     }
 
     /// The lowest number whose news may be believed about `key` by whoever asks now: that of the
     /// last purge that something in the air departed before.
-    pub fn believable(&self, key: &CacheKey) -> u64 {
+    pub fn min_valid_seq(&self, key: &CacheKey) -> u64 {
         self.walls.before(&key.primary)
     }
 
     /// The lowest number that a departure from now on can have.
-    pub fn next_number(&self) -> u64 {
+    pub fn next_seq(&self) -> u64 {
         self.walls.next()
     }
 
@@ -83,7 +92,7 @@ impl Cache {
         if entry.body.len() as u64 > terms.max_entry_bytes {
             return Err(NoStoreReason::TooLarge);
         }
-        let number = departure.number();
+        let number = departure.seq();
         let life = Life::of(terms.ttl);
         let stored = self.memory.block(key, &entry, number, now, life);
         let stored = stored.ok_or(NoStoreReason::TooLarge)?;
@@ -94,15 +103,14 @@ impl Cache {
 
     /// Removes all variants of a step because a fetch that left with `departure` found it live or
     /// gone. What departed later stays, and may still be stored. Returns whether one was there.
-    pub fn withdraw(&self, departure: &FetchTicket, key: &CacheKey) -> bool {
-        self.walls
-            .raise_at(departure.number(), &key.primary, |wall| {
-                self.memory.remove_older(&key.primary, wall)
-            })
+    pub fn invalidate_older(&self, departure: &FetchTicket, key: &CacheKey) -> bool {
+        self.walls.raise_at(departure.seq(), &key.primary, |wall| {
+            self.memory.remove_older(&key.primary, wall)
+        })
     }
 
     /// Keeps every fetch that is under way from storing anything. What is stored stays.
-    pub fn wall_off(&self) {
+    pub fn fence_in_flight(&self) {
         PurgeBarriers::raise(&self.walls, PurgeScope::All, |_| ());
     }
 
@@ -165,7 +173,7 @@ mod tests {
     }
 
     fn body(cache: &Cache, key: &CacheKey) -> Option<String> {
-        let found = cache.look_up(key, Instant::now())?;
+        let found = cache.lookup(key, Instant::now())?;
         Some(String::from_utf8(found.body().to_vec()).unwrap())
     }
 
@@ -173,13 +181,13 @@ mod tests {
     async fn what_is_stored_is_found_until_its_time_is_over() {
         let cache = Cache::new(MIB);
         let key = key("t", "");
-        let departure = cache.depart();
+        let departure = cache.begin_fetch();
         store(&cache, &departure, &key, "one").unwrap();
         assert_eq!(body(&cache, &key).as_deref(), Some("one"));
         tokio::time::advance(Duration::from_secs(99)).await;
-        let found = cache.look_up(&key, Instant::now()).unwrap();
+        let found = cache.lookup(&key, Instant::now()).unwrap();
         assert_eq!(found.age(), Duration::from_secs(99));
-        assert_eq!(found.rest(), Duration::from_secs(1));
+        assert_eq!(found.remaining_ttl(), Duration::from_secs(1));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(body(&cache, &key), None);
     }
@@ -191,7 +199,7 @@ mod tests {
             max_entry_bytes: 4,
             ..TERMS
         };
-        let departure = cache.depart();
+        let departure = cache.begin_fetch();
         let store = |body| {
             let now = Instant::now();
             cache.store(&departure, &key("t", body), entry(body), &terms, now)
@@ -206,7 +214,7 @@ mod tests {
         let key = key("t", "");
         let mut bytes = Vec::new();
         for text in ["one", "two", "six"] {
-            let departure = cache.depart();
+            let departure = cache.begin_fetch();
             store(&cache, &departure, &key, text).unwrap();
             assert_eq!(body(&cache, &key).as_deref(), Some(text));
             bytes.push(cache.bytes());
@@ -218,7 +226,7 @@ mod tests {
     async fn bytes_are_what_is_kept_and_what_it_costs() {
         let cache = Cache::new(MIB);
         assert_eq!((cache.entries(), cache.bytes()), (0, 0));
-        let departure = cache.depart();
+        let departure = cache.begin_fetch();
         let large = "x".repeat(10_000);
         let key = key("t", "");
         let stored = store(&cache, &departure, &key, &large);
@@ -236,43 +244,44 @@ mod tests {
     async fn news_from_before_a_purge_is_not_believed_while_it_can_come() {
         let cache = Cache::new(MIB);
         let (purged, other) = (key("t", ""), key("u", ""));
-        assert_eq!(cache.believable(&purged), 0);
-        let before = cache.depart();
-        assert_eq!(cache.next_number(), before.number() + 1);
+        assert_eq!(cache.min_valid_seq(&purged), 0);
+        let before = cache.begin_fetch();
+        assert_eq!(cache.next_seq(), before.seq() + 1);
         cache.purge(&PurgeScope::prefix("run-step", &["t"]));
-        let after = cache.depart();
-        assert_eq!(cache.next_number(), after.number() + 1);
-        let first = cache.believable(&purged);
-        assert!(
-            before.number() < first && first <= after.number(),
-            "{first}"
-        );
-        assert_eq!(cache.believable(&other), 0);
+        let after = cache.begin_fetch();
+        assert_eq!(cache.next_seq(), after.seq() + 1);
+        let first = cache.min_valid_seq(&purged);
+        assert!(before.seq() < first && first <= after.seq(), "{first}");
+        assert_eq!(cache.min_valid_seq(&other), 0);
         drop(before);
-        assert_eq!(cache.believable(&purged), 0, "nothing of it is in the air");
+        assert_eq!(
+            cache.min_valid_seq(&purged),
+            0,
+            "nothing of it is in the air"
+        );
     }
 
     #[tokio::test]
     async fn walled_off_fetches_store_nothing_and_what_is_stored_stays() {
         let cache = Cache::new(MIB);
         let (old, new) = (key("t", ""), key("u", ""));
-        let before = cache.depart();
+        let before = cache.begin_fetch();
         let store = |departure: &FetchTicket, key: &CacheKey| store(&cache, departure, key, "x");
         assert_eq!(store(&before, &old), Ok(()));
-        cache.wall_off();
+        cache.fence_in_flight();
         assert_eq!(store(&before, &new), Err(NoStoreReason::Purged));
         assert_eq!(body(&cache, &new), None);
         assert_eq!(body(&cache, &old).as_deref(), Some("x"));
-        assert_eq!(store(&cache.depart(), &new), Ok(()));
+        assert_eq!(store(&cache.begin_fetch(), &new), Ok(()));
     }
 
     #[tokio::test]
     async fn who_withdraws_a_step_may_still_store_it() {
         let cache = Cache::new(MIB);
         let key = key("t", "");
-        let (before, departure) = (cache.depart(), cache.depart());
+        let (before, departure) = (cache.begin_fetch(), cache.begin_fetch());
         let store = |departure: &FetchTicket| store(&cache, departure, &key, "x");
-        cache.withdraw(&departure, &key);
+        cache.invalidate_older(&departure, &key);
         assert_eq!(store(&before), Err(NoStoreReason::Purged));
         assert_eq!(store(&departure), Ok(()));
     }
@@ -280,7 +289,7 @@ mod tests {
     #[tokio::test]
     async fn variants_stand_beside_each_other_and_fall_together() {
         let cache = Cache::new(MIB);
-        let first = cache.depart();
+        let first = cache.begin_fetch();
         for variant in ["", "include%5B%5D=x"] {
             store(&cache, &first, &key("t", variant), variant).unwrap();
         }
@@ -290,17 +299,17 @@ mod tests {
             body(&cache, &key("t", "include%5B%5D=x")).as_deref(),
             Some("include%5B%5D=x")
         );
-        let second = cache.depart();
-        assert!(cache.withdraw(&second, &key("t", "")));
+        let second = cache.begin_fetch();
+        assert!(cache.invalidate_older(&second, &key("t", "")));
         assert_eq!(body(&cache, &key("t", "include%5B%5D=x")), None);
-        assert!(!cache.withdraw(&second, &key("t", "")));
+        assert!(!cache.invalidate_older(&second, &key("t", "")));
     }
 
     #[tokio::test]
     async fn variants_of_one_step_are_bounded() {
         let cache = Cache::new(MIB);
         for n in 0..50 {
-            let departure = cache.depart();
+            let departure = cache.begin_fetch();
             store(&cache, &departure, &key("t", &n.to_string()), "x").unwrap();
         }
         let kept = |n: usize| body(&cache, &key("t", &n.to_string())).is_some();
@@ -313,7 +322,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_that_departed_before_a_purge_is_stored_after_it() {
         let cache = Cache::new(MIB);
-        let before = cache.depart();
+        let before = cache.begin_fetch();
         store(&cache, &before, &key("t", ""), "old").unwrap();
         store(&cache, &before, &key("u", ""), "other").unwrap();
         assert_eq!(cache.purge(&PurgeScope::prefix("run-step", &["t"])), 1);
@@ -322,7 +331,7 @@ mod tests {
         let stored = store(&cache, &before, &key("t", ""), "old");
         assert_eq!(stored, Err(NoStoreReason::Purged));
         store(&cache, &before, &key("u", ""), "other").unwrap();
-        let after = cache.depart();
+        let after = cache.begin_fetch();
         drop(before);
         store(&cache, &after, &key("t", ""), "new").unwrap();
         assert_eq!(body(&cache, &key("t", "")).as_deref(), Some("new"));
@@ -331,12 +340,12 @@ mod tests {
     #[tokio::test]
     async fn an_older_departure_never_overwrites_a_newer_ones_store() {
         let cache = Cache::new(MIB);
-        let (older, newer) = (cache.depart(), cache.depart());
+        let (older, newer) = (cache.begin_fetch(), cache.begin_fetch());
         store(&cache, &newer, &key("t", ""), "new").unwrap();
         let late = store(&cache, &older, &key("t", ""), "old");
         assert_eq!(late, Err(NoStoreReason::Superseded));
         assert!(
-            !cache.withdraw(&older, &key("t", "")),
+            !cache.invalidate_older(&older, &key("t", "")),
             "an old flight knows nothing newer"
         );
         assert_eq!(body(&cache, &key("t", "")).as_deref(), Some("new"));
@@ -345,8 +354,12 @@ mod tests {
     #[tokio::test]
     async fn an_older_departure_does_not_bring_back_what_a_newer_one_withdrew() {
         let cache = Cache::new(MIB);
-        let (older, newer, newest) = (cache.depart(), cache.depart(), cache.depart());
-        cache.withdraw(&newer, &key("t", ""));
+        let (older, newer, newest) = (
+            cache.begin_fetch(),
+            cache.begin_fetch(),
+            cache.begin_fetch(),
+        );
+        cache.invalidate_older(&newer, &key("t", ""));
         let late = store(&cache, &older, &key("t", ""), "old");
         assert_eq!(late, Err(NoStoreReason::Purged));
         store(&cache, &newest, &key("t", ""), "new").unwrap();
@@ -356,7 +369,7 @@ mod tests {
     #[tokio::test]
     async fn walls_are_forgotten_when_nothing_is_in_the_air() {
         let cache = Cache::new(MIB);
-        let departure = cache.depart();
+        let departure = cache.begin_fetch();
         for n in 0..100 {
             cache.purge(&PurgeScope::prefix("run-step", &[&n.to_string()]));
         }
@@ -372,7 +385,7 @@ mod tests {
         let cache = Cache::new(64 * 1024);
         let large = "x".repeat(4096);
         for n in 0..200 {
-            let departure = cache.depart();
+            let departure = cache.begin_fetch();
             let key = key(&format!("t{n}"), "");
             store(&cache, &departure, &key, &large).unwrap();
             assert!(body(&cache, &key).is_some(), "the newest is there");
@@ -384,7 +397,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_above_the_limit_is_refused() {
         let cache = Cache::new(8 * MIB);
-        let departure = cache.depart();
+        let departure = cache.begin_fetch();
         let large = "x".repeat(1 + usize::try_from(MIB).unwrap());
         let stored = store(&cache, &departure, &key("t", ""), &large);
         assert_eq!(stored, Err(NoStoreReason::TooLarge));

@@ -38,7 +38,7 @@ impl fmt::Debug for FetchTicket {
 
 impl FetchTicket {
     /// Departures are numbered in their order, from 1.
-    pub fn number(&self) -> u64 {
+    pub fn seq(&self) -> u64 {
         self.number
     }
 }
@@ -52,7 +52,7 @@ impl Drop for FetchTicket {
 }
 
 impl PurgeBarriers {
-    pub(super) fn depart(this: &Arc<Self>) -> FetchTicket {
+    pub(super) fn begin_fetch(this: &Arc<Self>) -> FetchTicket {
         let mut state = this.lock();
         state.last += 1;
         let number = state.last;
@@ -97,7 +97,7 @@ impl PurgeBarriers {
         remove: impl FnOnce(u64) -> T,
     ) -> T {
         // As if it were a fetch from before the wall: nothing forgets the wall meanwhile.
-        let _standing = Self::depart(this);
+        let _standing = Self::begin_fetch(this);
         let number = {
             let mut state = this.lock();
             state.last += 1;

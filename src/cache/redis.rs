@@ -1,7 +1,7 @@
 //! The shared tier: final bodies in Redis or Valkey, for all gateways of a fleet.
 //!
 //! It is an optimisation behind an optimisation: whatever is wrong with it, a request goes on without.
-//! A step is asked for once when it comes (`known`), within the budget; what is stored in memory is
+//! A step is asked for once when it comes (`known`), within the command_timeout; what is stored in memory is
 //! written behind (`writes`). One task owns the connection (`keeper`): it reads what was purged (`log`)
 //! before the tier is used and a few times a second from then on, tells what was purged here (`purges`),
 //! and lets the tier rest while it fails, or that of its `parts` which does. What a fresh answer calls in
@@ -13,10 +13,10 @@ mod breaker;
 mod client;
 pub mod codec;
 mod error;
-mod figures;
 pub mod keys;
 mod log;
 mod lookup_once;
+mod metrics;
 mod purge_queue;
 #[cfg(test)]
 pub(super) mod scripted;
@@ -44,26 +44,24 @@ use breaker::Parts;
 use client::{Dialer, Link};
 use codec::Place;
 use error::Trouble;
-pub use figures::Figures;
 use keys::Names;
 use log::View;
-pub use lookup_once::Token;
+pub use lookup_once::WriteToken;
 use lookup_once::{Asking, Known, Turn};
+pub use metrics::SharedMetrics;
 use purge_queue::Pending;
 use scripts::Nonce;
 use seal::Seal;
 pub use sync::Purged;
 use sync::State;
 use verify::Doubts;
-pub use writer::Write;
+pub use writer::WriteJob;
 use writer::{Queue, Queued};
 
+use super::CoalesceKey;
 use crate::config;
 use crate::policy::key::rule_and_ids;
 use crate::policy::{CacheKey, PrimaryKey};
-
-/// A question, as the book of live steps has it.
-pub type Question = Arc<(u64, CacheKey)>;
 
 /// Look-ups on their way at once; a further one is a miss. Each may bring a body.
 const LOOKUPS: usize = 256;
@@ -82,7 +80,7 @@ pub struct SharedTier {
     lease: AtomicU64,
     began: Instant,
     parts: Parts,
-    known: Known<Question>,
+    known: Known<Arc<CoalesceKey>>,
     lookups: Semaphore,
     writes: Queue,
     /// Taken by the keeper when it begins.
@@ -96,7 +94,7 @@ pub struct SharedTier {
     tried: CancellationToken,
     /// What an operator is told.
     state: Mutex<State>,
-    pub(super) figures: Figures,
+    pub(super) metrics: SharedMetrics,
 }
 
 /// A tier in use.
@@ -116,7 +114,7 @@ pub(super) struct Shared {
     pub(super) body: Bytes,
     pub(super) content_type: Option<HeaderValue>,
     pub(super) age: Duration,
-    pub(super) rest: Duration,
+    pub(super) remaining_ttl: Duration,
 }
 
 /// How asking for a step goes on.
@@ -126,7 +124,7 @@ pub(super) enum Ask {
     /// Somebody else asked meanwhile: memory may know now.
     Answered,
     /// It is this one's turn.
-    Turn(Asking<Question>),
+    Turn(Asking<Arc<CoalesceKey>>),
 }
 
 impl SharedTier {
@@ -134,7 +132,7 @@ impl SharedTier {
     ///
     /// # Errors
     /// What the client makes of the configuration, for which validation should leave nothing.
-    pub fn new(config: &config::Redis, figures: Figures) -> Result<Self, redis::RedisError> {
+    pub fn new(config: &config::Redis, metrics: SharedMetrics) -> Result<Self, redis::RedisError> {
         if let Some(node) = config.insecure_node() {
             tracing::warn!(
                 %node,
@@ -161,17 +159,17 @@ impl SharedTier {
             call: Notify::new(),
             tried: CancellationToken::new(),
             state: Mutex::default(),
-            figures,
+            metrics,
         })
     }
 
     /// Whose turn it is to ask for a step; waits while somebody asks.
-    pub(super) async fn ask(&self, question: &Question) -> Ask {
+    pub(super) async fn ask(&self, key: &Arc<CoalesceKey>) -> Ask {
         if self.in_use().is_none() {
-            self.figures.resting.inc();
+            self.metrics.resting.inc();
             return Ask::Nothing;
         }
-        match self.known.turn(question) {
+        match self.known.turn(key) {
             Turn::Known => Ask::Nothing,
             Turn::First(asking) => Ask::Turn(asking),
             Turn::After(answered) => {
@@ -183,21 +181,21 @@ impl SharedTier {
 
     /// Looks a step up, and learns the token that what is fetched now may be written with. A value
     /// that is no good is none.
-    pub(super) async fn look_up(&self, question: &Question, largest: u64) -> Option<Shared> {
+    pub(super) async fn lookup(&self, key: &Arc<CoalesceKey>, largest: u64) -> Option<Shared> {
         let up = self.in_use()?;
-        let key = &question.1;
-        let thread = self.thread(&up.view, &key.primary);
+        let cache_key = &key.key;
+        let thread = self.thread(&up.view, &key.key.primary);
         if self.parts.rests(thread.as_bytes()) {
-            self.figures.resting.inc();
+            self.metrics.resting.inc();
             return None;
         }
-        let in_doubt = || self.doubts.has(&key.primary);
+        let in_doubt = || self.doubts.has(&key.key.primary);
         let place = self.lookups.try_acquire().ok().filter(|_| !in_doubt());
         let Some(_place) = place else {
-            self.figures.miss.inc();
+            self.metrics.miss.inc();
             return None;
         };
-        let field = self.names.field(&key.primary, &key.variant);
+        let field = self.names.field(&key.key.primary, &key.key.variant);
         let command = scripts::look(
             thread.as_bytes(),
             &field,
@@ -209,11 +207,11 @@ impl SharedTier {
             .link
             .ask::<(Option<Vec<u8>>, Option<Vec<u8>>)>(&command)
             .await;
-        self.figures.took(departed.elapsed());
+        self.metrics.took(departed.elapsed());
         let (token, value) = match answer {
             Ok(answer) => answer,
             Err(trouble) => {
-                self.figures.error.inc();
+                self.metrics.error.inc();
                 self.failed(thread.as_bytes(), &trouble);
                 return None;
             }
@@ -222,27 +220,27 @@ impl SharedTier {
         // Read too late: it may have been purged, and this gateway would not know.
         self.in_use()?;
         if in_doubt() {
-            self.figures.miss.inc();
+            self.metrics.miss.inc();
             return None;
         }
         if let Some(bytes) = token.and_then(|token| Nonce::try_from(token).ok()) {
-            let token = Token {
+            let token = WriteToken {
                 thread: thread.as_str().into(),
                 bytes,
             };
-            self.known.learn(Arc::clone(question), token);
+            self.known.learn(Arc::clone(key), token);
         }
         let Some(value) = value else {
-            self.figures.miss.inc();
+            self.metrics.miss.inc();
             return None;
         };
         let place = Place {
             thread: &thread,
             field: &field,
         };
-        let found = self.open(value, place, key, largest);
+        let found = self.open(value, place, cache_key, largest);
         if found.is_none() {
-            self.figures.error.inc();
+            self.metrics.error.inc();
         }
         found
     }
@@ -250,9 +248,9 @@ impl SharedTier {
     /// Counts what was found, which was `believed` or not.
     pub(super) fn judged(&self, believed: bool) {
         if believed {
-            self.figures.hit.inc();
+            self.metrics.hit.inc();
         } else {
-            self.figures.error.inc();
+            self.metrics.error.inc();
         }
     }
 
@@ -288,14 +286,14 @@ impl SharedTier {
             body: decoded.body,
             content_type,
             age: Duration::from_millis(age),
-            rest: Duration::from_millis(rest),
+            remaining_ttl: Duration::from_millis(rest),
         })
     }
 
     /// The token that what departs now may be written with.
-    pub(super) fn token(&self, question: &Question) -> Option<Token> {
+    pub(super) fn token(&self, key: &Arc<CoalesceKey>) -> Option<WriteToken> {
         self.in_use()?;
-        self.known.token(question)
+        self.known.token(key)
     }
 
     /// The tier, unless it rests: what the fleet purged is known to within the lease, and the fleet

@@ -146,7 +146,7 @@ impl Stored {
         key_encoding::write_out(places, &self.0[ends.content_type..], step);
     }
 
-    pub(super) fn replay(self) -> StoredResponse {
+    pub(super) fn into_response(self) -> StoredResponse {
         let (ends, mark) = (self.ends(), self.content_type_mark());
         let mut block = Bytes::from_owner(self);
         let header = |range| {
@@ -253,11 +253,11 @@ mod tests {
             long.as_bytes(),
         ] {
             let value = HeaderValue::from_bytes(text).unwrap();
-            let replay = stored("", b"{}", Some(&value)).replay();
+            let replay = stored("", b"{}", Some(&value)).into_response();
             assert_eq!(replay.content_type, Some(value));
             assert_eq!(replay.body, "{}");
         }
-        let replay = stored("", b"{}", None).replay();
+        let replay = stored("", b"{}", None).into_response();
         assert_eq!((replay.content_type, &replay.body[..]), (None, &b"{}"[..]));
         assert_eq!(replay.etag, etag_of(b"{}"));
     }
@@ -272,7 +272,7 @@ mod tests {
                 body,
                 etag,
                 content_type,
-            } = stored.replay();
+            } = stored.into_response();
             let (mut body, mut etag, mut content_type) = (Some(body), Some(etag), content_type);
             if last != "body" {
                 body = None;

@@ -130,7 +130,7 @@ impl Redis {
         let is_secret = self.nodes.iter().any(|node| node.source().is_some());
         out.key("url", urls + if is_secret { " # redacted" } else { "" });
         out.key("prefix", quote(&self.prefix));
-        out.key("command_timeout", duration(self.budget));
+        out.key("command_timeout", duration(self.command_timeout));
         if let Some(key) = &self.encryption_key {
             out.key("encryption_key", redacted(key));
         }

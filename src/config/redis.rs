@@ -29,7 +29,7 @@ pub struct Redis {
     /// Holds the prefix of every key in Redis: 1 to 64 of `[A-Za-z0-9._:-]`.
     pub prefix: String,
     /// Limits how long a command may take.
-    pub budget: Duration,
+    pub command_timeout: Duration,
     /// Holds the key that encrypts stored values, at least 16 bytes. `None` if they are not encrypted.
     pub encryption_key: Option<Secret>,
     /// Names a PEM file of roots that replace the system's. It is valid with TLS only.
@@ -70,7 +70,7 @@ pub(super) fn read(item: Item<'_>, secrets: &SecretResolver<'_>) -> Option<Redis
         "it separates the bodies of different accounts in one Redis",
         |item| item.parse("a string", parse_prefix),
     );
-    let budget = table.take_or(
+    let command_timeout = table.take_or(
         "command_timeout",
         DEFAULT_COMMAND_TIMEOUT,
         duration(TICK..=MAX_COMMAND_TIMEOUT),
@@ -86,7 +86,7 @@ pub(super) fn read(item: Item<'_>, secrets: &SecretResolver<'_>) -> Option<Redis
         nodes,
         is_cluster,
         prefix: prefix?,
-        budget,
+        command_timeout,
         encryption_key: match encryption_key {
             None => None,
             Some(read) => Some(read?),

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::heading::RequestHeaders;
 use super::news::{Arrived, Larger};
 use super::outcome::Forward;
-use crate::cache::Found;
+use crate::cache::CacheHit;
 use crate::policy::NoStoreReason;
 use crate::upstream::Body;
 
@@ -76,7 +76,7 @@ impl Counted {
 
 /// A stored body, for somebody who asks for it.
 pub(super) struct Hit {
-    found: Found,
+    found: CacheHit,
     /// The caller has these bytes already.
     is_known: bool,
     /// Another gateway had fetched it.
@@ -84,7 +84,7 @@ pub(super) struct Hit {
 }
 
 impl Hit {
-    pub(super) fn new(found: Found, heading: &RequestHeaders<'_>) -> Self {
+    pub(super) fn new(found: CacheHit, heading: &RequestHeaders<'_>) -> Self {
         let is_known = heading.knows(found.etag());
         Self {
             found,
@@ -93,7 +93,7 @@ impl Hit {
         }
     }
 
-    pub(super) fn shared(found: Found, heading: &RequestHeaders<'_>) -> Self {
+    pub(super) fn shared(found: CacheHit, heading: &RequestHeaders<'_>) -> Self {
         Self {
             is_shared: true,
             ..Self::new(found, heading)
@@ -111,8 +111,8 @@ impl Hit {
     /// The answer takes over the request's map of headers: it has the room.
     pub(super) fn answer(self, head: Parts, said: &mut Said) -> Answer {
         let status = self.status();
-        let (age, left) = (self.found.age(), self.found.rest());
-        let replay = self.found.replay();
+        let (age, left) = (self.found.age(), self.found.remaining_ttl());
+        let replay = self.found.into_response();
         let mut headers = head.headers;
         headers.clear();
         let body = match head.method {
@@ -177,8 +177,8 @@ pub(super) fn arrived(
 
 /// What is too large to be held.
 pub(super) fn larger(larger: Larger, forward: Forward, asked: Asked<'_>) -> Answer {
-    let length = larger.passage.length();
-    let mut answer = Response::new(Body::Passing(larger.passage));
+    let length = larger.passage.content_length();
+    let mut answer = Response::new(Body::Streaming(larger.passage));
     *answer.status_mut() = larger.status;
     *answer.headers_mut() = larger.headers;
     // What the framing says, whatever a header said.

@@ -21,12 +21,15 @@ impl Gateway {
         }
         let terms = &errand.setup.cache;
         let leave = SharedOptions {
-            take: !wish.seat.fresh,
-            keep: wish.seat.store,
+            may_read: !wish.seat.fresh,
+            may_store: wish.seat.store,
         };
         let is_final = |body: &Bytes| errand.is_final(body);
         // In a box, as all that is rare.
-        let asked = Box::pin(self.cache.ask(&errand.shared, leave, terms, is_final));
+        let asked = Box::pin(
+            self.cache
+                .shared_lookup(&errand.shared, leave, terms, is_final),
+        );
         let found = asked.await?;
         let is_young_enough = wish.conditions.accepts_age(found.age().as_secs());
         is_young_enough.then(|| Hit::shared(found, &RequestHeaders::of(&head.headers)))
@@ -36,7 +39,7 @@ impl Gateway {
     pub(crate) async fn keep_tier(self: Arc<Self>, end: CancellationToken) {
         if let Some(tier) = self.cache.tier() {
             let gateway = Arc::clone(&self);
-            let forget = move |purged| gateway.cache.forget(purged);
+            let forget = move |purged| gateway.cache.apply_purge(purged);
             Arc::clone(tier).keep(end, forget).await;
         }
     }

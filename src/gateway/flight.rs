@@ -16,13 +16,15 @@ use super::news::{Arrived, Errand, Larger, News};
 use super::pace::{poll_after, retry_after};
 use super::tally::Tally;
 use super::{Gateway, wall_clock};
-use crate::cache::redis::{Token, Write};
+use crate::cache::redis::{WriteJob, WriteToken};
 use crate::cache::{Entry, FetchTicket, etag_of};
 use crate::coalesce::{
     Admission, BatchOptions, Completion, Fetch, NumberedCompletion, Permit, Probe,
 };
 use crate::policy::{NoStoreReason, Partition, Rule, check};
-use crate::upstream::{BufferedBody, FetchCall, FetchError, Fetched, SecretScanner, clean_answer};
+use crate::upstream::{
+    BufferedBody, FetchCall, FetchError, SecretScanner, UpstreamResponse, filter_response_headers,
+};
 
 type Brought = Completion<News, Larger>;
 
@@ -81,11 +83,11 @@ impl Fetch for Flight {
         manifest: BatchOptions,
         berth: Permit,
     ) -> impl Future<Output = NumberedCompletion<Self>> + Send + 'static {
-        let departure = self.gateway.cache.depart();
+        let departure = self.gateway.cache.begin_fetch();
         // In this order: a reload first puts its configuration in force and then raises its wall, so
         // what finds its own still in force has a number from before that wall.
         // Read before it departs: what is written with it is refused if a purge came between.
-        let token = self.gateway.cache.token(&self.errand.shared);
+        let token = self.gateway.cache.write_token(&self.errand.shared);
         let outdated = self.gateway.setup.load().number != self.errand.setup.number;
         let departed = Departed {
             departure,
@@ -106,7 +108,7 @@ struct Departed {
     /// own, and stays out of the cache.
     outdated: bool,
     /// With which its body may be written to the shared tier.
-    token: Option<Token>,
+    token: Option<WriteToken>,
 }
 
 impl Flight {
@@ -138,8 +140,8 @@ impl Flight {
             });
             let call = FetchCall {
                 target: &self.errand.target(),
-                injection: &self.errand.account.injection,
-                passing: &self.errand.passing,
+                header_policy: &self.errand.account.header_policy,
+                client_headers: &self.errand.passing,
                 deadline,
             };
             let fetched = setup.upstream.fetch(&call, setup.held).await;
@@ -158,27 +160,27 @@ impl Flight {
             if let Some(probe) = self.probe.take() {
                 probe.landed();
             }
-            (departed.departure.number(), brought)
+            (departed.departure.seq(), brought)
         }
     }
 
     /// Judges what came, before anything of it is dropped; then cleans, stores, and says so.
     fn arrive(
         &self,
-        fetched: Fetched,
+        fetched: UpstreamResponse,
         departed: &Departed,
         berth: Permit,
         took: Duration,
     ) -> Brought {
         let redactor = &self.errand.setup.redactor;
-        let number = departed.departure.number();
+        let number = departed.departure.seq();
         let verdict = self.verdict(&fetched);
-        let Fetched {
+        let UpstreamResponse {
             status,
             mut headers,
             body,
         } = fetched;
-        clean_answer(&mut headers, redactor);
+        filter_response_headers(&mut headers, redactor);
         if !status.is_success() && echoes(&body, redactor) {
             let error = FetchError::EchoedSecret;
             self.errand.note(&Ended::Failed(&error), took);
@@ -188,12 +190,12 @@ impl Flight {
             self.withdraw(departed, status, verdict);
         }
         let body = match body {
-            BufferedBody::Whole(body) => body,
-            BufferedBody::Larger(passage) => {
+            BufferedBody::Complete(body) => body,
+            BufferedBody::TooLarge(passage) => {
                 self.hold_larger(number, status, &headers);
                 let stored = verdict.err().unwrap_or(NoStoreReason::TooLarge);
                 self.note(status, Err(stored), took);
-                let passage = Box::new(passage.with(berth));
+                let passage = Box::new(passage.holding(berth));
                 return Completion::Own(Larger {
                     status,
                     headers,
@@ -233,16 +235,16 @@ impl Flight {
         self.errand.note(&Ended::Answered(status, stored), took);
     }
 
-    fn verdict(&self, fetched: &Fetched) -> Result<(), NoStoreReason> {
+    fn verdict(&self, fetched: &UpstreamResponse) -> Result<(), NoStoreReason> {
         if self.errand.is_list {
             return Err(NoStoreReason::List);
         }
         let body = match &fetched.body {
-            BufferedBody::Whole(body) => body,
-            BufferedBody::Larger(_) if fetched.status != StatusCode::OK => {
+            BufferedBody::Complete(body) => body,
+            BufferedBody::TooLarge(_) if fetched.status != StatusCode::OK => {
                 return Err(NoStoreReason::BadStatus);
             }
-            BufferedBody::Larger(_) => return Err(NoStoreReason::TooLarge),
+            BufferedBody::TooLarge(_) => return Err(NoStoreReason::TooLarge),
         };
         check(
             self.rule(),
@@ -281,9 +283,9 @@ impl Flight {
         // What echoes an injected secret is the caller's to see, and nobody's to keep elsewhere.
         let may_leave = |body: &Bytes| !self.errand.setup.redactor.finds_in(body);
         if let Some(token) = departed.token.as_ref().filter(|_| may_leave(body)) {
-            cache.share(Write {
+            cache.share(WriteJob {
                 token: token.clone(),
-                question: Arc::clone(&self.errand.shared),
+                key: Arc::clone(&self.errand.shared),
                 body: body.clone(),
                 content_type: content_type.cloned(),
                 ttl: terms.ttl,
@@ -305,8 +307,8 @@ impl Flight {
             return;
         }
         let cache = &self.gateway.cache;
-        let removed = cache.withdraw(&departed.departure, self.errand.key());
-        cache.take_back(self.errand.key(), removed);
+        let removed = cache.invalidate_older(&departed.departure, self.errand.key());
+        cache.invalidate_shared(self.errand.key(), removed);
         if removed && verdict == Err(NoStoreReason::NotFinal) {
             self.counters().regressed();
             let rule = self.rule().name();
@@ -351,9 +353,9 @@ impl Flight {
 /// Whether an error body, as far as it was read, echoes an injected secret.
 pub(super) fn echoes(body: &BufferedBody, redactor: &SecretScanner) -> bool {
     match body {
-        BufferedBody::Whole(body) => redactor.finds_in(body),
-        BufferedBody::Larger(passage) => {
-            let front: Vec<u8> = passage.front().flatten().copied().collect();
+        BufferedBody::Complete(body) => redactor.finds_in(body),
+        BufferedBody::TooLarge(passage) => {
+            let front: Vec<u8> = passage.buffered().flatten().copied().collect();
             redactor.finds_in(&front)
         }
     }

@@ -25,8 +25,8 @@ use crate::config;
 use crate::policy::Query;
 use crate::policy::{ResourcePrefix, invalidated_by};
 use crate::upstream::{
-    Body, BufferedBody, FetchError, ForwardCall, Forwarded, LOOKED_AT, RequestBody, StreamingBody,
-    clean_answer,
+    Body, BufferedBody, ERROR_BODY_SCAN_LIMIT, FetchError, ForwardCall, ForwardResult, RequestBody,
+    StreamingBody, filter_response_headers,
 };
 
 /// A request that goes through, with its place among those that do.
@@ -78,7 +78,7 @@ impl Gateway {
         mut record: Record,
     ) -> Answer {
         let (setup, arrived) = (Arc::clone(&journey.setup), journey.arrived);
-        let upload = RequestBody::of(body, setup.silence);
+        let upload = RequestBody::new(body, setup.idle_timeout);
         let progress = upload.progress();
         let passed = tokio::select! {
             biased;
@@ -93,7 +93,7 @@ impl Gateway {
             }
             Err(refusal) => {
                 let mut answer = self.refuse(&setup, &head, &refusal, arrived, &record);
-                let is_unread = progress.is_some_and(|progress| !progress.has_gone());
+                let is_unread = progress.is_some_and(|progress| !progress.is_complete());
                 if is_unread && head.version < Version::HTTP_2 {
                     // What is left of it is nobody's.
                     let close = HeaderValue::from_static("close");
@@ -116,10 +116,10 @@ impl Gateway {
         let onward = ForwardCall {
             method: &head.method,
             target: &setup.upstream.target(asked, journey.query.as_str()),
-            injection: &journey.account.injection,
-            caller: &head.headers,
+            header_policy: &journey.account.header_policy,
+            client_headers: &head.headers,
             timeout: setup.timeout,
-            silence: setup.silence,
+            idle_timeout: setup.idle_timeout,
         };
         // When it is late is told with its answer.
         let tally = Tally::new(None, |class, left, took| {
@@ -137,7 +137,10 @@ impl Gateway {
             self.metrics.fetched(setup.counters(None), class, took);
         });
         let mut change = Change::by(self, setup, head);
-        let Forwarded { answer, repeated } = setup.upstream.forward(&onward, upload).await;
+        let ForwardResult {
+            response: answer,
+            retried,
+        } = setup.upstream.forward(&onward, upload).await;
         let (class, is_done) = match &answer {
             Ok(response) => (
                 Class::Status(response.status()),
@@ -146,12 +149,12 @@ impl Gateway {
             Err(error) => (Class::Error, error.may_have_arrived()),
         };
         record.fetch = answer.is_ok().then_some(tally.ended(class));
-        change.is_none_if(!is_done && !repeated);
+        change.is_none_if(!is_done && !retried);
         change.is_sure = is_done && answer.is_ok();
         // Before the caller knows of it: whoever asks then is not answered from before.
         change.take_effect().await;
         let response = answer.map_err(|error| GatewayError::Fetch(Arc::new(error)))?;
-        let response = response.map(|passage| passage.at(journey.place));
+        let response = response.map(|passage| passage.holding(journey.place));
         let answer = self.hand_down(response, &head.method, setup).await;
         answer.map_err(|error| GatewayError::Fetch(Arc::new(error)))
     }
@@ -170,7 +173,7 @@ impl Gateway {
         *answer.status_mut() = head.status;
         let headers = answer.headers_mut();
         *headers = head.headers;
-        clean_answer(headers, &setup.redactor);
+        filter_response_headers(headers, &setup.redactor);
         say_bypassed(headers, head.status);
         if *method == Method::HEAD || passage.is_empty() {
             measure(headers)?;
@@ -178,20 +181,22 @@ impl Gateway {
         }
         // Its length is what hyper finds it to be.
         headers.remove(CONTENT_LENGTH);
-        if let Some(length) = passage.length() {
+        if let Some(length) = passage.content_length() {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
         *answer.body_mut() = if head.status.is_success() {
-            Body::Passing(Box::new(passage))
+            Body::Streaming(Box::new(passage))
         } else {
-            let gathered = timeout(setup.timeout, passage.gather(LOOKED_AT));
-            let gathered = gathered.await.unwrap_or(Err(FetchError::Deadline))?;
+            let gathered = timeout(setup.timeout, passage.buffer(ERROR_BODY_SCAN_LIMIT));
+            let gathered = gathered
+                .await
+                .unwrap_or(Err(FetchError::DeadlineExceeded))?;
             if echoes(&gathered, &setup.redactor) {
                 return Err(FetchError::EchoedSecret);
             }
             match gathered {
-                BufferedBody::Whole(body) => Body::Full(body),
-                BufferedBody::Larger(passage) => Body::Passing(passage),
+                BufferedBody::Complete(body) => Body::Full(body),
+                BufferedBody::TooLarge(passage) => Body::Streaming(passage),
             }
         };
         Ok(answer)
@@ -206,7 +211,7 @@ fn measure(headers: &mut HeaderMap) -> Result<(), FetchError> {
     };
     let is_plain = !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
     if !is_plain || lengths.any(|other| *other != length) {
-        return Err(FetchError::Length);
+        return Err(FetchError::InvalidContentLength);
     }
     headers.insert(CONTENT_LENGTH, length);
     Ok(())

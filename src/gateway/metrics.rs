@@ -15,7 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::durations::Durations;
 use super::history::History;
 use super::outcome::Outcome;
-use crate::cache::redis::Figures;
+use crate::cache::redis::SharedMetrics;
 use crate::policy::NoStoreReason;
 use crate::policy::rule::NO_RULE;
 
@@ -104,7 +104,7 @@ pub(super) struct Metrics {
     /// Succeeded and failed.
     reloads: [Counter; 2],
     /// Of the shared tier, whether there is one or not.
-    pub(super) shared: Figures,
+    pub(super) shared: SharedMetrics,
     pub(super) history: History,
     /// Read at the moment of a scrape.
     pub(crate) gauges: Gauges,
@@ -238,7 +238,7 @@ impl Metrics {
             "When the secrets in use were read, in seconds since 1970",
             gauges.secrets_loaded.clone(),
         );
-        let shared = Figures::default();
+        let shared = SharedMetrics::default();
         shared.register(&mut registry);
         let build = Family::<OfVersion, Gauge>::default();
         let version = env!("CARGO_PKG_VERSION");

@@ -12,13 +12,10 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::setup::{Account, Setup};
+use crate::cache::CoalesceKey;
 use crate::policy::route::Ids;
 use crate::policy::{CacheKey, NoStoreReason, Query, Rule, check};
 use crate::upstream::{FetchError, StreamingBody};
-
-/// Who may share a fetch: those who came under the same configuration (by its number) with the same
-/// question.
-pub(super) type Shared = Arc<(u64, CacheKey)>;
 
 /// What a fetch is to bring.
 #[derive(Debug)]
@@ -30,7 +27,7 @@ pub(super) struct Errand {
     /// Index of the rule in it.
     pub(super) rule: usize,
     /// With whom it may be shared; the key is the one under which its body may be stored.
-    pub(super) shared: Shared,
+    pub(super) shared: Arc<CoalesceKey>,
     /// Of the rule's list, of which nothing is stored.
     pub(super) is_list: bool,
     /// Where in the path the ids stand.
@@ -44,7 +41,7 @@ pub(super) struct Errand {
 
 impl Errand {
     pub(super) fn key(&self) -> &CacheKey {
-        &self.shared.1
+        &self.shared.key
     }
 
     pub(super) fn rule(&self) -> &Rule {

@@ -58,21 +58,21 @@ impl GatewayError {
             Self::Draining | Self::Reconnect => "draining",
             Self::Fetch(error) => match &**error {
                 FetchError::Connect(_)
-                | FetchError::Tls(_)
-                | FetchError::Lost(_)
-                | FetchError::Abandoned => "upstream_unreachable",
+                | FetchError::TlsHandshake(_)
+                | FetchError::ConnectionLost(_)
+                | FetchError::TaskFailed => "upstream_unreachable",
                 FetchError::Malformed(_)
                 | FetchError::Truncated(_)
-                | FetchError::Switched
-                | FetchError::NotModified
-                | FetchError::Coded
-                | FetchError::Length
+                | FetchError::UnexpectedUpgrade
+                | FetchError::UnexpectedNotModified
+                | FetchError::UnexpectedTransferCoding
+                | FetchError::InvalidContentLength
                 | FetchError::EchoedSecret => "upstream_invalid",
-                FetchError::NoDescriptor(_) => "overloaded",
-                FetchError::ConnectTimeout(_) | FetchError::Deadline | FetchError::Silent => {
-                    "upstream_timeout"
-                }
-                FetchError::BrokenOff => "invalid_request",
+                FetchError::OutOfFileDescriptors(_) => "overloaded",
+                FetchError::ConnectTimeout(_)
+                | FetchError::DeadlineExceeded
+                | FetchError::IdleTimeout => "upstream_timeout",
+                FetchError::RequestBodyAborted => "invalid_request",
             },
         }
     }

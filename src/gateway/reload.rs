@@ -39,7 +39,7 @@ impl Gateway {
     pub fn put_in_force(&self, prepared: Prepared) {
         // In this order: see where a flight departs.
         let before = self.setup.swap(prepared.0.into());
-        self.cache.wall_off();
+        self.cache.fence_in_flight();
         before.upstream.retire();
         self.metrics
             .secrets_loaded(wall_clock::seconds_since_1970());

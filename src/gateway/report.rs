@@ -43,7 +43,7 @@ impl Gateway {
             return Err(PurgeError::TooManyIds(most));
         }
         // First: what is read from the tier after the wall is up would be kept.
-        let told = self.cache.tell(known.name(), ids);
+        let told = self.cache.announce_purge(known.name(), ids);
         let purged = self.cache.purge(&PurgeScope::prefix(known.name(), ids));
         let told_ids = shows_ids(&setup).then(|| ids.join("/"));
         tracing::info!(rule, ids = told_ids, depth = ids.len(), purged, "purged");

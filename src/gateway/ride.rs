@@ -8,8 +8,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Gateway;
 use super::flight::Flight;
-use super::news::{Errand, Larger, News, Shared};
+use super::news::{Errand, Larger, News};
 use super::refusal::GatewayError;
+use crate::cache::CoalesceKey;
 use crate::coalesce::{
     Completion, Fetch, FetchOptions, JoinResult, PollEvent, PollResult, WaitOptions,
 };
@@ -55,11 +56,11 @@ impl Gateway {
             JoinResult::Own(larger) => Got::Larger(larger),
             JoinResult::Alone => Box::pin(self.ride_alone(flight(), seat)).await,
             JoinResult::Late => Got::News {
-                news: failed(FetchError::Deadline),
+                news: failed(FetchError::DeadlineExceeded),
                 joined: false,
             },
             JoinResult::Lost => Got::News {
-                news: failed(FetchError::Abandoned),
+                news: failed(FetchError::TaskFailed),
                 joined: false,
             },
         }
@@ -85,7 +86,7 @@ impl Gateway {
             },
             Ok(Completion::Own(larger)) => Got::Larger(larger),
             Err(_) => {
-                let news = News::Failed(Arc::new(FetchError::Deadline));
+                let news = News::Failed(Arc::new(FetchError::DeadlineExceeded));
                 Got::News {
                     news,
                     joined: false,
@@ -106,7 +107,7 @@ impl Gateway {
         arrived: Instant,
         seconds: u64,
     ) -> Result<(Got, bool), GatewayError> {
-        let since = self.cache.next_number();
+        let since = self.cache.next_seq();
         let mut so_far = None;
         if seat.fresh {
             // Its own fetch first: what it finds is to replace or remove what is stored.
@@ -149,10 +150,10 @@ impl Gateway {
 
     /// One poll of a patrol.
     async fn report(self: &Arc<Self>, errand: &Arc<Errand>, store: bool) -> PollResult<News> {
-        let mark = self.cache.next_number();
+        let mark = self.cache.next_seq();
         let seat = FetchOptions {
             deadline: Instant::now() + errand.setup.timeout,
-            after: self.cache.believable(errand.key()),
+            after: self.cache.min_valid_seq(errand.key()),
             store,
             fresh: false,
         };
@@ -177,7 +178,7 @@ impl Gateway {
     }
 
     /// Tells those who wait for the step of an end that a fetch found.
-    pub(super) fn tell_end(&self, shared: &Shared, number: u64, news: &News) {
+    pub(super) fn tell_end(&self, shared: &Arc<CoalesceKey>, number: u64, news: &News) {
         for store in [true, false] {
             self.patrols
                 .tell_end(&(Arc::clone(shared), store), number, news);

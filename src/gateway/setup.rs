@@ -17,7 +17,7 @@ use crate::config::{self, Access, Config, Secret, Value};
 use crate::policy::rule::NO_RULE;
 use crate::policy::{Partition, Rule};
 use crate::upstream::{
-    HeaderPolicy, LOOKED_AT, SecretScanner, SetupError, Upstream, presented_tokens,
+    ERROR_BODY_SCAN_LIMIT, HeaderPolicy, SecretScanner, SetupError, Upstream, presented_tokens,
 };
 
 /// Whose request it is: what it is sent with, and with whom it may share.
@@ -26,7 +26,7 @@ pub(super) struct Account {
     /// The client's name; none on an open listener.
     pub(super) name: Option<Arc<str>>,
     tokens: Vec<Secret>,
-    pub(super) injection: HeaderPolicy,
+    pub(super) header_policy: HeaderPolicy,
     /// Within it a 429 is held.
     pub(super) partition: Partition,
     /// One a rule: within it bodies and fetches are shared. It covers what the rule says, so that a
@@ -64,7 +64,7 @@ pub(super) struct Setup {
     /// its answer.
     pub(super) timeout: Duration,
     /// The longest that a forwarded body may be silent.
-    pub(super) silence: Duration,
+    pub(super) idle_timeout: Duration,
     /// How long a 429 is held for everyone, at most; zero: never.
     pub(super) max_retry_after: Duration,
     /// Of this configuration: what was said to another key, or held under another limit, holds
@@ -86,8 +86,8 @@ impl Setup {
         let account = |client: Option<&config::Client>| Account {
             name: client.map(|client| client.name.as_str().into()),
             tokens: client.map_or_else(Vec::new, |client| client.tokens.clone()),
-            injection: HeaderPolicy::new(config.headers_for(client), &upstream.vary_headers)
-                .to(client_side.host()),
+            header_policy: HeaderPolicy::new(config.headers_for(client), &upstream.vary_headers)
+                .with_host(client_side.host_header()),
             partition: Partition::of(sent(config, client).iter().map(String::as_str)),
             by_rule: rules
                 .iter()
@@ -140,11 +140,11 @@ impl Setup {
             redactor: SecretScanner::new(injected),
             forward: config.server.forward,
             timeout: upstream.timeout,
-            silence: upstream.stream_idle_timeout,
+            idle_timeout: upstream.stream_idle_timeout,
             cache: config.cache.clone(),
             access: config.log.access,
             log_ids: config.log.ids,
-            held: stored.max(LOOKED_AT),
+            held: stored.max(ERROR_BODY_SCAN_LIMIT),
         })
     }
 

@@ -8,10 +8,11 @@ use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use smallvec::SmallVec;
 
-use super::news::{Errand, Shared};
+use super::news::Errand;
 use super::outcome::Record;
 use super::refusal::GatewayError;
 use super::setup::{Account, Setup};
+use crate::cache::CoalesceKey;
 use crate::policy::rule::API_PREFIX;
 use crate::policy::{CacheKey, Query, Route};
 
@@ -44,7 +45,7 @@ impl Last {
         let again =
             |known: &Known| Arc::ptr_eq(&known.account, account) && *known.target == *target;
         // What headers go up is part of the key, too.
-        if account.injection.forwards() || !self.0.as_ref().is_some_and(again) {
+        if account.header_policy.has_vary_headers() || !self.0.as_ref().is_some_and(again) {
             self.0 = Some(Known {
                 wanted: Wanted::read(setup, head, account, record)?,
                 account: Arc::clone(account),
@@ -73,12 +74,12 @@ pub(super) struct Wanted {
     /// Where in the path the ids stand.
     ids: SmallVec<[Range<usize>; 4]>,
     query: Query,
-    shared: Shared,
+    shared: Arc<CoalesceKey>,
 }
 
 impl Wanted {
     pub(super) fn key(&self) -> &CacheKey {
-        &self.shared.1
+        &self.shared.key
     }
 
     /// Reads path and query; the key is made of what the caller sent, before anything is rewritten.
@@ -122,7 +123,10 @@ impl Wanted {
             is_list,
             ids: ids.iter().map(|id| within(head.uri.path(), id)).collect(),
             query,
-            shared: Arc::new((setup.number, key)),
+            shared: Arc::new(CoalesceKey {
+                config_number: setup.number,
+                key,
+            }),
         })
     }
 
@@ -135,7 +139,7 @@ impl Wanted {
             "?".to_owned()
         };
         variant.push_str(query.as_str());
-        for (name, value) in account.injection.keyed(&head.headers) {
+        for (name, value) in account.header_policy.vary_headers(&head.headers) {
             variant.push('\n');
             variant.push_str(name.as_str());
             variant.push('=');
@@ -163,7 +167,7 @@ impl Wanted {
             ids: self.ids.clone(),
             asked,
             query: self.query.clone(),
-            passing: account.injection.passing(&head.headers),
+            passing: account.header_policy.select_forwardable(&head.headers),
         }
     }
 }

@@ -55,9 +55,9 @@ impl Gateway {
         FetchOptions {
             deadline: arrived + errand.setup.timeout,
             after: if fresh {
-                self.cache.next_number()
+                self.cache.next_seq()
             } else {
-                self.cache.believable(errand.key())
+                self.cache.min_valid_seq(errand.key())
             },
             store: !conditions.no_store,
             fresh,

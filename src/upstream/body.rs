@@ -1,4 +1,7 @@
-//! Bodies: gathered whole, or passed through with bounded memory.
+//! Response bodies: buffered up to a limit, or streamed with bounded memory.
+//!
+//! A body returns its connection to the pool when it has ended, and only then. If it is dropped or fails
+//! earlier, its connection is closed. Trailers are never passed on.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -7,90 +10,79 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use smallvec::SmallVec;
-use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::FetchError;
-use super::idle_timeout::Silence;
+use super::error::FetchError;
+use super::idle_timeout::IdleTimeout;
 use super::pool::ReturnGuard;
-use crate::coalesce::Permit;
 
-/// Of an error body, this much is searched for injected secrets, however large it is.
-pub const LOOKED_AT: usize = 64 * 1024;
+/// Limits how many bytes of an error body are searched for injected secrets.
+pub const ERROR_BODY_SCAN_LIMIT: usize = 64 * 1024;
 
-/// The body of an answer.
+/// The body of a response to a client.
 #[derive(Debug, Default)]
 pub enum Body {
-    /// Nothing; also what is left of a body once it was sent.
+    /// No bytes, or no more bytes.
     #[default]
     Empty,
-    /// These bytes.
+    /// All bytes, in memory.
     Full(Bytes),
-    /// What comes from upstream.
-    Passing(Box<StreamingBody>),
+    /// Bytes that are passed on as the upstream sends them.
+    Streaming(Box<StreamingBody>),
 }
 
-/// What is left of an answer that was to be held.
+/// A body that was read up to a limit.
 #[derive(Debug)]
 pub enum BufferedBody {
-    /// All of it.
-    Whole(Bytes),
-    /// Too large to hold: its first bytes are in front, the rest is yet to come.
-    Larger(Box<StreamingBody>),
+    /// All bytes.
+    Complete(Bytes),
+    /// A body above the limit: the bytes read so far are buffered, the rest is still to be read.
+    TooLarge(Box<StreamingBody>),
 }
 
-/// A body on its way through. Once it has ended, its connection goes back to the pool; dropped
-/// earlier, its connection is closed.
+/// Streams a body from an upstream connection.
 pub struct StreamingBody {
-    /// Read already, not yet passed on.
-    front: VecDeque<Bytes>,
+    /// Bytes that were read and not yet passed on.
+    buffered: VecDeque<Bytes>,
     incoming: Incoming,
-    lease: Option<ReturnGuard>,
-    limit: Limit,
-    /// Its place among those that are forwarded.
-    place: Option<OwnedSemaphorePermit>,
-    /// Its place among the fetches under way.
-    berth: Option<Permit>,
+    return_guard: Option<ReturnGuard>,
+    timeout: BodyTimeout,
+    /// Permits that are released with this body.
+    guard: Option<Box<dyn Send + Sync>>,
 }
 
-/// How long a body may take.
-pub(super) enum Limit {
-    /// Until then, whatever comes. The timer is set when it is first polled as a body: a gathered one
-    /// never needs it.
-    Until(Instant, Option<Pin<Box<Sleep>>>),
-    /// As long as it does not fall silent.
-    Silence(Silence),
+/// Limits how long a streamed body may take.
+pub(super) enum BodyTimeout {
+    /// Ends the body at an instant. The timer is created on the first poll of a streamed body, because a
+    /// buffered body never needs it.
+    Deadline(Instant, Option<Pin<Box<Sleep>>>),
+    /// Ends the body if the upstream sends nothing for too long.
+    Idle(IdleTimeout),
 }
 
-impl Limit {
-    pub(super) fn until(deadline: Instant) -> Self {
-        Self::Until(deadline, None)
-    }
-
-    pub(super) fn silence(limit: Duration) -> Self {
-        Self::Silence(Silence::new(limit))
-    }
-
-    /// Why no more of the body is taken, if so; `next` is what is there of it.
-    fn reached<T>(&mut self, next: &Poll<T>, cx: &mut Context<'_>) -> Option<FetchError> {
+impl BodyTimeout {
+    /// Returns the error that ends the body, if its time is over. `next` is the result of the last read.
+    fn poll_expired<T>(&mut self, next: &Poll<T>, cx: &mut Context<'_>) -> Option<FetchError> {
         match self {
-            Self::Until(deadline, timer) => {
+            Self::Deadline(deadline, timer) => {
                 let deadline = *deadline;
                 let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
                 timer
                     .as_mut()
                     .poll(cx)
                     .is_ready()
-                    .then_some(FetchError::Deadline)
+                    .then_some(FetchError::DeadlineExceeded)
             }
-            Self::Silence(silence) if next.is_ready() => {
-                silence.broken();
+            Self::Idle(timeout) if next.is_ready() => {
+                timeout.reset();
                 None
             }
-            Self::Silence(silence) => silence.poll(cx).is_ready().then_some(FetchError::Silent),
+            Self::Idle(timeout) => timeout
+                .poll(cx)
+                .is_ready()
+                .then_some(FetchError::IdleTimeout),
         }
     }
 }
@@ -102,48 +94,44 @@ impl fmt::Debug for StreamingBody {
 }
 
 impl StreamingBody {
-    pub(super) fn new(incoming: Incoming, lease: ReturnGuard, limit: Limit) -> Self {
-        let mut passage = Self {
-            front: VecDeque::new(),
+    pub(super) fn new(incoming: Incoming, guard: ReturnGuard, timeout: BodyTimeout) -> Self {
+        let mut body = Self {
+            buffered: VecDeque::new(),
             incoming,
-            lease: Some(lease),
-            limit,
-            place: None,
-            berth: None,
+            return_guard: Some(guard),
+            timeout,
+            guard: None,
         };
-        if passage.is_empty() {
-            // Nobody will ask for more of it.
-            passage.give_back();
+        if body.is_empty() {
+            // An empty body is not polled, so nothing else would return the connection.
+            body.return_connection();
         }
-        passage
+        body
     }
 
-    /// Whether nothing will come of it.
+    /// Reports whether no bytes are left.
     pub fn is_empty(&self) -> bool {
-        self.front.is_empty() && hyper::body::Body::is_end_stream(&self.incoming)
+        self.buffered.is_empty() && self.incoming.is_end_stream()
     }
 
-    /// Keeps its place among those that are forwarded until it has ended.
-    pub fn at(mut self, place: OwnedSemaphorePermit) -> Self {
-        self.place = Some(place);
+    /// Keeps `guard`, for instance a permit, until this body is dropped.
+    #[must_use]
+    pub fn holding(mut self, guard: impl Send + Sync + 'static) -> Self {
+        self.guard = Some(Box::new(guard));
         self
     }
 
-    /// Keeps its place among the fetches under way until it has ended.
-    pub fn with(mut self, berth: Permit) -> Self {
-        self.berth = Some(berth);
-        self
-    }
-
-    /// Reads up to `limit` bytes. Whoever calls it sets the time limit.
-    pub fn gather(
+    /// Reads up to `limit` bytes, without a time limit of its own.
+    ///
+    /// # Errors
+    /// [`FetchError::Truncated`] if the upstream breaks the body off.
+    pub fn buffer(
         mut self,
         limit: usize,
     ) -> impl Future<Output = Result<BufferedBody, FetchError>> + Send {
-        // Known to be larger: no need to hold more of it than is looked at.
-        let announced = hyper::body::Body::size_hint(&self.incoming).lower();
-        let limit = if announced > limit as u64 {
-            limit.min(LOOKED_AT)
+        // If the announced length is above the limit, only the part that is searched for secrets is read.
+        let limit = if self.incoming.size_hint().lower() > limit as u64 {
+            limit.min(ERROR_BODY_SCAN_LIMIT)
         } else {
             limit
         };
@@ -155,59 +143,56 @@ impl StreamingBody {
                 size += data.len();
                 parts.push(data);
                 if size > limit {
-                    self.front.extend(parts);
-                    return Ok(BufferedBody::Larger(Box::new(self)));
+                    self.buffered.extend(parts);
+                    return Ok(BufferedBody::TooLarge(Box::new(self)));
                 }
             }
             if parts.len() == 1 {
-                return Ok(BufferedBody::Whole(parts.pop().unwrap_or_default()));
+                return Ok(BufferedBody::Complete(parts.pop().unwrap_or_default()));
             }
-            let mut whole = BytesMut::with_capacity(size);
-            parts.iter().for_each(|part| whole.extend_from_slice(part));
-            Ok(BufferedBody::Whole(whole.freeze()))
+            let mut body = BytesMut::with_capacity(size);
+            parts.iter().for_each(|part| body.extend_from_slice(part));
+            Ok(BufferedBody::Complete(body.freeze()))
         }
     }
 
-    /// The first bytes of the body, as far as they were read.
-    pub fn front(&self) -> impl Iterator<Item = &Bytes> {
-        self.front.iter()
+    /// Returns the bytes that were read and not yet passed on.
+    pub fn buffered(&self) -> impl Iterator<Item = &Bytes> {
+        self.buffered.iter()
     }
 
-    /// Its length, if the upstream's framing says so.
-    pub fn length(&self) -> Option<u64> {
-        let front: usize = self.front.iter().map(Bytes::len).sum();
-        let rest = hyper::body::Body::size_hint(&self.incoming).exact()?;
-        Some(front as u64 + rest)
+    /// Returns the length of the body, or `None` if the upstream's framing does not announce it.
+    pub fn content_length(&self) -> Option<u64> {
+        let buffered: usize = self.buffered.iter().map(Bytes::len).sum();
+        let unread = self.incoming.size_hint().exact()?;
+        Some(buffered as u64 + unread)
     }
 
-    fn give_back(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.give_back();
+    fn return_connection(&mut self) {
+        if let Some(guard) = self.return_guard.take() {
+            guard.return_connection();
         }
     }
 
-    /// The next data; trailers are dropped, since nothing above could vouch for them.
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Bytes>>> {
         loop {
-            match ready!(hyper::body::Body::poll_frame(
-                Pin::new(&mut self.incoming),
-                cx
-            )) {
+            match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
                 Some(Ok(frame)) => {
+                    // A trailer is dropped, because no check covers it.
                     if let Ok(data) = frame.into_data() {
-                        // With a length, nobody asks again after the last byte.
-                        if hyper::body::Body::is_end_stream(&self.incoming) {
-                            self.give_back();
+                        // If the body has a known length, it is not polled after its last byte.
+                        if self.incoming.is_end_stream() {
+                            self.return_connection();
                         }
                         return Poll::Ready(Some(Ok(data)));
                     }
                 }
                 Some(Err(error)) => {
-                    self.lease = None;
+                    self.return_guard = None;
                     return Poll::Ready(Some(Err(error)));
                 }
                 None => {
-                    self.give_back();
+                    self.return_connection();
                     return Poll::Ready(None);
                 }
             }
@@ -216,11 +201,11 @@ impl StreamingBody {
 }
 
 impl Body {
-    /// Puts back what was taken and could not all be passed on.
-    pub fn put_back(&mut self, rest: Bytes) {
+    /// Puts back bytes of the last frame that could not be passed on.
+    pub fn put_back(&mut self, bytes: Bytes) {
         match self {
-            Self::Empty | Self::Full(_) => *self = Self::Full(rest),
-            Self::Passing(passage) => passage.front.push_front(rest),
+            Self::Empty | Self::Full(_) => *self = Self::Full(bytes),
+            Self::Streaming(body) => body.buffered.push_front(bytes),
         }
     }
 }
@@ -240,13 +225,13 @@ impl hyper::body::Body for Body {
                 *self = Self::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Self::Passing(passage) => {
-                if let Some(data) = passage.front.pop_front() {
+            Self::Streaming(body) => {
+                if let Some(data) = body.buffered.pop_front() {
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                let next = passage.poll_incoming(cx);
-                if let Some(error) = passage.limit.reached(&next, cx) {
-                    passage.lease = None;
+                let next = body.poll_incoming(cx);
+                if let Some(error) = body.timeout.poll_expired(&next, cx) {
+                    body.return_guard = None;
                     return Poll::Ready(Some(Err(error.into())));
                 }
                 let data = ready!(next);
@@ -262,7 +247,7 @@ impl hyper::body::Body for Body {
         match self {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_empty(),
-            Self::Passing(_) => false,
+            Self::Streaming(_) => false,
         }
     }
 
@@ -270,8 +255,8 @@ impl hyper::body::Body for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            // The upstream's own Content-Length stands in the headers.
-            Self::Passing(_) => SizeHint::default(),
+            // The response headers hold the upstream's Content-Length.
+            Self::Streaming(_) => SizeHint::default(),
         }
     }
 }

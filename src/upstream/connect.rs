@@ -1,4 +1,4 @@
-//! Opens connections: TCP with happy eyeballs, perhaps through a proxy, TLS with ALPN.
+//! Opens connections: TCP with happy eyeballs, through a proxy if one is configured, then TLS with ALPN.
 
 use std::error::Error;
 use std::io;
@@ -20,23 +20,23 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
+use super::error::{FetchError, SetupError};
 use super::proxy::Tunnel;
-use super::{FetchError, SetupError};
 use crate::config;
 
 #[derive(Clone)]
 pub(super) struct Connector {
     tcp: HttpConnector,
     tls: Option<(TlsConnector, ServerName<'static>)>,
-    /// The socket to connect to: the upstream's, or the proxy's.
-    target: Uri,
+    /// The socket to connect to, which is the upstream's or the proxy's.
+    socket: Uri,
     tunnel: Option<Tunnel>,
     timeout: Duration,
 }
 
 impl std::fmt::Debug for Connector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Connector({})", self.target)
+        write!(f, "Connector({})", self.socket)
     }
 }
 
@@ -46,15 +46,17 @@ impl Connector {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        // Each address gets its share of this; the whole is limited by `timeout` below.
+        // The addresses of a name share this timeout. `timeout` below limits all of connecting.
         tcp.set_connect_timeout(Some(config.connect_timeout));
         let tls = if base.https { Some(tls(config)?) } else { None };
-        let upstream = socket(&base.host, base.port);
+        let upstream = socket_uri(&base.host, base.port);
         let proxy = config.proxy.as_ref();
         Ok(Self {
             tcp,
             tls,
-            target: proxy.map_or(upstream.clone(), |proxy| socket(&proxy.host, proxy.port)),
+            socket: proxy.map_or(upstream.clone(), |proxy| {
+                socket_uri(&proxy.host, proxy.port)
+            }),
             tunnel: proxy.map(|proxy| Tunnel::new(proxy, &upstream)),
             timeout: config.connect_timeout,
         })
@@ -64,28 +66,32 @@ impl Connector {
         self.tls.is_some()
     }
 
-    /// `upstream.connect_timeout`, for everything that opening takes.
+    /// Returns `upstream.connect_timeout`, which covers everything up to an open connection.
     pub(super) fn timeout(&self) -> Duration {
         self.timeout
     }
 
     pub(super) async fn connect(&self) -> Result<UpstreamIo, FetchError> {
-        let began = Instant::now();
-        let tcp = self.tcp.clone().call(self.target.clone()).await;
+        let started = Instant::now();
+        let tcp = self.tcp.clone().call(self.socket.clone()).await;
         let tcp = match (tcp, &self.tunnel) {
             (Ok(tcp), None) => tcp.into_inner(),
             (Ok(tcp), Some(tunnel)) => {
-                // A moment before all of it is over: this one knows who is silent.
-                let end = began + self.timeout.saturating_sub(Duration::from_millis(1));
+                // This timeout ends just before the one of the whole, because only this error names the proxy.
+                let end = started + self.timeout.saturating_sub(Duration::from_millis(1));
                 match timeout_at(end, tunnel.open(tcp)).await {
-                    Ok(Ok(through)) => through,
-                    Ok(Err(error)) => return Err(unconnected(error.into())),
-                    Err(_) => return Err(FetchError::ConnectTimeout(Some(tunnel.silent().into()))),
+                    Ok(Ok(tcp)) => tcp,
+                    Ok(Err(error)) => return Err(connect_failed(error.into())),
+                    Err(_) => {
+                        return Err(FetchError::ConnectTimeout(Some(
+                            tunnel.no_response().into(),
+                        )));
+                    }
                 }
             }
-            (Err(error), None) => return Err(unconnected(error.into())),
+            (Err(error), None) => return Err(connect_failed(error.into())),
             (Err(error), Some(tunnel)) => {
-                return Err(unconnected(tunnel.unreachable(error.into()).into()));
+                return Err(connect_failed(tunnel.unreachable(error.into()).into()));
             }
         };
         let stream = match &self.tls {
@@ -94,7 +100,7 @@ impl Connector {
                 let stream = connector
                     .connect(name.clone(), tcp)
                     .await
-                    .map_err(FetchError::Tls)?;
+                    .map_err(FetchError::TlsHandshake)?;
                 Stream::Tls(Box::new(stream))
             }
         };
@@ -102,34 +108,33 @@ impl Connector {
     }
 }
 
-/// With the port, also where it is the default: this names a socket, not a resource.
-fn socket(host: &str, port: u16) -> Uri {
+/// Returns a URI with the port, even if it is the default, because it names a socket.
+fn socket_uri(host: &str, port: u16) -> Uri {
     let host = match host.contains(':') {
         true => format!("[{host}]"),
         false => host.to_owned(),
     };
     let uri = format!("http://{host}:{port}/").parse();
-    uri.expect("a validated URL has a plain host")
+    uri.expect("a validated URL has a valid host")
 }
 
-/// EMFILE and ENFILE: this process, or the whole system, has as many files open as it may. The same
-/// numbers on every Unix; std has no kind for them.
-const NO_DESCRIPTOR: [i32; 2] = [24, 23];
+/// EMFILE and ENFILE, which have these numbers on every Unix. std has no `ErrorKind` for them.
+const OUT_OF_FILE_DESCRIPTORS: [i32; 2] = [24, 23];
 
-/// What kept a connection from being opened. Each address has its share of the time; with one address
-/// that is all of it, so the same wait ends here or at the limit of the whole: either way a timeout.
-fn unconnected(error: Box<dyn Error + Send + Sync>) -> FetchError {
+/// Returns the error of a connection that could not be opened. An address that does not respond is a timeout,
+/// whether its share of the time or the time of the whole ended first.
+fn connect_failed(error: Box<dyn Error + Send + Sync>) -> FetchError {
     let causes = || {
         let first: &(dyn Error + 'static) = &*error;
         std::iter::successors(Some(first), |&cause| cause.source())
             .filter_map(|cause| cause.downcast_ref::<io::Error>())
     };
-    let no_descriptor = |cause: &io::Error| {
+    let is_out_of_descriptors = |cause: &io::Error| {
         let code = cause.raw_os_error();
-        code.is_some_and(|code| NO_DESCRIPTOR.contains(&code))
+        code.is_some_and(|code| OUT_OF_FILE_DESCRIPTORS.contains(&code))
     };
-    if causes().any(no_descriptor) {
-        FetchError::NoDescriptor(error)
+    if causes().any(is_out_of_descriptors) {
+        FetchError::OutOfFileDescriptors(error)
     } else if causes().any(|cause| cause.kind() == io::ErrorKind::TimedOut) {
         FetchError::ConnectTimeout(Some(error))
     } else {
@@ -139,7 +144,7 @@ fn unconnected(error: Box<dyn Error + Send + Sync>) -> FetchError {
 
 fn tls(config: &config::Upstream) -> Result<(TlsConnector, ServerName<'static>), SetupError> {
     let mut roots = RootCertStore::empty();
-    // What of the system's store cannot be read or parsed is left out; what is left must do.
+    // A system certificate that cannot be read or parsed is skipped. An error follows only if none is left.
     let system = rustls_native_certs::load_native_certs();
     for error in &system.errors {
         tracing::warn!(%error, "a system root certificate cannot be used");
@@ -172,12 +177,11 @@ fn tls(config: &config::Upstream) -> Result<(TlsConnector, ServerName<'static>),
     Ok((TlsConnector::from(Arc::new(client)), name))
 }
 
-/// An open connection that remembers whether anything was received since it was last asked.
+/// An open connection that counts the bytes received since the last request.
 pub(super) struct UpstreamIo {
     stream: Stream,
-    heard: Arc<ReceiveTracker>,
-    /// HTTP/1.1: one answer at a time, so bytes can be told to belong to it.
-    exclusive: bool,
+    received: Arc<ReceiveTracker>,
+    is_http2: bool,
 }
 
 enum Stream {
@@ -185,61 +189,60 @@ enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Bytes that an answer may take before its head is complete. An upstream that sends interim answers
-/// without end would otherwise keep a worker busy with reading them until the deadline.
-const MAX_BEFORE_HEAD: usize = 512 * 1024;
+/// Limits the bytes of a response head with all interim responses before it. Without this limit, endless
+/// interim responses would keep a worker busy until the deadline.
+const MAX_HEAD: usize = 512 * 1024;
 
-/// What was received since a request was sent.
+/// Counts the bytes that were received on an HTTP/1.1 connection since a request was sent.
 #[derive(Debug, Default)]
 pub(super) struct ReceiveTracker {
     bytes: AtomicUsize,
-    /// The head of the answer has come: what follows is its body.
-    answered: AtomicBool,
+    /// Whether the response head is complete, so that further bytes belong to the body.
+    has_head: AtomicBool,
 }
 
 impl ReceiveTracker {
-    /// A request is about to be sent.
-    pub(super) fn reset(&self) {
+    /// Starts the count anew, before a request is sent.
+    pub(super) fn begin_request(&self) {
         self.bytes.store(0, Ordering::Relaxed);
-        self.answered.store(false, Ordering::Relaxed);
+        self.has_head.store(false, Ordering::Relaxed);
     }
 
-    /// The head of the answer has come.
-    pub(super) fn head(&self) {
-        self.answered.store(true, Ordering::Relaxed);
+    /// Notes that the response head is complete.
+    pub(super) fn end_head(&self) {
+        self.has_head.store(true, Ordering::Relaxed);
     }
 
-    /// Before the first byte, a request can be repeated safely.
-    pub(super) fn anything(&self) -> bool {
+    /// Reports whether any byte was received. Before the first byte, an idempotent request can be retried.
+    pub(super) fn has_received(&self) -> bool {
         self.bytes.load(Ordering::Relaxed) > 0
     }
 
-    fn too_much(&self) -> bool {
-        !self.answered.load(Ordering::Relaxed)
-            && self.bytes.load(Ordering::Relaxed) > MAX_BEFORE_HEAD
+    fn is_head_too_long(&self) -> bool {
+        !self.has_head.load(Ordering::Relaxed) && self.bytes.load(Ordering::Relaxed) > MAX_HEAD
     }
 }
 
 impl UpstreamIo {
-    pub(super) fn heard(&self) -> Arc<ReceiveTracker> {
-        Arc::clone(&self.heard)
+    pub(super) fn receive_tracker(&self) -> Arc<ReceiveTracker> {
+        Arc::clone(&self.received)
     }
 
     fn new(stream: Stream) -> Self {
-        let exclusive = match &stream {
-            Stream::Plain(_) => true,
-            Stream::Tls(stream) => stream.get_ref().1.alpn_protocol() != Some(b"h2"),
+        let is_http2 = match &stream {
+            Stream::Plain(_) => false,
+            Stream::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
         };
         Self {
             stream,
-            heard: Arc::default(),
-            exclusive,
+            received: Arc::default(),
+            is_http2,
         }
     }
 
-    /// Whether ALPN chose HTTP/2.
+    /// Reports whether ALPN chose HTTP/2.
     pub(super) fn is_http2(&self) -> bool {
-        !self.exclusive
+        self.is_http2
     }
 
     fn stream(&mut self) -> Pin<&mut (dyn ReadWrite + 'static)> {
@@ -259,14 +262,14 @@ impl AsyncRead for UpstreamIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.exclusive && self.heard.too_much() {
-            // Not read any more: the deadline of the fetch ends it.
+        if !self.is_http2 && self.received.is_head_too_long() {
+            // The connection is not read any more, and the deadline of the fetch ends it.
             return Poll::Pending;
         }
         let before = buf.filled().len();
         ready!(self.stream().poll_read(cx, buf))?;
         let read = buf.filled().len() - before;
-        self.heard.bytes.fetch_add(read, Ordering::Relaxed);
+        self.received.bytes.fetch_add(read, Ordering::Relaxed);
         Poll::Ready(Ok(()))
     }
 }
@@ -309,7 +312,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ipv6_address_and_a_default_port_make_a_socket_to_connect_to() {
+    fn socket_uri_has_ipv6_brackets_and_the_default_port() {
         for (host, port, expected) in [
             ("::1", 8787, "http://[::1]:8787/"),
             ("a.example", 80, "http://a.example:80/"),
@@ -319,24 +322,30 @@ mod tests {
             config.base_url.host = host.to_owned();
             config.base_url.port = port;
             let connector = Connector::new(&config).unwrap();
-            assert_eq!(connector.target, expected);
+            assert_eq!(connector.socket, expected);
             assert_eq!(format!("{connector:?}"), format!("Connector({expected})"));
             assert!(!connector.is_tls());
         }
     }
 
     #[test]
-    fn bytes_are_counted_from_one_request_to_the_next() {
-        let heard = ReceiveTracker::default();
-        heard.bytes.store(MAX_BEFORE_HEAD, Ordering::Relaxed);
-        assert!(heard.anything() && !heard.too_much());
-        heard.bytes.store(MAX_BEFORE_HEAD + 1, Ordering::Relaxed);
-        assert!(heard.too_much());
-        heard.head();
-        assert!(!heard.too_much(), "what follows is its body");
-        heard.reset();
-        assert!(!heard.anything() && !heard.too_much());
-        heard.bytes.store(MAX_BEFORE_HEAD + 1, Ordering::Relaxed);
-        assert!(heard.too_much(), "another answer, with a head of its own");
+    fn received_bytes_are_counted_for_each_request() {
+        let received = ReceiveTracker::default();
+        received.bytes.store(MAX_HEAD, Ordering::Relaxed);
+        assert!(received.has_received() && !received.is_head_too_long());
+        received.bytes.store(MAX_HEAD + 1, Ordering::Relaxed);
+        assert!(received.is_head_too_long());
+        received.end_head();
+        assert!(
+            !received.is_head_too_long(),
+            "bytes after the head belong to the body"
+        );
+        received.begin_request();
+        assert!(!received.has_received() && !received.is_head_too_long());
+        received.bytes.store(MAX_HEAD + 1, Ordering::Relaxed);
+        assert!(
+            received.is_head_too_long(),
+            "each response has its own head"
+        );
     }
 }

@@ -1,104 +1,106 @@
-//! What can go wrong with an upstream.
+//! The errors of an upstream.
 
 use std::error::Error;
 use std::io;
 
 use thiserror::Error;
 
-/// Why an upstream cannot be used at all.
+/// The reason why an upstream cannot be used with this configuration.
 #[derive(Debug, Error)]
 pub enum SetupError {
     /// `upstream.ca_file` cannot be read or holds no certificate.
     #[error("upstream.ca_file: {path}: {source}")]
     CaFile {
-        /// The file.
+        /// The path of the file.
         path: String,
-        /// What the PEM reader says.
+        /// The error of the PEM reader.
         source: rustls_pki_types::pem::Error,
     },
     /// Neither the system nor `upstream.ca_file` has a root certificate.
     #[error("no root certificates: install ca-certificates, or set upstream.ca_file")]
     NoRoots,
-    /// The host is no name that a certificate could be for.
+    /// The host cannot be the name in a certificate.
     #[error("upstream.base_url: `{0}` is not a host name that TLS can verify")]
     HostName(String),
-    /// `cache.redis` is not what its client takes.
+    /// The Redis client rejects `cache.redis`.
     #[error("cache.redis: {0}")]
     Redis(redis::RedisError),
 }
 
-/// Why a fetch brought no answer.
+/// The reason why a fetch or a forwarded request has no usable response.
 #[derive(Debug, Error)]
 pub enum FetchError {
-    /// Name resolution or TCP.
+    /// Name resolution or TCP failed.
     #[error("could not connect")]
     Connect(#[source] Box<dyn Error + Send + Sync>),
-    /// No descriptor is left for a connection: the upstream has no part in it.
-    #[error("no descriptor is left for a connection")]
-    NoDescriptor(#[source] Box<dyn Error + Send + Sync>),
-    /// The TLS handshake; nothing of the request was sent.
+    /// The process or the system has no file descriptor left for a connection.
+    #[error("out of file descriptors")]
+    OutOfFileDescriptors(#[source] Box<dyn Error + Send + Sync>),
+    /// The TLS handshake failed. Nothing of the request was sent.
     #[error("TLS handshake failed")]
-    Tls(#[source] io::Error),
-    /// `upstream.connect_timeout` passed.
+    TlsHandshake(#[source] io::Error),
+    /// Connecting took longer than `upstream.connect_timeout`.
     #[error("connecting took longer than upstream.connect_timeout")]
     ConnectTimeout(#[source] Option<Box<dyn Error + Send + Sync>>),
-    /// The connection was lost before an answer began.
-    #[error("connection lost before an answer")]
-    Lost(#[source] hyper::Error),
-    /// What came is not HTTP, or is cut off in the head.
-    #[error("malformed answer")]
+    /// The connection was lost before a response began.
+    #[error("connection lost before a response")]
+    ConnectionLost(#[source] hyper::Error),
+    /// The upstream's bytes are not HTTP, or end within the response head.
+    #[error("malformed response")]
     Malformed(#[source] hyper::Error),
-    /// The body broke off.
+    /// The response body ended before its end.
     #[error("truncated body")]
     Truncated(#[source] hyper::Error),
-    /// 101 without being asked.
-    #[error("unrequested protocol switch")]
-    Switched,
-    /// A transfer coding that nobody asked for.
-    #[error("unrequested transfer coding")]
-    Coded,
-    /// The length of a body that does not follow, in two ways or in none.
-    #[error("malformed Content-Length")]
-    Length,
-    /// 304, although no condition goes up: a caller that has one would take it for its own answer.
-    #[error("unrequested 304 Not Modified")]
-    NotModified,
-    /// The answer holds an injected secret.
-    #[error("answer echoes an injected secret")]
+    /// The upstream sent a 101 that the request did not ask for.
+    #[error("unexpected protocol upgrade")]
+    UnexpectedUpgrade,
+    /// The upstream applied a transfer coding other than `chunked`.
+    #[error("unexpected transfer coding")]
+    UnexpectedTransferCoding,
+    /// The `Content-Length` of a response without a body is not a number, or occurs with two values.
+    #[error("invalid Content-Length")]
+    InvalidContentLength,
+    /// The upstream sent a 304 although the fetch was unconditional. A client that sent a condition would
+    /// take this 304 for its own.
+    #[error("unexpected 304 Not Modified")]
+    UnexpectedNotModified,
+    /// The response contains an injected secret.
+    #[error("response echoes an injected secret")]
     EchoedSecret,
-    /// `upstream.timeout` passed.
+    /// The deadline of `upstream.timeout` passed.
     #[error("deadline passed")]
-    Deadline,
-    /// A forwarded body said nothing for longer than `upstream.stream_idle_timeout`.
-    #[error("silent for longer than upstream.stream_idle_timeout")]
-    Silent,
-    /// The caller did not send all of its request.
-    #[error("the request's body broke off")]
-    BrokenOff,
-    /// Its task ended without a word.
-    #[error("the fetch was abandoned")]
-    Abandoned,
+    DeadlineExceeded,
+    /// A forwarded body made no progress for `upstream.stream_idle_timeout`.
+    #[error("no data for longer than upstream.stream_idle_timeout")]
+    IdleTimeout,
+    /// The client aborted its request body.
+    #[error("the client aborted the request body")]
+    RequestBodyAborted,
+    /// The task of the fetch ended without a result, for instance by a panic.
+    #[error("the task of the fetch ended without a result")]
+    TaskFailed,
 }
 
 impl FetchError {
-    /// Whether the upstream may have had the request.
+    /// Reports whether the upstream may have received the request.
     pub(crate) fn may_have_arrived(&self) -> bool {
         match self {
-            Self::Connect(_) | Self::NoDescriptor(_) | Self::Tls(_) | Self::ConnectTimeout(_) => {
-                false
-            }
-            Self::Lost(_)
+            Self::Connect(_)
+            | Self::OutOfFileDescriptors(_)
+            | Self::TlsHandshake(_)
+            | Self::ConnectTimeout(_) => false,
+            Self::ConnectionLost(_)
             | Self::Malformed(_)
             | Self::Truncated(_)
-            | Self::Switched
-            | Self::NotModified
-            | Self::Coded
-            | Self::Length
+            | Self::UnexpectedUpgrade
+            | Self::UnexpectedNotModified
+            | Self::UnexpectedTransferCoding
+            | Self::InvalidContentLength
             | Self::EchoedSecret
-            | Self::Deadline
-            | Self::Silent
-            | Self::BrokenOff
-            | Self::Abandoned => true,
+            | Self::DeadlineExceeded
+            | Self::IdleTimeout
+            | Self::RequestBodyAborted
+            | Self::TaskFailed => true,
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Header hygiene: the one place that strips, and the one that injects.
+//! The header policy: which headers go to the upstream, and which of its headers go to a client.
 //!
-//! Upwards nothing passes but a short list; downwards everything passes but a short list. What
-//! `Connection` names is dropped before anything else is decided, so that nobody can name an
-//! injected header away.
+//! A fetch takes a short list of the client's headers. A forwarded request takes all but a list. A response
+//! keeps all but a list. A header that `Connection` nominates is dropped from the client's headers only, so a
+//! client cannot remove an injected header by nominating it.
 
 use hyper::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST,
@@ -15,8 +15,9 @@ use smallvec::SmallVec;
 use super::secret_scanner::SecretScanner;
 use crate::config::{Header, Value, is_credential};
 
-/// What a caller may say to the upstream: who it is and which trace this belongs to.
-pub const PASSED_UP: [HeaderName; 5] = [
+/// Lists the client's headers that go up with a fetch, besides `vary_headers`: who the client is, and which
+/// trace the request belongs to.
+pub const FORWARDABLE_HEADERS: [HeaderName; 5] = [
     USER_AGENT,
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
@@ -24,7 +25,7 @@ pub const PASSED_UP: [HeaderName; 5] = [
     HeaderName::from_static("x-portkey-trace-id"),
 ];
 
-/// Hop by hop: RFC 9110 section 7.6.1, and the non-standard ones seen in the wild.
+/// Lists the hop-by-hop headers: RFC 9110 section 7.6.1, and the non-standard ones in use.
 const HOP_BY_HOP: [HeaderName; 9] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -37,17 +38,16 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     UPGRADE,
 ];
 
-/// What would hand one caller's session to another.
+/// Lists response headers that would give one client's session to another.
 const SESSION: [HeaderName; 2] = [SET_COOKIE, HeaderName::from_static("set-cookie2")];
 
-/// Where clients say which generation of the API they were written for.
-const BETA: HeaderName = HeaderName::from_static("openai-beta");
+const OPENAI_BETA: HeaderName = HeaderName::from_static("openai-beta");
 
-/// Whether a caller's header may go up with a forwarded request: not what is about its connection (hop
-/// by hop, its framing, its wish for a `100`), about who it is and where from, about how it gets in,
-/// nor what tells Portkey where to go on whose account.
-fn may_go_on(name: &HeaderName) -> bool {
-    const STAYS: [HeaderName; 7] = [
+/// Reports whether a client's header may go up with a forwarded request. These stay behind: hop-by-hop and
+/// framing headers, `Expect`, headers that say where the client is, its credentials, and headers that choose
+/// a destination or an account at Portkey.
+fn is_forwardable(name: &HeaderName) -> bool {
+    const STRIPPED: [HeaderName; 7] = [
         HeaderName::from_static("http2-settings"),
         CONTENT_LENGTH,
         EXPECT,
@@ -56,116 +56,120 @@ fn may_go_on(name: &HeaderName) -> bool {
         HeaderName::from_static("x-real-ip"),
         HeaderName::from_static("cookie2"),
     ];
-    /// It names a key, and is none.
-    const IDEMPOTENCY: HeaderName = HeaderName::from_static("idempotency-key");
-    let word = name.as_str();
-    let chooses = word.starts_with("x-portkey-") || word.starts_with("x-forwarded-");
-    if PASSED_UP.contains(name) || name == IDEMPOTENCY {
+    // `is_credential` would match its name.
+    const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+    if FORWARDABLE_HEADERS.contains(name) || name == IDEMPOTENCY_KEY {
         return true;
     }
-    !chooses && !HOP_BY_HOP.contains(name) && !STAYS.contains(name) && !is_credential(word)
+    let text = name.as_str();
+    !text.starts_with("x-portkey-")
+        && !text.starts_with("x-forwarded-")
+        && !HOP_BY_HOP.contains(name)
+        && !STRIPPED.contains(name)
+        && !is_credential(text)
 }
 
-/// The headers that a fetch is sent with, but for the caller's few.
+/// Builds the request headers for one configured client.
 #[derive(Debug, Clone)]
 pub struct HeaderPolicy {
-    base: HeaderMap,
-    passed_up: Vec<HeaderName>,
-    /// Those among them that may change the answer, and so are part of the key.
-    forwarded: Vec<HeaderName>,
+    injected: HeaderMap,
+    forwardable: Vec<HeaderName>,
+    /// The part of `forwardable` that may change the response, and so belongs to the coalescing key.
+    vary: Vec<HeaderName>,
 }
 
 impl HeaderPolicy {
-    /// Injects `headers`, and lets `forward` pass beside [`PASSED_UP`].
-    pub fn new<'h>(headers: impl IntoIterator<Item = &'h Header>, forward: &[HeaderName]) -> Self {
-        let mut base = HeaderMap::new();
-        // Identity: a body that we cannot read can be neither judged nor replayed to everybody.
-        base.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        base.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    /// Injects `headers`, and passes `vary` besides [`FORWARDABLE_HEADERS`].
+    pub fn new<'h>(headers: impl IntoIterator<Item = &'h Header>, vary: &[HeaderName]) -> Self {
+        let mut injected = HeaderMap::new();
+        injected.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        // An encoded body could be neither checked nor replayed to every client.
+        injected.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         for header in headers {
-            base.insert(header.name.clone(), value_of(&header.value));
+            injected.insert(header.name.clone(), value_of(&header.value));
         }
-        let free = |names: &[HeaderName]| -> Vec<HeaderName> {
+        let without_injected = |names: &[HeaderName]| -> Vec<HeaderName> {
             names
                 .iter()
-                .filter(|name| !base.contains_key(*name))
+                .filter(|name| !injected.contains_key(*name))
                 .cloned()
                 .collect()
         };
-        let forwarded = free(forward);
-        let passed_up = [free(&PASSED_UP), forwarded.clone()].concat();
+        let vary = without_injected(vary);
+        let forwardable = [without_injected(&FORWARDABLE_HEADERS), vary.clone()].concat();
         Self {
-            base,
-            passed_up,
-            forwarded,
+            injected,
+            forwardable,
+            vary,
         }
     }
 
-    /// The same with the Host header that HTTP/1.1 wants.
-    pub fn to(mut self, host: &HeaderValue) -> Self {
-        self.base.insert(HOST, host.clone());
+    /// Adds the Host header that HTTP/1.1 requires.
+    #[must_use]
+    pub fn with_host(mut self, host: &HeaderValue) -> Self {
+        self.injected.insert(HOST, host.clone());
         self
     }
 
-    /// The headers of a fetch for a caller that sent `caller`.
-    pub fn upward(&self, caller: &HeaderMap) -> HeaderMap {
-        self.with(&self.passing(caller))
+    /// Returns the headers of a fetch for a client that sent `client`.
+    pub fn fetch_headers(&self, client: &HeaderMap) -> HeaderMap {
+        self.merge(&self.select_forwardable(client))
     }
 
-    /// What of `caller` goes up.
-    pub fn passing(&self, caller: &HeaderMap) -> HeaderMap {
-        let mut passing = HeaderMap::new();
-        for (name, value) in caller {
-            if self.passed_up.contains(name) && !is_nominated(caller, name) {
-                passing.append(name.clone(), value.clone());
+    /// Returns the headers of `client` that go up with a fetch.
+    pub fn select_forwardable(&self, client: &HeaderMap) -> HeaderMap {
+        let mut selected = HeaderMap::new();
+        for (name, value) in client {
+            if self.forwardable.contains(name) && !is_nominated(client, name) {
+                selected.append(name.clone(), value.clone());
             }
         }
-        passing
+        selected
     }
 
-    /// The headers of a fetch, with what of its caller's is [`HeaderPolicy::passing`].
-    pub fn with(&self, passing: &HeaderMap) -> HeaderMap {
-        let mut headers = self.base.clone();
-        for (name, value) in passing {
+    /// Returns the headers of a fetch, from the result of [`HeaderPolicy::select_forwardable`].
+    pub fn merge(&self, selected: &HeaderMap) -> HeaderMap {
+        let mut headers = self.injected.clone();
+        for (name, value) in selected {
             headers.append(name.clone(), value.clone());
         }
         headers
     }
 
-    /// The headers of a forwarded request: all of the caller's, without what belongs to its connection,
-    /// could spend another's credentials or choose another destination; and what is injected in place
-    /// of the caller's own. A caller may ask for another beta of the API than the configuration does.
-    pub fn around(&self, caller: &HeaderMap) -> HeaderMap {
-        let mut headers = self.base.clone();
-        // What the caller asks for; the encoding stays ours, else no echo of a secret could be found.
+    /// Returns the headers of a forwarded request: the client's forwardable ones and the injected ones. An
+    /// injected header replaces the client's, except that the client's `Accept` and `OpenAI-Beta` win.
+    pub fn forward_headers(&self, client: &HeaderMap) -> HeaderMap {
+        let mut headers = self.injected.clone();
+        // `Accept-Encoding` stays injected, because an encoded body could not be searched for secrets.
         headers.remove(ACCEPT);
-        if caller.contains_key(BETA) && !is_nominated(caller, &BETA) {
-            headers.remove(BETA);
+        if client.contains_key(OPENAI_BETA) && !is_nominated(client, &OPENAI_BETA) {
+            headers.remove(OPENAI_BETA);
         }
-        for (name, value) in caller {
-            let replaced = self.base.contains_key(name) && name != ACCEPT && name != BETA;
-            if !replaced && may_go_on(name) && !is_nominated(caller, name) {
+        for (name, value) in client {
+            let is_replaced =
+                self.injected.contains_key(name) && name != ACCEPT && name != OPENAI_BETA;
+            if !is_replaced && is_forwardable(name) && !is_nominated(client, name) {
                 headers.append(name.clone(), value.clone());
             }
         }
         headers
     }
 
-    /// Whether headers of callers go up that may change the answer.
-    pub fn forwards(&self) -> bool {
-        !self.forwarded.is_empty()
+    /// Reports whether `vary_headers` names any header that is not injected.
+    pub fn has_vary_headers(&self) -> bool {
+        !self.vary.is_empty()
     }
 
-    /// What of it may change the answer: the same selection, so that the key is what goes up.
-    pub fn keyed<'a>(
+    /// Returns the headers of `client` that belong to the coalescing key. They are exactly the ones that go
+    /// up, in the order of the configuration.
+    pub fn vary_headers<'a>(
         &'a self,
-        caller: &'a HeaderMap,
+        client: &'a HeaderMap,
     ) -> impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)> {
-        // In this order, whatever the caller's.
-        self.forwarded
+        self.vary
             .iter()
-            .filter(|name| caller.contains_key(*name) && !is_nominated(caller, name))
-            .flat_map(|name| caller.get_all(name).iter().map(move |value| (name, value)))
+            .filter(|name| client.contains_key(*name) && !is_nominated(client, name))
+            .flat_map(|name| client.get_all(name).iter().map(move |value| (name, value)))
     }
 }
 
@@ -175,41 +179,44 @@ fn value_of(value: &Value) -> HeaderValue {
         Value::Secret(secret) => {
             let mut value = HeaderValue::from_str(secret.expose())
                 .expect("validated: a secret that becomes a header has no control characters");
-            // Kept out of HPACK's table and of every Debug.
+            // A sensitive value is kept out of HPACK's table and of `Debug`.
             value.set_sensitive(true);
             value
         }
     }
 }
 
-/// Removes from an upstream's answer what belongs to its connection, to another caller, or to us.
-pub fn clean_answer(headers: &mut HeaderMap, redactor: &SecretScanner) {
-    let mut unfit = SmallVec::<[HeaderName; 4]>::new();
-    let mut echoes = false;
+/// Removes response headers that a client must not get: hop-by-hop and session headers, headers that
+/// `Connection` nominates, and headers that echo an injected secret.
+pub fn filter_response_headers(headers: &mut HeaderMap, scanner: &SecretScanner) {
+    let mut removed = SmallVec::<[HeaderName; 4]>::new();
+    let mut has_echo = false;
     for (name, value) in &*headers {
-        let echo = redactor.finds_in(value.as_bytes()) || redactor.finds_in_name(name.as_str());
-        echoes |= echo;
-        if echo || HOP_BY_HOP.contains(name) || SESSION.contains(name) {
-            unfit.push(name.clone());
+        let is_echo =
+            scanner.finds_in(value.as_bytes()) || scanner.finds_in_header_name(name.as_str());
+        has_echo |= is_echo;
+        if is_echo || HOP_BY_HOP.contains(name) || SESSION.contains(name) {
+            removed.push(name.clone());
         }
-        // RFC 9112 section 6.3: beside a transfer coding a length says nothing.
+        // RFC 9112 section 6.3: a transfer coding overrides the length.
         if name == TRANSFER_ENCODING {
-            unfit.push(CONTENT_LENGTH);
+            removed.push(CONTENT_LENGTH);
         }
     }
     if headers.contains_key(CONNECTION) {
-        let named = nominated(headers).filter_map(|name| HeaderName::from_bytes(name).ok());
-        unfit.extend(named);
+        let names = nominated(headers).filter_map(|name| HeaderName::from_bytes(name).ok());
+        removed.extend(names);
     }
-    for name in &unfit {
+    for name in &removed {
         headers.remove(name);
     }
-    if echoes {
-        // Not which: the name itself may hold it.
+    if has_echo {
+        // The log omits the header's name, because the name itself may contain the secret.
         tracing::warn!("dropped response headers that echo an injected secret");
     }
 }
 
+/// Returns the header names that `Connection` lists.
 fn nominated(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers
         .get_all(CONNECTION)
@@ -222,7 +229,7 @@ fn is_nominated(headers: &HeaderMap, name: &HeaderName) -> bool {
     nominated(headers).any(|found| found.eq_ignore_ascii_case(name.as_str().as_bytes()))
 }
 
-/// The token of `Authorization: Bearer …` or of `x-portkey-api-key`: both, where both are there.
+/// Returns the tokens in `Authorization: Bearer …` and in `x-portkey-api-key`.
 pub(crate) fn presented_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let bearer = headers.get_all(AUTHORIZATION).iter().filter_map(|value| {
         let (scheme, token) = value.as_bytes().split_at_checked(7)?;
@@ -246,18 +253,18 @@ mod tests {
             .collect()
     }
 
-    fn injection(forward: &[HeaderName]) -> HeaderPolicy {
+    fn policy(vary: &[HeaderName]) -> HeaderPolicy {
         let secret = Secret::new(SecretSource::Env("K".into()), "injected").unwrap();
         let header = Header {
             name: HeaderName::from_static("x-portkey-api-key"),
             value: Value::Secret(secret),
         };
-        HeaderPolicy::new([&header], forward)
+        HeaderPolicy::new([&header], vary)
     }
 
     #[test]
-    fn nothing_of_a_caller_passes_up_but_the_list() {
-        let caller = map(&[
+    fn only_forwardable_client_headers_go_up() {
+        let client = map(&[
             ("authorization", "Bearer mine"),
             ("x-portkey-api-key", "mine"),
             ("x-portkey-custom-host", "http://evil"),
@@ -274,7 +281,7 @@ mod tests {
             ("traceparent", "00-1-2-03"),
             ("x-request-id", "mine"),
         ]);
-        let up = injection(&[]).upward(&caller);
+        let up = policy(&[]).fetch_headers(&client);
         let mut names: Vec<_> = up
             .iter()
             .map(|(n, v)| (n.as_str(), v.to_str().unwrap()))
@@ -295,35 +302,35 @@ mod tests {
     }
 
     #[test]
-    fn connection_names_away_the_callers_headers_and_never_ours() {
-        let caller = map(&[
+    fn connection_nominates_client_headers_and_never_injected_ones() {
+        let client = map(&[
             ("connection", "close, X-Portkey-Api-Key,user-agent , accept"),
             ("user-agent", "sdk/1"),
         ]);
-        let up = injection(&[]).upward(&caller);
+        let up = policy(&[]).fetch_headers(&client);
         assert_eq!(up["x-portkey-api-key"], "injected");
         assert!(up.contains_key("accept") && !up.contains_key("user-agent"));
     }
 
     #[test]
-    fn forwarded_headers_pass_beside_the_list() {
-        let up =
-            injection(&[HeaderName::from_static("x-tenant")]).upward(&map(&[("x-tenant", "a")]));
+    fn vary_headers_go_up() {
+        let up = policy(&[HeaderName::from_static("x-tenant")])
+            .fetch_headers(&map(&[("x-tenant", "a")]));
         assert_eq!(up["x-tenant"], "a");
     }
 
     #[test]
-    fn what_is_keyed_is_what_goes_up() {
-        let injection = injection(&[HeaderName::from_static("x-tenant")]);
-        for caller in [
+    fn key_contains_the_vary_headers_that_go_up() {
+        let policy = policy(&[HeaderName::from_static("x-tenant")]);
+        for client in [
             map(&[("x-tenant", "a"), ("user-agent", "sdk/1")]),
             map(&[("x-tenant", "a"), ("connection", "x-tenant")]),
         ] {
-            let keyed: Vec<_> = injection
-                .keyed(&caller)
+            let keyed: Vec<_> = policy
+                .vary_headers(&client)
                 .map(|(_, value)| value.clone())
                 .collect();
-            let up = injection.upward(&caller);
+            let up = policy.fetch_headers(&client);
             assert_eq!(
                 keyed,
                 up.get_all("x-tenant").iter().cloned().collect::<Vec<_>>()
@@ -332,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_keeps_what_is_its_own() {
+    fn response_headers_are_filtered() {
         let mut headers = map(&[
             ("connection", "close, x-hop"),
             ("x-hop", "1"),
@@ -346,14 +353,14 @@ mod tests {
             ("retry-after", "3"),
             ("x-request-id", "req_1"),
         ]);
-        clean_answer(&mut headers, &SecretScanner::new(["canary-secret-1"]));
+        filter_response_headers(&mut headers, &SecretScanner::new(["canary-secret-1"]));
         let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["retry-after", "x-request-id"]);
     }
 
     #[test]
-    fn tokens_come_as_bearer_or_as_portkeys_key() {
+    fn tokens_are_presented_as_bearer_or_portkey_key() {
         let headers = map(&[("authorization", "bearer  a "), ("x-portkey-api-key", "b")]);
         assert_eq!(presented_tokens(&headers).collect::<Vec<_>>(), [b"a", b"b"]);
         let basic = map(&[("authorization", "Basic x"), ("cookie", "a")]);

@@ -1,4 +1,4 @@
-//! How long a stream may be silent.
+//! The idle timeout of a stream.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -6,35 +6,35 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Counts from the moment when somebody begins to wait: what is not asked for is not silent.
+/// Measures how long a reader has waited for the next byte. Time in which nothing is read does not count.
 #[derive(Debug)]
-pub(super) struct Silence {
+pub(super) struct IdleTimeout {
     limit: Duration,
-    /// Made when there is something to wait for, and set anew with each wait.
+    /// Created at the first wait, and reset at each later one.
     timer: Option<Pin<Box<Sleep>>>,
-    waiting: bool,
+    is_waiting: bool,
 }
 
-impl Silence {
+impl IdleTimeout {
     pub(super) fn new(limit: Duration) -> Self {
         Self {
             limit,
             timer: None,
-            waiting: false,
+            is_waiting: false,
         }
     }
 
-    /// Something came.
-    pub(super) fn broken(&mut self) {
-        self.waiting = false;
+    /// Ends the wait, because something was read.
+    pub(super) fn reset(&mut self) {
+        self.is_waiting = false;
     }
 
-    /// Nothing is there: ready when that has been so for the limit.
+    /// Begins or continues a wait. Returns `Ready` once the wait has lasted for the limit.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let limit = self.limit;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(limit)));
-        if !self.waiting {
-            self.waiting = true;
+        if !self.is_waiting {
+            self.is_waiting = true;
             timer.as_mut().reset(Instant::now() + limit);
         }
         timer.as_mut().poll(cx)
@@ -48,18 +48,18 @@ mod tests {
     use tokio::time::advance;
 
     #[tokio::test(start_paused = true)]
-    async fn it_counts_from_the_beginning_of_a_wait() {
+    async fn idle_timeout_counts_from_the_start_of_a_wait() {
         let limit = Duration::from_secs(3);
         let cx = &mut Context::from_waker(Waker::noop());
-        let mut silence = Silence::new(limit);
-        assert!(silence.poll(cx).is_pending());
+        let mut timeout = IdleTimeout::new(limit);
+        assert!(timeout.poll(cx).is_pending());
         advance(limit - Duration::from_millis(1)).await;
-        assert!(silence.poll(cx).is_pending());
-        silence.broken();
-        // Nobody asked for longer than the limit.
+        assert!(timeout.poll(cx).is_pending());
+        timeout.reset();
+        // Nothing was read in this time, and no read was waiting.
         advance(2 * limit).await;
-        assert!(silence.poll(cx).is_pending());
+        assert!(timeout.poll(cx).is_pending());
         advance(limit).await;
-        assert!(silence.poll(cx).is_ready());
+        assert!(timeout.poll(cx).is_ready());
     }
 }

@@ -1,9 +1,10 @@
-//! The client side: one upstream, its connections, what goes up and what may come down.
+//! The upstream: its connection pools, TLS, deadlines, the header policy and the secret scanner.
 //!
-//! Every fetch has a deadline that covers everything, down to the last byte of the body; what is forwarded
-//! has one to the head of its answer, and then a longest silence. Nothing is retried but an idempotent
-//! request without a body that a reused connection lost before the first byte of an answer, and what
-//! was never sent; no redirect is followed.
+//! - A fetch has one deadline, which covers the response body to its last byte. A forwarded request has a
+//!   timeout up to the response head, then an idle timeout.
+//! - A request is retried once on a new connection in two cases: nothing of it was sent, or it is idempotent,
+//!   has no body, and a reused connection was lost before the first byte of a response.
+//! - No redirect is followed.
 
 mod body;
 mod connect;
@@ -25,11 +26,12 @@ use hyper::http::uri::{self, Authority, PathAndQuery, Scheme};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
-use body::Limit;
-pub use body::{Body, BufferedBody, LOOKED_AT, StreamingBody};
+use body::BodyTimeout;
+pub use body::{Body, BufferedBody, ERROR_BODY_SCAN_LIMIT, StreamingBody};
 pub use error::{FetchError, SetupError};
 pub(crate) use header_policy::presented_tokens;
-pub use header_policy::{HeaderPolicy, PASSED_UP, clean_answer};
+pub use header_policy::{FORWARDABLE_HEADERS, HeaderPolicy, filter_response_headers};
+use idle_timeout::IdleTimeout;
 pub use request_body::RequestBody;
 use request_body::UploadProgress;
 pub use secret_scanner::SecretScanner;
@@ -40,87 +42,88 @@ use crate::policy::rule::API_PREFIX;
 use connect::Connector;
 use pool::{Connection, Pool, SendError, Windows};
 
-/// What a fetch asks for.
+/// The request of a fetch.
 #[derive(Debug)]
 pub struct FetchCall<'a> {
-    /// See [`Upstream::target`].
+    /// The target from [`Upstream::target`].
     pub target: &'a PathAndQuery,
-    /// What is injected.
-    pub injection: &'a HeaderPolicy,
-    /// What of the caller goes up with it: see [`HeaderPolicy::passing`].
-    pub passing: &'a HeaderMap,
-    /// Until when what is too large to be held may take. What is held is the caller's to limit: by
-    /// dropping the fetch.
+    /// The headers to inject.
+    pub header_policy: &'a HeaderPolicy,
+    /// The client's headers from [`HeaderPolicy::select_forwardable`].
+    pub client_headers: &'a HeaderMap,
+    /// The end of a body that is too large to buffer. The caller limits everything before by dropping the
+    /// fetch.
     pub deadline: Instant,
 }
 
-/// What a fetch brought: the head as it came, and the body as far as it may be held.
+/// The response to a fetch.
 #[derive(Debug)]
-pub struct Fetched {
+pub struct UpstreamResponse {
     /// The upstream's status.
     pub status: StatusCode,
-    /// The upstream's headers, not yet cleaned.
+    /// The upstream's headers, before [`filter_response_headers`].
     pub headers: HeaderMap,
-    /// The body.
+    /// The body, buffered up to the limit of the fetch.
     pub body: BufferedBody,
 }
 
-/// What is forwarded for a caller.
+/// A request that is forwarded for a client.
 #[derive(Debug)]
 pub struct ForwardCall<'a> {
-    /// The caller's method.
+    /// The client's method.
     pub method: &'a Method,
-    /// See [`Upstream::target`].
+    /// The target from [`Upstream::target`].
     pub target: &'a PathAndQuery,
-    /// What is injected.
-    pub injection: &'a HeaderPolicy,
-    /// All headers of the caller: what of them goes up is [`HeaderPolicy::around`]'s to say.
-    pub caller: &'a HeaderMap,
-    /// From the last of the request to the head of its answer.
+    /// The headers to inject.
+    pub header_policy: &'a HeaderPolicy,
+    /// All headers of the client. [`HeaderPolicy::forward_headers`] selects from them.
+    pub client_headers: &'a HeaderMap,
+    /// The limit from the end of the request to the response head.
     pub timeout: Duration,
-    /// The longest silence of the answer's body.
-    pub silence: Duration,
+    /// The idle timeout of the response body.
+    pub idle_timeout: Duration,
 }
 
-/// What came of a forwarded request.
+/// The result of a forwarded request.
 #[derive(Debug)]
-pub struct Forwarded {
-    /// The head of the answer, and its body on its way; or why there is none.
-    pub answer: Result<Response<StreamingBody>, FetchError>,
-    /// It went out twice: whatever the second answer says, the first may have been done.
-    pub repeated: bool,
+pub struct ForwardResult {
+    /// The response head with a streaming body.
+    pub response: Result<Response<StreamingBody>, FetchError>,
+    /// Whether the request was sent twice. In this case the upstream may have processed the first one,
+    /// whatever it responds to the second.
+    pub retried: bool,
 }
 
-/// The head of a request, made anew each time that it is sent.
-struct Head<'a> {
+/// The head of a request, from which each attempt builds its own.
+struct RequestHead<'a> {
     method: &'a Method,
     target: &'a PathAndQuery,
     headers: &'a (dyn Fn() -> HeaderMap + Sync),
-    /// It was sent and lost, and is sent again.
-    repeated: AtomicBool,
+    /// Whether the request was sent, lost and sent again.
+    retried: AtomicBool,
 }
 
-/// The upstream: where it is, and the connections to it.
+/// The configured upstream and the connections to it.
 #[derive(Debug)]
 pub struct Upstream {
-    pool: Pool,
-    /// For what is forwarded: streams that last, and callers that read slowly, must not take a shared
-    /// connection's room from fetches.
-    through: Pool,
+    fetch_pool: Pool,
+    /// Separate, so that long streams and slow clients take no capacity of a shared connection from fetches.
+    forward_pool: Pool,
     base: BaseUrl,
-    /// `host:port` as the `:authority` has it, and the Host header.
+    /// `host:port`, for `:authority`.
     authority: Authority,
-    host: HeaderValue,
+    host_header: HeaderValue,
     added_query: String,
 }
 
-const PLAIN: &str = "a validated base_url has a plain host";
+const VALID_HOST: &str = "a validated base_url has a host that is a valid header value";
 
 impl Upstream {
-    /// Prepares TLS and an empty pool. Connects to nothing.
+    /// Prepares TLS and empty pools, without connecting.
     ///
     /// # Errors
-    /// [`SetupError`]; reads the system's roots and `ca_file` for an `https` upstream.
+    /// [`SetupError`] if TLS cannot be prepared. For an `https` upstream this reads the system's roots and
+    /// `ca_file`.
     pub fn new(config: &config::Upstream) -> Result<Self, SetupError> {
         let base = config.base_url.clone();
         let added: Vec<String> = config
@@ -130,35 +133,35 @@ impl Upstream {
             .collect();
         let connector = Connector::new(config)?;
         Ok(Self {
-            pool: Pool::new(connector.clone(), Windows::default()),
-            through: Pool::new(connector, Windows::OF_STREAMS),
-            authority: Authority::try_from(base.authority()).expect(PLAIN),
-            host: HeaderValue::try_from(base.authority()).expect(PLAIN),
+            fetch_pool: Pool::new(connector.clone(), Windows::default()),
+            forward_pool: Pool::new(connector, Windows::FOR_FORWARDING),
+            authority: Authority::try_from(base.authority()).expect(VALID_HOST),
+            host_header: HeaderValue::try_from(base.authority()).expect(VALID_HOST),
             added_query: added.join("&"),
             base,
         })
     }
 
-    /// The Host header of what goes there: for [`HeaderPolicy::to`].
-    pub fn host(&self) -> &HeaderValue {
-        &self.host
+    /// Returns the Host header of requests to this upstream, for [`HeaderPolicy::with_host`].
+    pub fn host_header(&self) -> &HeaderValue {
+        &self.host_header
     }
 
-    /// Keeps no connection from now on: another configuration is in force, and those who came under
-    /// this one, which may wait long, must not keep descriptors from the others.
+    /// Closes idle connections, and closes each other one after its request. After a reload, requests of the
+    /// old configuration may still wait for long. They must not keep file descriptors from the new one.
     pub fn retire(&self) {
-        self.pool.retire();
-        self.through.retire();
+        self.fetch_pool.retire();
+        self.forward_pool.retire();
     }
 
-    /// The target of a request for what a caller `asked` for, with `query` in place of its own.
-    pub fn target(&self, asked: &PathAndQuery, query: &str) -> PathAndQuery {
-        let is_own = asked.query() == Some(query).filter(|query| !query.is_empty());
-        if is_own && self.base.path == API_PREFIX && self.added_query.is_empty() {
-            return asked.clone();
+    /// Returns the upstream target for a client's `requested` target, with `query` in place of its own.
+    pub fn target(&self, requested: &PathAndQuery, query: &str) -> PathAndQuery {
+        let is_same_query = requested.query() == Some(query).filter(|query| !query.is_empty());
+        if is_same_query && self.base.path == API_PREFIX && self.added_query.is_empty() {
+            return requested.clone();
         }
         let mut target = self.base.path.clone();
-        target.push_str(&asked.path()[API_PREFIX.len()..]);
+        target.push_str(&requested.path()[API_PREFIX.len()..]);
         let mut separator = '?';
         for query in [query, &self.added_query] {
             if !query.is_empty() {
@@ -172,128 +175,135 @@ impl Upstream {
             .expect("a matched path and an escaped or received query make a valid target")
     }
 
-    /// Fetches, and holds a body of up to `limit` bytes; a larger one is handed over half read. It has
-    /// no time limit of its own, but for connecting.
+    /// Fetches, and buffers a body of up to `limit` bytes. Only connecting has a time limit.
     ///
     /// # Errors
-    /// [`FetchError`].
-    pub async fn fetch(&self, call: &FetchCall<'_>, limit: usize) -> Result<Fetched, FetchError> {
-        let head = Head {
+    /// [`FetchError`] if there is no usable response.
+    pub async fn fetch(
+        &self,
+        call: &FetchCall<'_>,
+        limit: usize,
+    ) -> Result<UpstreamResponse, FetchError> {
+        let head = RequestHead {
             method: &Method::GET,
             target: call.target,
-            headers: &|| call.injection.with(call.passing),
-            repeated: AtomicBool::new(false),
+            headers: &|| call.header_policy.merge(call.client_headers),
+            retried: AtomicBool::new(false),
         };
-        let sent = self.send(&self.pool, &head, RequestBody::default());
+        let sent = self.send(&self.fetch_pool, &head, RequestBody::default());
         let (response, connection) = sent.await?;
         let (head, incoming) = response.into_parts();
         if head.status == StatusCode::NOT_MODIFIED {
-            return Err(FetchError::NotModified);
+            return Err(FetchError::UnexpectedNotModified);
         }
-        let lease = self.pool.lease(connection, None);
-        let passage = StreamingBody::new(incoming, lease, Limit::until(call.deadline));
-        let body = passage.gather(limit).await?;
-        Ok(Fetched {
+        let guard = self.fetch_pool.return_guard(connection, None);
+        let timeout = BodyTimeout::Deadline(call.deadline, None);
+        let body = StreamingBody::new(incoming, guard, timeout);
+        let body = body.buffer(limit).await?;
+        Ok(UpstreamResponse {
             status: head.status,
             headers: head.headers,
             body,
         })
     }
 
-    /// Forwards a request with its body, and returns once the answer's head is there; what follows
-    /// it passes through as it comes.
-    pub async fn forward(&self, onward: &ForwardCall<'_>, body: RequestBody) -> Forwarded {
+    /// Forwards a request with its body. Returns once the response head has arrived.
+    pub async fn forward(&self, call: &ForwardCall<'_>, body: RequestBody) -> ForwardResult {
         let progress = body.progress();
         let has_no_body = progress.is_none();
         let headers = || {
-            let mut headers = onward.injection.around(onward.caller);
-            // RFC 9110 section 8.6: else a server may wait for a body, or ask for its length.
-            if has_no_body && !onward.method.is_safe() && *onward.method != Method::DELETE {
+            let mut headers = call.header_policy.forward_headers(call.client_headers);
+            // RFC 9110 section 8.6: without a length, a server may wait for a body or respond with 411.
+            if has_no_body && !call.method.is_safe() && *call.method != Method::DELETE {
                 headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
             }
             headers
         };
-        let head = Head {
-            method: onward.method,
-            target: onward.target,
+        let head = RequestHead {
+            method: call.method,
+            target: call.target,
             headers: &headers,
-            repeated: AtomicBool::new(false),
+            retried: AtomicBool::new(false),
         };
-        let answer = self.forward_once(&head, onward, progress, body).await;
-        Forwarded {
-            answer,
-            repeated: head.repeated.into_inner(),
+        let response = self.forward_in_time(&head, call, progress, body).await;
+        ForwardResult {
+            response,
+            retried: head.retried.into_inner(),
         }
     }
 
-    async fn forward_once(
+    async fn forward_in_time(
         &self,
-        head: &Head<'_>,
-        onward: &ForwardCall<'_>,
+        head: &RequestHead<'_>,
+        call: &ForwardCall<'_>,
         progress: Option<Arc<UploadProgress>>,
         body: RequestBody,
     ) -> Result<Response<StreamingBody>, FetchError> {
-        let late = async {
+        let timed_out = async {
             match &progress {
-                Some(progress) => progress.stalled_for(onward.timeout).await,
-                None => tokio::time::sleep(onward.timeout).await,
+                Some(progress) => progress.stalled_for(call.timeout).await,
+                None => tokio::time::sleep(call.timeout).await,
             }
         };
         let (response, connection) = tokio::select! {
             biased;
-            sent = self.send(&self.through, head, body) => sent.map_err(|error| match &progress {
-                Some(progress) if progress.is_broken_off() => FetchError::BrokenOff,
-                _ => error,
-            })?,
-            () = late => return Err(FetchError::Deadline),
+            sent = self.send(&self.forward_pool, head, body) => {
+                sent.map_err(|error| match &progress {
+                    Some(progress) if progress.is_aborted() => FetchError::RequestBodyAborted,
+                    _ => error,
+                })?
+            }
+            () = timed_out => return Err(FetchError::DeadlineExceeded),
         };
-        let lease = self.through.lease(connection, progress);
-        let limit = Limit::silence(onward.silence);
-        Ok(response.map(|incoming| StreamingBody::new(incoming, lease, limit)))
+        let guard = self.forward_pool.return_guard(connection, progress);
+        let timeout = BodyTimeout::Idle(IdleTimeout::new(call.idle_timeout));
+        Ok(response.map(|incoming| StreamingBody::new(incoming, guard, timeout)))
     }
 
-    /// Sends on a pooled connection, else on a new one; and on a new one again if a pooled one was
-    /// lost before anything was sent, or before any byte of an answer to what may be asked twice: the
-    /// upstream may have closed it as we took it.
+    /// Sends a request on a pooled connection, or on a new one if the pool is empty.
+    ///
+    /// The upstream may close a pooled connection just as the request takes it. Therefore the request is sent
+    /// once more on a new connection if nothing of it was sent, or if it may be retried and no byte of a
+    /// response came.
     async fn send(
         &self,
         pool: &Pool,
-        head: &Head<'_>,
+        head: &RequestHead<'_>,
         mut body: RequestBody,
     ) -> Result<(Response<Incoming>, Connection), FetchError> {
-        let may_repeat = body.is_empty() && head.method.is_idempotent();
+        let may_retry = body.is_empty() && head.method.is_idempotent();
         let mut lost = None;
         if let Some(mut connection) = pool.take().await {
             let sent = connection.send(|version| self.request(head, version, body));
             let SendError { error, unsent } = match sent.await {
-                Ok(response) => return Ok((readable(response)?, connection)),
-                Err(unanswered) => unanswered,
+                Ok(response) => return Ok((check_framing(response)?, connection)),
+                Err(error) => error,
             };
             body = match unsent {
                 Some(unsent) => unsent,
-                None if may_repeat && !connection.has_answered() => {
-                    head.repeated.store(true, Ordering::Relaxed);
+                None if may_retry && !connection.has_received() => {
+                    head.retried.store(true, Ordering::Relaxed);
                     RequestBody::default()
                 }
-                None => return Err(failed(error)),
+                None => return Err(send_failed(error)),
             };
-            tracing::debug!(%error, "a pooled connection was lost: once more on a new one");
+            tracing::debug!(%error, "a pooled connection was lost: retrying on a new one");
             lost = connection.generation();
         }
-        // In a box: it is rare, and larger than all else of a fetch.
+        // Boxed, because this future is rarely needed and larger than the rest of a fetch.
         let mut connection = Box::pin(pool.open(lost)).await?;
         match connection
             .send(|version| self.request(head, version, body))
             .await
         {
-            Ok(response) => Ok((readable(response)?, connection)),
-            Err(unanswered) => Err(failed(unanswered.error)),
+            Ok(response) => Ok((check_framing(response)?, connection)),
+            Err(SendError { error, .. }) => Err(send_failed(error)),
         }
     }
 
     fn request(
         &self,
-        head: &Head<'_>,
+        head: &RequestHead<'_>,
         version: Version,
         body: RequestBody,
     ) -> Request<RequestBody> {
@@ -302,16 +312,17 @@ impl Upstream {
         *request.headers_mut() = (head.headers)();
         if version == Version::HTTP_2 {
             let mut parts = uri::Parts::default();
-            // Only TLS chooses it.
+            // HTTP/2 is only used over TLS, because only ALPN chooses it.
             parts.scheme = Some(Scheme::HTTPS);
             parts.authority = Some(self.authority.clone());
             parts.path_and_query = Some(head.target.clone());
-            *request.uri_mut() = Uri::from_parts(parts).expect("nothing is missing");
+            *request.uri_mut() =
+                Uri::from_parts(parts).expect("scheme, authority and path are present");
             request.headers_mut().remove(HOST);
         } else {
             *request.uri_mut() = head.target.clone().into();
-            if request.body().is_unmeasured() {
-                // hyper would take a GET for one without a body.
+            if request.body().has_unknown_length() {
+                // Without this header, hyper sends a GET without its body.
                 let chunked = HeaderValue::from_static("chunked");
                 request.headers_mut().insert(TRANSFER_ENCODING, chunked);
             }
@@ -320,33 +331,32 @@ impl Upstream {
     }
 }
 
-/// The answer, if it is one to the request: nobody asked for another protocol, nor for a transfer coding
-/// beside chunks (RFC 9112 section 7), which would be left in the body unsaid.
-fn readable(response: Response<Incoming>) -> Result<Response<Incoming>, FetchError> {
+/// Rejects a response that upgrades the protocol, or whose transfer coding is not `chunked` alone (RFC 9112
+/// section 7). hyper leaves any other coding in the body.
+fn check_framing(response: Response<Incoming>) -> Result<Response<Incoming>, FetchError> {
     let codings = response.headers().get_all(TRANSFER_ENCODING);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        Err(FetchError::Switched)
+        Err(FetchError::UnexpectedUpgrade)
     } else if codings
         .iter()
         .all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
     {
         Ok(response)
     } else {
-        Err(FetchError::Coded)
+        Err(FetchError::UnexpectedTransferCoding)
     }
 }
 
-fn failed(error: hyper::Error) -> FetchError {
-    // hyper tells what it could not read from what it could not get.
+fn send_failed(error: hyper::Error) -> FetchError {
     if error.is_parse() {
         FetchError::Malformed(error)
     } else {
-        FetchError::Lost(error)
+        FetchError::ConnectionLost(error)
     }
 }
 
 impl BaseUrl {
-    /// `host` or `host:port`, an IPv6 address in brackets, the scheme's default port left out.
+    /// Returns `host` or `host:port`, without the scheme's default port and with an IPv6 address in brackets.
     pub fn authority(&self) -> String {
         let host = if self.host.contains(':') {
             format!("[{}]", self.host)
@@ -365,7 +375,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_authority_leaves_out_the_port_that_the_scheme_implies() {
+    fn authority_omits_the_default_port_of_the_scheme() {
         for (https, host, port, expected) in [
             (true, "a.example", 443, "a.example"),
             (true, "a.example", 80, "a.example:80"),
@@ -385,10 +395,10 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_roots_without_a_certificate_is_an_error() {
-        let folder = tempfile::tempdir().unwrap();
+    fn ca_file_without_a_certificate_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
         for (name, text) in [("empty", ""), ("text", "no PEM"), ("missing", "")] {
-            let path = folder.path().join(name);
+            let path = directory.path().join(name);
             if name != "missing" {
                 std::fs::write(&path, text).unwrap();
             }
@@ -397,9 +407,9 @@ mod tests {
                 ..config::Upstream::default()
             };
             let error = Upstream::new(&config).unwrap_err();
-            let told = error.to_string();
-            assert!(matches!(error, SetupError::CaFile { .. }), "{told}");
-            assert!(told.contains(&path.display().to_string()), "{told}");
+            let message = error.to_string();
+            assert!(matches!(error, SetupError::CaFile { .. }), "{message}");
+            assert!(message.contains(&path.display().to_string()), "{message}");
         }
     }
 }

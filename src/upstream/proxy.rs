@@ -1,5 +1,7 @@
-//! A way through a proxy: CONNECT (RFC 9110 section 9.3.6). It is told the upstream's name and port,
-//! and its own credentials; all else goes through it under TLS.
+//! A tunnel through an HTTP proxy by CONNECT (RFC 9110 section 9.3.6).
+//!
+//! The proxy learns the upstream's host and port and its own credentials. Everything else goes through it under
+//! TLS.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -19,7 +21,7 @@ use crate::config::Proxy;
 
 type Io = TokioIo<TcpStream>;
 
-/// Why there is no way through a proxy: its address, and what happened.
+/// The reason why a proxy opened no tunnel, with the address of the proxy.
 #[derive(Debug, Error)]
 pub(super) enum TunnelError {
     #[error("the proxy {0} cannot be reached")]
@@ -28,18 +30,18 @@ pub(super) enum TunnelError {
     Unauthorized(String),
     #[error("the proxy {0} refuses to connect to the upstream: {1}")]
     Refused(String, StatusCode),
-    #[error("the proxy {0} does not answer CONNECT as HTTP has it")]
+    #[error("the proxy {0} does not answer CONNECT with a valid HTTP response")]
     Invalid(String, #[source] hyper::Error),
-    #[error("the proxy {0} speaks before TLS does")]
-    Premature(String),
+    #[error("the proxy {0} sends data before the TLS handshake")]
+    UnexpectedData(String),
     #[error("the proxy {0} does not answer CONNECT")]
-    Silent(String),
+    NoResponse(String),
 }
 
-/// What a proxy is asked for.
+/// The tunnel that a proxy is to open.
 #[derive(Debug, Clone)]
 pub(super) struct Tunnel {
-    /// Its own address, for errors.
+    /// The address of the proxy, for errors.
     proxy: String,
     /// The upstream's `host:port`.
     destination: Authority,
@@ -47,7 +49,7 @@ pub(super) struct Tunnel {
 }
 
 impl Tunnel {
-    /// Through `proxy` to the socket that `upstream` names.
+    /// Describes a tunnel through `proxy` to the socket that `upstream` names.
     pub(super) fn new(proxy: &Proxy, upstream: &Uri) -> Self {
         let destination = upstream.authority().cloned();
         Self {
@@ -57,20 +59,20 @@ impl Tunnel {
         }
     }
 
-    /// Asks the proxy at the other end of `tcp`; what comes back leads to the upstream.
+    /// Sends CONNECT over `tcp`, and returns the stream to the upstream.
     pub(super) async fn open(&self, tcp: Io) -> Result<TcpStream, TunnelError> {
         let invalid = |error| TunnelError::Invalid(self.proxy.clone(), error);
         let (mut sender, connection) = http1::handshake(tcp).await.map_err(invalid)?;
-        // Driven here, not by a task of its own: whoever gives it up ends it.
+        // The connection is driven by this future, so that dropping it closes the connection.
         let drive = async move {
-            // Whoever waits for the answer learns of the error, too.
+            // The error also reaches `connect` below.
             drop(connection.with_upgrades().await);
             pending::<Infallible>().await
         };
-        let ask = async {
-            let answer = sender.send_request(self.request()).await.map_err(invalid)?;
-            match answer.status() {
-                status if status.is_success() => upgrade::on(answer).await.map_err(invalid),
+        let connect = async {
+            let response = sender.send_request(self.request()).await.map_err(invalid)?;
+            match response.status() {
+                status if status.is_success() => upgrade::on(response).await.map_err(invalid),
                 StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
                     Err(TunnelError::Unauthorized(self.proxy.clone()))
                 }
@@ -78,13 +80,15 @@ impl Tunnel {
             }
         };
         let opened = tokio::select! {
-            opened = ask => opened?,
+            opened = connect => opened?,
             never = drive => match never {},
         };
-        let parts = opened.downcast::<Io>().expect("it was made of one");
-        // In TLS the client speaks first: this is no way to the upstream.
+        let parts = opened
+            .downcast::<Io>()
+            .expect("the connection was made of this type");
+        // In TLS the client speaks first, so these bytes are not the upstream's.
         if !parts.read_buf.is_empty() {
-            return Err(TunnelError::Premature(self.proxy.clone()));
+            return Err(TunnelError::UnexpectedData(self.proxy.clone()));
         }
         Ok(parts.io.into_inner())
     }
@@ -106,7 +110,7 @@ impl Tunnel {
         TunnelError::Unreachable(self.proxy.clone(), error)
     }
 
-    pub(super) fn silent(&self) -> TunnelError {
-        TunnelError::Silent(self.proxy.clone())
+    pub(super) fn no_response(&self) -> TunnelError {
+        TunnelError::NoResponse(self.proxy.clone())
     }
 }

@@ -1,4 +1,4 @@
-//! The body of a forwarded request, on its way up.
+//! The body of a forwarded request, on its way from the client to the upstream.
 
 use std::error::Error;
 use std::fmt;
@@ -11,99 +11,101 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, sleep_until};
 
-use super::FetchError;
-use super::idle_timeout::Silence;
+use super::error::FetchError;
+use super::idle_timeout::IdleTimeout;
 
-/// What goes up behind a request's head: nothing, or what a caller sends, as it comes.
+/// Streams a client's request body to the upstream, or is empty.
 #[derive(Debug, Default)]
-pub struct RequestBody(Option<Box<Streamed>>);
+pub struct RequestBody(Option<Box<Upload>>);
 
-struct Streamed {
+struct Upload {
     incoming: Incoming,
-    silence: Silence,
+    idle_timeout: IdleTimeout,
     progress: Arc<UploadProgress>,
 }
 
-impl fmt::Debug for Streamed {
+impl fmt::Debug for Upload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Streamed").finish_non_exhaustive()
+        f.debug_struct("Upload").finish_non_exhaustive()
     }
 }
 
 impl RequestBody {
-    /// The body of a caller, who may be silent in it for so long.
-    pub fn of(incoming: Incoming, silence: Duration) -> Self {
+    /// Wraps a client's body, which fails if the client sends nothing for `idle_timeout`.
+    pub fn new(incoming: Incoming, idle_timeout: Duration) -> Self {
         if incoming.is_end_stream() {
             return Self::default();
         }
-        Self(Some(Box::new(Streamed {
+        Self(Some(Box::new(Upload {
             incoming,
-            silence: Silence::new(silence),
+            idle_timeout: IdleTimeout::new(idle_timeout),
             progress: Arc::new(UploadProgress::default()),
         })))
     }
 
-    /// Whether there is none.
+    /// Reports whether the request has no body.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Whether its length is known only when it has ended.
-    pub(super) fn is_unmeasured(&self) -> bool {
+    /// Reports whether the client announced no length.
+    pub(super) fn has_unknown_length(&self) -> bool {
         self.size_hint().exact().is_none()
     }
 
-    /// How far it has come, for whoever does not have it any more.
+    /// Returns the progress of the upload, or `None` if there is no body.
     pub(crate) fn progress(&self) -> Option<Arc<UploadProgress>> {
         self.0.as_ref().map(|body| Arc::clone(&body.progress))
     }
 }
 
-/// How far a body has gone up.
+/// Tells how far an upload has come, after the body itself was handed to hyper.
 #[derive(Debug)]
-pub(crate) struct UploadProgress(Mutex<Stage>);
+pub(crate) struct UploadProgress(Mutex<UploadState>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// A part of it was handed over then, last, and the upstream is to take it.
-    Going(Instant),
-    /// The caller is to send more: how long that may take is not the upstream's to answer for.
-    Awaited,
-    /// All of it was, then.
-    Gone(Instant),
-    /// The caller has left it unfinished.
-    BrokenOff,
+enum UploadState {
+    /// The upstream is to take the part that was handed over at this instant.
+    WaitingForUpstream(Instant),
+    /// The client is to send more. This time does not count against the upstream.
+    WaitingForClient,
+    /// The last part was handed over at this instant.
+    Complete(Instant),
+    /// The client aborted the body or was idle for too long.
+    Aborted,
 }
 
 impl Default for UploadProgress {
     fn default() -> Self {
-        Self(Mutex::new(Stage::Going(Instant::now())))
+        Self(Mutex::new(UploadState::WaitingForUpstream(Instant::now())))
     }
 }
 
 impl UploadProgress {
-    fn stage(&self) -> MutexGuard<'_, Stage> {
-        // A value is never left half changed.
+    fn state(&self) -> MutexGuard<'_, UploadState> {
+        // Poisoning is ignored, because a state is replaced in one assignment.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All of it was read, and handed over.
-    pub(crate) fn has_gone(&self) -> bool {
-        matches!(*self.stage(), Stage::Gone(_))
+    /// Reports whether the whole body was read and handed over.
+    pub(crate) fn is_complete(&self) -> bool {
+        matches!(*self.state(), UploadState::Complete(_))
     }
 
-    /// The caller has left it unfinished.
-    pub(super) fn is_broken_off(&self) -> bool {
-        *self.stage() == Stage::BrokenOff
+    /// Reports whether the client aborted the body.
+    pub(super) fn is_aborted(&self) -> bool {
+        *self.state() == UploadState::Aborted
     }
 
-    /// Returns when it has been the upstream's turn for so long.
+    /// Returns once the upstream alone has delayed the request for `limit`, or the body is aborted.
     pub(super) async fn stalled_for(&self, limit: Duration) {
         loop {
-            let until = match *self.stage() {
-                Stage::Going(since) | Stage::Gone(since) => since + limit,
-                Stage::Awaited => Instant::now() + limit,
-                Stage::BrokenOff => return,
+            let until = match *self.state() {
+                UploadState::WaitingForUpstream(since) | UploadState::Complete(since) => {
+                    since + limit
+                }
+                UploadState::WaitingForClient => Instant::now() + limit,
+                UploadState::Aborted => return,
             };
             if until <= Instant::now() {
                 return;
@@ -121,29 +123,35 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let Some(body) = &mut self.0 else {
+        let Some(upload) = &mut self.0 else {
             return Poll::Ready(None);
         };
         loop {
-            let polled = Pin::new(&mut body.incoming).poll_frame(cx);
-            let ended = || Stage::Gone(Instant::now());
-            let (stage, frame) = match polled {
-                Poll::Pending if body.silence.poll(cx).is_pending() => {
-                    *body.progress.stage() = Stage::Awaited;
+            let polled = Pin::new(&mut upload.incoming).poll_frame(cx);
+            let complete = || UploadState::Complete(Instant::now());
+            let (state, frame) = match polled {
+                Poll::Pending if upload.idle_timeout.poll(cx).is_pending() => {
+                    *upload.progress.state() = UploadState::WaitingForClient;
                     return Poll::Pending;
                 }
-                Poll::Pending => (Stage::BrokenOff, Some(Err(FetchError::Silent.into()))),
-                Poll::Ready(None) => (ended(), None),
-                Poll::Ready(Some(Err(error))) => (Stage::BrokenOff, Some(Err(error.into()))),
-                // Trailers end here, like all that speaks of the caller's own connection.
+                Poll::Pending => (
+                    UploadState::Aborted,
+                    Some(Err(FetchError::IdleTimeout.into())),
+                ),
+                Poll::Ready(None) => (complete(), None),
+                Poll::Ready(Some(Err(error))) => (UploadState::Aborted, Some(Err(error.into()))),
+                // Trailers are dropped, because they belong to the client's connection.
                 Poll::Ready(Some(Ok(frame))) if !frame.is_data() => continue,
-                Poll::Ready(Some(Ok(frame))) if body.incoming.is_end_stream() => {
-                    (ended(), Some(Ok(frame)))
+                Poll::Ready(Some(Ok(frame))) if upload.incoming.is_end_stream() => {
+                    (complete(), Some(Ok(frame)))
                 }
-                Poll::Ready(Some(Ok(frame))) => (Stage::Going(Instant::now()), Some(Ok(frame))),
+                Poll::Ready(Some(Ok(frame))) => (
+                    UploadState::WaitingForUpstream(Instant::now()),
+                    Some(Ok(frame)),
+                ),
             };
-            body.silence.broken();
-            *body.progress.stage() = stage;
+            upload.idle_timeout.reset();
+            *upload.progress.state() = state;
             return Poll::Ready(frame);
         }
     }
@@ -151,12 +159,13 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         self.0
             .as_ref()
-            .is_none_or(|body| body.incoming.is_end_stream())
+            .is_none_or(|upload| upload.incoming.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), |body| body.incoming.size_hint())
+        self.0.as_ref().map_or_else(
+            || SizeHint::with_exact(0),
+            |upload| upload.incoming.size_hint(),
+        )
     }
 }

@@ -1,20 +1,21 @@
-//! Finds injected secrets in what comes back.
+//! Searches text for injected secrets.
 
 use std::borrow::Cow;
 
 use memchr::memmem::Finder;
 use percent_encoding::percent_decode;
 
-/// A shorter secret would be found in half of all texts; it counts only where it stands alone.
-const LONG_ENOUGH: usize = 8;
+/// The length from which a secret counts wherever it occurs. A shorter one would occur in half of all texts,
+/// and therefore counts only between characters that are not letters or digits.
+const MIN_SUBSTRING_LEN: usize = 8;
 
-/// Knows the secrets, and finds them also where they are escaped as in JSON or in a URL.
+/// Finds secrets in text, also where they are escaped as in JSON or percent-encoded.
 #[derive(Clone)]
 pub struct SecretScanner {
     secrets: Vec<Finder<'static>>,
-    /// In lower case, as header names arrive.
-    lower: Vec<Finder<'static>>,
-    /// Bytes of the shortest; of none, more than any text has.
+    /// The secrets in lower case, as hyper has header names.
+    lowercase: Vec<Finder<'static>>,
+    /// The length of the shortest secret in bytes, or `usize::MAX` without a secret.
     shortest: usize,
 }
 
@@ -25,7 +26,7 @@ impl std::fmt::Debug for SecretScanner {
 }
 
 impl SecretScanner {
-    /// Learns the secrets; of `Bearer x`, also `x`.
+    /// Prepares the search for `secrets`. For a secret such as `Bearer x` it also searches for `x`.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
         let secrets: Vec<&str> = secrets
             .into_iter()
@@ -42,16 +43,16 @@ impl SecretScanner {
                 .min()
                 .unwrap_or(usize::MAX),
             secrets: secrets.iter().map(|secret| finder(secret)).collect(),
-            lower: secrets
+            lowercase: secrets
                 .iter()
                 .map(|secret| finder(&secret.to_ascii_lowercase()))
                 .collect(),
         }
     }
 
-    /// Whether a secret occurs in `text`, plain or escaped.
+    /// Reports whether a secret occurs in `text`, plain or escaped.
     pub fn finds_in(&self, text: &[u8]) -> bool {
-        // Escaping makes a text longer, never shorter.
+        // An escaped secret is never shorter than the secret.
         if text.len() < self.shortest {
             return false;
         }
@@ -65,59 +66,59 @@ impl SecretScanner {
             || (unescaped != text && occurs(&self.secrets, text))
     }
 
-    /// Whether a secret occurs in a header's name.
-    pub fn finds_in_name(&self, name: &str) -> bool {
-        name.len() >= self.shortest && occurs(&self.lower, name.as_bytes())
+    /// Reports whether a secret occurs in a header name.
+    pub fn finds_in_header_name(&self, name: &str) -> bool {
+        name.len() >= self.shortest && occurs(&self.lowercase, name.as_bytes())
     }
 }
 
 fn occurs(secrets: &[Finder<'_>], text: &[u8]) -> bool {
     secrets.iter().any(|secret| {
         let length = secret.needle().len();
-        let alone = |at: usize| {
-            let word = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+        let is_delimited = |at: usize| {
+            let is_word = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
             let before = at.checked_sub(1).and_then(|i| text.get(i));
-            !word(before) && !word(text.get(at + length))
+            !is_word(before) && !is_word(text.get(at + length))
         };
-        // Overlapping ones, too: behind one that does not stand alone, the next may.
+        // Overlapping occurrences are searched too, because only a later one may be delimited.
         let mut from = 0;
         let mut occurrences = std::iter::from_fn(|| {
             let at = from + secret.find(&text[from..])?;
             from = at + 1;
             Some(at)
         });
-        occurrences.any(|at| length >= LONG_ENOUGH || alone(at))
+        occurrences.any(|at| length >= MIN_SUBSTRING_LEN || is_delimited(at))
     })
 }
 
-/// Takes the backslashes out of a text as JSON has them. Secrets are ASCII, so of the `\u` escapes
-/// only those below 0x80 matter; the others stay as they are.
+/// Undoes JSON escapes. Secrets are ASCII, so `\u` escapes of 0x80 and above need no decoding: only their
+/// backslash is dropped.
 fn unescape_json(text: &[u8]) -> Cow<'_, [u8]> {
     if memchr::memchr(b'\\', text).is_none() {
         return Cow::Borrowed(text);
     }
     let mut plain = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = memchr::memchr(b'\\', rest) {
-        plain.extend_from_slice(&rest[..at]);
-        rest = &rest[at + 1..];
-        let ascii = rest
+    let mut unread = text;
+    while let Some(at) = memchr::memchr(b'\\', unread) {
+        plain.extend_from_slice(&unread[..at]);
+        unread = &unread[at + 1..];
+        let ascii = unread
             .strip_prefix(b"u")
             .and_then(|code| code.get(..4))
             .and_then(|code| std::str::from_utf8(code).ok())
-            // `from_str_radix` would take a sign, too.
+            // `from_str_radix` also accepts a sign.
             .filter(|code| !code.starts_with('+'))
             .and_then(|code| u8::from_str_radix(code, 16).ok())
             .filter(u8::is_ascii);
         if let Some(byte) = ascii {
             plain.push(byte);
-            rest = &rest[5..];
-        } else if let Some((byte, after)) = rest.split_first() {
+            unread = &unread[5..];
+        } else if let Some((byte, after)) = unread.split_first() {
             plain.push(*byte);
-            rest = after;
+            unread = after;
         }
     }
-    plain.extend_from_slice(rest);
+    plain.extend_from_slice(unread);
     Cow::Owned(plain)
 }
 
@@ -126,8 +127,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_found_in_every_spelling() {
-        let redactor = SecretScanner::new(["pk+live/\"12-34\"==", "Bearer tok-12345678"]);
+    fn secret_is_found_in_every_encoding() {
+        let scanner = SecretScanner::new(["pk+live/\"12-34\"==", "Bearer tok-12345678"]);
         for text in [
             r#"pk+live/"12-34"=="#,
             r#"xpk+live/"12-34"==x"#,
@@ -139,9 +140,9 @@ mod tests {
             "Authorization: Bearer tok-12345678",
             "token tok-12345678.",
         ] {
-            assert!(redactor.finds_in(text.as_bytes()), "{text}");
+            assert!(scanner.finds_in(text.as_bytes()), "{text}");
         }
-        assert!(redactor.finds_in_name("x-tok-12345678"));
+        assert!(scanner.finds_in_header_name("x-tok-12345678"));
         for text in [
             "Bearer tok-1234567",
             "\\",
@@ -152,14 +153,14 @@ mod tests {
             "%f",
             "",
         ] {
-            assert!(!redactor.finds_in(text.as_bytes()), "{text}");
+            assert!(!scanner.finds_in(text.as_bytes()), "{text}");
         }
         assert!(!SecretScanner::new([]).finds_in(b"anything"));
         assert!(!SecretScanner::new([""]).finds_in(b"anything"));
     }
 
     #[test]
-    fn its_debug_text_says_how_many_and_not_which() {
+    fn debug_shows_the_number_of_secrets_only() {
         let text = format!(
             "{:?}",
             SecretScanner::new(["canary-12345678", "canary-87654321"])
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_looks_escaped_is_found_as_it_is() {
+    fn secret_that_looks_escaped_is_found() {
         for secret in ["canary%41-12345678", r"canary\u0041-12345678"] {
             assert!(
                 SecretScanner::new([secret]).finds_in(secret.as_bytes()),
@@ -178,27 +179,27 @@ mod tests {
     }
 
     #[test]
-    fn a_short_secret_counts_only_where_it_stands_alone() {
-        let redactor = SecretScanner::new(["k"]);
+    fn short_secret_counts_only_where_it_is_delimited() {
+        let scanner = SecretScanner::new(["k"]);
         for text in ["k", "key: k", "\"k\"", "a=k&b"] {
-            assert!(redactor.finds_in(text.as_bytes()), "{text}");
+            assert!(scanner.finds_in(text.as_bytes()), "{text}");
         }
         for text in ["ok", "application/octet-stream; key", "k1"] {
-            assert!(!redactor.finds_in(text.as_bytes()), "{text}");
+            assert!(!scanner.finds_in(text.as_bytes()), "{text}");
         }
     }
 
     #[test]
-    fn a_short_secret_that_overlaps_itself_is_found_where_it_stands_alone() {
-        let redactor = SecretScanner::new(["=="]);
-        assert!(redactor.finds_in(b"key==="));
-        assert!(!redactor.finds_in(b"key==x"));
+    fn short_secret_that_overlaps_itself_is_found_where_it_is_delimited() {
+        let scanner = SecretScanner::new(["=="]);
+        assert!(scanner.finds_in(b"key==="));
+        assert!(!scanner.finds_in(b"key==x"));
     }
 
     #[test]
-    fn an_escape_has_four_digits_and_no_sign() {
-        let redactor = SecretScanner::new(["canary-A"]);
-        assert!(redactor.finds_in(br"canary-\u0041"));
-        assert!(!redactor.finds_in(br"canary-\u+041"));
+    fn json_escape_has_four_digits_and_no_sign() {
+        let scanner = SecretScanner::new(["canary-A"]);
+        assert!(scanner.finds_in(br"canary-\u0041"));
+        assert!(!scanner.finds_in(br"canary-\u+041"));
     }
 }

@@ -3,7 +3,7 @@
 mod page;
 mod status;
 
-use crate::support::{Act, Gate, Gateway, Origin, STEP, body, step, until};
+use crate::support::{Action, Gateway, Latch, Origin, STEP, body, step, until};
 
 /// The documented ones, without the suffix that OpenMetrics gives a counter's samples.
 const METRICS: [&str; 14] = [
@@ -51,10 +51,10 @@ async fn every_metric_is_there() {
 #[tokio::test]
 async fn metrics_count_what_happened() {
     let origin = Origin::start().await;
-    origin.status("in_progress");
+    origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, "").await;
     gateway.get(STEP).await;
-    origin.status("completed");
+    origin.set_status("completed");
     for _ in 0..3 {
         gateway.get(STEP).await;
     }
@@ -93,11 +93,11 @@ async fn metrics_count_failures_and_steps_that_went_back() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     gateway.get(STEP).await;
-    origin.status("in_progress");
+    origin.set_status("in_progress");
     gateway
         .get_with(STEP, &[("Cache-Control", "no-cache")])
         .await;
-    origin.always(vec![Act::Reset]);
+    origin.always(vec![Action::Reset]);
     gateway.get(STEP).await;
     for (sample, value) in [
         ("stepgate_final_regressions_total{rule=\"run-step\"}", 1.0),
@@ -184,10 +184,10 @@ async fn a_purge_with_a_query_is_refused_and_removes_nothing() {
 async fn a_flight_that_departed_before_a_purge_stores_nothing() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
-    let gate = Gate::closed();
-    origin.next(vec![Act::Wait(gate.clone()), Act::Default]);
+    let gate = Latch::closed();
+    origin.next(vec![Action::Wait(gate.clone()), Action::Respond]);
     let purge = async {
-        origin.arrived(1).await;
+        origin.wait_for_requests(1).await;
         let answer = gateway.admin("DELETE", "/cache/run-step/thread_1").await;
         gate.open();
         answer.json()
@@ -225,12 +225,12 @@ async fn a_purge_that_could_never_match_is_refused() {
 #[tokio::test]
 async fn a_fetch_that_everybody_has_left_is_counted_as_dropped_and_not_as_an_error() {
     let origin = Origin::start().await;
-    origin.always(vec![Act::Hold]);
+    origin.always(vec![Action::Stall]);
     let gateway = Gateway::start(&origin, "").await;
-    let caller = gateway.question(STEP, &[]).await;
-    origin.arrived(1).await;
+    let caller = gateway.send_get(STEP, &[]).await;
+    origin.wait_for_requests(1).await;
     drop(caller);
-    origin.abandoned(1).await;
+    origin.wait_for_hangups(1).await;
     let count = async |class: &str| {
         let labels = format!("{{rule=\"run-step\",class=\"{class}\"}}");
         gateway
@@ -245,7 +245,7 @@ async fn a_fetch_that_everybody_has_left_is_counted_as_dropped_and_not_as_an_err
 #[tokio::test]
 async fn a_fetch_that_took_too_long_is_counted_as_an_error() {
     let origin = Origin::start().await;
-    origin.always(vec![Act::Hold]);
+    origin.always(vec![Action::Stall]);
     let gateway = Gateway::start(&origin, "[upstream]\ntimeout = \"200ms\"\n").await;
     assert_eq!(gateway.get(STEP).await.status, 504);
     let count = async |class: &str| {

@@ -1,6 +1,6 @@
 //! What a caller may ask of the cache: `Cache-Control` and `Pragma`.
 
-use crate::support::{Act, Gateway, Origin, STEP, body, respond, until};
+use crate::support::{Action, Gateway, Origin, STEP, body, respond, until};
 
 const NO_CACHE: [(&str, &str); 1] = [("Cache-Control", "no-cache")];
 const VARIANT: &str = "/v1/threads/thread_1/runs/run_1/steps/step_1?include[]=a";
@@ -17,7 +17,7 @@ async fn stored(origin: &Origin, toml: &str) -> Gateway {
 async fn no_cache_is_a_fetch_and_a_final_body_replaces_what_is_stored() {
     let origin = Origin::start().await;
     let gateway = stored(&origin, "").await;
-    origin.next(vec![Act::Step("failed")]);
+    origin.next(vec![Action::RespondStatus("failed")]);
     let answer = gateway.get_with(STEP, &NO_CACHE).await;
     assert_eq!(answer.body, body("failed"));
     let expected = "stepgate; fwd=request; fwd-status=200; stored";
@@ -35,7 +35,7 @@ async fn after_no_cache_a_step_that_is_live_or_gone_is_stored_no_more_in_any_var
     ] {
         let origin = Origin::start().await;
         let gateway = stored(&origin, "").await;
-        origin.next(vec![Act::Send(answer)]);
+        origin.next(vec![Action::Send(answer)]);
         let answer = gateway.get_with(STEP, &NO_CACHE).await;
         let status = answer.cache_status();
         assert!(
@@ -53,13 +53,17 @@ async fn after_no_cache_a_step_that_is_live_or_gone_is_stored_no_more_in_any_var
 #[tokio::test]
 async fn after_no_cache_other_failures_change_nothing() {
     for script in [
-        vec![Act::Send(respond("500 Oh", &[], body("failed")))],
-        vec![Act::Send(respond("429 Slow", &[], "{}"))],
-        vec![Act::Send(respond("401 No", &[], "{}"))],
-        vec![Act::Send(respond("302 Found", &[("location", "/x")], ""))],
-        vec![Act::Send(b"nonsense\r\n\r\n".to_vec()), Act::Close],
-        vec![Act::Close],
-        vec![Act::Hold],
+        vec![Action::Send(respond("500 Oh", &[], body("failed")))],
+        vec![Action::Send(respond("429 Slow", &[], "{}"))],
+        vec![Action::Send(respond("401 No", &[], "{}"))],
+        vec![Action::Send(respond(
+            "302 Found",
+            &[("location", "/x")],
+            "",
+        ))],
+        vec![Action::Send(b"nonsense\r\n\r\n".to_vec()), Action::Close],
+        vec![Action::Close],
+        vec![Action::Stall],
     ] {
         let origin = Origin::start().await;
         let toml = "[upstream]\ntimeout = \"500ms\"\nmax_retry_after = \"0s\"\n";

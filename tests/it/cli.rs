@@ -11,6 +11,7 @@ use tokio::process::Command;
 
 use crate::support::gateway::ENVIRONMENT;
 use crate::support::process::FILE;
+use crate::support::process::Launch;
 use crate::support::{Origin, Process, STEP, process, until, within};
 
 /// Runs it to its end with nothing in its environment.
@@ -193,7 +194,7 @@ async fn credentials_that_leave_the_machine_in_the_clear_are_warned_of() {
     let origin = Origin::start().await;
     let folder = process::folder(&[(FILE, &format!("[upstream]\nbase_url = \"{beyond}\"\n"))]);
     let arguments = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
-    let process = Process::start_in(folder, &arguments, "info").await;
+    let process = Launch::new_in(folder, &arguments).start().await;
     let warned = || {
         let output = process.output();
         let lines = output.lines().filter(|line| line.contains(" WARN "));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Act, Crowd, Gate, Gateway, LIST, Origin, STEP, step};
+use crate::support::{Action, Clients, Gateway, LIST, Latch, Origin, STEP, step};
 
 /// `coalesce_window` where the file does not say.
 const WINDOW: Duration = Duration::from_millis(100);
@@ -17,7 +17,7 @@ const WIDE: &str = "[upstream]\ncoalesce_window = \"1s\"\n";
 #[tokio::test]
 async fn a_lone_poller_departs_at_once() {
     let origin = Origin::start().await;
-    origin.status("in_progress");
+    origin.set_status("in_progress");
     let toml = "[upstream]\ncoalesce_window = \"8s\"\n";
     let gateway = Gateway::start(&origin, toml).await;
     let start = Instant::now();
@@ -33,8 +33,8 @@ async fn a_lone_poller_departs_at_once() {
 async fn a_lone_poller_slower_than_the_window_never_waits_for_it() {
     let (window, latency) = (Duration::from_millis(400), Duration::from_millis(500));
     let origin = Origin::start().await;
-    origin.status("in_progress");
-    origin.always(vec![Act::Pause(latency), Act::Numbered]);
+    origin.set_status("in_progress");
+    origin.always(vec![Action::Pause(latency), Action::RespondNumbered]);
     let toml = format!(
         "[upstream]\ncoalesce_window = \"{}ms\"\n",
         window.as_millis()
@@ -52,20 +52,20 @@ async fn a_lone_poller_slower_than_the_window_never_waits_for_it() {
 #[tokio::test]
 async fn at_most_four_flights_of_a_step_are_in_the_air() {
     let origin = Origin::start().await;
-    origin.status("in_progress");
-    let gates: Vec<Gate> = (0..4).map(|_| Gate::closed()).collect();
+    origin.set_status("in_progress");
+    let gates: Vec<Latch> = (0..4).map(|_| Latch::closed()).collect();
     for gate in &gates {
-        origin.next(vec![Act::Wait(gate.clone()), Act::Numbered]);
+        origin.next(vec![Action::Wait(gate.clone()), Action::RespondNumbered]);
     }
-    origin.always(vec![Act::Numbered]);
+    origin.always(vec![Action::RespondNumbered]);
     let gateway = Gateway::start(&origin, "").await;
     let mut pollers = Vec::new();
     for flight in 1..=4 {
-        pollers.push(gateway.question(STEP, &[]).await);
-        origin.arrived(flight).await;
+        pollers.push(gateway.send_get(STEP, &[]).await);
+        origin.wait_for_requests(flight).await;
     }
     for _ in 0..46 {
-        pollers.push(gateway.question(STEP, &[]).await);
+        pollers.push(gateway.send_get(STEP, &[]).await);
         sleep(WINDOW / 10).await;
     }
     assert_eq!(origin.count(), 4, "over several windows, all four held");
@@ -76,12 +76,12 @@ async fn at_most_four_flights_of_a_step_are_in_the_air() {
     );
 
     gates[2].open();
-    assert_eq!(pollers.remove(2).answer().await.fetch(), 3);
-    origin.arrived(6).await;
-    gates.iter().for_each(Gate::open);
+    assert_eq!(pollers.remove(2).response().await.fetch(), 3);
+    origin.wait_for_requests(6).await;
+    gates.iter().for_each(Latch::open);
     let mut fetches = Vec::new();
     for poller in &mut pollers {
-        fetches.push(poller.answer().await.fetch());
+        fetches.push(poller.response().await.fetch());
     }
     // Number 5 was the other step's.
     assert_eq!(fetches[..3], [1, 2, 4]);
@@ -97,12 +97,12 @@ async fn lists_share_by_their_whole_query() {
         format!("{LIST}?limit=2&after=a"),
         format!("{LIST}?limit=2&after=b"),
     );
-    origin.always(vec![Act::Numbered]);
+    origin.always(vec![Action::RespondNumbered]);
     assert_eq!(gateway.get(&page).await.fetch(), 1);
     let mut together = JoinSet::new();
     for _ in 0..5 {
-        let mut raw = gateway.question(&page, &[]).await;
-        together.spawn(async move { raw.answer().await.fetch() });
+        let mut raw = gateway.send_get(&page, &[]).await;
+        together.spawn(async move { raw.response().await.fetch() });
     }
     assert_eq!(gateway.get(&other).await.fetch(), 2);
     assert_eq!(together.join_all().await, [3; 5]);
@@ -114,8 +114,8 @@ async fn lists_share_by_their_whole_query() {
 #[tokio::test]
 async fn what_differs_in_the_key_shares_nothing() {
     let origin = Origin::start().await;
-    let gate = Gate::closed();
-    origin.always(vec![Act::Wait(gate.clone()), Act::Numbered]);
+    let gate = Latch::closed();
+    origin.always(vec![Action::Wait(gate.clone()), Action::RespondNumbered]);
     let toml = "[upstream]\ncoalesce_window = \"8s\"\nvary_headers = [\"x-a\"]\n";
     let gateway = Gateway::start(&origin, toml).await;
     let mut raws = Vec::new();
@@ -127,13 +127,13 @@ async fn what_differs_in_the_key_shares_nothing() {
         (LIST, &[]),
         (STEP, &[("x-a", "b")]),
     ] {
-        raws.push(gateway.question(path, headers).await);
+        raws.push(gateway.send_get(path, headers).await);
     }
-    origin.arrived(6).await;
+    origin.wait_for_requests(6).await;
     gate.open();
     let mut fetches = Vec::new();
     for raw in &mut raws {
-        fetches.push(raw.answer().await.fetch());
+        fetches.push(raw.response().await.fetch());
     }
     fetches.sort_unstable();
     assert_eq!(fetches, [1, 2, 3, 4, 5, 6]);
@@ -142,23 +142,23 @@ async fn what_differs_in_the_key_shares_nothing() {
 #[tokio::test]
 async fn without_a_window_every_request_is_a_fetch_of_its_own() {
     let origin = Origin::start().await;
-    origin.status("in_progress");
-    let gate = Gate::closed();
-    origin.always(vec![Act::Wait(gate.clone()), Act::Numbered]);
+    origin.set_status("in_progress");
+    let gate = Latch::closed();
+    origin.always(vec![Action::Wait(gate.clone()), Action::RespondNumbered]);
     let gateway = Gateway::start(&origin, "[upstream]\ncoalesce_window = \"0s\"\n").await;
-    let crowd = Crowd::connect(&gateway, 10).await;
+    let crowd = Clients::connect(&gateway, 10).await;
     let open = async {
-        origin.arrived(10).await;
+        origin.wait_for_requests(10).await;
         gate.open();
     };
-    let (served, ()) = tokio::join!(crowd.ask(STEP, &[]), open);
-    let mut fetches: Vec<usize> = served.iter().map(|one| one.answer.fetch()).collect();
+    let (served, ()) = tokio::join!(crowd.get(STEP, &[]), open);
+    let mut fetches: Vec<usize> = served.iter().map(|one| one.response.fetch()).collect();
     fetches.sort_unstable();
     assert_eq!(fetches, (1..=10).collect::<Vec<_>>());
     assert!(
         served
             .iter()
-            .all(|one| !one.answer.cache_status().contains("collapsed"))
+            .all(|one| !one.response.cache_status().contains("collapsed"))
     );
     assert_eq!(gateway.outcomes("coalesced").await, 0.0);
 }
@@ -170,15 +170,18 @@ async fn answers_and_metrics_say_who_joined() {
         ("completed", "; stored"),
     ] {
         let origin = Origin::start().await;
-        origin.next(vec![Act::Step("in_progress")]);
-        origin.status(status);
+        origin.next(vec![Action::RespondStatus("in_progress")]);
+        origin.set_status(status);
         let gateway = Gateway::start(&origin, WIDE).await;
         let alone = gateway.get(STEP).await.cache_status();
         let expected = "stepgate; fwd=uri-miss; fwd-status=200; detail=not_final";
         assert_eq!(alone, expected);
-        let crowd = Crowd::connect(&gateway, 5).await;
-        let served = crowd.ask(STEP, &[]).await;
-        let said: Vec<String> = served.iter().map(|one| one.answer.cache_status()).collect();
+        let crowd = Clients::connect(&gateway, 5).await;
+        let served = crowd.get(STEP, &[]).await;
+        let said: Vec<String> = served
+            .iter()
+            .map(|one| one.response.cache_status())
+            .collect();
         let expected = "stepgate; fwd=uri-miss; fwd-status=200";
         assert!(said.iter().all(|s| s.starts_with(expected)), "{said:?}");
         let (joined, own): (Vec<_>, Vec<_>) = said.iter().partition(|s| s.contains("; collapsed"));

@@ -1,10 +1,10 @@
 //! `HEAD`, entity tags and `If-None-Match`, from memory and from a fetch.
 
-use crate::support::h2::H2;
-use crate::support::raw::head;
-use crate::support::{Act, Answer, Gateway, Origin, STEP, body, respond};
+use crate::support::H2Client;
+use crate::support::client::head;
+use crate::support::{Action, Gateway, Origin, STEP, body, client::Response, respond};
 
-fn etag(answer: &Answer) -> String {
+fn etag(answer: &Response) -> String {
     answer.header("etag").expect("an entity tag").to_owned()
 }
 
@@ -12,14 +12,14 @@ fn etag(answer: &Answer) -> String {
 async fn head_is_a_get_without_the_body() {
     for status in ["completed", "in_progress"] {
         let origin = Origin::start().await;
-        origin.status(status);
+        origin.set_status(status);
         let gateway = Gateway::start(&origin, "").await;
         let mut raw = gateway.connect().await;
         for _fetch_then_perhaps_hit in 0..2 {
             raw.send(head("HEAD", STEP, "127.0.0.1", &[])).await;
-            let without = raw.answer_to("HEAD").await;
+            let without = raw.response_to("HEAD").await;
             raw.send(head("GET", STEP, "127.0.0.1", &[])).await;
-            let with = raw.answer().await;
+            let with = raw.response().await;
             assert_eq!(
                 with.body,
                 body(status),
@@ -44,23 +44,23 @@ async fn head_is_a_get_without_the_body() {
 async fn head_stores_what_it_fetched() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
-    let fetched = gateway.ask("HEAD", STEP, &[]).await;
+    let fetched = gateway.request("HEAD", STEP, &[]).await;
     assert!(fetched.is_stored());
     let hit = gateway.get(STEP).await;
     assert_eq!((hit.is_hit(), hit.body), (true, body("completed")));
-    assert!(gateway.ask("HEAD", STEP, &[]).await.is_hit());
+    assert!(gateway.request("HEAD", STEP, &[]).await.is_hit());
 }
 
 #[tokio::test]
 async fn head_over_http_2_has_the_length_and_no_body() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
-    let mut h2 = H2::connect(gateway.address()).await;
+    let h2 = H2Client::connect(gateway.address()).await;
     for _fetch_then_hit in 0..2 {
-        let answer = h2.send(gateway.request("HEAD", STEP)).await;
+        let answer = h2.send(gateway.h2_request("HEAD", STEP)).await;
         let length = body("completed").len().to_string();
-        assert_eq!(answer.headers()["content-length"], length);
-        assert!(answer.body().is_empty());
+        assert_eq!(answer.header("content-length"), Some(length.as_str()));
+        assert!(answer.body.is_empty());
     }
 }
 
@@ -68,7 +68,7 @@ async fn head_over_http_2_has_the_length_and_no_body() {
 async fn a_known_entity_tag_is_answered_304_stored_or_fresh() {
     for (status, fetches) in [("completed", 1), ("in_progress", 9)] {
         let origin = Origin::start().await;
-        origin.status(status);
+        origin.set_status(status);
         let gateway = Gateway::start(&origin, "").await;
         let tag = etag(&gateway.get(STEP).await);
         for (method, value) in [
@@ -81,7 +81,7 @@ async fn a_known_entity_tag_is_answered_304_stored_or_fresh() {
             ("HEAD", "*".to_owned()),
         ] {
             let headers = [("If-None-Match", value.as_str())];
-            let answer = gateway.ask(method, STEP, &headers).await;
+            let answer = gateway.request(method, STEP, &headers).await;
             assert_eq!(answer.status, 304, "{status}: {value}");
             assert_eq!(etag(&answer), tag, "{status}: {value}");
             assert!(!answer.cache_status().is_empty());
@@ -107,10 +107,10 @@ async fn a_304_ends_with_its_head() {
     for _fetch_then_hit in 0..2 {
         raw.send(head("GET", STEP, "127.0.0.1", &[("If-None-Match", "*")]))
             .await;
-        assert_eq!(raw.answer().await.status, 304);
+        assert_eq!(raw.response().await.status, 304);
     }
     raw.send(head("GET", STEP, "127.0.0.1", &[])).await;
-    assert_eq!(raw.answer().await.body, body("completed"));
+    assert_eq!(raw.response().await.body, body("completed"));
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn only_a_200_is_answered_304() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     for status in ["404 Not Found", "500 Oh", "302 Found"] {
-        origin.next(vec![Act::Send(respond(status, &[], "{}"))]);
+        origin.next(vec![Action::Send(respond(status, &[], "{}"))]);
         let answer = gateway.get_with(STEP, &[("If-None-Match", "*")]).await;
         assert_eq!(answer.status.to_string(), status[..3]);
     }
@@ -152,7 +152,7 @@ async fn a_304_to_a_final_step_has_stored_it() {
 #[tokio::test]
 async fn an_entity_tag_is_of_the_bytes_alone() {
     let origin = Origin::start().await;
-    origin.status("in_progress");
+    origin.set_status("in_progress");
     let one = Gateway::start(&origin, "").await;
     let two = Gateway::start(&origin, "[upstream.query]\nv = \"2\"\n").await;
     let live = etag(&one.get(STEP).await);
@@ -161,7 +161,7 @@ async fn an_entity_tag_is_of_the_bytes_alone() {
         live,
         "the same bytes on another gateway"
     );
-    origin.next(vec![Act::Send(respond(
+    origin.next(vec![Action::Send(respond(
         "200 OK",
         &[("etag", "\"theirs\""), ("x-a", "b")],
         body("in_progress"),
@@ -171,6 +171,6 @@ async fn an_entity_tag_is_of_the_bytes_alone() {
         live,
         "the same bytes with other headers"
     );
-    origin.status("completed");
+    origin.set_status("completed");
     assert_ne!(etag(&one.get(STEP).await), live, "other bytes");
 }

@@ -9,7 +9,7 @@ use stepgate::config::{Address, Config, Flags, Sources};
 use stepgate::server::Workers;
 
 use crate::support::origin::Request;
-use crate::support::{Act, Answer, Origin, process, raw, respond, within};
+use crate::support::{Action, Origin, client, client::Response, process, respond, within};
 
 const FOLDER: &str = "config/examples";
 
@@ -227,13 +227,16 @@ async fn each_rule_of_each_example_fetches_live_and_stores_final_resources() {
             let resource = resource.unwrap_or_else(|| panic!("no resource for the rule {name}"));
             for status in resource.live {
                 for _ in 0..2 {
-                    let answer = ask(&origin, address, resource, status).await;
-                    assert!(!answer.is_hit() && !answer.is_stored(), "{name} {status}");
+                    let response = request(&origin, address, resource, status).await;
+                    assert!(
+                        !response.is_hit() && !response.is_stored(),
+                        "{name} {status}"
+                    );
                     example.assert_sent(&origin.last(), &base_path, resource, status);
                 }
             }
             for status in resource.terminal {
-                let fetched = ask(&origin, address, resource, status).await;
+                let fetched = request(&origin, address, resource, status).await;
                 assert!(
                     fetched.is_stored(),
                     "{name} {status}: {}",
@@ -241,7 +244,7 @@ async fn each_rule_of_each_example_fetches_live_and_stores_final_resources() {
                 );
                 example.assert_sent(&origin.last(), &base_path, resource, status);
                 let count = origin.count();
-                let stored = ask(&origin, address, resource, status).await;
+                let stored = request(&origin, address, resource, status).await;
                 assert!(stored.is_hit(), "{name} {status}: {}", stored.everything());
                 assert_eq!(stored.body, fetched.body);
                 assert_eq!(origin.count(), count);
@@ -251,17 +254,22 @@ async fn each_rule_of_each_example_fetches_live_and_stores_final_resources() {
 }
 
 /// Requests a resource with this status, as a client with its own credentials.
-async fn ask(origin: &Origin, address: SocketAddr, resource: &Resource, status: &str) -> Answer {
+async fn request(
+    origin: &Origin,
+    address: SocketAddr,
+    resource: &Resource,
+    status: &str,
+) -> Response {
     let body = resource.body.replace("STATUS", status);
-    origin.always(vec![Act::Send(respond("200 OK", &[], &body))]);
+    origin.always(vec![Action::Send(respond("200 OK", &[], &body))]);
     let path = format!("/v1{}", resource.path.replace("STATUS", status));
     let client_headers = [("authorization", "Bearer own"), ("api-key", "own")];
-    let answer = raw::ask(address, "GET", &path, &client_headers)
+    let response = client::send(address, "GET", &path, &client_headers)
         .await
         .unwrap();
-    assert_eq!(answer.status, 200, "{path}: {}", answer.everything());
-    assert_eq!(answer.text(), body);
-    answer
+    assert_eq!(response.status, 200, "{path}: {}", response.everything());
+    assert_eq!(response.text(), body);
+    response
 }
 
 impl Example {

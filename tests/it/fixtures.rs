@@ -1,13 +1,13 @@
 //! The fixtures themselves, against each other: a broken fixture must not look like a broken
 //! gateway.
 
-use crate::support::raw::{ask, head};
-use crate::support::{Act, Gate, Origin, Raw, STEP, body, respond};
+use crate::support::client::{self, head};
+use crate::support::{Action, Latch, Origin, RawClient, STEP, body, respond};
 
 #[tokio::test]
 async fn the_origin_answers_well_and_records_what_came() {
     let origin = Origin::start().await;
-    let answer = ask(origin.address, "GET", STEP, &[("X-A", "b")]).await;
+    let answer = client::send(origin.address, "GET", STEP, &[("X-A", "b")]).await;
     let answer = answer.unwrap();
     assert_eq!((answer.status, answer.body), (200, body("completed")));
     assert_eq!(origin.last().line(), format!("GET {STEP}"));
@@ -17,12 +17,12 @@ async fn the_origin_answers_well_and_records_what_came() {
 #[tokio::test]
 async fn scripts_go_first_then_the_standing_one() {
     let origin = Origin::start().await;
-    origin.next(vec![Act::Step("failed")]);
-    origin.always(vec![Act::Send(respond("418 Teapot", &[], "{}"))]);
-    let mut raw = Raw::connect(origin.address).await;
+    origin.next(vec![Action::RespondStatus("failed")]);
+    origin.always(vec![Action::Send(respond("418 Teapot", &[], "{}"))]);
+    let mut raw = RawClient::connect(origin.address).await;
     for expected in [200, 418, 418] {
         raw.send(head("GET", STEP, "origin", &[])).await;
-        assert_eq!(raw.answer().await.status, expected);
+        assert_eq!(raw.response().await.status, expected);
     }
     let seen = origin.requests();
     let places: Vec<_> = seen.iter().map(|r| (r.connection, r.nth)).collect();
@@ -38,15 +38,20 @@ async fn an_answer_that_is_not_whole_is_no_answer() {
         "4\r\nfour\r\n",
     );
     let cases = [
-        (vec![Act::Send(short), Act::Close], Some(200)),
-        (vec![Act::Send(chunked), Act::Close], Some(200)),
-        (vec![Act::Send(b"HTTP/1.1 200".to_vec()), Act::Cut], None),
-        (vec![Act::Reset], None),
+        (vec![Action::Send(short), Action::Close], Some(200)),
+        (vec![Action::Send(chunked), Action::Close], Some(200)),
+        (
+            vec![Action::Send(b"HTTP/1.1 200".to_vec()), Action::Cut],
+            None,
+        ),
+        (vec![Action::Reset], None),
     ];
     for (script, status) in cases {
         let origin = Origin::start().await;
         origin.next(script);
-        let broken = ask(origin.address, "GET", STEP, &[]).await.unwrap_err();
+        let broken = client::send(origin.address, "GET", STEP, &[])
+            .await
+            .unwrap_err();
         assert_eq!(broken.status, status, "{broken}");
     }
 }
@@ -60,22 +65,24 @@ async fn chunked_bodies_and_interim_answers_are_read() {
         "3;x=y\r\nfou\r\n1\r\nr\r\n0\r\nt: railer\r\n\r\n",
     );
     origin.next(vec![
-        Act::Send(b"HTTP/1.1 103 Early\r\nlink: a\r\n\r\n".to_vec()),
-        Act::Send(chunks),
+        Action::Send(b"HTTP/1.1 103 Early\r\nlink: a\r\n\r\n".to_vec()),
+        Action::Send(chunks),
     ]);
-    let answer = ask(origin.address, "GET", STEP, &[]).await.unwrap();
+    let answer = client::send(origin.address, "GET", STEP, &[])
+        .await
+        .unwrap();
     assert_eq!(answer.text(), "four");
 }
 
 #[tokio::test]
 async fn a_gate_holds_an_answer_back() {
     let origin = Origin::start().await;
-    let gate = Gate::closed();
-    origin.next(vec![Act::Wait(gate.clone()), Act::Default]);
-    let asked = ask(origin.address, "GET", STEP, &[]);
+    let gate = Latch::closed();
+    origin.next(vec![Action::Wait(gate.clone()), Action::Respond]);
+    let asked = client::send(origin.address, "GET", STEP, &[]);
     let opened = async {
-        origin.arrived(1).await;
-        origin.status("expired");
+        origin.wait_for_requests(1).await;
+        origin.set_status("expired");
         gate.open();
     };
     let (answer, ()) = tokio::join!(asked, opened);
@@ -85,15 +92,15 @@ async fn a_gate_holds_an_answer_back() {
 #[tokio::test]
 async fn a_numbered_answer_is_as_old_as_its_request() {
     let origin = Origin::start().await;
-    let gate = Gate::closed();
-    origin.always(vec![Act::Wait(gate.clone()), Act::Numbered]);
-    let first = ask(origin.address, "GET", STEP, &[]);
+    let gate = Latch::closed();
+    origin.always(vec![Action::Wait(gate.clone()), Action::RespondNumbered]);
+    let first = client::send(origin.address, "GET", STEP, &[]);
     let second = async {
-        origin.arrived(1).await;
-        origin.status("failed");
-        let second = ask(origin.address, "GET", STEP, &[]);
+        origin.wait_for_requests(1).await;
+        origin.set_status("failed");
+        let second = client::send(origin.address, "GET", STEP, &[]);
         let open = async {
-            origin.arrived(2).await;
+            origin.wait_for_requests(2).await;
             gate.open();
         };
         tokio::join!(second, open).0
@@ -108,10 +115,10 @@ async fn a_numbered_answer_is_as_old_as_its_request() {
 #[tokio::test]
 async fn a_peer_that_hangs_up_on_a_hold_is_seen() {
     let origin = Origin::start().await;
-    origin.next(vec![Act::Hold]);
-    let mut raw = Raw::connect(origin.address).await;
+    origin.next(vec![Action::Stall]);
+    let mut raw = RawClient::connect(origin.address).await;
     raw.send(head("GET", STEP, "origin", &[])).await;
-    origin.arrived(1).await;
+    origin.wait_for_requests(1).await;
     drop(raw);
-    origin.abandoned(1).await;
+    origin.wait_for_hangups(1).await;
 }

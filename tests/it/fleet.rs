@@ -27,7 +27,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::support::redis::Redis;
-use crate::support::{Answer, Gateway, Origin, Process, step, step_json};
+use crate::support::{Gateway, Origin, Process, client::Response, step, step_json};
 
 /// `budget` where the file does not say.
 const BUDGET: Duration = Duration::from_millis(50);
@@ -170,17 +170,17 @@ async fn spread(gateway: &Gateway, paths: &[&str]) {
 }
 
 /// From the tier, and no fetch.
-fn is_shared(answer: &Answer) -> bool {
+fn is_shared(answer: &Response) -> bool {
     answer.is_hit() && answer.cache_status().contains("detail=shared")
 }
 
 /// From this gateway's memory.
-fn is_own(answer: &Answer) -> bool {
+fn is_own(answer: &Response) -> bool {
     answer.is_hit() && !is_shared(answer)
 }
 
 /// From upstream.
-fn is_fetched(answer: &Answer) -> bool {
+fn is_fetched(answer: &Response) -> bool {
     answer.status == 200 && answer.cache_status().contains("fwd=")
 }
 
@@ -196,11 +196,11 @@ async fn reached() {
     sleep(REACHED).await;
 }
 
-fn age(answer: &Answer) -> u64 {
+fn age(answer: &Response) -> u64 {
     answer.header("age").expect("an age").parse().unwrap()
 }
 
-fn ttl(answer: &Answer) -> u64 {
+fn ttl(answer: &Response) -> u64 {
     let status = answer.cache_status();
     let rest = status.strip_prefix("stepgate; hit; ttl=").expect("a hit");
     rest.split(';').next().unwrap().parse().unwrap()

@@ -4,9 +4,9 @@ mod changes;
 mod limits;
 mod streams;
 
+use crate::support::client::{self, head};
 use crate::support::gateway::{API_KEY, BILLING_KEY, BILLING_TOKEN, TWO_CLIENTS, VIRTUAL_KEY};
-use crate::support::raw::{self, head};
-use crate::support::{Act, Gateway, Origin, Process, STEP, respond, step, text};
+use crate::support::{Action, Gateway, Origin, Process, STEP, respond, step, text};
 
 const ALL: &str = "[server]\nforward = \"all\"";
 
@@ -28,8 +28,8 @@ async fn every_other_request_below_v1_goes_through() {
     .enumerate()
     {
         let said = respond("201 Made", &[("x-said", "so")], format!("{target}!"));
-        origin.next(vec![Act::Send(said)]);
-        let answer = gateway.ask(method, target, &[]).await;
+        origin.next(vec![Action::Send(said)]);
+        let answer = gateway.request(method, target, &[]).await;
         assert_eq!(answer.status, 201, "{method} {target}: {}", answer.text());
         assert_eq!(answer.text(), format!("{target}!"));
         assert_eq!(answer.header("x-said"), Some("so"));
@@ -60,7 +60,7 @@ async fn a_rules_path_is_answered_as_without_it() {
     let gateway = Gateway::start(&origin, ALL).await;
     assert!(gateway.get(STEP).await.is_stored());
     assert!(gateway.get(STEP).await.is_hit());
-    assert_eq!(gateway.ask("HEAD", STEP, &[]).await.status, 200);
+    assert_eq!(gateway.request("HEAD", STEP, &[]).await.status, 200);
     let answer = gateway.get(&format!("{}%20", step("a"))).await;
     assert_eq!(answer.code().as_deref(), Some("invalid_path"));
     assert_eq!(origin.count(), 1);
@@ -87,7 +87,7 @@ async fn what_is_not_below_v1_or_would_open_a_tunnel_does_not() {
         assert_eq!(answer.code().as_deref(), Some("invalid_path"), "{path}");
     }
     for method in ["TRACE", "CONNECT"] {
-        let answer = gateway.ask(method, "/v1/models", &[]).await;
+        let answer = gateway.request(method, "/v1/models", &[]).await;
         assert_eq!(answer.code().as_deref(), Some("method_not_allowed"));
     }
     let long = format!("/v1/files/{}", "x".repeat(40_000));
@@ -141,7 +141,7 @@ async fn credentials_and_routing_stay_here_and_the_rest_goes_up() {
         "x-hop, x-portkey-api-key, upgrade, openai-beta",
     );
     let headers = [&passed[..], &stopped, &[named]].concat();
-    gateway.ask("POST", "/v1/threads", &headers).await;
+    gateway.request("POST", "/v1/threads", &headers).await;
     let sent = origin.last();
     for (name, value) in passed {
         assert_eq!(sent.all(name), [value], "{name}");
@@ -159,7 +159,7 @@ async fn credentials_and_routing_stay_here_and_the_rest_goes_up() {
     assert_eq!(sent.all("host"), [origin.address.to_string()]);
     // A caller's own stands, and only that.
     gateway
-        .ask("GET", "/v1/threads", &[("OpenAI-Beta", "realtime=v1")])
+        .request("GET", "/v1/threads", &[("OpenAI-Beta", "realtime=v1")])
         .await;
     assert_eq!(origin.last().all("openai-beta"), ["realtime=v1"]);
     assert!(origin.last().all("accept").is_empty());
@@ -169,16 +169,19 @@ async fn credentials_and_routing_stay_here_and_the_rest_goes_up() {
 async fn a_client_is_known_by_its_token_and_has_its_own_headers() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, &format!("{ALL}\n{TWO_CLIENTS}")).await;
-    let answer = gateway.ask("POST", "/v1/threads", &[]).await;
+    let answer = gateway.request("POST", "/v1/threads", &[]).await;
     assert_eq!(answer.status, 401);
     let token = format!("Bearer {BILLING_TOKEN}");
     let known = [("Authorization", token.as_str())];
-    assert_eq!(gateway.ask("POST", "/v1/threads", &known).await.status, 200);
+    assert_eq!(
+        gateway.request("POST", "/v1/threads", &known).await.status,
+        200
+    );
     assert_eq!(origin.count(), 1);
     assert_eq!(origin.last().all("x-portkey-virtual-key"), [BILLING_KEY]);
     let page = [("Sec-Fetch-Site", "cross-site")];
     let open = Gateway::start(&origin, ALL).await;
-    assert_eq!(open.ask("POST", "/v1/threads", &page).await.status, 403);
+    assert_eq!(open.request("POST", "/v1/threads", &page).await.status, 403);
     assert_eq!(origin.count(), 1);
 }
 
@@ -204,7 +207,7 @@ async fn what_belongs_to_the_connection_or_echoes_a_secret_does_not_come_down() 
         ("location", "https://elsewhere.example/v1"),
         ("x-ratelimit-remaining", "7"),
     ];
-    origin.next(vec![Act::Send(respond("302 Found", &headers, ""))]);
+    origin.next(vec![Action::Send(respond("302 Found", &headers, ""))]);
     let answer = gateway.get("/v1/models").await;
     assert_eq!(answer.status, 302);
     assert_eq!(
@@ -216,12 +219,12 @@ async fn what_belongs_to_the_connection_or_echoes_a_secret_does_not_come_down() 
         assert_eq!(answer.header(name), None);
     }
     let echo = format!(r#"{{"error": "bad key {VIRTUAL_KEY}"}}"#);
-    origin.next(vec![Act::Send(respond("401 No", &[], echo))]);
-    let answer = gateway.ask("POST", "/v1/threads", &[]).await;
+    origin.next(vec![Action::Send(respond("401 No", &[], echo))]);
+    let answer = gateway.request("POST", "/v1/threads", &[]).await;
     assert_eq!(answer.code().as_deref(), Some("upstream_invalid"));
     assert!(!answer.everything().contains("canary"));
     let error = r#"{"error": {"message": "no such model"}}"#;
-    origin.next(vec![Act::Send(respond("404 No", &[], error))]);
+    origin.next(vec![Action::Send(respond("404 No", &[], error))]);
     let answer = gateway.get("/v1/models/x").await;
     assert_eq!((answer.status, answer.text().as_str()), (404, error));
 }
@@ -236,8 +239,8 @@ async fn the_first_line_of_an_answer_is_our_own() {
         ("HTTP/1.0 200 OK".to_owned(), "HTTP/1.1 200 OK"),
     ] {
         let answer = format!("{said}\r\ncontent-length: 2\r\n\r\n{{}}");
-        origin.next(vec![Act::Send(answer.into_bytes())]);
-        let mut raw = gateway.question("/v1/models", &[]).await;
+        origin.next(vec![Action::Send(answer.into_bytes())]);
+        let mut raw = gateway.send_get("/v1/models", &[]).await;
         assert_eq!(raw.text_before("\r\n").await, expected, "{said}");
     }
 }
@@ -256,8 +259,8 @@ async fn what_says_two_things_of_its_framing_is_no_answer() {
         ("POST", "transfer-encoding: identity"),
     ] {
         let answer = format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n");
-        origin.next(vec![Act::Send(answer.into_bytes()), Act::Close]);
-        let answer = gateway.ask(method, "/v1/models", &[]).await;
+        origin.next(vec![Action::Send(answer.into_bytes()), Action::Close]);
+        let answer = gateway.request(method, "/v1/models", &[]).await;
         assert_eq!(answer.status, 502, "{method} {framing}");
         if method != "HEAD" {
             assert_eq!(
@@ -270,13 +273,13 @@ async fn what_says_two_things_of_its_framing_is_no_answer() {
     // So too on a rule's path: a coding that nobody asked for is in the body, unsaid.
     let body = text("completed");
     let coded = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n{body}");
-    origin.next(vec![Act::Send(coded.into_bytes()), Act::Close]);
+    origin.next(vec![Action::Send(coded.into_bytes()), Action::Close]);
     let answer = gateway.get(STEP).await;
     assert_eq!(answer.code().as_deref(), Some("upstream_invalid"));
     // The same said twice is one thing.
     let twice = "HTTP/1.1 200 OK\r\ncontent-length: 7\r\ncontent-length: 7\r\n\r\n";
-    origin.next(vec![Act::Send(twice.into()), Act::Close]);
-    let answer = gateway.ask("HEAD", "/v1/models", &[]).await;
+    origin.next(vec![Action::Send(twice.into()), Action::Close]);
+    let answer = gateway.request("HEAD", "/v1/models", &[]).await;
     assert_eq!(answer.header("content-length"), Some("7"));
 }
 
@@ -294,9 +297,9 @@ async fn what_has_no_body_has_none() {
         ("DELETE", "200 OK", "0", Some("0")),
     ] {
         let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n");
-        origin.next(vec![Act::Send(answer.into_bytes())]);
+        origin.next(vec![Action::Send(answer.into_bytes())]);
         raw.send(head(method, "/v1/files/f", &host, &[])).await;
-        let answer = raw.answer_to(method).await;
+        let answer = raw.response_to(method).await;
         assert_eq!(answer.status.to_string(), status[..3]);
         assert_eq!(
             answer.header("content-length"),
@@ -305,9 +308,11 @@ async fn what_has_no_body_has_none() {
         );
         assert!(answer.body.is_empty());
     }
-    origin.next(vec![Act::Send(b"HTTP/1.1 204 No Content\r\n\r\n".to_vec())]);
+    origin.next(vec![Action::Send(
+        b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(),
+    )]);
     raw.send(head("DELETE", "/v1/files/f", &host, &[])).await;
-    assert_eq!(raw.answer_to("DELETE").await.status, 204);
+    assert_eq!(raw.response_to("DELETE").await.status, 204);
     // All of it on one connection up, and one down.
     assert_eq!(origin.connections(), 1);
 }
@@ -321,7 +326,7 @@ async fn its_line_says_who_and_how_and_where_to_only_if_asked() {
         let token = format!("Bearer {BILLING_TOKEN}");
         let headers = [("Authorization", token.as_str())];
         let path = "/v1/threads/thread_1/messages";
-        let answer = raw::ask(process.data, "POST", path, &headers).await;
+        let answer = client::send(process.data, "POST", path, &headers).await;
         assert_eq!(answer.unwrap().status, 200);
         process.terminate().await;
         let (_, log) = process.exit().await;
@@ -342,9 +347,9 @@ async fn it_is_off_until_it_is_asked_for_and_a_reload_takes_it_back() {
     let answer = gateway.get("/v1/models").await;
     assert_eq!(answer.code().as_deref(), Some("route_not_found"));
     assert!(answer.text().contains(r#"server.forward = \"all\""#));
-    gateway.take_up(&origin, ALL);
+    gateway.apply_config(&origin, ALL);
     assert_eq!(gateway.get("/v1/models").await.status, 200);
-    gateway.take_up(&origin, "");
+    gateway.apply_config(&origin, "");
     assert_eq!(gateway.get("/v1/models").await.status, 404);
     assert_eq!(origin.count(), 1);
 }

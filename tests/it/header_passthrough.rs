@@ -1,6 +1,6 @@
 //! What passes through, what does not, and how the gateway's own errors look.
 
-use crate::support::{Act, Gateway, LIST, Origin, STEP, body, respond, step};
+use crate::support::{Action, Gateway, LIST, Origin, STEP, body, respond, step};
 
 #[tokio::test]
 async fn a_list_is_fetched_every_time_with_its_whole_query() {
@@ -24,7 +24,11 @@ async fn a_list_is_fetched_every_time_with_its_whole_query() {
 async fn a_list_is_never_stored_whatever_it_says() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
-    origin.always(vec![Act::Send(respond("200 OK", &[], body("completed")))]);
+    origin.always(vec![Action::Send(respond(
+        "200 OK",
+        &[],
+        body("completed"),
+    ))]);
     for _ in 0..2 {
         assert_eq!(gateway.get(LIST).await.body, body("completed"));
     }
@@ -44,7 +48,7 @@ async fn another_path_is_404_and_the_answer_says_how_to_forward_it() {
         "/x",
     ] {
         for method in ["GET", "POST", "DELETE"] {
-            let answer = gateway.ask(method, path, &[]).await;
+            let answer = gateway.request(method, path, &[]).await;
             assert_eq!(answer.status, 404, "{method} {path}");
             assert_eq!(answer.code().as_deref(), Some("route_not_found"), "{path}");
             assert!(answer.text().contains("forward"), "{}", answer.text());
@@ -59,7 +63,10 @@ async fn another_path_is_404_and_the_answer_says_how_to_forward_it() {
 async fn the_gateways_errors_are_what_the_sdks_parse() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
-    origin.always(vec![Act::Send(b"nonsense\r\n\r\n".to_vec()), Act::Close]);
+    origin.always(vec![
+        Action::Send(b"nonsense\r\n\r\n".to_vec()),
+        Action::Close,
+    ]);
     for (method, path, headers) in [
         ("GET", "/v1/nowhere", &[][..]),
         ("POST", STEP, &[]),
@@ -68,7 +75,7 @@ async fn the_gateways_errors_are_what_the_sdks_parse() {
         ("GET", STEP, &[("Host", "evil.example")]),
         ("GET", STEP, &[]),
     ] {
-        let answer = gateway.ask(method, path, headers).await;
+        let answer = gateway.request(method, path, headers).await;
         assert!(answer.status >= 400);
         assert_eq!(answer.header("content-type"), Some("application/json"));
         let json = answer.json();
@@ -106,7 +113,7 @@ async fn error_bodies_of_the_upstream_reach_the_caller_untouched() {
         ("503 Busy", "application/json", ""),
     ] {
         let headers = [("content-type", content_type)];
-        origin.next(vec![Act::Send(respond(status, &headers, body))]);
+        origin.next(vec![Action::Send(respond(status, &headers, body))]);
         let answer = gateway.get(STEP).await;
         assert_eq!(answer.status.to_string(), status[..3]);
         assert_eq!(answer.text(), body, "{status}");
@@ -129,12 +136,12 @@ async fn retry_hints_and_request_ids_of_a_fetch_pass_and_a_hit_has_none() {
         ("openai-poll-after-ms", "900"),
         ("x-request-id", "req_upstream"),
     ];
-    origin.next(vec![Act::Send(respond(
+    origin.next(vec![Action::Send(respond(
         "200 OK",
         &headers,
         body("in_progress"),
     ))]);
-    origin.next(vec![Act::Send(respond(
+    origin.next(vec![Action::Send(respond(
         "200 OK",
         &headers,
         body("completed"),
@@ -166,7 +173,7 @@ async fn cookies_and_hop_by_hop_headers_never_reach_the_caller() {
         ("upgrade", "h2c"),
     ];
     for status in ["200 OK", "404 Not Found"] {
-        origin.next(vec![Act::Send(respond(
+        origin.next(vec![Action::Send(respond(
             status,
             &headers,
             body("in_progress"),
@@ -184,7 +191,7 @@ async fn an_upstreams_cache_status_is_appended_to() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let headers = [("cache-status", "edge; fwd=miss, \"inner, one\"; hit")];
-    origin.next(vec![Act::Send(respond(
+    origin.next(vec![Action::Send(respond(
         "200 OK",
         &headers,
         body("completed"),
@@ -226,7 +233,7 @@ async fn the_path_goes_below_the_base_urls_own() {
     let origin = Origin::start().await;
     for (base, expected) in [("/openai", "/openai/threads"), ("", "/threads")] {
         let url = format!("http://{}{base}", origin.address);
-        let gateway = Gateway::start_at(&url, "").await;
+        let gateway = Gateway::start_with_upstream(&url, "").await;
         gateway.get(STEP).await;
         let rest = "/thread_1/runs/run_1/steps/step_1";
         assert_eq!(origin.last().target(), format!("{expected}{rest}"));
@@ -262,16 +269,16 @@ async fn a_rule_in_the_file_makes_another_resource_cacheable() {
     let gateway = Gateway::start(&origin, toml).await;
     for status in ["completed", "failed", "cancelled", "incomplete"] {
         let path = format!("/v1/responses/resp_{status}");
-        origin.status("in_progress");
+        origin.set_status("in_progress");
         let live = gateway.get(&path).await;
         assert!(live.cache_status().ends_with("detail=not_final"));
-        origin.status(status);
+        origin.set_status(status);
         assert!(gateway.get(&path).await.is_stored(), "{status}");
         assert_eq!(gateway.get(&path).await.json()["status"], status);
     }
     assert_eq!(origin.count(), 8);
     // The rules do not lend each other their terminal statuses.
-    origin.status("expired");
+    origin.set_status("expired");
     assert!(!gateway.get("/v1/responses/resp_1").await.is_stored());
     assert!(gateway.get(STEP).await.is_stored());
 }

@@ -5,12 +5,11 @@ mod certificates;
 mod endings;
 mod handshakes;
 
-use hyper::Version;
 use tokio_rustls::rustls::ProtocolVersion;
 
-use crate::support::raw::head;
-use crate::support::tls::{Authority, Flaw};
-use crate::support::{Act, Gateway, Origin, Raw, STEP, body, respond, step, step_json};
+use crate::support::certificates::{Authority, Flaw};
+use crate::support::client::head;
+use crate::support::{Action, Gateway, Origin, RawClient, STEP, body, respond, step, step_json};
 
 use caller::{Caller, With};
 
@@ -40,7 +39,7 @@ async fn http_1_1_is_spoken_with_who_names_it_and_with_who_names_nothing() {
         let mut raw = Caller::new(&authority, with).raw(&gateway).await;
         for expected in ["stored", "hit"] {
             raw.send(head("GET", &step(id), "127.0.0.1", &[])).await;
-            let answer = raw.answer().await;
+            let answer = raw.response().await;
             let bytes = step_json("thread_1", "run_1", id, "completed");
             assert_eq!((answer.status, &answer.body), (200, &bytes));
             assert!(answer.cache_status().contains(expected), "{id}");
@@ -52,16 +51,12 @@ async fn http_1_1_is_spoken_with_who_names_it_and_with_who_names_nothing() {
 #[tokio::test]
 async fn http_2_is_spoken_with_who_prefers_it() {
     let (authority, gateway, origin) = secured("").await;
-    let mut h2 = Caller::new(&authority, H2).h2(&gateway).await;
+    let h2 = Caller::new(&authority, H2).h2(&gateway).await;
     for expected in ["stored", "hit"] {
         let request = hyper::Request::get(format!("https://{}{STEP}", gateway.address()));
         let answer = h2.send(request).await;
-        assert_eq!(
-            (answer.status().as_u16(), answer.version()),
-            (200, Version::HTTP_2)
-        );
-        assert_eq!(answer.body(), &body("completed"));
-        let cache_status = answer.headers()["cache-status"].to_str().unwrap();
+        assert_eq!((answer.status, &answer.body), (200, &body("completed")));
+        let cache_status = answer.cache_status();
         assert!(cache_status.contains(expected), "{cache_status}");
     }
     assert_eq!(origin.count(), 1);
@@ -92,9 +87,9 @@ async fn tls_1_2_and_1_3_are_spoken() {
         };
         let stream = Caller::new(&authority, with).connect(&gateway).await;
         assert_eq!(stream.get_ref().1.protocol_version(), Some(expected));
-        let mut raw = Raw::over(stream);
+        let mut raw = RawClient::over(stream);
         raw.send(head("GET", STEP, "127.0.0.1", &[])).await;
-        assert_eq!(raw.answer().await.body, body("completed"));
+        assert_eq!(raw.response().await.body, body("completed"));
     }
 }
 
@@ -104,15 +99,15 @@ async fn a_body_larger_than_all_buffers_arrives_whole() {
     let (authority, gateway, origin) = secured("").await;
     let length = [("content-length", &*SIZE.to_string())];
     origin.always(vec![
-        Act::Send(respond("200 OK", &length, "")),
-        Act::Repeat(b"0123456789abcdef".repeat(1 << 16), SIZE >> 20),
+        Action::Send(respond("200 OK", &length, "")),
+        Action::Repeat(b"0123456789abcdef".repeat(1 << 16), SIZE >> 20),
     ]);
     let mut raw = Caller::new(&authority, With::default()).raw(&gateway).await;
     raw.send(head("GET", STEP, "127.0.0.1", &[])).await;
-    let plain = raw.answer().await.body;
-    let mut h2 = Caller::new(&authority, H2).h2(&gateway).await;
+    let plain = raw.response().await.body;
+    let h2 = Caller::new(&authority, H2).h2(&gateway).await;
     let request = hyper::Request::get(format!("https://{}{STEP}", gateway.address()));
-    let streamed = h2.send(request).await.into_body();
+    let streamed = h2.send(request).await.body;
     let expected = b"0123456789abcdef".repeat(SIZE / 16);
     assert!(plain == expected && streamed == expected);
 }
@@ -121,14 +116,14 @@ async fn a_body_larger_than_all_buffers_arrives_whole() {
 async fn a_reader_that_stops_is_cut_at_the_idle_timeout() {
     let (authority, gateway, origin) = secured("[server]\nidle_timeout = \"300ms\"\n").await;
     origin.always(vec![
-        Act::Send(respond("200 OK", &[("content-length", "33554432")], "")),
-        Act::Repeat(vec![b' '; 1 << 20], 32),
+        Action::Send(respond("200 OK", &[("content-length", "33554432")], "")),
+        Action::Repeat(vec![b' '; 1 << 20], 32),
     ]);
     let mut raw = Caller::new(&authority, With::default()).raw(&gateway).await;
     raw.send(head("GET", STEP, "127.0.0.1", &[])).await;
-    origin.arrived(1).await;
-    gateway.has_open(0).await;
-    let broken = raw.try_answer("GET").await.expect_err("a body cut short");
+    origin.wait_for_requests(1).await;
+    gateway.wait_for_connections(0).await;
+    let broken = raw.try_response("GET").await.expect_err("a body cut short");
     assert!(broken.body.len() < 32 << 20);
 }
 
@@ -142,7 +137,7 @@ async fn an_open_listener_keeps_its_guard() {
         ("127.0.0.1", ("sec-fetch-site", "cross-site")),
     ] {
         raw.send(head("GET", STEP, host, &[header])).await;
-        let answer = raw.answer().await;
+        let answer = raw.response().await;
         assert_eq!(
             answer.code().as_deref(),
             Some("forbidden_origin"),
@@ -158,8 +153,8 @@ async fn unix_sockets_and_the_admin_listener_stay_plain() {
     let origin = Origin::start().await;
     let toml = authority.identity("server", Flaw::None).toml();
     let gateway = Gateway::start_unix(&origin, &toml).await;
-    let mut raw = Raw::connect_unix(&gateway.socket()).await;
+    let mut raw = RawClient::connect_unix(&gateway.socket()).await;
     raw.send(head("GET", STEP, "localhost", &[])).await;
-    assert_eq!(raw.answer().await.body, body("completed"));
+    assert_eq!(raw.response().await.body, body("completed"));
     assert_eq!(gateway.admin("GET", "/ready").await.status, 200);
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::gateway::{BILLING_TOKEN, ENVIRONMENT, TWO_CLIENTS};
 use crate::support::process::{self, folder};
-use crate::support::{Act, Origin, Process, STEP, until};
+use crate::support::{Action, Origin, Process, STEP, until};
 use lines::{Line, json, text};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -54,14 +54,14 @@ async fn play(toml: &str, filter: &str) -> String {
         ("user-agent", "canary-agent"),
     ];
     let ask = async |path: &str| process.get(path, &headers).await.status;
-    origin.next(vec![Act::Step("in_progress")]);
+    origin.next(vec![Action::RespondStatus("in_progress")]);
     assert_eq!(ask(STEP).await, 200);
     assert_eq!(ask(STEP).await, 200);
     assert_eq!(ask(STEP).await, 200);
     assert_eq!(process.get(STEP, &[]).await.status, 401);
     // Lost on reuse, and once more on a new connection.
-    origin.next(vec![Act::Close]);
-    origin.next(vec![Act::Close]);
+    origin.next(vec![Action::Close]);
+    origin.next(vec![Action::Close]);
     assert_eq!(ask(LIST).await, 502);
     process.terminate().await;
     process.exit().await.1
@@ -108,7 +108,7 @@ fn assert_told(lines: &[Line], ids: Option<&str>) {
     };
     assert_eq!(column(&fetches, "status"), ["200", "200", ""]);
     assert_eq!(column(&fetches, "not_stored"), ["not_final", "", ""]);
-    assert!(column(&fetches, "error")[2].starts_with("connection lost before an answer"));
+    assert!(column(&fetches, "error")[2].starts_with("connection lost before a response"));
     let outcomes = ["fetched", "fetched", "hit", "refused", "failed"];
     assert_eq!(column(&requests, "outcome"), outcomes);
     let statuses = ["200", "200", "200", "401", "502"];
@@ -170,14 +170,14 @@ async fn without_access_lines_there_are_none_and_by_default_one_a_fetch_and_erro
 async fn a_fetch_that_everybody_has_left_has_its_line() {
     let origin = Origin::start().await;
     let process = Process::start(&origin, "[log]\nformat = \"json\"\n", "info").await;
-    origin.next(vec![Act::Hold]);
-    let question = process.question(STEP, &[]).await;
+    origin.next(vec![Action::Stall]);
+    let question = process.send_get(STEP, &[]).await;
     until("the fetch", async || origin.count() == 1).await;
     drop(question);
     let told = async || process.output().contains("nobody waits for it any more");
     until("its line", told).await;
 
-    origin.next(vec![Act::Hold]);
+    origin.next(vec![Action::Stall]);
     let toml = "[upstream]\ntimeout = \"200ms\"\n[log]\nformat = \"json\"\n";
     let process = Process::start(&origin, toml, "info").await;
     assert_eq!(process.get(STEP, &[]).await.status, 504);

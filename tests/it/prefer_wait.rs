@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Answer, Crowd, Gateway, Origin, STEP, poll_after, step, text};
+use crate::support::{Clients, Gateway, Origin, STEP, client::Response, poll_after, step, text};
 
 /// What is polled once a second, jittered, is found this soon after it happened.
 const FOUND: Duration = Duration::from_secs(2);
 
 /// Asks with this preference; with how long the answer took.
-async fn wait(gateway: &Gateway, prefer: &str) -> (Answer, Duration) {
+async fn wait(gateway: &Gateway, prefer: &str) -> (Response, Duration) {
     let start = Instant::now();
     let answer = gateway.get_with(STEP, &[("Prefer", prefer)]).await;
     (answer, start.elapsed())
 }
 
-fn assert_applied(answer: &Answer, seconds: u32) {
+fn assert_applied(answer: &Response, seconds: u32) {
     let applied = format!("wait={seconds}");
     assert_eq!(answer.header("preference-applied"), Some(&*applied));
     assert_eq!(answer.header("vary"), Some("Prefer"));
@@ -29,11 +29,11 @@ fn assert_applied(answer: &Answer, seconds: u32) {
 async fn a_wait_ends_when_the_step_does() {
     for status in ["completed", "failed"] {
         let origin = Origin::start().await;
-        origin.status("in_progress");
+        origin.set_status("in_progress");
         let gateway = Gateway::start(&origin, "").await;
         let end = async {
             sleep(Duration::from_secs(2)).await;
-            origin.status(status);
+            origin.set_status(status);
         };
         let ((answer, took), ()) = tokio::join!(wait(&gateway, "wait=30"), end);
         assert_eq!((answer.status, answer.text()), (200, text(status)));
@@ -53,7 +53,7 @@ async fn a_wait_ends_when_the_step_does() {
 #[tokio::test]
 async fn a_wait_that_is_over_gives_the_live_body() {
     let origin = Origin::start().await;
-    origin.status("in_progress");
+    origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, "").await;
     let (answer, took) = wait(&gateway, "wait=1").await;
     assert_eq!((answer.status, answer.text()), (200, text("in_progress")));
@@ -73,7 +73,7 @@ async fn a_wait_that_is_over_gives_the_live_body() {
 async fn the_body_at_the_end_of_a_wait_is_the_latest() {
     let origin = Origin::start().await;
     origin.next(poll_after("300"));
-    origin.status("queued_again");
+    origin.set_status("queued_again");
     let gateway = Gateway::start(&origin, "").await;
     let (answer, _) = wait(&gateway, "wait=2").await;
     assert_eq!(answer.text(), text("queued_again"));
@@ -110,7 +110,7 @@ async fn the_first_wait_that_makes_sense_of_itself_is_applied() {
 #[tokio::test]
 async fn what_is_no_wait_is_answered_at_once() {
     let origin = Origin::start().await;
-    origin.status("in_progress");
+    origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, "").await;
     for (polls, prefer) in (1..).zip([
         "wait=x",
@@ -150,21 +150,21 @@ async fn a_stored_step_is_not_waited_for() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_hundred_who_wait_cost_one_poll_loop() {
     let origin = Origin::start().await;
-    origin.status("in_progress");
+    origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, "").await;
-    let crowd = Crowd::connect(&gateway, 500).await;
+    let crowd = Clients::connect(&gateway, 500).await;
     let end = async {
         sleep(Duration::from_secs(3)).await;
-        origin.status("completed");
+        origin.set_status("completed");
     };
-    let (served, ()) = tokio::join!(crowd.ask(STEP, &[("Prefer", "wait=30")]), end);
+    let (served, ()) = tokio::join!(crowd.get(STEP, &[("Prefer", "wait=30")]), end);
     assert_eq!(served.len(), 500);
     for one in &served {
         assert_eq!(
-            (one.answer.status, one.answer.text()),
+            (one.response.status, one.response.text()),
             (200, text("completed"))
         );
-        assert_applied(&one.answer, 30);
+        assert_applied(&one.response, 30);
     }
     let slowest = served.last().unwrap().after;
     assert!(slowest < Duration::from_secs(3) + FOUND, "{slowest:?}");
@@ -205,22 +205,22 @@ async fn the_upstream_sets_the_pace() {
 #[tokio::test]
 async fn who_waits_holds_no_place_in_flight() {
     let origin = Origin::start().await;
-    origin.status("in_progress");
+    origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, "[upstream]\nmax_in_flight = 1\n").await;
     let mut waiters = Vec::new();
     for n in 0..20 {
         let prefer = [("Prefer", "wait=30")];
-        waiters.push(gateway.question(&step(&format!("step_{n}")), &prefer).await);
+        waiters.push(gateway.send_get(&step(&format!("step_{n}")), &prefer).await);
     }
-    origin.arrived(20).await;
+    origin.wait_for_requests(20).await;
     assert_eq!(gateway.metric("stepgate_long_polls").await, 20.0);
     for n in 0..20 {
         assert_eq!(gateway.get(&step(&format!("step_{n}"))).await.status, 200);
     }
     assert_eq!(gateway.get(&step("other")).await.status, 200);
-    origin.status("completed");
+    origin.set_status("completed");
     for waiter in &mut waiters {
-        assert_eq!(waiter.answer().await.json()["status"], "completed");
+        assert_eq!(waiter.response().await.json()["status"], "completed");
     }
 }
 
@@ -229,9 +229,9 @@ async fn a_poll_of_somebody_else_that_finds_the_end_ends_the_wait() {
     let origin = Origin::start().await;
     origin.next(poll_after("60000"));
     let gateway = Gateway::start(&origin, "").await;
-    let mut waiter = gateway.question(STEP, &[("Prefer", "wait=30")]).await;
-    origin.arrived(1).await;
+    let mut waiter = gateway.send_get(STEP, &[("Prefer", "wait=30")]).await;
+    origin.wait_for_requests(1).await;
     assert_eq!(gateway.get(STEP).await.text(), text("completed"));
-    assert_eq!(waiter.answer().await.text(), text("completed"));
+    assert_eq!(waiter.response().await.text(), text("completed"));
     assert_eq!(origin.count(), 2);
 }

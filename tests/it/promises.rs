@@ -2,7 +2,7 @@
 //! file of their own.
 
 use crate::support::gateway::{API_KEY, VIRTUAL_KEY};
-use crate::support::{Act, Gate, Gateway, Origin, STEP, body, respond, step, step_json, until};
+use crate::support::{Action, Gateway, Latch, Origin, STEP, body, respond, step, step_json, until};
 
 const TERMINAL: [&str; 4] = ["completed", "failed", "cancelled", "expired"];
 
@@ -10,7 +10,7 @@ const TERMINAL: [&str; 4] = ["completed", "failed", "cancelled", "expired"];
 async fn promise_1_a_final_body_is_stored_and_served_from_memory() {
     for status in TERMINAL {
         let origin = Origin::start().await;
-        origin.status(status);
+        origin.set_status(status);
         let gateway = Gateway::start(&origin, "").await;
         let fetched = gateway.get(STEP).await;
         let expected = "stepgate; fwd=uri-miss; fwd-status=200; stored";
@@ -60,7 +60,7 @@ async fn promise_1_a_body_is_kept_no_longer_than_its_ttl() {
 #[tokio::test]
 async fn promise_2_ten_polls_of_a_live_step_are_ten_fetches() {
     let origin = Origin::start().await;
-    origin.status("in_progress");
+    origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, "").await;
     for polls in 1..=10 {
         let answer = gateway.get(STEP).await;
@@ -71,7 +71,7 @@ async fn promise_2_ten_polls_of_a_live_step_are_ten_fetches() {
         assert_eq!(answer.header("cache-control"), Some("no-store"));
         assert_eq!(answer.header("age"), None);
     }
-    origin.status("completed");
+    origin.set_status("completed");
     for _ in 0..10 {
         assert_eq!(gateway.get(STEP).await.body, body("completed"));
     }
@@ -82,12 +82,15 @@ async fn promise_2_ten_polls_of_a_live_step_are_ten_fetches() {
 async fn promise_2_a_live_answer_is_never_older_than_its_question() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
-    let gate = Gate::closed();
-    origin.next(vec![Act::Wait(gate.clone()), Act::Step("in_progress")]);
-    origin.next(vec![Act::Step("queued_again")]);
+    let gate = Latch::closed();
+    origin.next(vec![
+        Action::Wait(gate.clone()),
+        Action::RespondStatus("in_progress"),
+    ]);
+    origin.next(vec![Action::RespondStatus("queued_again")]);
     let first = gateway.get(STEP);
     let second = async {
-        origin.arrived(1).await;
+        origin.wait_for_requests(1).await;
         let answer = gateway.get(STEP).await;
         gate.open();
         answer
@@ -131,7 +134,7 @@ async fn promise_3_every_byte_is_the_origins() {
         ),
     ] {
         let bytes = text.replace("IDS", &ids.replace("ID", id)).into_bytes();
-        origin.next(vec![Act::Send(respond("200 OK", &[], &bytes))]);
+        origin.next(vec![Action::Send(respond("200 OK", &[], &bytes))]);
         let fetched = gateway.get(&step(id)).await;
         assert!(fetched.is_stored(), "{id}: {}", fetched.cache_status());
         let hit = gateway.get(&step(id)).await;
@@ -154,7 +157,7 @@ async fn promise_3_a_body_in_chunks_is_the_same_bytes() {
         .collect();
     let chunks = chunks + "0\r\nx-trailer: a\r\n\r\n";
     let coding = [("transfer-encoding", "chunked")];
-    origin.next(vec![Act::Send(respond("200 OK", &coding, chunks))]);
+    origin.next(vec![Action::Send(respond("200 OK", &coding, chunks))]);
     for _fetch_then_hit in 0..2 {
         assert_eq!(gateway.get(STEP).await.body, body("completed"));
     }
@@ -164,7 +167,7 @@ async fn promise_3_a_body_in_chunks_is_the_same_bytes() {
 #[tokio::test]
 async fn promise_4_every_fetch_carries_each_injected_header_exactly_once() {
     let origin = Origin::start().await;
-    origin.status("in_progress");
+    origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, "").await;
     for _ in 0..10 {
         gateway.get(STEP).await;

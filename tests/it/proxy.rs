@@ -8,11 +8,11 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::support::certificates::{Authority, Flaw};
 use crate::support::gateway::ENVIRONMENT;
-use crate::support::h2_origin::H2Origin;
+use crate::support::process::Launch;
 use crate::support::process::{self, folder};
-use crate::support::tls::{Authority, Flaw};
-use crate::support::{Origin, Process, STEP, body, raw, step};
+use crate::support::{Origin, Process, STEP, body, client, step};
 use fixture::{ESTABLISHED, Manner, Proxy};
 
 /// `canary-user:canary-p@ss`
@@ -30,7 +30,7 @@ fn with_credentials(address: impl std::fmt::Display) -> String {
 }
 
 async fn start(upstream: &str, toml: &str, env: &[(&str, &str)]) -> Process {
-    Process::start_with_env(upstream, toml, env).await
+    Launch::new(upstream, toml).env(env).start().await
 }
 
 /// Neither the proxy's credentials nor what is injected.
@@ -43,7 +43,7 @@ fn assert_no_canary(told: &str) {
 #[tokio::test]
 async fn it_is_asked_for_a_tunnel_and_sees_nothing_that_goes_through() {
     let authority = Authority::new();
-    let origin = authority.origin(Flaw::None).await;
+    let origin = Origin::start_tls(&authority, Flaw::None).await;
     let proxy = Proxy::start(Manner::Tunnel(ESTABLISHED)).await;
     let url = with_credentials(proxy.address);
     let process = start(&https(&origin), &authority.toml(), &[("HTTPS_PROXY", &url)]).await;
@@ -64,7 +64,7 @@ async fn it_is_asked_for_a_tunnel_and_sees_nothing_that_goes_through() {
     let passed = proxy.passed();
     assert_eq!(passed[0], 22, "a TLS record of a handshake");
     assert_no_canary(&String::from_utf8_lossy(&passed));
-    let metrics = raw::ask(process.admin, "GET", "/metrics", &[]).await;
+    let metrics = client::send(process.admin, "GET", "/metrics", &[]).await;
     for told in [metrics.unwrap().text(), process.status().await.to_string()] {
         assert_no_canary(&told);
     }
@@ -85,7 +85,7 @@ async fn any_2xx_opens_the_way_whatever_else_its_head_says() {
         "HTTP/1.1 201 Created\r\n\r\n",
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
     ] {
-        let origin = authority.origin(Flaw::None).await;
+        let origin = Origin::start_tls(&authority, Flaw::None).await;
         let proxy = Proxy::start(Manner::Tunnel(head)).await;
         let url = format!("http://{}", proxy.address);
         let env = [("HTTPS_PROXY", &*url)];
@@ -98,7 +98,7 @@ async fn any_2xx_opens_the_way_whatever_else_its_head_says() {
 #[tokio::test]
 async fn an_upstream_with_http2_has_one_tunnel_for_all() {
     let authority = Authority::new();
-    let origin = H2Origin::start(&authority).await;
+    let origin = Origin::start_http2(&authority).await;
     let proxy = Proxy::start(Manner::Tunnel(ESTABLISHED)).await;
     let url = format!("http://{}", proxy.address);
     let env = [("ALL_PROXY", &*url)];
@@ -106,7 +106,12 @@ async fn an_upstream_with_http2_has_one_tunnel_for_all() {
     let mut asks = JoinSet::new();
     for n in 0..10 {
         let (address, path) = (process.data, step(&format!("step_{n}")));
-        asks.spawn(async move { raw::ask(address, "GET", &path, &[]).await.unwrap().status });
+        asks.spawn(async move {
+            client::send(address, "GET", &path, &[])
+                .await
+                .unwrap()
+                .status
+        });
     }
     assert_eq!(asks.join_all().await, [200; 10]);
     assert_eq!(proxy.targets(), [origin.address.to_string()]);
@@ -118,7 +123,7 @@ async fn no_proxy_goes_around_it_and_a_plain_upstream_never_through_it() {
     let proxy = Proxy::start(Manner::Tunnel(ESTABLISHED)).await;
     let url = format!("http://{}", proxy.address);
     for except in ["127.0.0.1", "example.com, 127.0.0.0/8", "*"] {
-        let origin = authority.origin(Flaw::None).await;
+        let origin = Origin::start_tls(&authority, Flaw::None).await;
         let env = [("HTTPS_PROXY", &*url), ("NO_PROXY", except)];
         let process = start(&https(&origin), &authority.toml(), &env).await;
         assert_eq!(process.get(STEP, &[]).await.status, 200, "{except}");
@@ -152,7 +157,7 @@ async fn one_that_refuses_is_a_502_and_the_log_says_what_it_said() {
         ),
     ];
     for (answer, told) in answers {
-        let origin = authority.origin(Flaw::None).await;
+        let origin = Origin::start_tls(&authority, Flaw::None).await;
         let proxy = Proxy::start(Manner::Say(answer)).await;
         let url = with_credentials(proxy.address);
         let env = [("HTTPS_PROXY", &*url)];
@@ -190,7 +195,7 @@ async fn one_that_cannot_be_reached_is_a_502_that_names_it() {
 #[tokio::test]
 async fn silence_is_a_504_after_connect_timeout_and_the_log_says_whose() {
     let authority = Authority::new();
-    let origin = authority.origin(Flaw::None).await;
+    let origin = Origin::start_tls(&authority, Flaw::None).await;
     let toml = authority.toml() + SHORT;
     let proxy = Proxy::start(Manner::Silence).await;
     let url = format!("http://{}", proxy.address);
@@ -211,7 +216,7 @@ async fn silence_is_a_504_after_connect_timeout_and_the_log_says_whose() {
 #[tokio::test]
 async fn behind_it_a_certificate_is_checked_as_without_it() {
     let authority = Authority::new();
-    let origin = authority.origin(Flaw::OtherName).await;
+    let origin = Origin::start_tls(&authority, Flaw::OtherName).await;
     let proxy = Proxy::start(Manner::Tunnel(ESTABLISHED)).await;
     let url = format!("http://{}", proxy.address);
     let process = start(&https(&origin), &authority.toml(), &[("HTTPS_PROXY", &url)]).await;
@@ -223,8 +228,8 @@ async fn behind_it_a_certificate_is_checked_as_without_it() {
 async fn a_reload_keeps_it_and_asks_it_for_the_new_upstream() {
     let authority = Authority::new();
     let (first, second) = (
-        authority.origin(Flaw::None).await,
-        authority.origin(Flaw::None).await,
+        Origin::start_tls(&authority, Flaw::None).await,
+        Origin::start_tls(&authority, Flaw::None).await,
     );
     let proxy = Proxy::start(Manner::Tunnel(ESTABLISHED)).await;
     let url = format!("http://{}", proxy.address);
@@ -236,7 +241,7 @@ async fn a_reload_keeps_it_and_asks_it_for_the_new_upstream() {
     let any = "127.0.0.1:0";
     let arguments = ["--listen", any, "--admin", any];
     let env = [("https_proxy", &*url)];
-    let process = Process::start_in_with_env(folder, &arguments, &env).await;
+    let process = Launch::new_in(folder, &arguments).env(&env).start().await;
     assert_eq!(process.get(STEP, &[]).await.status, 200);
     process.configure(&toml(&second)).await;
     assert_eq!(process.get(STEP, &[]).await.status, 200);

@@ -11,8 +11,8 @@ use stepgate::cache::{Cache, Entry};
 use stepgate::policy::{CacheKey, Partition, PurgeScope};
 use tokio::time::Instant;
 
-use crate::support::raw::head;
-use crate::support::{Act, Gateway, Origin, STEP, body, respond};
+use crate::support::client::head;
+use crate::support::{Action, Gateway, Origin, STEP, body, respond};
 
 /// A variant that was there before a purge is gone after it, whatever is stored meanwhile.
 #[test]
@@ -40,7 +40,7 @@ fn a_purge_that_meets_a_store_of_another_variant_leaves_nothing_old() {
         std::thread::spawn(move || {
             for _ in 0..rounds {
                 barrier.wait();
-                let after = cache.depart();
+                let after = cache.begin_fetch();
                 let _ = cache.store(
                     &after,
                     &key("new"),
@@ -55,7 +55,7 @@ fn a_purge_that_meets_a_store_of_another_variant_leaves_nothing_old() {
     };
     let mut survived = 0;
     for _ in 0..rounds {
-        let before = cache.depart();
+        let before = cache.begin_fetch();
         cache
             .store(
                 &before,
@@ -69,7 +69,7 @@ fn a_purge_that_meets_a_store_of_another_variant_leaves_nothing_old() {
         barrier.wait();
         cache.purge(&PurgeScope::prefix("run-step", &["t"]));
         barrier.wait();
-        survived += usize::from(cache.look_up(&key("old"), Instant::now()).is_some());
+        survived += usize::from(cache.lookup(&key("old"), Instant::now()).is_some());
     }
     other.join().unwrap();
     assert_eq!(survived, 0, "of {rounds} purges");
@@ -82,7 +82,7 @@ async fn a_query_that_grows_too_long_upwards_is_answered() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let target = format!("{STEP}?include[]={}", "*".repeat(25_000));
-    let answer = gateway.try_ask("GET", &target, &[]).await;
+    let answer = gateway.try_request("GET", &target, &[]).await;
     let answer = answer.unwrap_or_else(|broken| panic!("no answer: {broken}"));
     assert!(answer.code().is_some(), "{}", answer.status);
 }
@@ -93,7 +93,7 @@ const TENANTS: &str = "[upstream]\nvary_headers = [\"x-tenant\"]\n";
 #[tokio::test]
 async fn a_header_that_connection_names_away_is_not_in_the_key() {
     let origin = Origin::start().await;
-    origin.status("completed");
+    origin.set_status("completed");
     let gateway = Gateway::start(&origin, TENANTS).await;
     let away = [("x-tenant", "acme"), ("connection", "x-tenant")];
     assert!(gateway.get_with(STEP, &away).await.is_stored());
@@ -109,7 +109,7 @@ async fn a_header_that_connection_names_away_is_not_in_the_key() {
 #[tokio::test]
 async fn forwarded_bytes_that_are_no_utf_8_are_not_confused() {
     let origin = Origin::start().await;
-    origin.status("completed");
+    origin.set_status("completed");
     let gateway = Gateway::start(&origin, TENANTS).await;
     let ask = async |byte: u8| {
         let text = head("GET", STEP, "127.0.0.1", &[("x-tenant", "?")]);
@@ -119,7 +119,7 @@ async fn forwarded_bytes_that_are_no_utf_8_are_not_confused() {
             .collect();
         let mut raw = gateway.connect().await;
         raw.send(bytes).await;
-        raw.answer().await
+        raw.response().await
     };
     assert!(ask(0xfe).await.is_stored());
     assert!(
@@ -140,8 +140,8 @@ async fn a_content_length_beside_chunked_does_not_cut_a_large_body() {
     answer.extend_from_slice(format!("{:x}\r\n", large.len()).as_bytes());
     answer.extend_from_slice(&large);
     answer.extend_from_slice(b"\r\n0\r\n\r\n");
-    origin.next(vec![Act::Send(answer), Act::Hold]);
-    if let Ok(answer) = gateway.try_ask("GET", STEP, &[]).await {
+    origin.next(vec![Action::Send(answer), Action::Stall]);
+    if let Ok(answer) = gateway.try_request("GET", STEP, &[]).await {
         assert!(
             answer.status == 502 || answer.body == large,
             "{} with {} of {} bytes",
@@ -166,7 +166,7 @@ async fn no_store_beside_other_bytes_is_still_no_store() {
     .into_bytes();
     answer.extend_from_slice(b"\xe9\"\r\n\r\n");
     answer.extend_from_slice(&body);
-    origin.next(vec![Act::Send(answer)]);
+    origin.next(vec![Action::Send(answer)]);
     let answer = gateway.get(STEP).await;
     assert_eq!(answer.status, 200);
     assert!(!answer.is_stored(), "{}", answer.cache_status());
@@ -183,13 +183,13 @@ async fn a_caller_that_reads_nothing_of_a_passing_body_is_cut() {
     let coding = [("transfer-encoding", "chunked")];
     let chunk = [&b"100000\r\n"[..], &[b' '; 0x10_0000], b"\r\n"].concat();
     origin.next(vec![
-        Act::Send(respond("200 OK", &coding, "")),
-        Act::Repeat(chunk, 64),
+        Action::Send(respond("200 OK", &coding, "")),
+        Action::Repeat(chunk, 64),
     ]);
     let mut raw = gateway.connect().await;
     raw.send(head("GET", STEP, "127.0.0.1", &[])).await;
-    gateway.has_open(1).await;
-    gateway.has_open(0).await;
+    gateway.wait_for_connections(1).await;
+    gateway.wait_for_connections(0).await;
     drop(raw);
 }
 
@@ -234,7 +234,7 @@ async fn a_fresh_404_with_an_unknown_query_withdraws_the_step() {
     let gateway = Gateway::start(&origin, "").await;
     assert!(gateway.get(STEP).await.is_stored());
     assert!(gateway.get(STEP).await.is_hit());
-    origin.always(vec![Act::Send(respond("404 Gone", &[], "{}"))]);
+    origin.always(vec![Action::Send(respond("404 Gone", &[], "{}"))]);
     let fresh = [("cache-control", "no-cache")];
     let answer = gateway.get_with(&format!("{STEP}?x=1"), &fresh).await;
     assert_eq!(answer.status, 404);

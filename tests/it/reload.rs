@@ -10,8 +10,9 @@ mod secrets;
 mod signals;
 mod tokens;
 
+use crate::support::process::Launch;
 use crate::support::process::{FILE, folder};
-use crate::support::{Answer, Origin, Process, raw};
+use crate::support::{Origin, Process, client, client::Response};
 
 /// One injected secret, from the file `key`.
 const KEY: &str = "[upstream.headers]\nx-portkey-api-key = { file = \"key\" }\n";
@@ -27,7 +28,7 @@ fn toward(origin: &Origin, rest: &str) -> String {
 /// On this configuration, with these files beside it.
 async fn start(toml: &str, files: &[(&str, &str)]) -> Process {
     let files = [&[(FILE, toml)], files].concat();
-    Process::start_in(folder(&files), &LISTEN, "info").await
+    Launch::new_in(folder(&files), &LISTEN).start().await
 }
 
 /// The values of the injected key in the order in which they came.
@@ -44,16 +45,16 @@ async fn has_read_all(process: &Process) {
     }
 }
 
-async fn with_token(process: &Process, path: &str, token: &str) -> Answer {
+async fn with_token(process: &Process, path: &str, token: &str) -> Response {
     let bearer = format!("Bearer {token}");
     process.get(path, &[("Authorization", &bearer)]).await
 }
 
 /// Asks the admin listener with this token.
-async fn admin(process: &Process, path: &str, token: &str) -> Answer {
+async fn admin(process: &Process, path: &str, token: &str) -> Response {
     let bearer = format!("Bearer {token}");
     let headers = [("Authorization", bearer.as_str())];
-    raw::ask(process.admin, "GET", path, &headers)
+    client::send(process.admin, "GET", path, &headers)
         .await
         .unwrap()
 }

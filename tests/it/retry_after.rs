@@ -5,14 +5,20 @@ mod ending;
 use tokio::time::Instant;
 
 use crate::support::gateway::{BILLING_TOKEN, SUPPORT_TOKEN, TWO_CLIENTS};
-use crate::support::{Act, Answer, Gateway, LIST, Origin, STEP, respond, step, text, until};
+use crate::support::{
+    Action, Gateway, LIST, Origin, STEP, client::Response, respond, step, text, until,
+};
 
 const ERROR: &str = r#"{"error": {"message": "slow down", "type": "requests", "code": null}}"#;
 
 /// A 429 that says so, with an id of its own.
-fn too_many(headers: &[(&str, &str)]) -> Vec<Act> {
+fn too_many(headers: &[(&str, &str)]) -> Vec<Action> {
     let headers = [headers, &[("x-request-id", "req_429")]].concat();
-    vec![Act::Send(respond("429 Too Many Requests", &headers, ERROR))]
+    vec![Action::Send(respond(
+        "429 Too Many Requests",
+        &headers,
+        ERROR,
+    ))]
 }
 
 /// A gateway whose upstream has just said 429 to the poll of a step of its own, and when.
@@ -30,7 +36,7 @@ async fn held(origin: &Origin, toml: &str, headers: &[(&str, &str)]) -> (Gateway
 }
 
 /// That a 429 is the hold's: its seconds, and nothing of the request that it came from.
-fn assert_held(answer: &Answer, seconds: &[&str]) {
+fn assert_held(answer: &Response, seconds: &[&str]) {
     assert_eq!((answer.status, answer.text()), (429, ERROR.to_owned()));
     let retry_after = answer.header("retry-after").expect("the remaining seconds");
     assert!(
@@ -93,14 +99,14 @@ async fn those_who_ride_together_get_the_429_and_those_who_gather_are_held() {
     origin.next(too_many(&[("retry-after", "20")]));
     let toml = "[upstream]\ncoalesce_window = \"500ms\"\n";
     let gateway = Gateway::start(&origin, toml).await;
-    let mut first = gateway.question(STEP, &[]).await;
+    let mut first = gateway.send_get(STEP, &[]).await;
     let mut gather = Vec::new();
     for _ in 0..3 {
-        gather.push(gateway.question(STEP, &[]).await);
+        gather.push(gateway.send_get(STEP, &[]).await);
     }
-    assert_eq!(first.answer().await.status, 429);
+    assert_eq!(first.response().await.status, 429);
     for one in &mut gather {
-        assert_held(&one.answer().await, &["20", "19"]);
+        assert_held(&one.response().await, &["20", "19"]);
     }
     assert_eq!(origin.count(), 1);
 }
@@ -133,7 +139,7 @@ async fn no_other_status_holds_anything() {
         let origin = Origin::start().await;
         let gateway = Gateway::start(&origin, "").await;
         let bytes = respond(status, &[("retry-after", "20")], ERROR);
-        origin.next(vec![Act::Send(bytes)]);
+        origin.next(vec![Action::Send(bytes)]);
         gateway.get(&step("held")).await;
         assert_eq!(gateway.get(STEP).await.status, 200, "{status}");
         assert_eq!(origin.count(), 2, "{status}");

@@ -8,8 +8,9 @@ use tempfile::TempDir;
 use tokio::net::{TcpListener, UnixDatagram, UnixStream};
 use tokio::time::Instant;
 
+use crate::support::process::Launch;
 use crate::support::process::{FILE, folder, run};
-use crate::support::{Act, Gate, Origin, Process, STEP, within};
+use crate::support::{Action, Latch, Origin, Process, STEP, within};
 
 struct Manager {
     socket: UnixDatagram,
@@ -34,7 +35,10 @@ impl Manager {
         let environment = [environment, &[("NOTIFY_SOCKET", socket.to_str().unwrap())]].concat();
         let listen = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
         let arguments = [&listen[..], arguments].concat();
-        Process::start_with(folder(&[(FILE, toml)]), &arguments, &environment).await
+        Launch::new_in(folder(&[(FILE, toml)]), &arguments)
+            .env(&environment)
+            .start()
+            .await
     }
 
     /// The lines of the next message.
@@ -91,17 +95,17 @@ async fn an_ending_is_said_at_its_beginning_and_how_long_it_may_take() {
     );
     let process = manager.start(&toml, &[], &[]).await;
     manager.told().await;
-    let gate = Gate::closed();
-    origin.next(vec![Act::Wait(gate.clone()), Act::Default]);
-    let mut caller = process.question(STEP, &[]).await;
-    origin.arrived(1).await;
+    let gate = Latch::closed();
+    origin.next(vec![Action::Wait(gate.clone()), Action::Respond]);
+    let mut caller = process.send_get(STEP, &[]).await;
+    origin.wait_for_requests(1).await;
     process.terminate().await;
     let message = manager.told().await;
     gate.open();
     // Its own seven seconds, and five for what comes after them.
     let patience = "EXTEND_TIMEOUT_USEC=12000000";
     assert_eq!(message, ["STOPPING=1", "STATUS=draining", patience]);
-    assert_eq!(caller.answer().await.status, 200);
+    assert_eq!(caller.response().await.status, 200);
     let (status, output) = process.exit().await;
     assert_eq!(status.code(), Some(0), "{output}");
 }
@@ -152,7 +156,10 @@ async fn a_watchdog_hears_of_it_in_time() {
 async fn a_manager_that_is_gone_is_no_reason_to_end() {
     let environment = [("NOTIFY_SOCKET", "/nowhere/notify")];
     let listen = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
-    let process = Process::start_with(folder(&[]), &listen, &environment).await;
+    let process = Launch::new_in(folder(&[]), &listen)
+        .env(&environment)
+        .start()
+        .await;
     assert_eq!(process.get("/v1/nowhere", &[]).await.status, 404);
     process.terminate().await;
     let (status, output) = process.exit().await;

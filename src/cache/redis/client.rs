@@ -1,6 +1,6 @@
 //! The connection to Redis: one server, or a cluster. Made on one runtime, used from all.
 //!
-//! Nothing is retried and nothing queues without a bound: a command has its budget, and whoever waits
+//! Nothing is retried and nothing queues without a bound: a command has its command_timeout, and whoever waits
 //! for it goes on without it when that is over. What was sent may still be carried out later, so every
 //! write must be safe when it is late.
 
@@ -29,7 +29,7 @@ pub(super) struct Dialer {
     /// For an operator: host and port, nothing that is secret.
     name: String,
     has_tls: bool,
-    budget: Duration,
+    command_timeout: Duration,
 }
 
 enum Server {
@@ -47,7 +47,7 @@ impl Dialer {
     /// Connects to nothing. TLS trusts `ca_file`, read here, or the system's roots, read at every connect.
     pub(super) fn new(config: &config::Redis) -> Result<Self, RedisError> {
         let tcp = TcpSettings::default().set_nodelay(true);
-        let to_connect = config.budget * TO_CONNECT;
+        let to_connect = config.command_timeout * TO_CONNECT;
         let certificates = match &config.ca_file {
             None => None,
             Some(path) => Some(TlsCertificates {
@@ -76,8 +76,8 @@ impl Dialer {
                 .tcp_settings(tcp)
                 .retries(1)
                 .connection_timeout(to_connect)
-                .response_timeout(config.budget)
-                .overall_response_timeout(Some(config.budget))
+                .response_timeout(config.command_timeout)
+                .overall_response_timeout(Some(config.command_timeout))
                 .build()?;
             Server::Cluster(Box::new(client))
         };
@@ -85,7 +85,7 @@ impl Dialer {
             server,
             name: name(config),
             has_tls: config.nodes.iter().any(config::RedisUrl::has_tls),
-            budget: config.budget,
+            command_timeout: config.command_timeout,
         })
     }
 
@@ -97,7 +97,7 @@ impl Dialer {
     /// Its driver runs on the current runtime.
     pub(super) async fn dial(&self) -> Result<Link, Trouble> {
         // A cluster asks several of its nodes.
-        let patience = self.budget * TO_CONNECT * 4;
+        let patience = self.command_timeout * TO_CONNECT * 4;
         let wire = timeout(patience, async {
             Ok::<_, RedisError>(match &self.server {
                 Server::One(client, terms) => {
@@ -113,7 +113,7 @@ impl Dialer {
         });
         Ok(Link {
             wire: wire.await.map_err(|_| Trouble::Late)??,
-            budget: self.budget,
+            command_timeout: self.command_timeout,
         })
     }
 }
@@ -133,7 +133,7 @@ fn name(config: &config::Redis) -> String {
 #[derive(Clone)]
 pub(super) struct Link {
     wire: Wire,
-    budget: Duration,
+    command_timeout: Duration,
 }
 
 #[derive(Clone)]
@@ -149,7 +149,7 @@ impl fmt::Debug for Link {
 }
 
 impl Link {
-    /// One command, within the budget.
+    /// One command, within the command_timeout.
     pub(super) async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Trouble> {
         let answer = async {
             match self.wire.clone() {
@@ -157,7 +157,7 @@ impl Link {
                 Wire::Cluster(mut cluster) => command.query_async(&mut cluster).await,
             }
         };
-        let answer = timeout(self.budget, answer).await;
+        let answer = timeout(self.command_timeout, answer).await;
         Ok(answer.map_err(|_| Trouble::Late)??)
     }
 }

@@ -7,7 +7,7 @@ use redis::RedisError;
 /// Why a command brought nothing.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// Its budget was over.
+    /// Its command_timeout was over.
     Late,
     /// The connection or the server refused it.
     Failed(RedisError),

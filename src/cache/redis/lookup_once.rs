@@ -24,7 +24,7 @@ const MOST: u64 = 65_536;
 
 /// The right to write entries of a thread: read before a fetch departs, refused after a purge.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Token {
+pub struct WriteToken {
     /// The thread's name in Redis.
     pub(super) thread: Arc<str>,
     pub(super) bytes: Nonce,
@@ -41,7 +41,7 @@ pub(super) enum Turn<K: Eq + Hash> {
 }
 
 pub(super) struct Known<K> {
-    tokens: Cache<K, Token>,
+    tokens: Cache<K, WriteToken>,
     asking: Arc<Mutex<HashMap<K, Arc<Notify>>>>,
 }
 
@@ -80,11 +80,11 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Known<K> {
     }
 
     /// The token that a fetch that departs now may write with.
-    pub(super) fn token(&self, key: &K) -> Option<Token> {
+    pub(super) fn token(&self, key: &K) -> Option<WriteToken> {
         self.tokens.get(key)
     }
 
-    pub(super) fn learn(&self, key: K, token: Token) {
+    pub(super) fn learn(&self, key: K, token: WriteToken) {
         self.tokens.insert(key, token);
     }
 

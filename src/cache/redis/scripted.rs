@@ -36,7 +36,7 @@ pub(in crate::cache) fn at(url: &str) -> config::Redis {
         nodes: vec![RedisUrl::literal(url).unwrap()],
         is_cluster: false,
         prefix: "p".to_owned(),
-        budget: BUDGET,
+        command_timeout: BUDGET,
         encryption_key: None,
         ca_file: None,
     }

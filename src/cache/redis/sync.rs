@@ -67,7 +67,7 @@ impl SharedTier {
 
     fn out_of_use(&self) {
         self.up.store(None);
-        self.figures.is_up.set(0);
+        self.metrics.is_up.set(0);
     }
 
     pub(super) fn rest(&self, why: &str) {
@@ -80,7 +80,7 @@ impl SharedTier {
     }
 
     fn is_up(&self) {
-        self.figures.is_up.set(1);
+        self.metrics.is_up.set(1);
         let mut state = lock(&self.state);
         if state.resting.take().is_some() || !state.was_up {
             tracing::info!("the shared tier is in use");

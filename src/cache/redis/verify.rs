@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(doubts.take().len(), 1);
         assert!(doubts.has(&step), "nothing is known of it yet");
         assert!(doubts.take().is_empty(), "it is being settled");
-        // Found live once more meanwhile.
+        // CacheHit live once more meanwhile.
         doubts.add(&step);
         doubts.settled(&step);
         assert!(doubts.has(&step));

@@ -12,8 +12,9 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::codec::{self, Place, Record};
-use super::lookup_once::Token;
-use super::{Question, SharedTier, milliseconds_since_1970, scripts};
+use super::lookup_once::WriteToken;
+use super::{SharedTier, milliseconds_since_1970, scripts};
+use crate::cache::CoalesceKey;
 
 /// Writes that wait at once.
 const MOST: usize = 1024;
@@ -29,11 +30,11 @@ const STALE: Duration = Duration::from_secs(1);
 
 /// A final body to be written.
 #[derive(Debug)]
-pub struct Write {
+pub struct WriteJob {
     /// From before its fetch departed.
-    pub token: Token,
+    pub token: WriteToken,
     /// What it is of.
-    pub question: Question,
+    pub key: Arc<CoalesceKey>,
     /// As the upstream sent it.
     pub body: Bytes,
     /// The upstream's `content-type`.
@@ -44,7 +45,7 @@ pub struct Write {
 
 #[derive(Debug)]
 pub(super) struct Queued {
-    write: Write,
+    write: WriteJob,
     since: Instant,
     /// The same in milliseconds of UNIX time.
     stored_at: u64,
@@ -67,7 +68,7 @@ impl Queue {
     }
 
     /// Whether there was room.
-    pub(super) fn push(&self, write: Write) -> bool {
+    pub(super) fn push(&self, write: WriteJob) -> bool {
         let size = u32::try_from(write.body.len().max(1)).unwrap_or(u32::MAX);
         let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(size) else {
             return false;
@@ -84,11 +85,11 @@ impl Queue {
 
 impl SharedTier {
     /// Writes behind.
-    pub(in crate::cache) fn write(&self, write: Write) {
+    pub(in crate::cache) fn write(&self, write: WriteJob) {
         // It has ended: should memory lose it, it is asked for as one that comes.
-        self.known.forget_one(&write.question);
+        self.known.forget_one(&write.key);
         if self.in_use().is_none() || !self.writes.push(write) {
-            self.figures.dropped.inc();
+            self.metrics.dropped.inc();
         }
     }
 
@@ -97,17 +98,17 @@ impl SharedTier {
         let thread = write.token.thread.as_bytes();
         let up = self.in_use().filter(|_| !self.parts.rests(thread));
         let Some(up) = up else {
-            self.figures.dropped.inc();
+            self.metrics.dropped.inc();
             return;
         };
-        let key = &write.question.1;
-        let field = self.names.field(&key.primary, &key.variant);
+        let cache_key = &write.key.key;
+        let field = self.names.field(&cache_key.primary, &cache_key.variant);
         let ttl = u64::try_from(write.ttl.as_millis()).unwrap_or(u64::MAX);
         let record = Record {
             stored_at: queued.stored_at,
             expires_at: queued.stored_at.saturating_add(ttl),
-            step: key.primary.as_ref(),
-            variant: key.variant.as_bytes(),
+            step: cache_key.primary.as_ref(),
+            variant: cache_key.variant.as_bytes(),
             content_type: write.content_type.as_ref().map(HeaderValue::as_bytes),
             body: &write.body,
         };
@@ -117,29 +118,29 @@ impl SharedTier {
             field: &field,
         };
         let Some(value) = codec::encode(&record, self.seal.as_ref(), place) else {
-            self.figures.dropped.inc();
+            self.metrics.dropped.inc();
             return;
         };
         let entry = scripts::Entry {
             field: &field,
             value: &value,
-            mark: &self.names.step(&key.primary),
+            mark: &self.names.step(&cache_key.primary),
             ttl,
         };
         let command = scripts::put(thread, &token.bytes, &entry);
         match up.link.ask::<u8>(&command).await {
             Ok(1) => {
                 self.parts.succeeded(thread);
-                self.figures.stored.inc();
+                self.metrics.stored.inc();
             }
             Ok(_) => {
                 self.parts.succeeded(thread);
                 // The token is of no use any more: the next one that asks gets another.
-                self.known.forget_one(&write.question);
-                self.figures.refused.inc();
+                self.known.forget_one(&write.key);
+                self.metrics.refused.inc();
             }
             Err(trouble) => {
-                self.figures.error.inc();
+                self.metrics.error.inc();
                 self.failed(thread, &trouble);
             }
         }
@@ -170,7 +171,7 @@ pub(super) async fn write_behind(
 
 fn write(tier: &Arc<SharedTier>, queued: Queued, under_way: &mut JoinSet<()>) {
     if queued.since.elapsed() > STALE {
-        tier.figures.dropped.inc();
+        tier.metrics.dropped.inc();
         return;
     }
     let tier = Arc::clone(tier);
@@ -182,22 +183,25 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::super::scripted::{at, scripted};
-    use super::super::{Figures, Up, View};
+    use super::super::{SharedMetrics, Up, View};
     use super::*;
     use crate::policy::{CacheKey, Partition};
 
-    fn question(nth: usize) -> Question {
+    fn key(nth: usize) -> Arc<CoalesceKey> {
         let ids = ["t", "r", &nth.to_string()];
-        Arc::new((0, CacheKey::new(Partition::of(["p"]), "run-step", &ids, "")))
+        Arc::new(CoalesceKey {
+            config_number: 0,
+            key: CacheKey::new(Partition::of(["p"]), "run-step", &ids, ""),
+        })
     }
 
-    fn write_of(nth: usize, body: &Bytes) -> Write {
-        Write {
-            token: Token {
+    fn write_of(nth: usize, body: &Bytes) -> WriteJob {
+        WriteJob {
+            token: WriteToken {
                 thread: "t".into(),
                 bytes: [0; 16],
             },
-            question: question(nth),
+            key: key(nth),
             body: body.clone(),
             content_type: None,
             ttl: STALE,
@@ -207,16 +211,16 @@ mod tests {
     /// Writes so many bodies of that size to a tier that nobody empties the queue of: how many are dropped.
     fn dropped(tier: &SharedTier, bodies: usize, size: usize) -> u64 {
         let body = Bytes::from(vec![b'x'; size]);
-        let before = tier.figures.dropped.get();
+        let before = tier.metrics.dropped.get();
         for nth in 0..bodies {
             tier.write(write_of(nth, &body));
         }
-        tier.figures.dropped.get() - before
+        tier.metrics.dropped.get() - before
     }
 
     async fn tier() -> (JoinSet<()>, SharedTier) {
         let (server, link) = scripted(Vec::new()).await;
-        let tier = SharedTier::new(&at("redis://127.0.0.1:1"), Figures::default()).unwrap();
+        let tier = SharedTier::new(&at("redis://127.0.0.1:1"), SharedMetrics::default()).unwrap();
         let view = View::default();
         tier.up.store(Some(Arc::new(Up { link, view })));
         tier.lease.store(u64::MAX, Ordering::Release);
@@ -245,8 +249,9 @@ mod tests {
     /// What has waited for too long, and what comes to be written while its part of the tier rests.
     #[tokio::test(start_paused = true)]
     async fn what_waits_in_vain_is_dropped_and_counted() {
-        let tier =
-            Arc::new(SharedTier::new(&at("redis://127.0.0.1:1"), Figures::default()).unwrap());
+        let tier = Arc::new(
+            SharedTier::new(&at("redis://127.0.0.1:1"), SharedMetrics::default()).unwrap(),
+        );
         tier.lease.store(u64::MAX, Ordering::Release);
         let queued = |tier: &SharedTier| {
             let body = Bytes::from_static(b"x");
@@ -258,10 +263,10 @@ mod tests {
         tokio::time::advance(STALE + Duration::from_millis(1)).await;
         write(&tier, queue.recv().await.unwrap(), &mut under_way);
         assert!(under_way.is_empty());
-        assert_eq!(tier.figures.dropped.get(), 1, "stale");
+        assert_eq!(tier.metrics.dropped.get(), 1, "stale");
         queued(&tier);
         write(&tier, queue.recv().await.unwrap(), &mut under_way);
         under_way.join_all().await;
-        assert_eq!(tier.figures.dropped.get(), 2, "it rests");
+        assert_eq!(tier.metrics.dropped.get(), 2, "it rests");
     }
 }

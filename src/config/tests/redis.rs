@@ -42,7 +42,7 @@ fn url_and_prefix_are_enough() {
     assert_eq!(redis.nodes.len(), 1);
     assert_eq!(redis.nodes[0].expose(), "redis://redis.internal");
     assert_eq!(redis.prefix, "p");
-    assert_eq!(redis.budget, Duration::from_millis(50));
+    assert_eq!(redis.command_timeout, Duration::from_millis(50));
     assert_eq!(redis.encryption_key, None);
 }
 
@@ -79,7 +79,7 @@ fn a_command_timeout_is_between_a_millisecond_and_a_second() {
     let with_timeout =
         |text: &str| section(&format!("url = \"redis://h\"\ncommand_timeout = {text}"));
     for (text, millis) in [("\"1ms\"", 1), ("\"1s\"", 1000)] {
-        let read = redis(parse(&with_timeout(text))).budget;
+        let read = redis(parse(&with_timeout(text))).command_timeout;
         assert_eq!(read, Duration::from_millis(millis));
     }
     let place = "f.toml:3:19: cache.redis.command_timeout: ";

@@ -160,8 +160,8 @@ fn check_promises(config: &Config) {
     let clients = config.clients.iter().map(Some).chain([None]);
     for client in clients {
         let headers = config.headers_for(client);
-        let injection = HeaderPolicy::new(headers.iter().copied(), &upstream.vary_headers);
-        let up = injection.upward(&hyper::HeaderMap::new());
+        let policy = HeaderPolicy::new(headers.iter().copied(), &upstream.vary_headers);
+        let up = policy.fetch_headers(&hyper::HeaderMap::new());
         assert!(headers.is_sorted_by(|a, b| a.name.as_str() < b.name.as_str()));
         for Header { name, value } in headers {
             let sent = up.get(name).expect("it is injected");

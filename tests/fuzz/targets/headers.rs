@@ -10,7 +10,7 @@ use arbitrary::{Arbitrary, Result, Unstructured};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 use stepgate::config::{Header, Secret, SecretSource, Value};
-use stepgate::upstream::{HeaderPolicy, PASSED_UP, SecretScanner, clean_answer};
+use stepgate::upstream::{FORWARDABLE_HEADERS, HeaderPolicy, SecretScanner, filter_response_headers};
 
 /// Names that decide something, on either way.
 const NAMES: [&str; 40] = [
@@ -278,8 +278,8 @@ fn sorted(mut lines: Vec<Line>) -> Vec<Line> {
 }
 
 fn check_upward(world: &World, caller: &[(HeaderName, HeaderValue)]) {
-    let injection = HeaderPolicy::new(&world.injected, &world.forward);
-    let up = injection.upward(&map_of(caller));
+    let policy = HeaderPolicy::new(&world.injected, &world.forward);
+    let up = policy.fetch_headers(&map_of(caller));
     let options = options(caller);
     let mut expected: Vec<Line> = vec![
         ("accept".to_owned(), b"application/json".to_vec()),
@@ -305,13 +305,13 @@ fn check_upward(world: &World, caller: &[(HeaderName, HeaderValue)]) {
         if passes(name, &world.forward) {
             keyed.push(line((name, value)));
         }
-        if passes(name, &PASSED_UP) || passes(name, &world.forward) {
+        if passes(name, &FORWARDABLE_HEADERS) || passes(name, &world.forward) {
             expected.push(line((name, value)));
         }
     }
     let went: Vec<Line> = up.iter().map(line).collect();
     assert_eq!(sorted(went), sorted(expected));
-    let key: Vec<Line> = injection.keyed(&map_of(caller)).map(line).collect();
+    let key: Vec<Line> = policy.vary_headers(&map_of(caller)).map(line).collect();
     assert_eq!(sorted(key), sorted(keyed));
     for name in HOP_BY_HOP {
         assert!(!up.contains_key(name), "{name} went up");
@@ -409,7 +409,7 @@ fn naively_found_in_name(secrets: &[String], name: &str) -> bool {
 fn check_downward(world: &World, answer: &[(HeaderName, HeaderValue)]) {
     let redactor = SecretScanner::new(world.secrets.iter().map(String::as_str));
     let mut down = map_of(answer);
-    clean_answer(&mut down, &redactor);
+    filter_response_headers(&mut down, &redactor);
     let options = options(answer);
     let has_coding = answer.iter().any(|(name, _)| name == "transfer-encoding");
     let echoes: Vec<&HeaderName> = answer
@@ -460,7 +460,7 @@ fn check_search(world: &World, u: &mut Unstructured<'_>) -> Result<()> {
     text.make_ascii_lowercase();
     if let Ok(name) = std::str::from_utf8(&text) {
         assert_eq!(
-            redactor.finds_in_name(name),
+            redactor.finds_in_header_name(name),
             naively_found_in_name(&world.secrets, name),
             "{name}"
         );

@@ -1,6 +1,6 @@
 //! The status page, as bytes: what it may do, to whom it is shown. `tests/page` looks at it in a browser.
 
-use crate::support::{Answer, Gateway, Origin, raw};
+use crate::support::{Gateway, Origin, client, client::Response};
 
 const FILES: [(&str, &str); 5] = [
     ("/", "text/html; charset=utf-8"),
@@ -28,8 +28,8 @@ const FROM_ELSEWHERE: [(&str, &str); 3] = [
     ("Sec-Fetch-Dest", "document"),
 ];
 
-async fn ask(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> Answer {
-    let answer = raw::ask(gateway.admin_address(), "GET", path, headers).await;
+async fn ask(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> Response {
+    let answer = client::send(gateway.admin_address(), "GET", path, headers).await;
     answer.unwrap_or_else(|broken| panic!("{path}: {broken}"))
 }
 

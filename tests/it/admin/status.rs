@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::support::gateway::ENVIRONMENT;
-use crate::support::{Act, Gateway, Origin, STEP, until};
+use crate::support::{Action, Gateway, Origin, STEP, until};
 
 async fn status(gateway: &Gateway) -> Value {
     gateway.admin("GET", "/status").await.json()
@@ -11,11 +11,11 @@ async fn status(gateway: &Gateway) -> Value {
 
 /// Three live answers, then the step ends: a fetch and two hits.
 async fn poll(origin: &Origin, gateway: &Gateway) {
-    origin.status("in_progress");
+    origin.set_status("in_progress");
     for _ in 0..3 {
         gateway.get(STEP).await;
     }
-    origin.status("completed");
+    origin.set_status("completed");
     for _ in 0..3 {
         gateway.get(STEP).await;
     }
@@ -44,7 +44,7 @@ async fn what_was_not_answered_is_no_poll_and_its_fetch_counts() {
     gateway
         .get_with(STEP, &[("Cache-Control", "only-if-cached")])
         .await;
-    origin.always(vec![Act::Reset]);
+    origin.always(vec![Action::Reset]);
     assert_eq!(gateway.get(STEP).await.status, 502);
     let said = status(&gateway).await;
     assert_eq!(said["polls"], 0);
@@ -106,7 +106,7 @@ async fn neither_an_id_nor_a_secret_stands_in_it() {
     let token = crate::support::gateway::BILLING_TOKEN;
     let bearer = format!("Bearer {token}");
     for status in ["in_progress", "completed", "completed"] {
-        origin.status(status);
+        origin.set_status(status);
         let answer = gateway.get_with(STEP, &[("Authorization", &bearer)]).await;
         assert_eq!(answer.status, 200);
     }

@@ -1,7 +1,8 @@
 //! Warnings of `check` and of a start: valid settings that are probably a mistake.
 
 use crate::support::gateway::ENVIRONMENT;
-use crate::support::{Origin, Process, process};
+use crate::support::process::Launch;
+use crate::support::{Origin, process};
 
 /// Runs `check` with these additional variables. Returns its warnings and its whole output.
 async fn check(arguments: &[&str], more: &[(&str, &str)]) -> (Vec<String>, String) {
@@ -89,7 +90,7 @@ async fn an_invalid_number_of_workers_gives_a_warning() {
 async fn a_start_logs_the_warnings() {
     let origin = Origin::start().await;
     let env = [("STEPGATE_LISTN", "x"), ("TOKIO_WORKER_THREADS", "0")];
-    let process = Process::start_with_env(&origin.url(), "", &env).await;
+    let process = Launch::new(&origin.url(), "").env(&env).start().await;
     process.terminate().await;
     let (_, log) = process.exit().await;
     for words in ["did you mean STEPGATE_LISTEN?", "is passed over"] {

@@ -1,7 +1,7 @@
 //! A secret in place of the name of its file or variable: it is rejected, and never repeated.
 
-use crate::support::process::{FILE, folder, run};
-use crate::support::{Process, until};
+use crate::support::process::{FILE, Launch, folder, run};
+use crate::support::until;
 
 const NO_PATH: &str = "is not a path; write the path of the file, not its content";
 const NO_NAME: &str = "is not the name of an environment variable";
@@ -59,7 +59,10 @@ async fn check_and_serve_do_not_repeat_a_literal_secret() {
 #[tokio::test]
 async fn reload_log_and_status_do_not_repeat_a_literal_secret() {
     let listen = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
-    let process = Process::start_in(folder(&[(FILE, "[log]\n")]), &listen, "trace").await;
+    let process = Launch::new_in(folder(&[(FILE, "[log]\n")]), &listen)
+        .log("trace")
+        .start()
+        .await;
     for (nth, (toml, words)) in literal_secrets().into_iter().enumerate() {
         process.configure(&toml).await;
         assert_eq!(process.reloads("failure").await, nth as f64 + 1.0, "{toml}");

@@ -8,8 +8,8 @@ use super::{
     BACK, assert_serves, assert_shares, completed, elsewhere, is_fetched, is_own, is_shared, is_up,
     purge, reached, spread, tier_at,
 };
-use crate::support::redis::{Cluster, Redis};
 use crate::support::{Gateway, Origin, STEP};
+use crate::support::{redis::Redis, redis_cluster::Cluster};
 
 const THREADS: usize = 24;
 
@@ -68,13 +68,13 @@ async fn a_purge_on_a_cluster_reaches_every_gateway() {
         "run-step/thread_1",
         "run-step",
     ] {
-        origin.status("completed");
+        origin.set_status("completed");
         spread(&a, &[STEP, &other]).await;
         for path in [STEP, &other] {
             assert!(is_shared(&b.get(path).await), "{below}: {path}");
         }
         purge(&a, below).await;
-        origin.status("failed");
+        origin.set_status("failed");
         reached().await;
         let new = Gateway::start(&origin, &tier_at(&cluster.urls())).await;
         is_up(&new).await;
@@ -104,8 +104,8 @@ async fn a_node_that_stops_or_dies_costs_no_answer() {
         // No more than a few budgets, however many threads that node has.
         let took = start.elapsed();
         assert!(took < Duration::from_secs(10), "{took:?}");
-        cluster.nodes[nth].go_on().await;
-        cluster.is_whole().await;
+        cluster.nodes[nth].resume().await;
+        cluster.wait_until_whole().await;
         is_up(&a).await;
         is_up(&b).await;
         assert_shares(&origin, &a, &b, &format!("gone_on_{nth}")).await;
@@ -169,7 +169,7 @@ async fn a_node_that_hangs_costs_its_threads_a_few_budgets_and_then_nothing() {
     let (origin, cluster) = (Origin::start().await, Cluster::start().await);
     let toml = tier_at(&cluster.urls()).replace("1s", "500ms");
     let (a, b) = pair_with(&origin, &toml).await;
-    let (_, [nth, _]) = cluster.by_log().await;
+    let (_, [nth, _]) = cluster.by_purge_log().await;
     let node = &cluster.nodes[nth];
     let split = Split::by(&a, node, "split").await;
     assert!(split.its.len() > 8, "{} are its", split.its.len());
@@ -198,14 +198,14 @@ async fn a_node_that_hangs_costs_its_threads_a_few_budgets_and_then_nothing() {
     // One part may be of two nodes.
     let others = split.others.len();
     assert!(shared * 10 >= others * 8, "{shared} of {others} are shared");
-    node.go_on().await;
-    cluster.is_whole().await;
+    node.resume().await;
+    cluster.wait_until_whole().await;
     let thread = &split.its[0];
     assert_shares_thread(&a, &b, thread).await;
 
     // Nor does a purge of what it holds wait for it.
     node.stop().await;
-    origin.status("failed");
+    origin.set_status("failed");
     let purged = Instant::now();
     purge(&b, &format!("run-step/{thread}")).await;
     while a.get(&elsewhere(thread)).await.json()["status"] != "failed" {

@@ -9,9 +9,9 @@ use super::{
     BACK, Fleet, assert_serves, elsewhere, is_fetched, is_own, is_resting, is_shared, is_up, purge,
     spread, tier,
 };
-use crate::support::raw::head;
-use crate::support::redis::{Proxy, Redis};
-use crate::support::{Gateway, Raw, STEP, step, text, within};
+use crate::support::client::head;
+use crate::support::{Gateway, RawClient, STEP, step, text, within};
+use crate::support::{redis::Redis, redis_proxy::RedisProxy};
 
 /// What the stream is capped at.
 const CAP: usize = 10_000;
@@ -19,7 +19,7 @@ const CAP: usize = 10_000;
 /// A pair of which the second can be cut off, both with [`STEP`] and a step of `thread_2` in memory.
 struct Pair {
     fleet: Fleet,
-    proxy: Proxy,
+    proxy: RedisProxy,
     a: Gateway,
     b: Gateway,
 }
@@ -27,7 +27,7 @@ struct Pair {
 impl Pair {
     async fn start() -> Self {
         let fleet = Fleet::start().await;
-        let proxy = Proxy::start(fleet.redis.port()).await;
+        let proxy = RedisProxy::start(fleet.redis.port()).await;
         let a = fleet.gateway().await;
         let b = Gateway::start(&fleet.origin, &tier(&proxy.url())).await;
         is_up(&b).await;
@@ -41,7 +41,7 @@ impl Pair {
 
     /// From then on nothing reaches `b`, and it knows.
     async fn cut_off(&self) {
-        self.proxy.close();
+        self.proxy.refuse();
         is_resting(&self.b).await;
         assert!(is_own(&self.b.get(STEP).await), "what it has it serves");
         assert_serves(&self.b, "alone").await;
@@ -49,8 +49,8 @@ impl Pair {
 
     /// It is back; from its first moment it serves nothing that was purged.
     async fn joins_and_knows(&self) {
-        self.fleet.origin.status("failed");
-        self.proxy.open();
+        self.fleet.origin.set_status("failed");
+        self.proxy.accept();
         let start = Instant::now();
         loop {
             let up = super::state(&self.b).await == "up";
@@ -96,14 +96,14 @@ async fn after_it_is_back_it_serves_nothing_of_what_was_purged() {
 #[tokio::test]
 async fn a_gateway_whose_connection_is_silent_does_not_use_the_tier_for_longer_than_a_second() {
     let pair = Pair::start().await;
-    pair.proxy.hold();
+    pair.proxy.stall();
     purge(&pair.a, "run-step").await;
-    pair.fleet.origin.status("failed");
+    pair.fleet.origin.set_status("failed");
     assert_eq!(pair.a.get(STEP).await.text(), text("failed"));
     is_resting(&pair.b).await;
-    pair.fleet.origin.status("completed");
+    pair.fleet.origin.set_status("completed");
     assert_serves(&pair.b, "silent").await;
-    pair.proxy.let_go();
+    pair.proxy.resume();
     pair.joins_and_knows().await;
 }
 
@@ -113,9 +113,9 @@ async fn what_a_gateway_purges_while_cut_off_is_purged_everywhere_when_it_is_bac
     let pair = Pair::start().await;
     pair.cut_off().await;
     purge(&pair.b, "run-step/thread_1").await;
-    pair.fleet.origin.status("failed");
+    pair.fleet.origin.set_status("failed");
     assert_eq!(pair.b.get(STEP).await.text(), text("failed"));
-    pair.proxy.open();
+    pair.proxy.accept();
     is_up(&pair.b).await;
     let start = Instant::now();
     while pair.a.get(STEP).await.text() != text("failed") {
@@ -130,17 +130,17 @@ async fn what_a_gateway_purges_while_cut_off_is_purged_everywhere_when_it_is_bac
 #[tokio::test]
 async fn what_a_gateway_purges_while_cut_off_is_all_that_is_purged() {
     let pair = Pair::start().await;
-    pair.proxy.hold();
+    pair.proxy.stall();
     let mut asked = Vec::new();
     for nth in 0..5 {
-        asked.push(pair.b.question(&step(&format!("late_{nth}")), &[]).await);
+        asked.push(pair.b.send_get(&step(&format!("late_{nth}")), &[]).await);
     }
     for mut one in asked {
-        assert_eq!(one.answer().await.status, 200);
+        assert_eq!(one.response().await.status, 200);
     }
     is_resting(&pair.b).await;
     purge(&pair.b, "run-step/thread_1").await;
-    pair.proxy.let_go();
+    pair.proxy.resume();
     is_up(&pair.b).await;
     super::reached().await;
     let new = pair.fleet.gateway().await;
@@ -158,10 +158,10 @@ async fn a_gap_in_the_stream_empties_the_memory_of_who_missed_it() {
     for nth in 0..20 {
         purge(&pair.a, &format!("run-step/other_{nth}")).await;
     }
-    let stream = pair.fleet.redis.log("purges").await;
+    let stream = pair.fleet.redis.log_key("purges").await;
     pair.fleet
         .redis
-        .call::<i64>(&[b"XTRIM", &stream, b"MAXLEN", b"5"])
+        .command::<i64>(&[b"XTRIM", &stream, b"MAXLEN", b"5"])
         .await;
     pair.joins_and_knows().await;
     let other = pair.b.get(&elsewhere("thread_2")).await;
@@ -179,20 +179,20 @@ async fn more_purges_than_the_stream_holds_are_missed_by_nobody() {
     purge(&pair.a, "run-step/thread_1").await;
     let mut callers = JoinSet::new();
     for caller in 0..CALLERS {
-        let mut raw = Raw::connect(pair.a.admin_address()).await;
+        let mut raw = RawClient::connect(pair.a.admin_address()).await;
         callers.spawn(async move {
             for nth in 0..CAP / CALLERS + 100 {
                 let path = format!("/cache/run-step/many_{caller}_{nth}");
                 raw.send(head("DELETE", &path, "127.0.0.1", &[])).await;
-                assert_eq!(raw.answer().await.status, 200);
+                assert_eq!(raw.response().await.status, 200);
             }
         });
     }
     while let Some(ended) = callers.join_next().await {
         ended.unwrap();
     }
-    let stream = pair.fleet.redis.log("purges").await;
-    let kept = pair.fleet.redis.call::<usize>(&[b"XLEN", &stream]).await;
+    let stream = pair.fleet.redis.log_key("purges").await;
+    let kept = pair.fleet.redis.command::<usize>(&[b"XLEN", &stream]).await;
     assert!(kept <= CAP + 500, "{kept} messages are kept");
     pair.joins_and_knows().await;
     let other = pair.b.get(&elsewhere("thread_2")).await;
@@ -209,7 +209,7 @@ async fn a_server_that_forgot_the_last_purges_takes_none_of_them_back() {
     sleep(Duration::from_millis(600)).await;
     let old = dump(&pair.fleet.redis).await;
     purge(&pair.a, "run-step/thread_1").await;
-    pair.fleet.origin.status("failed");
+    pair.fleet.origin.set_status("failed");
     let gone = async {
         while is_own(&pair.b.get(STEP).await) {
             sleep(Duration::from_millis(20)).await;
@@ -230,23 +230,23 @@ async fn a_server_that_forgot_the_last_purges_takes_none_of_them_back() {
 #[tokio::test]
 async fn a_purge_that_was_confirmed_holds_also_where_the_server_forgets_it_at_once() {
     let fleet = Fleet::start().await;
-    let proxy = Proxy::start(fleet.redis.port()).await;
+    let proxy = RedisProxy::start(fleet.redis.port()).await;
     let a = Gateway::start(&fleet.origin, &tier(&proxy.url())).await;
     let b = fleet.gateway().await;
     is_up(&a).await;
     spread(&a, &[STEP]).await;
     for nth in 0..4 {
-        fleet.origin.status("completed");
+        fleet.origin.set_status("completed");
         let old_step = step(&format!("forgotten_{nth}"));
         spread(&a, &[&old_step]).await;
         assert!(is_shared(&b.get(&old_step).await));
         let old = dump(&fleet.redis).await;
         // What a asks next is a while on its way.
-        proxy.delay_questions(Duration::from_millis(100));
+        proxy.delay_commands(Duration::from_millis(100));
         purge(&a, "run-step/thread_1").await;
         restore(&fleet.redis, &old).await;
-        proxy.delay_questions(Duration::ZERO);
-        fleet.origin.status("failed");
+        proxy.delay_commands(Duration::ZERO);
+        fleet.origin.set_status("failed");
         super::reached().await;
         for gateway in [&a, &b, &fleet.gateway().await] {
             let answer = gateway.get(&old_step).await;
@@ -260,7 +260,7 @@ async fn a_purge_that_was_confirmed_holds_also_where_the_server_forgets_it_at_on
 async fn dump(redis: &Redis) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut all = Vec::new();
     for key in redis.keys().await {
-        let value = redis.call(&[b"DUMP", &key]).await;
+        let value = redis.command(&[b"DUMP", &key]).await;
         all.push((key, value));
     }
     all
@@ -268,13 +268,13 @@ async fn dump(redis: &Redis) -> Vec<(Vec<u8>, Vec<u8>)> {
 
 /// That state, at once, as a server has it that was started from a file.
 async fn restore(redis: &Redis, all: &[(Vec<u8>, Vec<u8>)]) {
-    let mut script = "redis.call('FLUSHALL') ".to_owned();
-    script += "for i = 1, #KEYS do redis.call('RESTORE', KEYS[i], 0, ARGV[i]) end return 1";
+    let mut script = "redis.command('FLUSHALL') ".to_owned();
+    script += "for i = 1, #KEYS do redis.command('RESTORE', KEYS[i], 0, ARGV[i]) end return 1";
     let count = all.len().to_string();
     let mut words: Vec<&[u8]> = vec![b"EVAL", script.as_bytes(), count.as_bytes()];
     words.extend(all.iter().map(|(key, _)| key.as_slice()));
     words.extend(all.iter().map(|(_, value)| value.as_slice()));
-    redis.call::<i64>(&words).await;
+    redis.command::<i64>(&words).await;
 }
 
 #[tokio::test]
@@ -292,7 +292,7 @@ async fn connections_that_are_cut_between_purges_lose_none() {
     }
     is_up(&pair.b).await;
     super::reached().await;
-    pair.fleet.origin.status("failed");
+    pair.fleet.origin.set_status("failed");
     for path in &paths {
         let answer = pair.b.get(path).await;
         assert_eq!(answer.json()["status"], "failed", "{path}");

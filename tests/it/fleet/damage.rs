@@ -10,7 +10,7 @@ use super::{
     process_is, spread, tier,
 };
 use crate::support::gateway::{BILLING_TOKEN, SUPPORT_TOKEN, TWO_CLIENTS};
-use crate::support::redis::{Redis, Stored, call};
+use crate::support::redis::{Redis, Stored, command};
 use crate::support::{Gateway, Process, STEP, body, step, text};
 
 /// What must not be believed, made of what should be.
@@ -63,7 +63,7 @@ pub(super) async fn assert_survives_damage(rest: &str) {
     assert_eq!(whole.len(), ids.len());
     for (what, damage) in DAMAGES {
         for stored in &whole {
-            fleet.redis.plant(stored, &damage(&stored.value)).await;
+            fleet.redis.overwrite(stored, &damage(&stored.value)).await;
         }
         let _writing = assert_all_missed(&fleet, rest, &ids, what).await;
         let start = Instant::now();
@@ -97,14 +97,14 @@ pub(super) async fn assert_no_byte_is_trusted(
         assert!(a.get(&step(id)).await.is_stored(), "{id}");
     }
     has_written(&a, length as f64).await;
-    let mut link = fleet.redis.link().await;
+    let mut link = fleet.redis.connect().await;
     let all = fleet.redis.stored().await;
     assert_eq!(all.len(), length);
     for (nth, stored) in all.iter().enumerate() {
         let mut value = stored.value.clone();
         harm(&mut value, nth);
         let words: [&[u8]; 4] = [b"HSET", &stored.key, &stored.field, &value];
-        call::<i64>(&mut link, &words).await;
+        command::<i64>(&mut link, &words).await;
     }
     assert_all_missed(&fleet, rest, &ids, what).await;
 }
@@ -127,8 +127,8 @@ async fn c40_no_part_is_trusted_as_the_whole() {
 
 /// Writes each entry of the first in the place of the second, and the other way round.
 pub(super) async fn swap(redis: &Redis, one: &Stored, other: &Stored) {
-    redis.plant(one, &other.value).await;
-    redis.plant(other, &one.value).await;
+    redis.overwrite(one, &other.value).await;
+    redis.overwrite(other, &one.value).await;
 }
 
 /// What `b` has that `a` has not.
@@ -154,7 +154,7 @@ pub(super) async fn assert_nothing_is_believed_in_anothers_place(rest: &str) {
         let a = fleet.gateway_with(rest).await;
         spread(&a, &[one]).await;
         let before = fleet.redis.stored().await;
-        fleet.origin.status("failed");
+        fleet.origin.set_status("failed");
         spread(&a, &[other]).await;
         let first = before[0].clone();
         let second = added(&before, &fleet.redis.stored().await);
@@ -209,9 +209,9 @@ async fn c40_a_value_of_a_hundred_megabytes_is_not_even_read() {
     let a = fleet.gateway().await;
     spread(&a, &[STEP]).await;
     let place = fleet.redis.stored().await.remove(0);
-    let script = b"return redis.call('HSET', KEYS[1], ARGV[1], string.rep('x', 104857600))";
+    let script = b"return redis.command('HSET', KEYS[1], ARGV[1], string.rep('x', 104857600))";
     let words: [&[u8]; 5] = [b"EVAL", script, b"1", &place.key, &place.field];
-    fleet.redis.call::<i64>(&words).await;
+    fleet.redis.command::<i64>(&words).await;
     let process = Process::start(&fleet.origin, &tier(&fleet.redis.url()), "info").await;
     process_is(&process, "up").await;
     let memory = process.memory("VmHWM:");
@@ -240,10 +240,10 @@ async fn c39_a_key_of_another_type_is_a_miss() {
     let thread = fleet.redis.threads().await.remove(0);
     for words in make {
         let what = String::from_utf8_lossy(words[0]).into_owned();
-        fleet.redis.call::<i64>(&[b"DEL", &thread]).await;
+        fleet.redis.command::<i64>(&[b"DEL", &thread]).await;
         let mut words = words.to_vec();
         words[1] = &thread;
-        fleet.redis.call::<redis::Value>(&words).await;
+        fleet.redis.command::<redis::Value>(&words).await;
         let ids: Vec<String> = (0..5).map(|nth| format!("{what}_{nth}")).collect();
         is_up(&assert_all_missed(&fleet, "", &ids, &what).await).await;
         // Nor has what it brought been kept there.
@@ -264,7 +264,7 @@ async fn c40_a_token_that_is_junk_lets_nothing_wrong_in() {
         spread(&a, &[STEP]).await;
         let thread = fleet.redis.threads().await.remove(0);
         let words: [&[u8]; 4] = [b"HSET", &thread, b"g", token];
-        fleet.redis.call::<i64>(&words).await;
+        fleet.redis.command::<i64>(&words).await;
         let b = fleet.gateway().await;
         assert_eq!(b.get(STEP).await.text(), text("completed"));
         assert_serves(&b, "junk_token").await;
@@ -279,7 +279,7 @@ async fn c40_damage_touches_no_memory() {
     let gateway = fleet.gateway().await;
     spread(&gateway, &[STEP]).await;
     for stored in fleet.redis.stored().await {
-        fleet.redis.plant(&stored, b"junk").await;
+        fleet.redis.overwrite(&stored, b"junk").await;
     }
     assert!(super::is_own(&gateway.get(STEP).await));
 }

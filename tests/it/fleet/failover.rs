@@ -9,8 +9,8 @@ use super::{
     BACK, assert_serves, assert_shares, counted, elsewhere, is_fetched, is_shared, is_up, purge,
     reached, spread,
 };
-use crate::support::redis::{Cluster, Redis};
 use crate::support::{Gateway, Origin, STEP, text};
+use crate::support::{redis::Redis, redis_cluster::Cluster};
 
 /// A thread that is on this node, by what `gateway` writes, and its key.
 async fn thread_of(node: &Redis, gateway: &Gateway) -> (String, String) {
@@ -33,7 +33,7 @@ async fn a_fleet_goes_on_where_a_replica_takes_over() {
     for has_log in [true, false] {
         let (origin, mut cluster) = (Origin::start().await, Cluster::start().await);
         let (a, b) = pair(&origin, &cluster).await;
-        let (log, [other, _]) = cluster.by_log().await;
+        let (log, [other, _]) = cluster.by_purge_log().await;
         let dies = if has_log { log } else { other };
         let replica = cluster.replica_of(dies).await;
         let (thread, _) = thread_of(&cluster.nodes[dies], &a).await;
@@ -59,11 +59,11 @@ async fn a_fleet_goes_on_where_a_replica_takes_over() {
         is_up(&a).await;
         is_up(&b).await;
         // As long as it took, nothing that was purged came back.
-        origin.status("failed");
+        origin.set_status("failed");
         for gateway in [&a, &b] {
             assert_eq!(gateway.get(STEP).await.text(), text("failed"), "{has_log}");
         }
-        origin.status("completed");
+        origin.set_status("completed");
         assert_shares_thread(&a, &b, &thread).await;
         assert_shares(&origin, &a, &b, "after").await;
     }
@@ -74,15 +74,15 @@ async fn a_fleet_goes_on_where_a_replica_takes_over() {
 async fn what_moves_to_another_node_is_shared_all_along() {
     let (origin, cluster) = (Origin::start().await, Cluster::start().await);
     let (a, b) = pair(&origin, &cluster).await;
-    let (_, [from, to]) = cluster.by_log().await;
+    let (_, [from, to]) = cluster.by_purge_log().await;
     let (thread, key) = thread_of(&cluster.nodes[from], &a).await;
     let of = |id: &str| format!("/v1/threads/{thread}/runs/run_1/steps/{id}");
-    cluster.begin_to_move(&key, from, to).await;
+    cluster.begin_migration(&key, from, to).await;
     let shared = b.get(&of("step_1")).await;
     assert!(is_shared(&shared), "{}", shared.cache_status());
     spread(&a, &[&of("half_way")]).await;
     assert!(is_shared(&b.get(&of("half_way")).await));
-    cluster.end_moving(&key, to).await;
+    cluster.end_migration(&key, to).await;
     spread(&b, &[&of("moved")]).await;
     assert!(is_shared(&a.get(&of("moved")).await));
     purge(&a, &format!("run-step/{thread}")).await;

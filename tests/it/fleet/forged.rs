@@ -88,7 +88,10 @@ async fn c40_an_entry_that_is_signed_again_is_believed() {
     let same = Forgery::of(&genuine).signed(&genuine);
     assert_eq!(same, genuine.value);
     let forged = Forgery::of(&genuine).replace("message_creation", "message_imitated");
-    fleet.redis.plant(&genuine, &forged.signed(&genuine)).await;
+    fleet
+        .redis
+        .overwrite(&genuine, &forged.signed(&genuine))
+        .await;
     let answer = fleet.gateway().await.get(STEP).await;
     assert!(is_shared(&answer), "{}", answer.cache_status());
     assert!(answer.text().contains("message_imitated"));
@@ -112,7 +115,10 @@ async fn c40_no_body_is_believed_that_would_not_be_stored_had_it_come_from_upstr
         // Of one length, as it is replaced in place.
         let by = format!("{by:<width$}", width = what.len());
         let forged = Forgery::of(&genuine).replace(what, &by[..what.len()]);
-        fleet.redis.plant(&genuine, &forged.signed(&genuine)).await;
+        fleet
+            .redis
+            .overwrite(&genuine, &forged.signed(&genuine))
+            .await;
         let answer = fleet.gateway().await.get(STEP).await;
         assert!(is_fetched(&answer), "{by}: {}", answer.cache_status());
         assert_eq!(answer.text(), text("completed"), "{by}");
@@ -125,7 +131,10 @@ async fn c40_an_entry_whose_time_is_over_is_a_miss() {
     let genuine = genuine(&fleet).await;
     for expired in [0, 1, now() - 1] {
         let forged = Forgery::of(&genuine).time(EXPIRES_AT, expired);
-        fleet.redis.plant(&genuine, &forged.signed(&genuine)).await;
+        fleet
+            .redis
+            .overwrite(&genuine, &forged.signed(&genuine))
+            .await;
         let answer = fleet.gateway().await.get(STEP).await;
         assert!(is_fetched(&answer), "{expired}: {}", answer.cache_status());
     }
@@ -148,7 +157,10 @@ async fn c40_no_time_of_an_entry_makes_it_live_longer_or_be_younger_than_it_may(
         let forged = Forgery::of(&genuine)
             .time(STORED_AT, stored_at)
             .time(EXPIRES_AT, expires_at);
-        fleet.redis.plant(&genuine, &forged.signed(&genuine)).await;
+        fleet
+            .redis
+            .overwrite(&genuine, &forged.signed(&genuine))
+            .await;
         let gateway = fleet.gateway().await;
         for _tier_then_memory in 0..2 {
             let answer = gateway.get(STEP).await;

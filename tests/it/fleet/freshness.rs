@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use super::{Fleet, has_written, is_fetched, is_own, is_shared, lookups, reached, spread};
 use crate::support::redis::Redis;
-use crate::support::{Act, Gateway, STEP, body, respond, text};
+use crate::support::{Action, Gateway, STEP, body, respond, text};
 
 const FRESH: [(&str, &str); 1] = [("Cache-Control", "no-cache")];
 
@@ -24,7 +24,7 @@ async fn scripts(redis: &Redis) -> usize {
 #[tokio::test]
 async fn a_live_step_is_asked_for_upstream_by_everybody_and_never_stored() {
     let fleet = Fleet::start().await;
-    fleet.origin.status("in_progress");
+    fleet.origin.set_status("in_progress");
     let (a, b) = fleet.pair().await;
     for polls in 0..5 {
         for (gateway, fetches) in [(&a, 2 * polls + 1), (&b, 2 * polls + 2)] {
@@ -40,7 +40,7 @@ async fn a_live_step_is_asked_for_upstream_by_everybody_and_never_stored() {
         assert!(!there.contains("in_progress"), "{there}");
     }
     // Then it ends, for both.
-    fleet.origin.status("completed");
+    fleet.origin.set_status("completed");
     spread(&a, &[STEP]).await;
     let end = b.get(STEP).await;
     assert_eq!(end.text(), text("completed"));
@@ -51,7 +51,7 @@ async fn a_live_step_is_asked_for_upstream_by_everybody_and_never_stored() {
 async fn a_live_step_is_looked_up_once_however_often_it_is_polled() {
     for pause in [Duration::ZERO, Duration::from_millis(250)] {
         let fleet = Fleet::start().await;
-        fleet.origin.status("in_progress");
+        fleet.origin.set_status("in_progress");
         let gateway = fleet.gateway().await;
         let before = scripts(&fleet.redis).await;
         for _ in 0..20 {
@@ -68,12 +68,12 @@ async fn a_live_step_is_looked_up_once_however_often_it_is_polled() {
 #[tokio::test]
 async fn the_end_of_a_step_that_was_looked_up_while_live_is_shared() {
     let fleet = Fleet::start().await;
-    fleet.origin.status("in_progress");
+    fleet.origin.set_status("in_progress");
     let (a, b) = fleet.pair().await;
     for _ in 0..3 {
         a.get(STEP).await;
     }
-    fleet.origin.status("completed");
+    fleet.origin.set_status("completed");
     spread(&a, &[STEP]).await;
     assert!(is_shared(&b.get(STEP).await));
 }
@@ -109,7 +109,7 @@ async fn a_fresh_final_answer_replaces_what_the_tier_has() {
     let fleet = Fleet::start().await;
     let (a, b) = fleet.pair().await;
     spread(&a, &[STEP]).await;
-    fleet.origin.status("failed");
+    fleet.origin.set_status("failed");
     let fresh = b.get_with(STEP, &FRESH).await;
     assert_eq!(fresh.text(), text("failed"));
     has_written(&b, 1.0).await;
@@ -122,9 +122,9 @@ async fn a_fresh_final_answer_replaces_what_the_tier_has() {
 #[tokio::test]
 async fn a_step_that_is_live_again_or_gone_leaves_memory_and_tier() {
     for (what, act) in [
-        ("live", Act::Step("in_progress")),
-        ("404", Act::Send(respond("404 Not Found", &[], "{}"))),
-        ("410", Act::Send(respond("410 Gone", &[], "{}"))),
+        ("live", Action::RespondStatus("in_progress")),
+        ("404", Action::Send(respond("404 Not Found", &[], "{}"))),
+        ("410", Action::Send(respond("410 Gone", &[], "{}"))),
     ] {
         let fleet = Fleet::start().await;
         let (a, b) = fleet.pair().await;
@@ -155,11 +155,11 @@ async fn a_step_that_is_live_again_or_gone_leaves_memory_and_tier() {
 async fn a_step_that_is_live_again_leaves_the_fleet_whoever_finds_out() {
     let fleet = Fleet::start().await;
     let (a, b) = fleet.pair().await;
-    fleet.origin.status("in_progress");
+    fleet.origin.set_status("in_progress");
     assert!(is_fetched(&a.get(STEP).await));
-    fleet.origin.status("completed");
+    fleet.origin.set_status("completed");
     spread(&b, &[STEP]).await;
-    fleet.origin.status("in_progress");
+    fleet.origin.set_status("in_progress");
     assert!(is_own(&b.get(STEP).await));
     assert!(is_fetched(&a.get_with(STEP, &FRESH).await));
     reached().await;
@@ -176,7 +176,7 @@ async fn another_failure_of_a_fresh_question_takes_nothing_from_the_tier() {
     spread(&a, &[STEP]).await;
     fleet
         .origin
-        .always(vec![Act::Send(respond("500 Oops", &[], "{}"))]);
+        .always(vec![Action::Send(respond("500 Oops", &[], "{}"))]);
     let fresh = |gateway: Gateway| async move { gateway.get_with(STEP, &FRESH).await.status };
     assert_eq!(fresh(fleet.gateway().await).await, 500);
     assert_eq!(a.get_with(STEP, &FRESH).await.status, 500);
@@ -196,10 +196,10 @@ async fn what_is_not_to_be_stored_is_not_stored_in_the_tier() {
         &[("cache-control", "no-store")],
         body("completed"),
     );
-    fleet.origin.next(vec![Act::Send(never)]);
+    fleet.origin.next(vec![Action::Send(never)]);
     a.get(STEP).await;
     let cached = respond("200 OK", &[("age", "7")], body("completed"));
-    fleet.origin.next(vec![Act::Send(cached)]);
+    fleet.origin.next(vec![Action::Send(cached)]);
     a.get(STEP).await;
     sleep(Duration::from_millis(300)).await;
     assert_eq!(fleet.redis.stored().await, []);

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use crate::support::raw::head;
-use crate::support::{Raw, step, step_json, within};
+use crate::support::client::head;
+use crate::support::{RawClient, step, step_json, within};
 
 /// Steps that are asked for again and again, to be had from memory.
 const KNOWN: usize = 10;
@@ -54,7 +54,7 @@ impl Load {
         let size = u32::try_from(mix.known + mix.new).unwrap();
         for nth in 0..size {
             let caller = Caller {
-                raw: Raw::connect(address).await,
+                raw: RawClient::connect(address).await,
                 new: nth % size < u32::try_from(mix.new).unwrap(),
                 name,
                 next: start + PERIOD * nth / size,
@@ -77,7 +77,7 @@ impl Load {
 }
 
 struct Caller {
-    raw: Raw,
+    raw: RawClient,
     new: bool,
     name: &'static str,
     next: Instant,
@@ -98,7 +98,7 @@ impl Caller {
             let question = head("GET", &step(&id), "127.0.0.1", &[]);
             let asked = Instant::now();
             self.raw.send(question).await;
-            let answer = self.raw.answer().await;
+            let answer = self.raw.response().await;
             let took = asked.elapsed();
             assert_eq!(answer.status, 200, "{id}: {}", answer.text());
             let right = step_json("thread_1", "run_1", &id, "completed");

@@ -32,8 +32,8 @@ async fn c40_without_head_or_stream_steps_are_served_and_purges_go_on() {
         let (a, b) = fleet.pair().await;
         super::purge(&a, "run-step/thread_9").await;
         spread(&a, &[STEP]).await;
-        let key = fleet.redis.log(what).await;
-        fleet.redis.call::<i64>(&[b"DEL", &key]).await;
+        let key = fleet.redis.log_key(what).await;
+        fleet.redis.command::<i64>(&[b"DEL", &key]).await;
         for gateway in [&a, &b] {
             assert_eq!(gateway.get(STEP).await.text(), text("completed"), "{what}");
             assert_serves(gateway, what).await;
@@ -53,21 +53,21 @@ async fn c39_head_or_stream_of_another_type_is_replaced() {
         super::purge(&a, "run-step/thread_9").await;
         spread(&a, &[STEP]).await;
         assert!(is_shared(&b.get(STEP).await));
-        let key = fleet.redis.log(what).await;
+        let key = fleet.redis.log_key(what).await;
         fleet
             .redis
-            .call::<redis::Value>(&[b"SET", &key, b"junk"])
+            .command::<redis::Value>(&[b"SET", &key, b"junk"])
             .await;
         // Only a purge looks at the stream.
         super::purge(&a, "run-step/thread_1").await;
         for gateway in [&a, &b] {
             assert_serves(gateway, what).await;
         }
-        fleet.origin.status("failed");
+        fleet.origin.set_status("failed");
         assert_eq!(a.get(STEP).await.text(), text("failed"), "{what}");
         reached().await;
         assert_eq!(b.get(STEP).await.text(), text("failed"), "{what}");
-        fleet.origin.status("completed");
+        fleet.origin.set_status("completed");
         assert_shares(&fleet.origin, &a, &b, &format!("replaced_{what}")).await;
         assert_shares(&fleet.origin, &b, &a, &format!("replaced_too_{what}")).await;
     }
@@ -82,13 +82,14 @@ async fn c39_a_gateway_behind_a_stream_that_is_none_begins_anew() {
     super::purge(&a, "run-step/thread_9").await;
     reached().await;
     let (head, stream) = (
-        fleet.redis.log("head").await,
-        fleet.redis.log("purges").await,
+        fleet.redis.log_key("head").await,
+        fleet.redis.log_key("purges").await,
     );
     // As if two more had been told, and the stream had been lost to something else right after.
-    let script = "redis.call('SET', KEYS[2], 'junk') return redis.call('HINCRBY', KEYS[1], 'n', 2)";
+    let script =
+        "redis.command('SET', KEYS[2], 'junk') return redis.command('HINCRBY', KEYS[1], 'n', 2)";
     let words: [&[u8]; 5] = [b"EVAL", script.as_bytes(), b"2", &head, &stream];
-    fleet.redis.call::<u64>(&words).await;
+    fleet.redis.command::<u64>(&words).await;
     reached().await;
     for gateway in [&a, &b] {
         assert_eq!(state(gateway).await, "up");
@@ -103,7 +104,7 @@ async fn c40_a_head_or_a_message_of_junk_costs_no_answer() {
     let (a, b) = fleet.pair().await;
     super::purge(&a, "run-step/thread_9").await;
     spread(&a, &[STEP]).await;
-    let head = fleet.redis.log("head").await;
+    let head = fleet.redis.log_key("head").await;
     let junk: [(&[u8], &[u8]); 8] = [
         (b"n", b"-1"),
         (b"n", b"junk"),
@@ -117,7 +118,7 @@ async fn c40_a_head_or_a_message_of_junk_costs_no_answer() {
     for (nth, (field, value)) in junk.into_iter().enumerate() {
         let words: [&[u8]; 4] = [b"HSET", &head, field, value];
         // Only a reset of the log before it may have left no head at all.
-        fleet.redis.call::<i64>(&words).await;
+        fleet.redis.command::<i64>(&words).await;
         sleep(Duration::from_millis(600)).await;
         for gateway in [&a, &b] {
             assert_eq!(gateway.get(STEP).await.text(), text("completed"), "{nth}");
@@ -126,9 +127,9 @@ async fn c40_a_head_or_a_message_of_junk_costs_no_answer() {
         let name = format!("junk_{nth}");
         assert_shares(&fleet.origin, &a, &b, &name).await;
     }
-    let stream = fleet.redis.log("purges").await;
+    let stream = fleet.redis.log_key("purges").await;
     let words: [&[u8]; 5] = [b"XADD", &stream, b"*", b"junk", b"junk"];
-    fleet.redis.call::<redis::Value>(&words).await;
+    fleet.redis.command::<redis::Value>(&words).await;
     for gateway in [&a, &b] {
         assert_serves(gateway, "message").await;
     }

@@ -13,7 +13,7 @@ async fn clients_with_headers_of_their_own_share_nothing_with_each_other() {
     let support = [("x-portkey-api-key", SUPPORT_TOKEN)];
     assert!(a.get_with(STEP, &billing).await.is_stored());
     super::has_written(&a, 1.0).await;
-    fleet.origin.status("failed");
+    fleet.origin.set_status("failed");
     let other = b.get_with(STEP, &support).await;
     assert!(is_fetched(&other), "{}", other.cache_status());
     assert_eq!(other.text(), text("failed"));
@@ -36,7 +36,7 @@ async fn another_upstream_is_another_partition() {
     let a = fleet.gateway().await;
     spread(&a, &[STEP]).await;
     let elsewhere = Origin::start().await;
-    elsewhere.status("failed");
+    elsewhere.set_status("failed");
     let b = Gateway::start(&elsewhere, &tier(&fleet.redis.url())).await;
     is_up(&b).await;
     let fetched = b.get(STEP).await;
@@ -94,7 +94,7 @@ async fn variants_of_a_step_are_kept_apart() {
     let (a, b) = fleet.pair().await;
     let (one, two) = (format!("{STEP}?include[]=a"), format!("{STEP}?include[]=b"));
     spread(&a, &[&one]).await;
-    fleet.origin.status("failed");
+    fleet.origin.set_status("failed");
     for path in [STEP, &two] {
         let fetched = b.get(path).await;
         assert!(is_fetched(&fetched), "{path}: {}", fetched.cache_status());

@@ -39,7 +39,7 @@ async fn what_is_purged_on_one_is_served_by_no_other_within_a_second() {
         // So that nothing is there again but what must not be.
         purge(&a, below).await;
         reached().await;
-        fleet.origin.status("failed");
+        fleet.origin.set_status("failed");
         for (nth, path) in paths.iter().enumerate() {
             let answer = b.get(path).await;
             if nth < covered {
@@ -81,7 +81,7 @@ async fn a_gateway_that_never_had_it_does_not_get_it_from_the_tier_after_a_purge
         if below == "run-step" {
             reached().await;
         }
-        fleet.origin.status("failed");
+        fleet.origin.set_status("failed");
         let answer = b.get(STEP).await;
         assert!(is_fetched(&answer), "{below}: {}", answer.cache_status());
         assert_eq!(answer.text(), text("failed"), "{below}");
@@ -100,7 +100,7 @@ async fn what_is_deleted_through_one_is_served_by_no_other_within_a_second() {
     for path in [STEP, &kept] {
         assert!(is_shared(&b.get(path).await), "{path}");
     }
-    let deleted = a.ask("DELETE", "/v1/threads/thread_1", &[]).await;
+    let deleted = a.request("DELETE", "/v1/threads/thread_1", &[]).await;
     assert_eq!(deleted.status, 200);
     reached().await;
     assert!(is_fetched(&b.get(STEP).await));
@@ -116,7 +116,7 @@ async fn who_purges_is_not_needed_to_have_it() {
     assert!(is_fetched(&b.get(STEP).await), "from the tier");
     purge(&b, "run-step/thread_1").await;
     reached().await;
-    fleet.origin.status("failed");
+    fleet.origin.set_status("failed");
     assert_eq!(a.get(STEP).await.text(), text("failed"));
 }
 
@@ -125,12 +125,12 @@ async fn after_a_purge_steps_are_shared_as_before() {
     let fleet = Fleet::start().await;
     let (a, b) = fleet.pair().await;
     for below in ["run-step/thread_1", "run-step"] {
-        fleet.origin.status("completed");
+        fleet.origin.set_status("completed");
         spread(&a, &[STEP]).await;
         assert!(is_shared(&b.get(STEP).await), "{below}");
         purge(&b, below).await;
         sleep(SETTLED).await;
-        fleet.origin.status("failed");
+        fleet.origin.set_status("failed");
         spread(&a, &[STEP]).await;
         let shared = b.get(STEP).await;
         assert!(is_shared(&shared), "{below}: {}", shared.cache_status());
@@ -201,7 +201,7 @@ async fn every_one_of_many_purges_arrives() {
         );
     }
     reached().await;
-    fleet.origin.status("failed");
+    fleet.origin.set_status("failed");
     for gateway in [&a, &b, &c] {
         for path in &paths {
             let answer = gateway.get(path).await;

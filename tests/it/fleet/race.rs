@@ -12,8 +12,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::{Fleet, REACHED, is_own, is_shared, purge};
-use crate::support::raw::head;
-use crate::support::{Act, Answer, Gateway, Origin, Raw, step};
+use crate::support::client::head;
+use crate::support::{Action, Gateway, Origin, RawClient, client::Response, step};
 
 const STEPS: usize = 4;
 const POLLERS: usize = 3;
@@ -56,7 +56,7 @@ impl Race {
         reached.map(|purge| purge.before).max().unwrap_or(0)
     }
 
-    fn judge(&self, gateway: usize, path: &str, asked: Instant, floor: usize, answer: &Answer) {
+    fn judge(&self, gateway: usize, path: &str, asked: Instant, floor: usize, answer: &Response) {
         let fetch = answer.fetch();
         if fetch <= floor {
             let purges = self.purges.lock().unwrap();
@@ -82,7 +82,7 @@ impl Race {
 }
 
 /// Asks one gateway for one step after the other, without a pause to speak of.
-async fn poll(race: Arc<Race>, mut raw: Raw, gateway: usize, first: usize) {
+async fn poll(race: Arc<Race>, mut raw: RawClient, gateway: usize, first: usize) {
     let mut nth = first;
     while !race.over.load(Ordering::Relaxed) {
         nth += 1;
@@ -90,7 +90,7 @@ async fn poll(race: Arc<Race>, mut raw: Raw, gateway: usize, first: usize) {
         let asked = Instant::now();
         let floor = race.floor(gateway, asked);
         raw.send(head("GET", &path, "127.0.0.1", &[])).await;
-        let answer = raw.answer().await;
+        let answer = raw.response().await;
         race.judge(gateway, &path, asked, floor, &answer);
         sleep(Duration::from_millis(1)).await;
     }
@@ -105,7 +105,7 @@ async fn purge_again_and_again(race: &Race, origin: &Origin, gateways: &[Gateway
             let turn = u64::try_from(round * PURGES + nth).unwrap();
             let latency = Duration::from_millis(turn * 5 % 8);
             let pause = Duration::from_millis(turn * 7 % 25);
-            origin.always(vec![Act::Pause(latency), Act::Numbered]);
+            origin.always(vec![Action::Pause(latency), Action::RespondNumbered]);
             let by = (round + nth) % 2;
             let before = origin.count();
             purge(&gateways[by], scopes[nth % 3]).await;
@@ -124,7 +124,7 @@ async fn purge_again_and_again(race: &Race, origin: &Origin, gateways: &[Gateway
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn c41a_nobody_is_served_what_a_purge_has_taken() {
     let fleet = Fleet::start().await;
-    fleet.origin.always(vec![Act::Numbered]);
+    fleet.origin.always(vec![Action::RespondNumbered]);
     let (a, b) = fleet.pair().await;
     let gateways = [a, b];
     let race = Arc::new(Race {

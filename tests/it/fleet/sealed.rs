@@ -186,11 +186,11 @@ async fn c40_an_entry_of_another_kind_is_not_believed_in_that_place() {
         let a = fleet.gateway_with(&owner).await;
         spread(&a, &[&path()]).await;
         let place = fleet.redis.stored().await;
-        fleet.origin.status("failed");
+        fleet.origin.set_status("failed");
         spread(&fleet.gateway_with(&stranger).await, &[&path()]).await;
         let planted = added(&place, &fleet.redis.stored().await);
-        fleet.redis.plant(&place[0], &planted.value).await;
-        fleet.origin.status("completed");
+        fleet.redis.overwrite(&place[0], &planted.value).await;
+        fleet.origin.set_status("completed");
         let fetches = fleet.origin.count();
         let answer = fleet.gateway_with(&owner).await.get(&path()).await;
         assert!(is_fetched(&answer), "{what}: {}", answer.cache_status());
@@ -206,11 +206,11 @@ async fn c40_a_sealed_entry_from_before_a_purge_of_everything_is_not_believed_af
     spread(&a, &[&path()]).await;
     let old = fleet.redis.stored().await.remove(0);
     purge(&a, "run-step").await;
-    fleet.origin.status("failed");
+    fleet.origin.set_status("failed");
     spread(&a, &[&path()]).await;
     let new = added(std::slice::from_ref(&old), &fleet.redis.stored().await);
     assert_ne!(new.key, old.key, "names are new");
-    fleet.redis.plant(&new, &old.value).await;
+    fleet.redis.overwrite(&new, &old.value).await;
     let answer = fleet.gateway_with(&key.line()).await.get(&path()).await;
     assert!(is_fetched(&answer), "{}", answer.cache_status());
     assert_eq!(answer.json()["status"], "failed");

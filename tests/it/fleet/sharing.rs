@@ -10,7 +10,9 @@ use super::{
     process_is, spread, state, tier, ttl,
 };
 use crate::support::gateway::API_KEY;
-use crate::support::{Act, Crowd, Gateway, Origin, Process, STEP, respond, step, text, within};
+use crate::support::{
+    Action, Clients, Gateway, Origin, Process, STEP, respond, step, text, within,
+};
 
 #[tokio::test]
 async fn a_step_fetched_through_one_gateway_is_a_shared_hit_on_the_other() {
@@ -80,7 +82,7 @@ async fn every_final_status_is_shared_and_every_byte_is_the_origins() {
         let bytes = given.replace("IDS", &ids.replace("ID", id)).into_bytes();
         let typed = [("content-type", "application/json; charset=utf-8")];
         let respond = respond("200 OK", &typed, &bytes);
-        fleet.origin.next(vec![Act::Send(respond)]);
+        fleet.origin.next(vec![Action::Send(respond)]);
         spread(&a, &[&step(id)]).await;
         let shared = b.get(&step(id)).await;
         assert!(is_shared(&shared), "{id}: {}", shared.cache_status());
@@ -174,9 +176,9 @@ async fn a_conditional_or_bodiless_question_is_answered_from_the_tier_too() {
     assert_eq!(same.status, 304, "{:?}", same.headers);
     assert!(is_shared(&same), "{}", same.cache_status());
     let mut raw = b.connect().await;
-    let head = crate::support::raw::head("HEAD", &other, "127.0.0.1", &[]);
+    let head = crate::support::client::head("HEAD", &other, "127.0.0.1", &[]);
     raw.send(head).await;
-    let head = raw.answer_to("HEAD").await;
+    let head = raw.response_to("HEAD").await;
     assert_eq!(head.status, 200);
     assert!(is_shared(&head), "{}", head.cache_status());
     assert_eq!(fleet.origin.count(), 2);
@@ -197,10 +199,14 @@ async fn a_crowd_that_asks_at_once_asks_the_tier_once() {
     let fleet = Fleet::start().await;
     let (a, b) = fleet.pair().await;
     spread(&a, &[STEP]).await;
-    let crowd = Crowd::connect(&b, 20).await;
-    for served in crowd.ask(STEP, &[]).await {
-        assert_eq!(served.answer.text(), text("completed"));
-        assert!(served.answer.is_hit(), "{}", served.answer.cache_status());
+    let crowd = Clients::connect(&b, 20).await;
+    for served in crowd.get(STEP, &[]).await {
+        assert_eq!(served.response.text(), text("completed"));
+        assert!(
+            served.response.is_hit(),
+            "{}",
+            served.response.cache_status()
+        );
     }
     assert_eq!(lookups(&b).await, 1.0);
     assert_eq!(fleet.origin.count(), 1);
@@ -251,9 +257,11 @@ async fn a_body_that_echoes_an_injected_secret_stays_out_of_the_tier() {
     let fleet = Fleet::start().await;
     let (a, b) = fleet.pair().await;
     let body = text("completed").replace("asst_1", API_KEY);
-    fleet
-        .origin
-        .next(vec![Act::Send(respond("200 OK", &[], body.into_bytes()))]);
+    fleet.origin.next(vec![Action::Send(respond(
+        "200 OK",
+        &[],
+        body.into_bytes(),
+    ))]);
     assert!(a.get(STEP).await.is_stored());
     // Another one that is written shows that this one was not.
     spread(&a, &[&step("step_2")]).await;

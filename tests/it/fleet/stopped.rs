@@ -38,7 +38,7 @@ async fn c39_stopped_under_a_thousand_requests_a_second_it_costs_a_budget_and_th
     sleep((stop + STOPPED).saturating_duration_since(Instant::now())).await;
     assert!(process.metric(&counter("circuit_open")).await >= 1.0);
     let resting = Instant::now();
-    fleet.redis.go_on().await;
+    fleet.redis.resume().await;
     process_is(&process, "up").await;
     sleep(Duration::from_millis(500)).await;
     let grown = process.memory("VmHWM:").saturating_sub(memory);
@@ -109,7 +109,7 @@ async fn c39_stopped_and_gone_on_again_and_again_every_answer_is_right() {
     for pause in [20, 60, 120, 300, 700, 20, 60, 120] {
         fleet.redis.stop().await;
         sleep(Duration::from_millis(pause)).await;
-        fleet.redis.go_on().await;
+        fleet.redis.resume().await;
         sleep(Duration::from_millis(pause)).await;
     }
     is(&gateway, "up").await;

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{BACK, Fleet, is_fetched, is_own, is_resting, is_shared, is_up, reached, spread};
 use crate::support::redis::Redis;
-use crate::support::{Act, Gate, STEP, respond, step, until};
+use crate::support::{Action, Latch, STEP, respond, step, until};
 
 const FRESH: [(&str, &str); 1] = [("Cache-Control", "no-cache")];
 
@@ -16,9 +16,9 @@ fn variant() -> String {
 
 /// How many purges the log has had.
 async fn purges(redis: &Redis) -> u64 {
-    let head = redis.log("head").await;
+    let head = redis.log_key("head").await;
     let words: [&[u8]; 3] = [b"HGET", &head, b"n"];
-    redis.call::<u64>(&words).await
+    redis.command::<u64>(&words).await
 }
 
 /// What the server was asked for behind: whether there is anything of a step.
@@ -34,9 +34,9 @@ async fn questions(redis: &Redis) -> usize {
 #[tokio::test]
 async fn a_variant_that_only_the_tier_has_leaves_it() {
     for (what, act) in [
-        ("live", Act::Step("in_progress")),
-        ("404", Act::Send(respond("404 Not Found", &[], "{}"))),
-        ("410", Act::Send(respond("410 Gone", &[], "{}"))),
+        ("live", Action::RespondStatus("in_progress")),
+        ("404", Action::Send(respond("404 Not Found", &[], "{}"))),
+        ("410", Action::Send(respond("410 Gone", &[], "{}"))),
     ] {
         let fleet = Fleet::start().await;
         let (a, b) = fleet.pair().await;
@@ -61,15 +61,16 @@ async fn a_variant_that_only_the_tier_has_leaves_it() {
 async fn what_was_written_while_a_fresh_answer_was_under_way_leaves_too() {
     let fleet = Fleet::start().await;
     let (a, b) = fleet.pair().await;
-    let gate = Gate::closed();
-    fleet
-        .origin
-        .next(vec![Act::Wait(gate.clone()), Act::Step("in_progress")]);
-    let mut asked = a.question(STEP, &FRESH).await;
-    fleet.origin.arrived(1).await;
+    let gate = Latch::closed();
+    fleet.origin.next(vec![
+        Action::Wait(gate.clone()),
+        Action::RespondStatus("in_progress"),
+    ]);
+    let mut asked = a.send_get(STEP, &FRESH).await;
+    fleet.origin.wait_for_requests(1).await;
     spread(&b, &[&variant()]).await;
     gate.open();
-    assert!(is_fetched(&asked.answer().await));
+    assert!(is_fetched(&asked.response().await));
     reached().await;
     assert_eq!(fleet.redis.stored().await, []);
     assert!(is_fetched(&b.get(&variant()).await));
@@ -82,7 +83,7 @@ async fn fresh_answers_about_live_steps_purge_nothing() {
     let fleet = Fleet::start().await;
     let (a, b) = fleet.pair().await;
     spread(&b, &[&step("ended")]).await;
-    fleet.origin.status("in_progress");
+    fleet.origin.set_status("in_progress");
     for nth in 0..POLLS {
         let live = step(&format!("live_{}", nth % 5));
         assert!(is_fetched(&a.get_with(&live, &FRESH).await));
@@ -107,9 +108,9 @@ async fn what_was_found_gone_while_the_tier_rests_leaves_it_when_it_is_back() {
     spread(&b, &[&variant()]).await;
     fleet.redis.stop().await;
     is_resting(&a).await;
-    fleet.origin.status("in_progress");
+    fleet.origin.set_status("in_progress");
     assert!(is_fetched(&a.get_with(STEP, &FRESH).await));
-    fleet.redis.go_on().await;
+    fleet.redis.resume().await;
     is_up(&a).await;
     is_up(&b).await;
     let start = Instant::now();

@@ -4,8 +4,8 @@ use super::{
     Fleet, assert_serves, assert_shares, completed, elsewhere, is_resting, is_shared, is_up,
     spread, tier, tier_at,
 };
-use crate::support::redis::Redis;
-use crate::support::tls::{Authority, Flaw, Identity};
+use crate::support::certificates::{Authority, Flaw, Identity};
+use crate::support::redis::{Redis, free_port};
 use crate::support::{Gateway, Origin, Process, until};
 
 /// What a server with this certificate is started with.
@@ -26,7 +26,7 @@ fn arguments(identity: &Identity, port: u16) -> Vec<String> {
 
 /// A server and where it is to be found by TLS.
 async fn server(authority: &Authority, flaw: Flaw, more: &[&str]) -> (Redis, String) {
-    let (identity, port) = (authority.identity("redis", flaw), Redis::free_port());
+    let (identity, port) = (authority.identity("redis", flaw), free_port());
     let mut all = arguments(&identity, port);
     all.extend(more.iter().map(|argument| (*argument).to_owned()));
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
@@ -65,7 +65,7 @@ async fn a_fleet_shares_over_tls() {
 #[tokio::test]
 async fn a_fleet_shares_on_a_cluster_over_tls() {
     let (origin, authority) = (Origin::start().await, Authority::new());
-    let bus = Redis::free_port().to_string();
+    let bus = free_port().to_string();
     let more = [
         ["--cluster-enabled", "yes"],
         ["--cluster-port", &bus],

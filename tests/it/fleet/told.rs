@@ -59,7 +59,7 @@ async fn c39_why_redis_refuses_is_told_with_what_would_be_right() {
         assert!(reason.contains(&address), "{reason}");
         assert!(reason.contains(words), "{reason}\nexpected {words}");
     }
-    fleet.redis.require("canary").await;
+    fleet.redis.require_password("canary").await;
     for toml in [tier(&plain), tier_at(&listed)] {
         let reason = reason(&fleet.origin, &toml).await;
         assert!(reason.contains(&address), "{reason}");

@@ -9,8 +9,8 @@ use super::{
     BACK, BUDGET, Fleet, assert_serves, assert_shares, brisk_tier, counted, elsewhere, is_fetched,
     is_resting, is_shared, is_up, purge, reached, spread, state, tier, tier_at,
 };
-use crate::support::redis::{Proxy, Redis};
 use crate::support::{Gateway, Origin, STEP, step, text};
+use crate::support::{redis::Redis, redis_proxy::RedisProxy};
 
 /// What a busy machine may add to anything.
 const SLACK: Duration = Duration::from_millis(300);
@@ -38,7 +38,7 @@ async fn c39_refused_at_its_start_a_gateway_serves_and_joins_when_redis_comes() 
 #[tokio::test]
 async fn c39_a_wrong_password_shares_nothing_and_the_right_one_does() {
     let mut fleet = Fleet::start().await;
-    fleet.redis.require("sesame-right").await;
+    fleet.redis.require_password("sesame-right").await;
     let toml = |password: &str| {
         let url = format!("redis://:{password}@127.0.0.1:{}\n", fleet.redis.port());
         let file = fleet.redis.write(password, &url);
@@ -125,7 +125,7 @@ async fn c39_a_pause_of_all_clients_costs_a_budget_and_then_nothing() {
 #[tokio::test]
 async fn c39_answers_slower_than_the_budget_are_not_waited_for() {
     let fleet = Fleet::start().await;
-    let proxy = Proxy::start(fleet.redis.port()).await;
+    let proxy = RedisProxy::start(fleet.redis.port()).await;
     let b = fleet.gateway().await;
     let a = Gateway::start(&fleet.origin, &brisk_tier(&proxy.url())).await;
     is_up(&a).await;
@@ -133,7 +133,7 @@ async fn c39_answers_slower_than_the_budget_are_not_waited_for() {
     for path in &paths {
         spread(&b, &[path]).await;
     }
-    proxy.delay(BUDGET * 2);
+    proxy.delay_replies(BUDGET * 2);
     for path in &paths {
         let start = Instant::now();
         let answer = a.get(path).await;
@@ -144,7 +144,7 @@ async fn c39_answers_slower_than_the_budget_are_not_waited_for() {
     }
     is_resting(&a).await;
     assert!(counted(&a, "error").await >= 1.0);
-    proxy.delay(Duration::ZERO);
+    proxy.delay_replies(Duration::ZERO);
     is_up(&a).await;
     assert_shares(&fleet.origin, &b, &a, "quick").await;
 }
@@ -152,14 +152,14 @@ async fn c39_answers_slower_than_the_budget_are_not_waited_for() {
 #[tokio::test]
 async fn c39_slow_answers_within_the_budget_are_still_shared() {
     let fleet = Fleet::start().await;
-    let proxy = Proxy::start(fleet.redis.port()).await;
+    let proxy = RedisProxy::start(fleet.redis.port()).await;
     let (a, b) = (
         fleet.gateway().await,
         Gateway::start(&fleet.origin, &tier(&proxy.url())).await,
     );
     is_up(&b).await;
     spread(&a, &[STEP]).await;
-    proxy.delay(Duration::from_millis(100));
+    proxy.delay_replies(Duration::from_millis(100));
     let shared = b.get(STEP).await;
     assert!(is_shared(&shared), "{}", shared.cache_status());
 }
@@ -188,7 +188,7 @@ async fn c39_out_of_memory_nothing_more_is_stored_and_what_is_there_is_shared() 
     assert!(is_shared(&shared), "reads go on: {}", shared.cache_status());
     // A purge cannot be told to the others, yet holds here, and for the tier.
     purge(&a, "run-step/thread_1").await;
-    fleet.origin.status("failed");
+    fleet.origin.set_status("failed");
     assert_eq!(a.get(STEP).await.text(), text("failed"));
     assert_eq!(fleet.redis.stored().await, []);
     fleet.redis.cli(&["CONFIG", "SET", "maxmemory", "0"]).await;
@@ -198,7 +198,7 @@ async fn c39_out_of_memory_nothing_more_is_stored_and_what_is_there_is_shared() 
         sleep(Duration::from_millis(50)).await;
     }
     is_up(&a).await;
-    fleet.origin.status("completed");
+    fleet.origin.set_status("completed");
     assert_shares(&fleet.origin, &a, &b, "room").await;
 }
 
@@ -221,7 +221,7 @@ async fn c39_a_gateway_that_starts_on_a_full_server_serves() {
 #[tokio::test]
 async fn c39_connections_that_are_cut_again_and_again_cost_no_answer() {
     let fleet = Fleet::start().await;
-    let proxy = Proxy::start(fleet.redis.port()).await;
+    let proxy = RedisProxy::start(fleet.redis.port()).await;
     let toml = brisk_tier(&proxy.url());
     let a = Gateway::start(&fleet.origin, &toml).await;
     is_up(&a).await;
@@ -272,6 +272,6 @@ async fn c39_a_redis_that_never_said_anything_holds_up_no_start() {
     let took = start.elapsed();
     assert!(took < Duration::from_secs(8), "{took:?}");
     assert_eq!(state(&gateway).await, "circuit_open");
-    fleet.redis.go_on().await;
+    fleet.redis.resume().await;
     is_up(&gateway).await;
 }

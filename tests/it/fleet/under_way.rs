@@ -7,15 +7,15 @@ use tokio::time::sleep;
 use super::{
     Fleet, REACHED, counted, elsewhere, is_fetched, is_shared, is_up, purge, reached, spread, tier,
 };
-use crate::support::raw::head;
-use crate::support::redis::Proxy;
-use crate::support::{Act, Gate, Gateway, STEP, step, text};
+use crate::support::client::head;
+use crate::support::redis_proxy::RedisProxy;
+use crate::support::{Action, Gateway, Latch, STEP, step, text};
 
 /// What a moment is here: many times a round trip, and within every budget and lease.
 const MOMENT: Duration = Duration::from_millis(200);
 
 /// A gateway whose way to Redis can be slowed and held.
-async fn behind(fleet: &Fleet, proxy: &Proxy) -> Gateway {
+async fn behind(fleet: &Fleet, proxy: &RedisProxy) -> Gateway {
     let gateway = Gateway::start(&fleet.origin, &tier(&proxy.url())).await;
     is_up(&gateway).await;
     gateway
@@ -24,22 +24,22 @@ async fn behind(fleet: &Fleet, proxy: &Proxy) -> Gateway {
 #[tokio::test]
 async fn c41a_a_write_that_was_under_way_is_refused() {
     let fleet = Fleet::start().await;
-    let proxy = Proxy::start(fleet.redis.port()).await;
+    let proxy = RedisProxy::start(fleet.redis.port()).await;
     let (a, b) = (behind(&fleet, &proxy).await, fleet.gateway().await);
-    let gate = Gate::closed();
+    let gate = Latch::closed();
     fleet
         .origin
-        .next(vec![Act::Wait(gate.clone()), Act::Default]);
-    let mut asked = a.question(STEP, &[]).await;
-    fleet.origin.arrived(1).await;
+        .next(vec![Action::Wait(gate.clone()), Action::Respond]);
+    let mut asked = a.send_get(STEP, &[]).await;
+    fleet.origin.wait_for_requests(1).await;
     // It has its token by now; what it writes is kept on its way.
-    proxy.hold();
+    proxy.stall();
     gate.open();
-    assert!(asked.answer().await.is_stored());
+    assert!(asked.response().await.is_stored());
     sleep(MOMENT).await;
     purge(&b, "run-step/thread_1").await;
-    fleet.origin.status("failed");
-    proxy.let_go();
+    fleet.origin.set_status("failed");
+    proxy.resume();
     sleep(MOMENT).await;
     assert_eq!(fleet.redis.stored().await, [], "written after the purge");
     for gateway in [&b, &fleet.gateway().await] {
@@ -54,21 +54,21 @@ async fn c41a_a_write_that_was_under_way_is_refused() {
 #[tokio::test]
 async fn c41a_a_write_under_way_is_not_found_after_a_purge_of_everything() {
     let fleet = Fleet::start().await;
-    let proxy = Proxy::start(fleet.redis.port()).await;
+    let proxy = RedisProxy::start(fleet.redis.port()).await;
     let (a, b) = (behind(&fleet, &proxy).await, fleet.gateway().await);
-    let gate = Gate::closed();
+    let gate = Latch::closed();
     fleet
         .origin
-        .next(vec![Act::Wait(gate.clone()), Act::Default]);
-    let mut asked = a.question(STEP, &[]).await;
-    fleet.origin.arrived(1).await;
-    proxy.hold();
+        .next(vec![Action::Wait(gate.clone()), Action::Respond]);
+    let mut asked = a.send_get(STEP, &[]).await;
+    fleet.origin.wait_for_requests(1).await;
+    proxy.stall();
     gate.open();
-    assert!(asked.answer().await.is_stored());
+    assert!(asked.response().await.is_stored());
     sleep(MOMENT).await;
     purge(&b, "run-step").await;
-    fleet.origin.status("failed");
-    proxy.let_go();
+    fleet.origin.set_status("failed");
+    proxy.resume();
     sleep(MOMENT).await;
     for gateway in [&b, &fleet.gateway().await] {
         assert_eq!(gateway.get(STEP).await.text(), text("failed"));
@@ -82,21 +82,21 @@ async fn c41a_a_fetch_that_departed_before_a_purge_elsewhere_is_written_nowhere(
     for below in ["run-step", "run-step/thread_1"] {
         let fleet = Fleet::start().await;
         let (a, b) = fleet.pair().await;
-        let gate = Gate::closed();
+        let gate = Latch::closed();
         fleet
             .origin
-            .next(vec![Act::Wait(gate.clone()), Act::Default]);
-        let mut asked = a.question(STEP, &[]).await;
-        fleet.origin.arrived(1).await;
+            .next(vec![Action::Wait(gate.clone()), Action::Respond]);
+        let mut asked = a.send_get(STEP, &[]).await;
+        fleet.origin.wait_for_requests(1).await;
         purge(&b, below).await;
         reached().await;
         gate.open();
-        let answer = asked.answer().await;
+        let answer = asked.response().await;
         assert_eq!(answer.text(), text("completed"), "{below}: it asked before");
         assert!(!answer.is_stored(), "{below}: {}", answer.cache_status());
         sleep(MOMENT).await;
         assert_eq!(fleet.redis.stored().await, [], "{below}");
-        fleet.origin.status("failed");
+        fleet.origin.set_status("failed");
         for gateway in [&a, &b] {
             assert_eq!(gateway.get(STEP).await.text(), text("failed"), "{below}");
         }
@@ -110,19 +110,20 @@ async fn c41a_a_fetch_that_lands_right_after_a_purge_elsewhere_is_refused_by_the
     let (a, b) = fleet.pair().await;
     for nth in 0..10 {
         let path = elsewhere(&format!("landing_{nth}"));
-        let gate = Gate::closed();
-        fleet.origin.status("completed");
-        fleet
-            .origin
-            .next(vec![Act::Wait(gate.clone()), Act::Step("completed")]);
+        let gate = Latch::closed();
+        fleet.origin.set_status("completed");
+        fleet.origin.next(vec![
+            Action::Wait(gate.clone()),
+            Action::RespondStatus("completed"),
+        ]);
         let count = fleet.origin.count();
-        let mut asked = a.question(&path, &[]).await;
-        fleet.origin.arrived(count + 1).await;
+        let mut asked = a.send_get(&path, &[]).await;
+        fleet.origin.wait_for_requests(count + 1).await;
         purge(&b, &format!("run-step/landing_{nth}")).await;
         gate.open();
-        assert_eq!(asked.answer().await.status, 200);
+        assert_eq!(asked.response().await.status, 200);
         sleep(MOMENT / 4).await;
-        fleet.origin.status("failed");
+        fleet.origin.set_status("failed");
         let answer = b.get(&path).await;
         assert_eq!(
             answer.json()["status"],
@@ -136,12 +137,12 @@ async fn c41a_a_fetch_that_lands_right_after_a_purge_elsewhere_is_refused_by_the
 #[tokio::test]
 async fn c41a_a_read_that_was_under_way_is_served_to_nobody_who_comes_after() {
     let fleet = Fleet::start().await;
-    let proxy = Proxy::start(fleet.redis.port()).await;
+    let proxy = RedisProxy::start(fleet.redis.port()).await;
     let (a, b) = (fleet.gateway().await, behind(&fleet, &proxy).await);
     spread(&a, &[STEP]).await;
-    fleet.origin.status("failed");
-    proxy.delay(2 * MOMENT);
-    let mut before = b.question(STEP, &[]).await;
+    fleet.origin.set_status("failed");
+    proxy.delay_replies(2 * MOMENT);
+    let mut before = b.send_get(STEP, &[]).await;
     sleep(MOMENT).await;
     // Its wall stands before anything goes to Redis.
     let purged = purge(&b, "run-step/thread_1");
@@ -151,23 +152,23 @@ async fn c41a_a_read_that_was_under_way_is_served_to_nobody_who_comes_after() {
     };
     let (_, after) = tokio::join!(purged, after);
     assert_eq!(after.text(), text("failed"), "{}", after.cache_status());
-    assert_eq!(before.answer().await.status, 200);
-    proxy.delay(Duration::ZERO);
+    assert_eq!(before.response().await.status, 200);
+    proxy.delay_replies(Duration::ZERO);
     assert_eq!(b.get(STEP).await.text(), text("failed"), "kept from before");
 }
 
 #[tokio::test]
 async fn c41a_a_read_under_way_while_another_purges_is_kept_no_longer_than_a_second() {
     let fleet = Fleet::start().await;
-    let proxy = Proxy::start(fleet.redis.port()).await;
+    let proxy = RedisProxy::start(fleet.redis.port()).await;
     let (a, b) = (fleet.gateway().await, behind(&fleet, &proxy).await);
     spread(&a, &[STEP]).await;
-    proxy.delay(MOMENT);
-    let mut before = b.question(STEP, &[]).await;
+    proxy.delay_replies(MOMENT);
+    let mut before = b.send_get(STEP, &[]).await;
     sleep(MOMENT / 2).await;
     purge(&a, "run-step/thread_1").await;
-    fleet.origin.status("failed");
-    assert_eq!(before.answer().await.status, 200);
+    fleet.origin.set_status("failed");
+    assert_eq!(before.response().await.status, 200);
     // Whatever came of that answer.
     sleep(REACHED).await;
     let after = b.get(STEP).await;
@@ -179,16 +180,16 @@ async fn c41a_a_read_under_way_while_another_purges_is_kept_no_longer_than_a_sec
 async fn c41a_a_write_of_another_thread_is_not_refused() {
     let fleet = Fleet::start().await;
     let (a, b) = fleet.pair().await;
-    let gate = Gate::closed();
+    let gate = Latch::closed();
     let other = elsewhere("thread_2");
     fleet
         .origin
-        .next(vec![Act::Wait(gate.clone()), Act::Default]);
-    let mut asked = a.question(&other, &[]).await;
-    fleet.origin.arrived(1).await;
+        .next(vec![Action::Wait(gate.clone()), Action::Respond]);
+    let mut asked = a.send_get(&other, &[]).await;
+    fleet.origin.wait_for_requests(1).await;
     purge(&b, "run-step/thread_1").await;
     gate.open();
-    assert!(asked.answer().await.is_stored());
+    assert!(asked.response().await.is_stored());
     super::has_written(&a, 1.0).await;
     let shared = b.get(&other).await;
     assert!(is_shared(&shared) && !is_fetched(&shared));
@@ -205,15 +206,15 @@ fn many(name: &str) -> Vec<String> {
 #[tokio::test]
 async fn c41a_nothing_is_read_under_names_that_a_purge_has_ended() {
     let fleet = Fleet::start().await;
-    let proxy = Proxy::start(fleet.redis.port()).await;
+    let proxy = RedisProxy::start(fleet.redis.port()).await;
     let (a, b) = (fleet.gateway().await, behind(&fleet, &proxy).await);
-    proxy.delay(MOMENT);
+    proxy.delay_replies(MOMENT);
     for round in 0..6 {
-        fleet.origin.status("completed");
+        fleet.origin.set_status("completed");
         let paths = many(&format!("named_{round}"));
         let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
         spread(&a, &paths).await;
-        fleet.origin.status("failed");
+        fleet.origin.set_status("failed");
         let purges = async {
             purge(&a, "run-step/thread_9").await;
             sleep(MOMENT * 9 / 10).await;
@@ -222,11 +223,11 @@ async fn c41a_nothing_is_read_under_names_that_a_purge_has_ended() {
         let reads = async {
             let mut asked = Vec::new();
             for path in &paths {
-                asked.push(b.question(path, &[]).await);
+                asked.push(b.send_get(path, &[]).await);
                 sleep(Duration::from_millis(25)).await;
             }
             for mut one in asked {
-                assert_eq!(one.answer().await.status, 200);
+                assert_eq!(one.response().await.status, 200);
             }
         };
         tokio::join!(purges, reads);
@@ -249,14 +250,14 @@ async fn c41a_nothing_is_kept_that_was_read_while_a_purge_went_through_memory() 
     for nth in 0..FILLING {
         let path = format!("/v1/threads/full/runs/run_1/steps/step_{nth}");
         raw.send(head("GET", &path, "127.0.0.1", &[])).await;
-        assert_eq!(raw.answer().await.status, 200);
+        assert_eq!(raw.response().await.status, 200);
     }
     for round in 0..5 {
-        fleet.origin.status("completed");
+        fleet.origin.set_status("completed");
         let paths = many(&format!("meanwhile_{round}"));
         let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
         spread(&a, &paths).await;
-        fleet.origin.status("failed");
+        fleet.origin.set_status("failed");
         let purged = async {
             sleep(Duration::from_millis(5)).await;
             purge(&b, "run-step/thread_1").await;
@@ -264,10 +265,10 @@ async fn c41a_nothing_is_kept_that_was_read_while_a_purge_went_through_memory() 
         let reads = async {
             let mut asked = Vec::new();
             for path in &paths {
-                asked.push(b.question(path, &[]).await);
+                asked.push(b.send_get(path, &[]).await);
             }
             for mut one in asked {
-                assert_eq!(one.answer().await.status, 200);
+                assert_eq!(one.response().await.status, 200);
             }
         };
         tokio::join!(purged, reads);

@@ -1,8 +1,8 @@
 //! What a forwarded request changes upstream is forgotten here.
 
 use super::ALL;
-use crate::support::raw::head;
-use crate::support::{Act, Gate, Gateway, Origin, STEP, respond, until};
+use crate::support::client::head;
+use crate::support::{Action, Gateway, Latch, Origin, STEP, respond, until};
 
 const OTHER: &str = "/v1/threads/thread_2/runs/run_1/steps/step_1";
 const THREAD: &str = "/v1/threads/thread_1";
@@ -29,7 +29,7 @@ async fn a_deleted_thread_takes_its_steps_along() {
         ("DELETE", "/v1/threads/%74hread_1/".to_owned()),
         ("DELETE", format!("{THREAD}/runs")),
     ] {
-        assert_eq!(gateway.ask(method, &path, &[]).await.status, 200);
+        assert_eq!(gateway.request(method, &path, &[]).await.status, 200);
         let fetches = origin.count();
         assert!(!gateway.get(STEP).await.is_hit(), "{method} {path}");
         assert!(gateway.get(OTHER).await.is_hit(), "{method} {path}");
@@ -48,12 +48,12 @@ async fn what_changes_nothing_leaves_them() {
         ("POST", format!("{THREAD}/runs/run_1/cancel")),
         ("DELETE", "/v1/threads/thread_3".to_owned()),
     ] {
-        assert_eq!(gateway.ask(method, &path, &[]).await.status, 200);
+        assert_eq!(gateway.request(method, &path, &[]).await.status, 200);
         assert!(gateway.get(STEP).await.is_hit(), "{method} {path}");
     }
     for status in ["404 Not Found", "500 Oh", "302 Found"] {
-        origin.next(vec![Act::Send(respond(status, &[], ""))]);
-        gateway.ask("DELETE", THREAD, &[]).await;
+        origin.next(vec![Action::Send(respond(status, &[], ""))]);
+        gateway.request("DELETE", THREAD, &[]).await;
         assert!(gateway.get(STEP).await.is_hit(), "{status}");
     }
 }
@@ -61,14 +61,14 @@ async fn what_changes_nothing_leaves_them() {
 #[tokio::test]
 async fn a_fetch_that_departed_before_it_stores_nothing() {
     let (origin, gateway) = with_two_stored().await;
-    let gate = Gate::closed();
-    origin.next(vec![Act::Wait(gate.clone()), Act::Default]);
+    let gate = Latch::closed();
+    origin.next(vec![Action::Wait(gate.clone()), Action::Respond]);
     let path = "/v1/threads/thread_1/runs/run_1/steps/step_2";
-    let mut asked = gateway.question(path, &[]).await;
-    origin.arrived(4).await;
-    assert_eq!(gateway.ask("DELETE", THREAD, &[]).await.status, 200);
+    let mut asked = gateway.send_get(path, &[]).await;
+    origin.wait_for_requests(4).await;
+    assert_eq!(gateway.request("DELETE", THREAD, &[]).await.status, 200);
     gate.open();
-    let answer = asked.answer().await;
+    let answer = asked.response().await;
     assert!(
         answer.cache_status().ends_with("detail=purged"),
         "{}",
@@ -81,20 +81,20 @@ async fn a_fetch_that_departed_before_it_stores_nothing() {
 async fn a_change_whose_answer_nobody_heard_counts() {
     let (origin, gateway) = with_two_stored().await;
     // Lost, twice.
-    origin.next(vec![Act::Cut]);
-    origin.next(vec![Act::Cut]);
-    assert_eq!(gateway.ask("DELETE", THREAD, &[]).await.status, 502);
+    origin.next(vec![Action::Cut]);
+    origin.next(vec![Action::Cut]);
+    assert_eq!(gateway.request("DELETE", THREAD, &[]).await.status, 502);
     // At once: its caller may know better than to believe the error.
     assert!(!gateway.get(STEP).await.is_hit());
     assert!(gateway.get(STEP).await.is_hit());
     // Its caller has left.
     let asked = origin.count();
-    origin.next(vec![Act::Hold]);
+    origin.next(vec![Action::Stall]);
     let mut leaving = gateway.connect().await;
     leaving.send(head("DELETE", THREAD, "127.0.0.1", &[])).await;
-    origin.arrived(asked + 1).await;
+    origin.wait_for_requests(asked + 1).await;
     drop(leaving);
-    origin.abandoned(1).await;
+    origin.wait_for_hangups(1).await;
     until("the step to be forgotten", async || {
         !gateway.get(STEP).await.is_hit()
     })
@@ -104,14 +104,17 @@ async fn a_change_whose_answer_nobody_heard_counts() {
 #[tokio::test]
 async fn of_all_threads_nothing_is_forgotten_on_a_guess() {
     let (origin, gateway) = with_two_stored().await;
-    origin.next(vec![Act::Cut]);
-    origin.next(vec![Act::Cut]);
-    let answer = gateway.ask("DELETE", "/v1/threads", &[]).await;
+    origin.next(vec![Action::Cut]);
+    origin.next(vec![Action::Cut]);
+    let answer = gateway.request("DELETE", "/v1/threads", &[]).await;
     assert_eq!(answer.status, 502);
     for path in [STEP, OTHER] {
         assert!(gateway.get(path).await.is_hit(), "{path}");
     }
-    assert_eq!(gateway.ask("DELETE", "/v1/threads", &[]).await.status, 200);
+    assert_eq!(
+        gateway.request("DELETE", "/v1/threads", &[]).await.status,
+        200
+    );
     for path in [STEP, OTHER] {
         assert!(!gateway.get(path).await.is_hit(), "{path}");
     }
@@ -122,10 +125,10 @@ async fn a_change_that_was_lost_and_sent_again_counts_whatever_the_second_answer
     let (origin, gateway) = with_two_stored().await;
     for method in ["DELETE", "PUT"] {
         // On a connection that was used before, and so once more on a new one: it is gone already.
-        origin.next(vec![Act::Cut]);
-        origin.next(vec![Act::Send(respond("404 Gone", &[], "{}"))]);
+        origin.next(vec![Action::Cut]);
+        origin.next(vec![Action::Send(respond("404 Gone", &[], "{}"))]);
         let asked = origin.count();
-        assert_eq!(gateway.ask(method, THREAD, &[]).await.status, 404);
+        assert_eq!(gateway.request(method, THREAD, &[]).await.status, 404);
         assert_eq!(origin.count(), asked + 2);
         assert!(!gateway.get(STEP).await.is_hit(), "{method}");
         assert!(gateway.get(OTHER).await.is_hit(), "{method}");
@@ -138,7 +141,7 @@ async fn what_never_left_changes_nothing() {
     let gateway = Gateway::start(&origin, ALL).await;
     assert!(gateway.get(STEP).await.is_stored());
     drop(origin);
-    let answer = gateway.ask("DELETE", THREAD, &[]).await;
+    let answer = gateway.request("DELETE", THREAD, &[]).await;
     assert_eq!(answer.code().as_deref(), Some("upstream_unreachable"));
     assert!(gateway.get(STEP).await.is_hit());
 }

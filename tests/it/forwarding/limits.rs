@@ -6,8 +6,8 @@ use tokio::time::{Instant, sleep};
 
 use super::ALL;
 use super::streams::{Far, get, post};
-use crate::support::raw::head;
-use crate::support::{Act, Gateway, Origin, STEP, respond};
+use crate::support::client::head;
+use crate::support::{Action, Gateway, Origin, STEP, respond};
 
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -23,7 +23,7 @@ async fn an_answer_must_begin_in_time_and_may_then_last() {
     caller.send(get("/v1/models")).await;
     let mut upstream = far.accept().await;
     let began = Instant::now();
-    let answer = caller.answer().await;
+    let answer = caller.response().await;
     assert_eq!(answer.code().as_deref(), Some("upstream_timeout"));
     assert!(began.elapsed() < 10 * SHORT);
     assert!(upstream.closes_within(10 * SHORT).await);
@@ -37,7 +37,7 @@ async fn an_answer_must_begin_in_time_and_may_then_last() {
         sleep(SHORT / 2).await;
         upstream.send(byte).await;
     }
-    assert_eq!(caller.answer().await.text(), "123456");
+    assert_eq!(caller.response().await.text(), "123456");
 }
 
 #[tokio::test]
@@ -55,7 +55,7 @@ async fn an_upload_may_last_while_it_goes_on() {
     }
     assert_eq!(upstream.bytes(6).await, b"123456");
     upstream.send(respond("200 OK", &[], "{}")).await;
-    assert_eq!(caller.answer_to("POST").await.status, 200);
+    assert_eq!(caller.response_to("POST").await.status, 200);
 }
 
 #[tokio::test]
@@ -69,7 +69,7 @@ async fn a_pause_of_the_caller_is_not_the_upstreams() {
     caller.send("456").await;
     assert_eq!(upstream.bytes(3).await, b"456");
     upstream.send(respond("200 OK", &[], "{}")).await;
-    assert_eq!(caller.answer_to("POST").await.status, 200);
+    assert_eq!(caller.response_to("POST").await.status, 200);
 }
 
 #[tokio::test]
@@ -84,7 +84,7 @@ async fn a_stream_that_falls_silent_is_cut() {
         sleep(SHORT / 2).await;
         upstream.send("x").await;
     }
-    let broken = caller.try_answer("GET").await.unwrap_err();
+    let broken = caller.try_response("GET").await.unwrap_err();
     assert_eq!(
         (broken.status, broken.body.as_slice()),
         (Some(200), &b"xxxx"[..])
@@ -100,7 +100,7 @@ async fn an_upload_that_falls_silent_is_refused() {
     let framing = [("content-length", "100")];
     caller.send(post(&framing) + "x").await;
     let mut upstream = far.accept().await;
-    let answer = caller.answer_to("POST").await;
+    let answer = caller.response_to("POST").await;
     assert_eq!(answer.code().as_deref(), Some("invalid_request"));
     assert_eq!(answer.header("connection"), Some("close"));
     assert!(upstream.closes_within(10 * SHORT).await);
@@ -115,7 +115,7 @@ async fn an_error_that_does_not_end_is_not_waited_for() {
     upstream
         .send("HTTP/1.1 500 Oh\r\ncontent-length: 100\r\n\r\nx")
         .await;
-    let answer = caller.answer().await;
+    let answer = caller.response().await;
     assert_eq!(answer.code().as_deref(), Some("upstream_timeout"));
 }
 
@@ -128,16 +128,16 @@ async fn after_a_body_a_connection_may_be_idle_as_after_any_request() {
     let framing = [("content-length", "3"), ("connection", "keep-alive")];
     // The origin takes the body for the beginning of another request, and so has to close.
     origin.next(vec![
-        Act::Send(respond("200 OK", &[("connection", "close")], "{}")),
-        Act::Close,
+        Action::Send(respond("200 OK", &[("connection", "close")], "{}")),
+        Action::Close,
     ]);
     caller
         .send(head("POST", "/v1/x", "127.0.0.1", &framing) + "abc")
         .await;
-    assert_eq!(caller.answer_to("POST").await.status, 200);
+    assert_eq!(caller.response_to("POST").await.status, 200);
     sleep(3 * SHORT).await;
     caller.send(get(STEP)).await;
-    assert_eq!(caller.answer().await.status, 200);
+    assert_eq!(caller.response().await.status, 200);
 }
 
 #[tokio::test]
@@ -153,13 +153,13 @@ async fn streams_take_no_place_from_fetches() {
         caller.text_before("\r\n\r\n").await;
         streams.push((caller, upstream));
     }
-    let mut caller = gateway.question(STEP, &[]).await;
+    let mut caller = gateway.send_get(STEP, &[]).await;
     let mut upstream = far.accept().await;
     upstream.text_before("\r\n\r\n").await;
     upstream
         .send(respond("200 OK", &[], crate::support::body("completed")))
         .await;
-    assert!(caller.answer().await.is_stored());
+    assert!(caller.response().await.is_stored());
 }
 
 #[tokio::test]

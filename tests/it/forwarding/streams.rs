@@ -9,10 +9,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::ALL;
-use crate::support::h2_origin::H2Origin;
-use crate::support::raw::head;
-use crate::support::tls::Authority;
-use crate::support::{Gateway, Raw, STEP, respond, within};
+use crate::support::certificates::Authority;
+use crate::support::client::head;
+use crate::support::origin::Origin;
+use crate::support::{Gateway, RawClient, STEP, respond, within};
 
 /// An upstream that the test speaks for, byte by byte.
 pub(super) struct Far {
@@ -23,11 +23,18 @@ impl Far {
     pub(super) async fn start(toml: &str) -> (Self, Gateway) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/v1", listener.local_addr().unwrap());
-        (Self { listener }, Gateway::start_at(&url, toml).await)
+        (
+            Self { listener },
+            Gateway::start_with_upstream(&url, toml).await,
+        )
     }
 
     /// A question that has come here: its caller's end of it, and ours.
-    pub(super) async fn asked(&self, gateway: &Gateway, question: impl AsRef<[u8]>) -> (Raw, Raw) {
+    pub(super) async fn asked(
+        &self,
+        gateway: &Gateway,
+        question: impl AsRef<[u8]>,
+    ) -> (RawClient, RawClient) {
         let mut caller = gateway.connect().await;
         caller.send(question).await;
         let mut upstream = self.accept().await;
@@ -35,11 +42,11 @@ impl Far {
         (caller, upstream)
     }
 
-    pub(super) async fn accept(&self) -> Raw {
+    pub(super) async fn accept(&self) -> RawClient {
         let (stream, _) = within("a connection", self.listener.accept())
             .await
             .unwrap();
-        Raw::over(stream)
+        RawClient::over(stream)
     }
 }
 
@@ -99,7 +106,7 @@ async fn an_upload_goes_up_as_it_comes() {
     caller.send("67890").await;
     assert_eq!(upstream.bytes(5).await, b"67890");
     upstream.send(respond("200 OK", &[], "{}")).await;
-    assert_eq!(caller.answer_to("POST").await.text(), "{}");
+    assert_eq!(caller.response_to("POST").await.text(), "{}");
 }
 
 #[tokio::test]
@@ -122,7 +129,7 @@ async fn a_body_in_chunks_goes_up_in_chunks_and_the_connections_live_on() {
         caller.send("2\r\nde\r\n0\r\nx-trailer: 1\r\n\r\n").await;
         assert_eq!(upstream.text_before("0\r\n\r\n").await, "2\r\nde\r\n");
         upstream.send(respond("200 OK", &[], "{}")).await;
-        let answer = caller.answer_to("POST").await;
+        let answer = caller.response_to("POST").await;
         assert_eq!(
             (answer.text().as_str(), answer.header("connection")),
             ("{}", None)
@@ -155,7 +162,7 @@ async fn a_get_may_have_a_body_whatever_its_framing() {
             );
             let last = [("connection", "close")];
             upstream.send(respond("200 OK", &last, "{}")).await;
-            assert_eq!(caller.answer_to(method).await.status, 200);
+            assert_eq!(caller.response_to(method).await.status, 200);
         }
     }
 }
@@ -177,7 +184,7 @@ async fn a_caller_that_waits_to_be_told_is_told_to_go_on() {
     assert!(!head.contains("expect"), "{head}");
     assert_eq!(upstream.bytes(3).await, b"abc");
     upstream.send(respond("200 OK", &[], "{}")).await;
-    assert_eq!(caller.answer_to("POST").await.status, 200);
+    assert_eq!(caller.response_to("POST").await.status, 200);
 }
 
 #[tokio::test]
@@ -207,7 +214,7 @@ async fn large_bodies_are_the_same_at_the_other_end() {
     });
     caller.send(post(&[("content-length", &size)])).await;
     caller.send(&body).await;
-    let answer = caller.answer_to("POST").await;
+    let answer = caller.response_to("POST").await;
     assert_eq!(answer.header("content-length"), Some(size.as_str()));
     assert!(answer.body == body);
     drop(upstream.join_next().await);
@@ -244,7 +251,7 @@ async fn an_early_answer_reaches_the_caller_and_its_connection_is_nobodys() {
     upstream
         .send(respond("413 Too Large", &[], r#"{"error": {}}"#))
         .await;
-    let answer = caller.answer_to("POST").await;
+    let answer = caller.response_to("POST").await;
     assert_eq!(
         (answer.status, answer.text().as_str()),
         (413, r#"{"error": {}}"#)
@@ -252,13 +259,13 @@ async fn an_early_answer_reaches_the_caller_and_its_connection_is_nobodys() {
     // Whatever else comes of that upload, it keeps no connection.
     assert_eq!(upstream.rest().await, b"12345");
     // And it must hold up nobody else.
-    let mut other = gateway.question(STEP, &[]).await;
+    let mut other = gateway.send_get(STEP, &[]).await;
     let mut second = far.accept().await;
     second.text_before("\r\n\r\n").await;
     second
         .send(respond("200 OK", &[], crate::support::body("completed")))
         .await;
-    assert!(other.answer().await.is_stored());
+    assert!(other.response().await.is_stored());
 }
 
 #[tokio::test]
@@ -286,7 +293,7 @@ async fn a_truncated_answer_is_truncated_for_the_caller() {
             .send(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n3\r\nabc\r\n"))
             .await;
         drop(upstream);
-        let broken = caller.try_answer("GET").await.unwrap_err();
+        let broken = caller.try_response("GET").await.unwrap_err();
         assert_eq!(broken.status, Some(200), "{framing}");
     }
 }
@@ -303,7 +310,7 @@ async fn an_empty_post_says_that_it_is_empty() {
         upstream
             .send(respond("200 OK", &[("connection", "close")], "{}"))
             .await;
-        assert_eq!(caller.answer_to("POST").await.status, 200);
+        assert_eq!(caller.response_to("POST").await.status, 200);
     }
 }
 
@@ -329,7 +336,7 @@ async fn a_lost_connection_is_replaced_only_where_that_is_safe() {
         upstream.text_before("\r\n\r\n").await;
         upstream.bytes(body.len()).await;
         upstream.send(respond("200 OK", &[], "{}")).await;
-        assert_eq!(caller.answer_to(method).await.status, 200);
+        assert_eq!(caller.response_to(method).await.status, 200);
         // The same on a connection that is used again, and lost.
         caller.send(&ask).await;
         upstream.text_before("\r\n\r\n").await;
@@ -341,7 +348,7 @@ async fn a_lost_connection_is_replaced_only_where_that_is_safe() {
             let last = [("connection", "close")];
             upstream.send(respond("200 OK", &last, "{}")).await;
         }
-        let status = caller.answer_to(method).await.status;
+        let status = caller.response_to(method).await.status;
         assert_eq!(status, if again { 200 } else { 502 }, "{method} {body:?}");
     }
 }
@@ -377,11 +384,12 @@ async fn over_http2_bodies_go_through_as_well() {
 #[tokio::test]
 async fn over_http2_it_takes_nothing_from_the_connection_of_fetches() {
     let authority = Authority::new();
-    let origin = H2Origin::start(&authority).await;
+    let origin = Origin::start_http2(&authority).await;
+    origin.set_status("in_progress");
     let toml = format!("{ALL}\n{}", authority.toml());
-    let gateway = Gateway::start_at(&origin.url(), &toml).await;
+    let gateway = Gateway::start_with_upstream(&origin.url(), &toml).await;
     for method in ["GET", "POST", "GET", "POST"] {
-        assert_eq!(gateway.ask(method, STEP, &[]).await.status, 200);
+        assert_eq!(gateway.request(method, STEP, &[]).await.status, 200);
     }
     assert_eq!(origin.requests().len(), 4);
     assert_eq!(origin.connections(), 2);

@@ -4,7 +4,7 @@ mod canaries;
 mod partitions;
 
 use crate::support::gateway::{API_KEY, VIRTUAL_KEY};
-use crate::support::{Act, Gateway, Origin, Process, STEP, respond, step, until};
+use crate::support::{Action, Gateway, Origin, Process, STEP, respond, step, until};
 
 /// What a caller may send that must never go up.
 const FROM_THE_CALLER: [(&str, &str); 12] = [
@@ -115,7 +115,7 @@ async fn c18_redirects_are_handed_on_and_never_followed() {
         let gateway = Gateway::start(&origin, "").await;
         let location = format!("{}/elsewhere", other.url());
         let redirect = respond(status, &[("location", &location)], "{\"moved\":true}");
-        origin.always(vec![Act::Send(redirect)]);
+        origin.always(vec![Action::Send(redirect)]);
         for _ in 0..2 {
             let answer = gateway.get(STEP).await;
             assert_eq!(answer.status.to_string(), status[..3]);
@@ -257,7 +257,7 @@ async fn c19b_an_injected_key_in_a_response_header_is_dropped() {
             ("x-echo", API_KEY),
             ("x-innocent", "kept"),
         ];
-        origin.next(vec![Act::Send(respond(status, &headers, "{}"))]);
+        origin.next(vec![Action::Send(respond(status, &headers, "{}"))]);
         let answer = gateway.get(&step(id)).await;
         assert_eq!(answer.status.to_string(), status[..3]);
         assert!(!answer.everything().contains("canary"), "{status}");
@@ -279,7 +279,7 @@ async fn c19b_a_dropped_response_header_is_told_to_the_operator() {
         process.output()
     );
     let echo = respond("200 OK", &[("x-echo", API_KEY)], "{}");
-    origin.next(vec![Act::Send(echo)]);
+    origin.next(vec![Action::Send(echo)]);
     process.get(&step("echo"), &[]).await;
     until("a warning", async || {
         process.output().contains("dropped response headers")
@@ -305,7 +305,7 @@ async fn c19b_an_injected_key_in_an_error_body_replaces_the_answer() {
             let (first, second) = body.as_bytes().split_at(body.len() - 9);
             let length = body.len().to_string();
             let start = respond(status, &[("content-length", &length)], first);
-            origin.next(vec![Act::Send(start), Act::Send(second.to_vec())]);
+            origin.next(vec![Action::Send(start), Action::Send(second.to_vec())]);
             let answer = gateway.get(&step(id)).await;
             assert_eq!(answer.status, 502, "{id} {status}");
             assert_eq!(answer.code().as_deref(), Some("upstream_invalid"));

@@ -5,9 +5,9 @@ mod paths;
 
 use std::net::SocketAddr;
 
-use crate::support::bare::Bare;
-use crate::support::raw::head;
-use crate::support::{Answer, Gateway, Origin, Raw, STEP, step};
+use crate::support::client::head;
+use crate::support::hyper_server::HyperServer;
+use crate::support::{Gateway, Origin, RawClient, STEP, client::Response, step};
 
 /// A request that must never be read as one: it hides where a body is, or should be.
 fn hidden() -> String {
@@ -20,11 +20,11 @@ fn probe() -> String {
 }
 
 /// Sends `bytes` and then the probe; every answer up to the end of the connection.
-async fn answers(gateway: &Gateway, bytes: &[u8]) -> Vec<Answer> {
+async fn answers(gateway: &Gateway, bytes: &[u8]) -> Vec<Response> {
     let mut raw = gateway.connect().await;
     raw.send(bytes).await;
     raw.send(probe()).await;
-    raw.answers().await
+    raw.responses().await
 }
 
 fn assert_nothing_hidden_was_fetched(origin: &Origin, what: &str) {
@@ -200,12 +200,12 @@ async fn c06_heads_that_are_read_differently_elsewhere_are_refused() {
 /// None, and two.
 const NOT_ONE_HOST: [&str; 2] = ["", "Host: 127.0.0.1\r\nHost: 127.0.0.1\r\n"];
 
-async fn answer_with_hosts(address: SocketAddr, hosts: &str) -> Answer {
-    let mut raw = Raw::connect(address).await;
+async fn answer_with_hosts(address: SocketAddr, hosts: &str) -> Response {
+    let mut raw = RawClient::connect(address).await;
     let close = "Connection: close\r\n";
     raw.send(format!("GET {STEP} HTTP/1.1\r\n{hosts}{close}\r\n"))
         .await;
-    raw.answer().await
+    raw.response().await
 }
 
 #[tokio::test]
@@ -226,7 +226,7 @@ async fn c07_an_open_listener_answers_nobody_who_names_no_host() {
     let gateway = Gateway::start(&origin, "").await;
     let mut raw = gateway.connect().await;
     raw.send(format!("GET {STEP} HTTP/1.0\r\n\r\n")).await;
-    let answer = raw.answer().await;
+    let answer = raw.response().await;
     assert_eq!(answer.status, 403);
     assert_eq!(answer.code().as_deref(), Some("forbidden_origin"));
     assert_eq!(origin.count(), 0);
@@ -234,7 +234,7 @@ async fn c07_an_open_listener_answers_nobody_who_names_no_host() {
 
 #[tokio::test]
 async fn c07_hyper_alone_asks_for_no_host() {
-    let bare = Bare::start().await;
+    let bare = HyperServer::start().await;
     for hosts in NOT_ONE_HOST {
         let answer = answer_with_hosts(bare.address, hosts).await;
         assert_eq!(answer.status, 200, "{hosts}");
@@ -251,7 +251,7 @@ async fn c08_the_host_of_an_absolute_target_is_never_dialled() {
         let target = format!("http://{authority}{STEP}");
         raw.send(head("GET", &target, &gateway.address().to_string(), &[]))
             .await;
-        let answer = raw.answer().await;
+        let answer = raw.response().await;
         assert!([200, 400, 403].contains(&answer.status), "{target}");
     }
     assert_eq!(other.connections(), 0);
@@ -265,7 +265,7 @@ async fn c09_connect_opens_no_tunnel() {
     let target = other.address.to_string();
     let mut raw = gateway.connect().await;
     raw.send(head("CONNECT", &target, &target, &[])).await;
-    assert_eq!(raw.answer().await.status, 405);
+    assert_eq!(raw.response().await.status, 405);
     raw.send(probe()).await;
     raw.rest().await;
     assert_eq!((origin.count(), other.connections()), (0, 0));
@@ -273,12 +273,12 @@ async fn c09_connect_opens_no_tunnel() {
 
 #[tokio::test]
 async fn c09_hyper_alone_opens_a_tunnel() {
-    let bare = Bare::start().await;
-    let mut raw = Raw::connect(bare.address).await;
+    let bare = HyperServer::start().await;
+    let mut raw = RawClient::connect(bare.address).await;
     raw.send(head("CONNECT", "127.0.0.1:1", "127.0.0.1:1", &[]))
         .await;
     // What follows the head of this answer is the tunnel's.
-    assert_eq!(raw.answer_to("HEAD").await.status, 200);
+    assert_eq!(raw.response_to("HEAD").await.status, 200);
 }
 
 #[tokio::test]
@@ -287,7 +287,7 @@ async fn c09_other_methods_on_a_rules_path_are_refused_with_the_allowed_ones() {
     let gateway = Gateway::start(&origin, "").await;
     for path in [STEP, crate::support::LIST] {
         for method in ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"] {
-            let answer = gateway.ask(method, path, &[]).await;
+            let answer = gateway.request(method, path, &[]).await;
             assert_eq!(answer.status, 405, "{method} {path}");
             assert_eq!(answer.code().as_deref(), Some("method_not_allowed"));
             assert_eq!(answer.header("allow"), Some("GET, HEAD"), "{method} {path}");
@@ -300,7 +300,7 @@ async fn c09_other_methods_on_a_rules_path_are_refused_with_the_allowed_ones() {
 async fn c09_options_for_the_whole_server_is_refused() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
-    let answer = gateway.ask("OPTIONS", "*", &[]).await;
+    let answer = gateway.request("OPTIONS", "*", &[]).await;
     assert!((400..500).contains(&answer.status), "{}", answer.status);
     assert_eq!(origin.count(), 0);
 }
@@ -319,7 +319,7 @@ async fn c10_heads_beyond_measure_are_refused() {
     ] {
         let mut raw = gateway.connect().await;
         raw.send(request).await;
-        assert_eq!(raw.answer().await.status, status);
+        assert_eq!(raw.response().await.status, status);
     }
     assert_eq!(origin.count(), 0);
 }

@@ -14,10 +14,10 @@ use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-use crate::support::h2::H2;
-use crate::support::raw::head;
-use crate::support::tls::{Authority, Identity};
-use crate::support::{Gateway, Raw, within};
+use crate::support::H2Client;
+use crate::support::certificates::{Authority, Identity};
+use crate::support::client::head;
+use crate::support::{Gateway, RawClient, within};
 
 /// The peer of [`Caller`].
 pub(super) fn here() -> ServerName<'static> {
@@ -76,12 +76,12 @@ impl Caller {
         self.try_connect(gateway.address()).await.unwrap()
     }
 
-    pub(super) async fn raw(&self, gateway: &Gateway) -> Raw {
-        Raw::over(self.connect(gateway).await)
+    pub(super) async fn raw(&self, gateway: &Gateway) -> RawClient {
+        RawClient::over(self.connect(gateway).await)
     }
 
-    pub(super) async fn h2(&self, gateway: &Gateway) -> H2 {
-        H2::over(self.connect(gateway).await).await
+    pub(super) async fn h2(&self, gateway: &Gateway) -> H2Client {
+        H2Client::over(self.connect(gateway).await).await
     }
 
     /// All that comes back for a question on a connection of its own, and how the connection ended.

@@ -5,10 +5,10 @@ use tokio_rustls::rustls::HandshakeKind;
 
 use super::caller::{Caller, With};
 use super::secured;
+use crate::support::certificates::{Authority, Flaw, Identity};
+use crate::support::client::head;
 use crate::support::gateway::TWO_CLIENTS;
-use crate::support::raw::head;
-use crate::support::tls::{Authority, Flaw, Identity};
-use crate::support::{Gateway, Origin, Process, Raw, STEP, body, step, until};
+use crate::support::{Gateway, Origin, Process, RawClient, STEP, body, step, until};
 
 /// A gateway that asks callers for a certificate of the authority.
 async fn asking(toml: &str) -> (Authority, Gateway, Origin) {
@@ -57,7 +57,7 @@ async fn the_right_client_certificate_lets_a_request_in() {
         let caller = Caller::new(&authority, presenting(Some(&identity), old));
         let mut raw = caller.raw(&gateway).await;
         raw.send(head("GET", STEP, "127.0.0.1", &[])).await;
-        assert_eq!(raw.answer().await.body, body("completed"));
+        assert_eq!(raw.response().await.body, body("completed"));
     }
 }
 
@@ -68,7 +68,7 @@ async fn a_client_certificate_does_not_replace_a_token() {
     let caller = Caller::new(&authority, presenting(Some(&identity), false));
     let mut raw = caller.raw(&gateway).await;
     raw.send(head("GET", STEP, "127.0.0.1", &[])).await;
-    assert_eq!(raw.answer().await.status, 401);
+    assert_eq!(raw.response().await.status, 401);
     assert_eq!(origin.count(), 0);
 }
 
@@ -111,17 +111,17 @@ async fn a_new_certificate_is_for_new_connections_and_open_ones_live_on() {
     let caller = Caller::new(&authority, With::default());
     let stream = caller.connect(&gateway).await;
     let before = shown(&stream);
-    let mut open = Raw::over(stream);
+    let mut open = RawClient::over(stream);
     open.send(head("GET", &step("a"), "127.0.0.1", &[])).await;
-    assert_eq!(open.answer().await.status, 200);
-    gateway.take_up(&origin, &authority.identity("next", Flaw::None).toml());
+    assert_eq!(open.response().await.status, 200);
+    gateway.apply_config(&origin, &authority.identity("next", Flaw::None).toml());
     // Though it could resume a session that began with the old one.
     let stream = caller.connect(&gateway).await;
     assert_ne!(shown(&stream), before);
-    let mut new = Raw::over(stream);
+    let mut new = RawClient::over(stream);
     for raw in [&mut open, &mut new] {
         raw.send(head("GET", &step("a"), "127.0.0.1", &[])).await;
-        assert!(raw.answer().await.is_hit());
+        assert!(raw.response().await.is_hit());
     }
 }
 
@@ -132,7 +132,7 @@ async fn new_roots_for_callers_hold_for_new_connections() {
     assert!(caller.asks(gateway.address(), STEP).await.1.is_ok());
     let server = authority.identity("server", Flaw::None).toml();
     let asking = format!("{server}client_ca = {:?}\n", authority.file());
-    gateway.take_up(&origin, &asking);
+    gateway.apply_config(&origin, &asking);
     let (said, ended) = caller.asks(gateway.address(), STEP).await;
     assert!(said.is_empty() && ended.is_err());
 }
@@ -169,11 +169,11 @@ async fn whoever_came_under_other_roots_is_not_let_in_by_the_new_ones() {
     let mut asked = caller.raw(&gateway).await;
     for raw in [&mut idle, &mut asked] {
         raw.send(head("GET", STEP, "127.0.0.1", &[])).await;
-        assert_eq!(raw.answer().await.status, 401);
+        assert_eq!(raw.response().await.status, 401);
     }
     // On its way when the new roots come; which of both is seen first is left to chance.
     asked.send(head("GET", STEP, "127.0.0.1", &[])).await;
-    gateway.take_up(&origin, &asking);
+    gateway.apply_config(&origin, &asking);
     let said = asked.rest().await;
     let said = String::from_utf8_lossy(&said);
     assert!(

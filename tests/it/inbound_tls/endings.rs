@@ -10,9 +10,9 @@ use tokio_rustls::client::TlsStream;
 
 use super::caller::{Caller, With};
 use super::{H2, secured};
-use crate::support::raw::head;
-use crate::support::tls::{Authority, Flaw};
-use crate::support::{Act, Gate, Origin, Process, STEP, body, within};
+use crate::support::certificates::{Authority, Flaw};
+use crate::support::client::head;
+use crate::support::{Action, Latch, Origin, Process, STEP, body, within};
 
 /// Everything until the peer says close_notify; an end without it is a failure.
 async fn until_goodbye(stream: &mut TlsStream<TcpStream>) -> Vec<u8> {
@@ -73,11 +73,11 @@ async fn a_drain_closes_what_is_idle_at_once_and_answers_what_is_under_way() {
     let unused_h2 = Caller::new(&authority, H2).h2(&gateway).await;
     ask(&mut idle, &[]).await;
     answer(&mut idle).await;
-    let gate = Gate::closed();
-    origin.next(vec![Act::Wait(gate.clone()), Act::Default]);
+    let gate = Latch::closed();
+    origin.next(vec![Action::Wait(gate.clone()), Action::Respond]);
     let mut busy = caller.connect(&gateway).await;
     ask(&mut busy, &[("cache-control", "no-cache")]).await;
-    origin.arrived(2).await;
+    origin.wait_for_requests(2).await;
     let ended = async {
         assert!(until_goodbye(&mut unused).await.is_empty());
         assert!(until_goodbye(&mut idle).await.is_empty());
@@ -96,7 +96,7 @@ async fn a_drain_does_not_wait_for_handshakes() {
     let mut silent = gateway.connect().await;
     let mut stalled = gateway.connect().await;
     stalled.send(hello).await;
-    gateway.has_open(2).await;
+    gateway.wait_for_connections(2).await;
     let since = Instant::now();
     gateway.drain().await;
     assert!(since.elapsed() < Duration::from_secs(3));

@@ -7,9 +7,9 @@ use tokio_rustls::rustls::ContentType;
 
 use super::caller::{Caller, With};
 use super::secured;
-use crate::support::raw::head;
-use crate::support::tls::{Authority, Flaw};
-use crate::support::{Origin, Process, Raw, STEP, body, within};
+use crate::support::certificates::{Authority, Flaw};
+use crate::support::client::head;
+use crate::support::{Origin, Process, RawClient, STEP, body, within};
 
 const IMPATIENT: &str = "[server]\nheader_timeout = \"400ms\"\n";
 
@@ -59,10 +59,10 @@ async fn others_are_served_while_a_handshake_stalls() {
         raw.send(opening).await;
         stalled.push(raw);
     }
-    gateway.has_open(stalled.len()).await;
+    gateway.wait_for_connections(stalled.len()).await;
     let (said, ended) = caller.asks(gateway.address(), STEP).await;
     assert!(said.ends_with(&body("completed")) && ended.is_ok());
-    gateway.has_open(stalled.len()).await;
+    gateway.wait_for_connections(stalled.len()).await;
 }
 
 #[tokio::test]
@@ -85,9 +85,9 @@ async fn a_dripped_hello_gains_no_time() {
 async fn a_handshake_counts_as_a_connection() {
     let (_authority, gateway, _origin) = secured("").await;
     let silent = gateway.connect().await;
-    gateway.has_open(1).await;
+    gateway.wait_for_connections(1).await;
     drop(silent);
-    gateway.has_open(0).await;
+    gateway.wait_for_connections(0).await;
 }
 
 #[tokio::test]
@@ -128,7 +128,7 @@ async fn a_failed_handshake_is_a_line_and_no_log_has_the_key() {
     let origin = Origin::start().await;
     let identity = authority.identity("server", Flaw::None);
     let gateway = Process::start(&origin, &identity.toml(), "trace").await;
-    let mut raw = Raw::connect(gateway.data).await;
+    let mut raw = RawClient::connect(gateway.data).await;
     raw.send("nonsense\r\n\r\n").await;
     raw.rest().await;
     let caller = Caller::new(&authority, With::default());

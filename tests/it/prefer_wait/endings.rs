@@ -4,16 +4,16 @@
 use std::time::Duration;
 
 use super::wait;
-use crate::support::{Act, Gateway, Origin, poll_after, respond, text};
+use crate::support::{Action, Gateway, Origin, poll_after, respond, text};
 
 /// A failure that asks to be polled again soon.
-fn failure(status: &str) -> Vec<Act> {
+fn failure(status: &str) -> Vec<Action> {
     let soon = [("openai-poll-after-ms", "50")];
-    vec![Act::Send(respond(status, &soon, "{\"error\": {}}"))]
+    vec![Action::Send(respond(status, &soon, "{\"error\": {}}"))]
 }
 
-fn nonsense() -> Vec<Act> {
-    vec![Act::Send(b"nonsense\r\n\r\n".to_vec()), Act::Close]
+fn nonsense() -> Vec<Action> {
+    vec![Action::Send(b"nonsense\r\n\r\n".to_vec()), Action::Close]
 }
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn a_failure_that_will_not_pass_is_answered_at_once() {
 async fn a_wait_respects_a_hold() {
     let origin = Origin::start().await;
     let held = [("retry-after-ms", "1500"), ("openai-poll-after-ms", "50")];
-    origin.next(vec![Act::Send(respond("429 Often", &held, "{}"))]);
+    origin.next(vec![Action::Send(respond("429 Often", &held, "{}"))]);
     let gateway = Gateway::start(&origin, "").await;
     let (answer, took) = wait(&gateway, "wait=30").await;
     assert_eq!((answer.status, answer.text()), (200, text("completed")));

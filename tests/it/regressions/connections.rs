@@ -7,9 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio::time::{Instant, sleep};
 
+use crate::support::client::{self, head};
 use crate::support::gateway::ENVIRONMENT;
-use crate::support::raw::{self, head};
-use crate::support::{Act, Gate, Gateway, Origin, STEP, respond, within};
+use crate::support::{Action, Gateway, Latch, Origin, STEP, respond, within};
 
 /// A listener that nobody comes to holds back no slot from another.
 #[tokio::test]
@@ -44,7 +44,7 @@ async fn an_idle_listener_takes_no_connection_from_another() {
         Address::Unix(_) => None,
     });
     for nth in 0..5 {
-        let answer = raw::ask(tcp.unwrap(), "GET", STEP, &[]).await;
+        let answer = client::send(tcp.unwrap(), "GET", STEP, &[]).await;
         assert_eq!(answer.unwrap().status, 200, "request {nth}");
     }
     assert!(within("the drain", server.drain()).await);
@@ -57,14 +57,14 @@ const UNEVEN: &str = "[server]\nheader_timeout = \"300ms\"\nidle_timeout = \"8s\
 async fn half_a_head_behind_a_request_is_cut_at_the_header_timeout() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, UNEVEN).await;
-    let gate = Gate::closed();
-    origin.next(vec![Act::Wait(gate.clone()), Act::Default]);
-    let mut raw = gateway.question(STEP, &[]).await;
-    origin.arrived(1).await;
+    let gate = Latch::closed();
+    origin.next(vec![Action::Wait(gate.clone()), Action::Respond]);
+    let mut raw = gateway.send_get(STEP, &[]).await;
+    origin.wait_for_requests(1).await;
     raw.send("GET /v1/half HTTP/1.1\r\nHo").await;
-    gateway.has_read_all().await;
+    gateway.wait_until_read().await;
     gate.open();
-    assert_eq!(raw.answer().await.status, 200);
+    assert_eq!(raw.response().await.status, 200);
     assert!(raw.closes_within(Duration::from_secs(4)).await);
 }
 
@@ -76,7 +76,7 @@ async fn half_a_head_in_one_piece_with_a_request_is_cut_at_the_header_timeout() 
     let mut raw = gateway.connect().await;
     let question = head("GET", STEP, "127.0.0.1", &[]);
     raw.send(question + "GET /v1/half HTTP/1.1\r\nHo").await;
-    assert_eq!(raw.answer().await.status, 200);
+    assert_eq!(raw.response().await.status, 200);
     assert!(raw.closes_within(Duration::from_secs(4)).await);
 }
 
@@ -91,8 +91,8 @@ async fn a_slow_but_steady_reader_of_a_passing_body_is_not_cut() {
     let length = [("content-length", &*SIZE.to_string())];
     let start = Instant::now();
     origin.next(vec![
-        Act::Send(respond("200 OK", &length, "")),
-        Act::Repeat(vec![b' '; 1 << 20], SIZE >> 20),
+        Action::Send(respond("200 OK", &length, "")),
+        Action::Repeat(vec![b' '; 1 << 20], SIZE >> 20),
     ]);
     let socket = TcpSocket::new_v4().unwrap();
     // So that what is on its way is little beside what is read in an idle time.
@@ -123,11 +123,11 @@ async fn a_reader_is_not_cut_for_the_silence_of_the_upstream() {
     let gateway = Gateway::start(&origin, IMPATIENT).await;
     let length = [("content-length", &*SIZE.to_string())];
     origin.next(vec![
-        Act::Send(respond("200 OK", &length, vec![b' '; SIZE - 3])),
-        Act::Pause(Duration::from_millis(1500)),
-        Act::Send(b"a".to_vec()),
-        Act::Pause(Duration::from_millis(1500)),
-        Act::Send(b"bc".to_vec()),
+        Action::Send(respond("200 OK", &length, vec![b' '; SIZE - 3])),
+        Action::Pause(Duration::from_millis(1500)),
+        Action::Send(b"a".to_vec()),
+        Action::Pause(Duration::from_millis(1500)),
+        Action::Send(b"bc".to_vec()),
     ]);
     let answer = gateway.get(STEP).await;
     assert_eq!((answer.status, answer.body.len()), (200, SIZE));

@@ -5,22 +5,24 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::support::frames::{DATA, HEADERS, PING, Peer, frame, question};
-use crate::support::{Act, Gateway, Origin, Process, Raw, STEP, body, raw, until, within};
+use crate::support::frames::{DATA, FrameClient, HEADERS, PING, frame, request_frame};
+use crate::support::{
+    Action, Gateway, Origin, Process, RawClient, STEP, body, client, until, within,
+};
 
 const SHORT: &str = "[server]\nheader_timeout = \"400ms\"\nidle_timeout = \"400ms\"\n";
 
 /// Within this, a connection whose time is over is closed, on a busy machine too.
 const SOON: Duration = Duration::from_secs(4);
 
-async fn ask(address: SocketAddr, window: u32, method: &str) -> Peer {
-    let mut peer = Peer::connect(address, window).await;
-    peer.send(&question(method, STEP, 1)).await;
+async fn ask(address: SocketAddr, window: u32, method: &str) -> FrameClient {
+    let mut peer = FrameClient::connect(address, window).await;
+    peer.send(&request_frame(method, STEP, 1)).await;
     peer
 }
 
 /// Whether the gateway closes before `SOON`, though it is pinged so many times at once, and again.
-async fn is_cut_despite_pings(peer: &mut Peer, at_once: usize) -> bool {
+async fn is_cut_despite_pings(peer: &mut FrameClient, at_once: usize) -> bool {
     let ping = frame(PING, 0, 0, b"stepgate").repeat(at_once);
     let pinging = async {
         // An error is an end as well.
@@ -42,12 +44,12 @@ async fn a_reader_without_a_window_is_cut_however_it_pings() {
         if stored {
             gateway.get(STEP).await;
         } else {
-            origin.status("in_progress");
+            origin.set_status("in_progress");
         }
         let mut peer = ask(gateway.address(), 0, "GET").await;
         assert!(is_cut_despite_pings(&mut peer, 1).await, "stored: {stored}");
         assert_eq!(peer.payloads(HEADERS, 1).len(), 1, "stored: {stored}");
-        gateway.has_open(0).await;
+        gateway.wait_for_connections(0).await;
     }
 }
 
@@ -66,7 +68,7 @@ async fn pings_neither_keep_an_idle_connection_nor_cut_it_short() {
         start.elapsed()
     );
     assert_eq!(peer.payloads(DATA, 1).concat(), body("completed"));
-    gateway.has_open(0).await;
+    gateway.wait_for_connections(0).await;
 }
 
 /// HEAD has no body in a refusal either (hyper's HTTP/2 server would send it), and what the drain
@@ -74,23 +76,23 @@ async fn pings_neither_keep_an_idle_connection_nor_cut_it_short() {
 #[tokio::test]
 async fn what_a_drain_refuses_is_bodiless_for_head_counted_and_logged() {
     let origin = Origin::start().await;
-    origin.always(vec![Act::Hold]);
+    origin.always(vec![Action::Stall]);
     let drain = "[server]\ndrain_timeout = \"3s\"\n[log]\naccess = \"all\"\n";
     let gateway = Process::start(&origin, drain, "info").await;
     let mut peer = ask(gateway.data, 65_535, "HEAD").await;
     // Never read from, it keeps the process until the end of the drain: time to ask for metrics.
-    let mut stuck = Raw::connect(gateway.data).await;
+    let mut stuck = RawClient::connect(gateway.data).await;
     stuck.send("GET /v1/half").await;
-    origin.arrived(1).await;
+    origin.wait_for_requests(1).await;
     gateway.terminate().await;
 
     let failed = "stepgate_requests_total{rule=\"run-step\",outcome=\"error\"} 1";
     let counted = async || {
-        let metrics = raw::ask(gateway.admin, "GET", "/metrics", &[]).await;
+        let metrics = client::send(gateway.admin, "GET", "/metrics", &[]).await;
         metrics.is_ok_and(|metrics| metrics.text().contains(failed))
     };
     until("the refusal to be counted", counted).await;
-    within("the end of the drain", peer.listen()).await;
+    within("the end of the drain", peer.read_to_end()).await;
     assert_eq!(peer.payloads(HEADERS, 1).len(), 1, "an answer");
     assert!(peer.payloads(DATA, 1).concat().is_empty(), "without a body");
     let (_, output) = gateway.exit().await;
@@ -110,7 +112,7 @@ async fn an_idle_peer_that_says_no_goodbye_does_not_hold_up_a_drain() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let mut peer = ask(gateway.address(), 65_535, "GET").await;
-    within("an answer", peer.listen_for(|heard| heard.kind == DATA)).await;
+    within("an answer", peer.read_until(|heard| heard.kind == DATA)).await;
     // Neither read nor closed until that is over.
     gateway.drain().await;
     drop(peer);

@@ -9,13 +9,13 @@ use stepgate::coalesce::{
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::{Act, Gate, Gateway, Origin, STEP, body, respond, step, text};
+use crate::support::{Action, Gateway, Latch, Origin, STEP, body, respond, step, text};
 
 const WAIT: (&str, &str) = ("prefer", "wait=1");
 const FRESH: (&str, &str) = ("cache-control", "no-cache");
 
-fn gone() -> Act {
-    Act::Send(respond("404 Not Found", &[], "{}"))
+fn gone() -> Action {
+    Action::Send(respond("404 Not Found", &[], "{}"))
 }
 
 /// A refusal is not final: who asked after it departed is not told it.
@@ -23,21 +23,21 @@ fn gone() -> Act {
 async fn a_waiter_is_not_told_a_404_from_before_its_question() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
-    let gate = Gate::closed();
-    origin.next(vec![Act::Wait(gate.clone()), gone()]);
-    let mut early = gateway.question(STEP, &[WAIT]).await;
-    origin.arrived(1).await;
-    let mut late = gateway.question(STEP, &[WAIT]).await;
-    gateway.has_read_all().await;
+    let gate = Latch::closed();
+    origin.next(vec![Action::Wait(gate.clone()), gone()]);
+    let mut early = gateway.send_get(STEP, &[WAIT]).await;
+    origin.wait_for_requests(1).await;
+    let mut late = gateway.send_get(STEP, &[WAIT]).await;
+    gateway.wait_until_read().await;
     gate.open();
-    assert_eq!(early.answer().await.status, 404);
-    assert_eq!(late.answer().await.text(), text("completed"));
+    assert_eq!(early.response().await.status, 404);
+    assert_eq!(late.response().await.text(), text("completed"));
 }
 
 /// Waiting does not take from `no-cache` that it withdraws what is no longer true.
 #[tokio::test]
 async fn a_fresh_wait_withdraws_what_is_gone_or_live_again() {
-    for act in [gone(), Act::Step("in_progress")] {
+    for act in [gone(), Action::RespondStatus("in_progress")] {
         let origin = Origin::start().await;
         let gateway = Gateway::start(&origin, "").await;
         assert!(gateway.get(STEP).await.is_stored());
@@ -64,25 +64,28 @@ async fn a_wait_that_wants_nothing_stored_stores_nothing() {
 async fn a_waiter_is_not_told_an_end_from_before_a_purge() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
-    let gate = Gate::closed();
-    origin.next(vec![Act::Wait(gate.clone()), Act::Step("completed")]);
+    let gate = Latch::closed();
+    origin.next(vec![
+        Action::Wait(gate.clone()),
+        Action::RespondStatus("completed"),
+    ]);
     let soon = [("openai-poll-after-ms", "200")];
-    origin.always(vec![Act::Send(respond(
+    origin.always(vec![Action::Send(respond(
         "200 OK",
         &soon,
         body("in_progress"),
     ))]);
-    let mut first = gateway.question(STEP, &[]).await;
-    origin.arrived(1).await;
+    let mut first = gateway.send_get(STEP, &[]).await;
+    origin.wait_for_requests(1).await;
     let _patient = gateway
-        .question(STEP, &[FRESH, ("prefer", "wait=20")])
+        .send_get(STEP, &[FRESH, ("prefer", "wait=20")])
         .await;
-    origin.arrived(2).await;
+    origin.wait_for_requests(2).await;
     gate.open();
-    assert_eq!(first.answer().await.text(), text("completed"));
+    assert_eq!(first.response().await.text(), text("completed"));
     gateway.admin("DELETE", "/cache/run-step").await;
     // Until the polls that departed before the purge have landed, and its wall has fallen.
-    origin.arrived(origin.count() + 2).await;
+    origin.wait_for_requests(origin.count() + 2).await;
     let answer = gateway.get_with(STEP, &[WAIT]).await;
     assert_eq!(answer.text(), text("in_progress"));
 }
@@ -94,11 +97,11 @@ async fn a_large_refusal_holds_and_withdraws_like_a_small_one() {
     let gateway = Gateway::start(&origin, "").await;
     let large = vec![b' '; 2 << 20];
     assert!(gateway.get(STEP).await.is_stored());
-    origin.next(vec![Act::Send(respond("404 Not Found", &[], &large))]);
+    origin.next(vec![Action::Send(respond("404 Not Found", &[], &large))]);
     assert_eq!(gateway.get_with(STEP, &[FRESH]).await.status, 404);
     assert!(!gateway.get(STEP).await.is_hit());
     let often = respond("429 Often", &[("retry-after", "5")], &large);
-    origin.next(vec![Act::Send(often)]);
+    origin.next(vec![Action::Send(often)]);
     assert_eq!(gateway.get(&step("step_2")).await.status, 429);
     assert_eq!(gateway.get(&step("step_3")).await.status, 429);
 }
@@ -109,20 +112,20 @@ async fn after_a_lost_probe_the_next_one_goes_first() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let often = respond("429 Often", &[("retry-after-ms", "300")], "{}");
-    origin.next(vec![Act::Send(often)]);
+    origin.next(vec![Action::Send(often)]);
     assert_eq!(gateway.get(STEP).await.status, 429);
     sleep(Duration::from_millis(350)).await;
-    origin.always(vec![Act::Hold]);
-    let probe = gateway.question(STEP, &[]).await;
-    origin.arrived(2).await;
+    origin.always(vec![Action::Stall]);
+    let probe = gateway.send_get(STEP, &[]).await;
+    origin.wait_for_requests(2).await;
     let mut others = Vec::new();
     for n in 0..10 {
-        others.push(gateway.question(&step(&format!("other_{n}")), &[]).await);
+        others.push(gateway.send_get(&step(&format!("other_{n}")), &[]).await);
     }
-    gateway.has_read_all().await;
+    gateway.wait_until_read().await;
     assert_eq!(origin.count(), 2);
     drop(probe);
-    origin.arrived(3).await;
+    origin.wait_for_requests(3).await;
     sleep(Duration::from_millis(200)).await;
     assert_eq!(origin.count(), 3);
 }

@@ -9,10 +9,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
+use crate::support::certificates::{Authority, Flaw};
+use crate::support::client;
 use crate::support::gateway::API_KEY;
-use crate::support::raw;
-use crate::support::tls::{Authority, Flaw};
-use crate::support::{Act, Gateway, Origin, STEP, respond, step, step_json};
+use crate::support::{Action, Gateway, Origin, STEP, respond, step, step_json};
 
 /// Answers well, but floods whoever asks for `step_flood`: unpaced, and from a thread of its own, so
 /// that it takes nothing of the gateway's time but what the gateway gives it.
@@ -41,10 +41,10 @@ fn flooding_upstream() -> String {
 #[tokio::test]
 async fn a_flood_of_interim_answers_ends_on_time_and_slows_nobody() {
     let toml = "[upstream]\ntimeout = \"2s\"\n";
-    let gateway = Gateway::start_at(&flooding_upstream(), toml).await;
+    let gateway = Gateway::start_with_upstream(&flooding_upstream(), toml).await;
     assert!(gateway.get(STEP).await.is_stored());
     let start = Instant::now();
-    let mut flooded = gateway.question(&step("step_flood"), &[]).await;
+    let mut flooded = gateway.send_get(&step("step_flood"), &[]).await;
     for _ in 0..20 {
         let asked = Instant::now();
         assert!(gateway.get(STEP).await.is_hit());
@@ -55,7 +55,7 @@ async fn a_flood_of_interim_answers_ends_on_time_and_slows_nobody() {
         );
         sleep(Duration::from_millis(50)).await;
     }
-    let answer = flooded.answer().await;
+    let answer = flooded.response().await;
     assert_eq!(
         (answer.status, answer.code().as_deref()),
         (504, Some("upstream_timeout"))
@@ -86,16 +86,16 @@ async fn slow_door(target: std::net::SocketAddr, delay: Duration) -> (u16, JoinS
 #[tokio::test]
 async fn a_crowd_at_a_cold_upstream_waits_for_two_handshakes_at_most() {
     let authority = Authority::new();
-    let origin = authority.origin(Flaw::None).await;
+    let origin = Origin::start_tls(&authority, Flaw::None).await;
     let handshake = Duration::from_millis(500);
     let (port, _door) = slow_door(origin.address, handshake).await;
     let url = format!("https://127.0.0.1:{port}/v1");
-    let gateway = Gateway::start_at(&url, &authority.toml()).await;
+    let gateway = Gateway::start_with_upstream(&url, &authority.toml()).await;
     let start = Instant::now();
     let mut callers = JoinSet::new();
     for n in 0..20 {
         let (address, path) = (gateway.address(), step(&format!("step_{n}")));
-        callers.spawn(async move { raw::ask(address, "GET", &path, &[]).await });
+        callers.spawn(async move { client::send(address, "GET", &path, &[]).await });
     }
     for answer in callers.join_all().await {
         assert_eq!(answer.unwrap().status, 200);
@@ -109,15 +109,15 @@ async fn a_crowd_at_a_cold_upstream_waits_for_two_handshakes_at_most() {
 #[tokio::test]
 async fn a_crowd_at_a_cold_upstream_has_its_own_connect_timeout() {
     let authority = Authority::new();
-    let origin = authority.origin(Flaw::None).await;
+    let origin = Origin::start_tls(&authority, Flaw::None).await;
     let (port, _door) = slow_door(origin.address, Duration::from_millis(1200)).await;
     let url = format!("https://127.0.0.1:{port}/v1");
     let toml = authority.toml() + "connect_timeout = \"2s\"\n";
-    let gateway = Gateway::start_at(&url, &toml).await;
+    let gateway = Gateway::start_with_upstream(&url, &toml).await;
     let mut callers = JoinSet::new();
     for n in 0..20 {
         let (address, path) = (gateway.address(), step(&format!("step_{n}")));
-        callers.spawn(async move { raw::ask(address, "GET", &path, &[]).await });
+        callers.spawn(async move { client::send(address, "GET", &path, &[]).await });
     }
     for answer in callers.join_all().await {
         assert_eq!(answer.unwrap().status, 200);
@@ -131,7 +131,7 @@ async fn a_large_body_with_a_length_gives_its_connection_back() {
     let gateway = Gateway::start(&origin, "").await;
     let large = vec![b' '; 3 << 20];
     for _ in 0..2 {
-        origin.next(vec![Act::Send(respond("200 OK", &[], &large))]);
+        origin.next(vec![Action::Send(respond("200 OK", &[], &large))]);
         let answer = gateway.get(STEP).await;
         assert_eq!((answer.status, answer.body.len()), (200, large.len()));
     }
@@ -143,7 +143,7 @@ async fn a_secret_in_a_header_name_does_not_come_down() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let echo = format!("x-{API_KEY}-status");
-    origin.next(vec![Act::Send(respond(
+    origin.next(vec![Action::Send(respond(
         "200 OK",
         &[(&echo, "known")],
         "{}",
@@ -165,7 +165,7 @@ async fn a_secret_in_front_of_a_large_error_body_does_not_come_down() {
     let mut large = vec![b' '; 1_100_000];
     let at = 60 * 1024;
     large[at..at + API_KEY.len()].copy_from_slice(API_KEY.as_bytes());
-    origin.next(vec![Act::Send(respond("401 No", &[], &large))]);
+    origin.next(vec![Action::Send(respond("401 No", &[], &large))]);
     let answer = gateway.get(STEP).await;
     assert_eq!(
         (answer.status, answer.code().as_deref()),

@@ -3,8 +3,9 @@
 use std::fs;
 
 use super::{KEY, LISTEN, keys, start, toward, with_token};
+use crate::support::process::Launch;
 use crate::support::process::{FILE, folder};
-use crate::support::{Origin, Process, Raw, STEP, raw, step, until};
+use crate::support::{Origin, Process, RawClient, STEP, client, step, until};
 
 /// `spoil` the configuration file: the old one stays, and log and status tell all of `problems`.
 async fn assert_keeps(spoil: impl Fn(&Process), problems: &[&str]) {
@@ -150,7 +151,7 @@ async fn what_needs_a_restart_is_named_and_the_rest_taken() {
     assert_eq!((a.count(), b.count()), (0, 1));
     let mut open = Vec::new();
     for _ in 0..10 {
-        open.push(Raw::connect(process.data).await);
+        open.push(RawClient::connect(process.data).await);
     }
     assert_eq!(
         process.get(STEP, &[]).await.status,
@@ -179,7 +180,7 @@ const CLIENT: &str = "[[client]]\nname = \"billing\"\ntoken = { file = \"token\"
 async fn beyond_loopback(origin: &Origin) -> Process {
     let toml = listen(origin, "0.0.0.0", CLIENT);
     let folder = folder(&[(FILE, &toml), ("token", "the-token")]);
-    let mut process = Process::start_in(folder, &LISTEN[2..], "info").await;
+    let mut process = Launch::new_in(folder, &LISTEN[2..]).start().await;
     process.data.set_ip([127, 0, 0, 1].into());
     process
 }
@@ -238,10 +239,10 @@ async fn a_reload_never_takes_the_token_from_an_admin_listener_beyond_loopback()
     };
     let toml = with("0.0.0.0", "token = { file = \"token\" }\n");
     let folder = folder(&[(FILE, &toml), ("token", "the-token")]);
-    let mut process = Process::start_in(folder, &LISTEN[..2], "info").await;
+    let mut process = Launch::new_in(folder, &LISTEN[..2]).start().await;
     process.admin.set_ip([127, 0, 0, 1].into());
     let status = async || {
-        raw::ask(process.admin, "GET", "/status", &[])
+        client::send(process.admin, "GET", "/status", &[])
             .await
             .unwrap()
             .status

@@ -1,7 +1,7 @@
 //! What SIGHUP brings into force, and what must not outlive it.
 
 use super::{KEY, keys, start, toward, with_token};
-use crate::support::{Act, Origin, STEP, body, respond, step, text, until};
+use crate::support::{Action, Origin, STEP, body, respond, step, text, until};
 
 fn client(name: &str) -> String {
     format!("[[client]]\nname = \"{name}\"\ntoken = {{ file = \"{name}\" }}\n")
@@ -69,13 +69,13 @@ fn run_step(terminal: &str) -> String {
 #[tokio::test]
 async fn a_body_that_a_wrong_rule_stored_is_not_served_by_the_right_one() {
     let origin = Origin::start().await;
-    origin.status("in_progress");
+    origin.set_status("in_progress");
     let wrong = run_step("\"completed\", \"in_progress\"");
     let process = start(&toward(&origin, &wrong), &[]).await;
     assert!(process.get(STEP, &[]).await.is_stored());
     let right = run_step("\"completed\"");
     process.configure(&toward(&origin, &right)).await;
-    origin.status("completed");
+    origin.set_status("completed");
     let answer = process.get(STEP, &[]).await;
     assert_eq!(answer.text(), text("completed"));
     assert!(answer.is_stored(), "{}", answer.cache_status());
@@ -84,7 +84,7 @@ async fn a_body_that_a_wrong_rule_stored_is_not_served_by_the_right_one() {
 #[tokio::test]
 async fn another_status_called_terminal_is_stored_from_then_on() {
     let origin = Origin::start().await;
-    origin.status("done");
+    origin.set_status("done");
     let process = start(&toward(&origin, &run_step("\"completed\"")), &[]).await;
     assert!(!process.get(STEP, &[]).await.is_stored());
     process
@@ -96,7 +96,7 @@ async fn another_status_called_terminal_is_stored_from_then_on() {
 #[tokio::test]
 async fn key_a_never_goes_to_origin_b_and_no_body_of_a_is_served_for_b() {
     let (a, b) = (Origin::start().await, Origin::start().await);
-    b.status("failed");
+    b.set_status("failed");
     let files = [("a", "key-a"), ("b", "key-b")];
     let with = |origin, key| {
         let headers = format!("[upstream.headers]\nx-portkey-api-key = {{ file = \"{key}\" }}\n");
@@ -120,7 +120,7 @@ async fn key_a_never_goes_to_origin_b_and_no_body_of_a_is_served_for_b() {
 #[tokio::test]
 async fn base_url_alone_takes_no_body_along() {
     let (a, b) = (Origin::start().await, Origin::start().await);
-    b.status("failed");
+    b.set_status("failed");
     let process = start(&toward(&a, KEY), &[("key", "the-key")]).await;
     assert!(process.get(STEP, &[]).await.is_stored());
     process.configure(&toward(&b, KEY)).await;
@@ -215,7 +215,7 @@ async fn a_ttl_holds_for_what_is_stored_from_then_on() {
 async fn max_hold_is_turned_on_and_off() {
     let origin = Origin::start().await;
     let limited = respond("429 Slow", &[("retry-after", "60")], body("in_progress"));
-    origin.always(vec![Act::Send(limited)]);
+    origin.always(vec![Action::Send(limited)]);
     let with = |hold| toward(&origin, &format!("max_retry_after = \"{hold}\"\n"));
     let process = start(&with("0s"), &[]).await;
     for (hold, fetches) in [("0s", 2), ("60s", 1), ("0s", 2)] {

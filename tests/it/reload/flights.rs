@@ -2,14 +2,14 @@
 //! and nothing from before is stored or shared with those who came after.
 
 use super::{KEY, has_read_all, keys, start, toward};
-use crate::support::raw::head;
-use crate::support::{Act, Gate, Origin, Process, Raw, STEP, respond, text, until};
+use crate::support::client::head;
+use crate::support::{Action, Latch, Origin, Process, RawClient, STEP, respond, text, until};
 
 /// What is stored when a departure from before the reload would store.
 const FINAL: &str = "completed";
 
-async fn ask(process: &Process, headers: &[(&str, &str)]) -> Raw {
-    let mut raw = Raw::connect(process.data).await;
+async fn ask(process: &Process, headers: &[(&str, &str)]) -> RawClient {
+    let mut raw = RawClient::connect(process.data).await;
     raw.send(head("GET", STEP, "127.0.0.1", headers)).await;
     raw
 }
@@ -22,9 +22,12 @@ async fn rotate(process: &Process) {
 }
 
 /// The next fetch gives this status, when the gate is opened.
-fn gated(origin: &Origin, status: &'static str) -> Gate {
-    let gate = Gate::closed();
-    origin.next(vec![Act::Wait(gate.clone()), Act::Step(status)]);
+fn gated(origin: &Origin, status: &'static str) -> Latch {
+    let gate = Latch::closed();
+    origin.next(vec![
+        Action::Wait(gate.clone()),
+        Action::RespondStatus(status),
+    ]);
     gate
 }
 
@@ -34,10 +37,10 @@ async fn c47_a_flight_from_before_answers_its_passenger_and_stores_nothing() {
     let process = start(&toward(&origin, KEY), &[("key", "old-key")]).await;
     let gate = gated(&origin, FINAL);
     let mut old = ask(&process, &[]).await;
-    origin.arrived(1).await;
+    origin.wait_for_requests(1).await;
     rotate(&process).await;
     gate.open();
-    let answer = old.answer().await;
+    let answer = old.response().await;
     assert_eq!(answer.text(), text(FINAL));
     assert!(!answer.is_stored(), "{}", answer.cache_status());
     let next = process.get(STEP, &[]).await;
@@ -51,15 +54,15 @@ async fn c47_who_comes_after_has_a_flight_of_their_own() {
     let process = start(&toward(&origin, KEY), &[("key", "old-key")]).await;
     let (first, second) = (gated(&origin, FINAL), gated(&origin, "in_progress"));
     let mut old = ask(&process, &[]).await;
-    origin.arrived(1).await;
+    origin.wait_for_requests(1).await;
     rotate(&process).await;
     let mut new = ask(&process, &[]).await;
-    origin.arrived(2).await;
+    origin.wait_for_requests(2).await;
     first.open();
-    assert_eq!(old.answer().await.text(), text(FINAL));
+    assert_eq!(old.response().await.text(), text(FINAL));
     has_read_all(&process).await;
     second.open();
-    assert_eq!(new.answer().await.text(), text("in_progress"));
+    assert_eq!(new.response().await.text(), text("in_progress"));
     assert_eq!(keys(&origin), ["old-key", "new-key"]);
 }
 
@@ -72,7 +75,7 @@ async fn c47_four_flights_from_before_do_not_keep_a_newcomer_waiting() {
     let mut old = Vec::new();
     for flights in 1..=4 {
         old.push(ask(&process, &[]).await);
-        origin.arrived(flights).await;
+        origin.wait_for_requests(flights).await;
     }
     rotate(&process).await;
     let answer = process.get(STEP, &[]).await;
@@ -80,14 +83,14 @@ async fn c47_four_flights_from_before_do_not_keep_a_newcomer_waiting() {
     assert_eq!(keys(&origin).last().map(String::as_str), Some("new-key"));
     for (gate, mut raw) in gates.into_iter().zip(old) {
         gate.open();
-        assert_eq!(raw.answer().await.text(), text(FINAL));
+        assert_eq!(raw.response().await.text(), text(FINAL));
     }
 }
 
 /// Somebody has asked, and waits for the next departure; the key is another one since.
-async fn gathered_before_a_rotation() -> (Origin, Process, Raw) {
+async fn gathered_before_a_rotation() -> (Origin, Process, RawClient) {
     let origin = Origin::start().await;
-    origin.status("in_progress");
+    origin.set_status("in_progress");
     let toml = toward(&origin, &format!("coalesce_window = \"2s\"\n{KEY}"));
     let process = start(&toml, &[("key", "old-key")]).await;
     process.get(STEP, &[]).await;
@@ -103,7 +106,7 @@ async fn c47_who_comes_after_does_not_join_a_gathering_from_before() {
     let (origin, process, mut gathered) = gathered_before_a_rotation().await;
     let new = process.get(STEP, &[]).await;
     assert_eq!(new.status, 200);
-    assert_eq!(gathered.answer().await.status, 200);
+    assert_eq!(gathered.response().await.status, 200);
     let mut keys = keys(&origin);
     keys[1..].sort_unstable();
     assert_eq!(keys, ["old-key", "new-key", "old-key"]);
@@ -112,8 +115,8 @@ async fn c47_who_comes_after_does_not_join_a_gathering_from_before() {
 #[tokio::test]
 async fn c47_a_gathering_from_before_that_leaves_after_stores_nothing() {
     let (origin, process, mut gathered) = gathered_before_a_rotation().await;
-    origin.status(FINAL);
-    let answer = gathered.answer().await;
+    origin.set_status(FINAL);
+    let answer = gathered.response().await;
     assert_eq!(answer.text(), text(FINAL));
     assert!(!answer.is_stored(), "{}", answer.cache_status());
     assert!(process.get(STEP, &[]).await.is_stored());
@@ -126,13 +129,13 @@ async fn c47_a_flight_keeps_its_origin_across_a_reload() {
     let process = start(&toward(&a, KEY), &[("key", "old-key")]).await;
     let gate = gated(&a, "failed");
     let mut old = ask(&process, &[]).await;
-    a.arrived(1).await;
+    a.wait_for_requests(1).await;
     process.write("key", "new-key");
     process.configure(&toward(&b, KEY)).await;
     let new = process.get(STEP, &[]).await;
     assert_eq!(new.text(), text(FINAL));
     gate.open();
-    assert_eq!(old.answer().await.text(), text("failed"));
+    assert_eq!(old.response().await.text(), text("failed"));
     assert_eq!(process.get(STEP, &[]).await.text(), text(FINAL));
     assert_eq!(
         (keys(&a), keys(&b)),
@@ -141,10 +144,10 @@ async fn c47_a_flight_keeps_its_origin_across_a_reload() {
 }
 
 /// A live answer that asks to be polled again soon.
-fn paced(status: &str) -> Vec<Act> {
+fn paced(status: &str) -> Vec<Action> {
     let pace = [("openai-poll-after-ms", "100")];
     let body = crate::support::body(status);
-    vec![Act::Send(respond("200 OK", &pace, body))]
+    vec![Action::Send(respond("200 OK", &pace, body))]
 }
 
 #[tokio::test]
@@ -156,18 +159,18 @@ async fn c47_a_wait_keeps_its_configuration_and_shares_with_nobody_who_came_afte
     let process = start(&toward(&a, KEY), &[("key", "old-key")]).await;
     let wait = [("Prefer", "wait=20")];
     let mut old = ask(&process, &wait).await;
-    a.arrived(2).await;
+    a.wait_for_requests(2).await;
     process.write("key", "new-key");
     process.configure(&toward(&b, KEY)).await;
     let mut new = ask(&process, &wait).await;
-    b.arrived(2).await;
-    a.arrived(a.count() + 2).await;
+    b.wait_for_requests(2).await;
+    a.wait_for_requests(a.count() + 2).await;
     a.always(paced(FINAL));
-    assert_eq!(old.answer().await.text(), text(FINAL));
+    assert_eq!(old.response().await.text(), text(FINAL));
     let polls = a.count();
-    b.arrived(b.count() + 2).await;
+    b.wait_for_requests(b.count() + 2).await;
     b.always(paced("failed"));
-    assert_eq!(new.answer().await.text(), text("failed"));
+    assert_eq!(new.response().await.text(), text("failed"));
     assert_eq!(a.count(), polls, "a poll loop was left behind");
     assert!(keys(&a).iter().all(|key| key == "old-key"));
     assert!(keys(&b).iter().all(|key| key == "new-key"));
@@ -179,14 +182,14 @@ async fn c47_a_wait_across_a_rotation_stores_nothing_of_the_old_key() {
     origin.always(paced("in_progress"));
     let process = start(&toward(&origin, KEY), &[("key", "old-key")]).await;
     let mut old = ask(&process, &[("Prefer", "wait=20")]).await;
-    origin.arrived(2).await;
+    origin.wait_for_requests(2).await;
     rotate(&process).await;
     let mut new = ask(&process, &[("Prefer", "wait=20")]).await;
     let with_new = async || keys(&origin).iter().filter(|key| *key == "new-key").count() > 1;
     until("polls with the new key", with_new).await;
     origin.always(paced(FINAL));
     for raw in [&mut old, &mut new] {
-        assert_eq!(raw.answer().await.text(), text(FINAL));
+        assert_eq!(raw.response().await.text(), text(FINAL));
     }
     assert!(process.get(STEP, &[]).await.is_hit(), "the new one stores");
 }
@@ -199,10 +202,10 @@ async fn c47_a_no_cache_from_before_replaces_nothing() {
     let no_cache = [("Cache-Control", "no-cache")];
     let gate = gated(&origin, "failed");
     let mut old = ask(&process, &no_cache).await;
-    origin.arrived(2).await;
+    origin.wait_for_requests(2).await;
     rotate(&process).await;
     gate.open();
-    assert_eq!(old.answer().await.text(), text("failed"));
+    assert_eq!(old.response().await.text(), text("failed"));
     let hit = process.get(STEP, &[]).await;
     assert_eq!((hit.is_hit(), hit.text()), (true, text(FINAL)));
     assert!(process.get(STEP, &no_cache).await.is_stored());
@@ -215,21 +218,21 @@ async fn c47_a_streamed_body_goes_on_across_a_reload() {
     let small = "[cache]\nmax_entry_bytes = \"4KiB\"\n";
     let process = start(&toward(&a, &format!("{KEY}{small}")), &[("key", "old-key")]).await;
     let large = vec![b' '; 1024 * 1024];
-    let gate = Gate::closed();
+    let gate = Latch::closed();
     let mut start = respond("200 OK", &[], &large);
     let rest = start.split_off(64 * 1024);
     a.next(vec![
-        Act::Send(start),
-        Act::Wait(gate.clone()),
-        Act::Send(rest),
+        Action::Send(start),
+        Action::Wait(gate.clone()),
+        Action::Send(rest),
     ]);
     let mut old = ask(&process, &[]).await;
-    a.arrived(1).await;
+    a.wait_for_requests(1).await;
     process.write("key", "new-key");
     process.configure(&toward(&b, KEY)).await;
     assert_eq!(process.get(STEP, &[]).await.text(), text(FINAL));
     gate.open();
-    assert_eq!(old.answer().await.body, large);
+    assert_eq!(old.response().await.body, large);
     assert_eq!(
         (keys(&a), keys(&b)),
         (vec!["old-key".into()], vec!["new-key".into()])
@@ -241,12 +244,12 @@ async fn c47_a_429_from_before_holds_nobody_who_has_another_key() {
     let origin = Origin::start().await;
     let process = start(&toward(&origin, KEY), &[("key", "old-key")]).await;
     let limited = respond("429 Slow", &[("retry-after", "20")], "{}");
-    let gate = Gate::closed();
-    origin.next(vec![Act::Wait(gate.clone()), Act::Send(limited)]);
+    let gate = Latch::closed();
+    origin.next(vec![Action::Wait(gate.clone()), Action::Send(limited)]);
     let mut old = ask(&process, &[]).await;
-    origin.arrived(1).await;
+    origin.wait_for_requests(1).await;
     rotate(&process).await;
     gate.open();
-    assert_eq!(old.answer().await.status, 429);
+    assert_eq!(old.response().await.status, 429);
     assert_eq!(process.get(STEP, &[]).await.status, 200);
 }

@@ -10,9 +10,11 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
 use super::{KEY, keys, start, toward};
+use crate::support::client::head;
 use crate::support::process::FILE;
-use crate::support::raw::head;
-use crate::support::{Act, Answer, Origin, Process, Raw, step, step_json, within};
+use crate::support::{
+    Action, Origin, Process, RawClient, client::Response, step, step_json, within,
+};
 
 const RELOADS: usize = 1000;
 const CALLERS: usize = 6;
@@ -49,12 +51,12 @@ impl Signals {
 }
 
 /// A keep-alive connection.
-struct Caller(Raw);
+struct Caller(RawClient);
 
 impl Caller {
-    async fn ask(&mut self, path: &str, headers: &[(&str, &str)]) -> Answer {
+    async fn ask(&mut self, path: &str, headers: &[(&str, &str)]) -> Response {
         self.0.send(head("GET", path, "127.0.0.1", headers)).await;
-        self.0.answer().await
+        self.0.response().await
     }
 
     async fn reloads(&mut self) -> f64 {
@@ -65,7 +67,7 @@ impl Caller {
 }
 
 /// Whose body that is; no other origin gives these statuses.
-fn whose(answer: &Answer, id: &str) -> char {
+fn whose(answer: &Response, id: &str) -> char {
     let of = |status| step_json("thread_1", "run_1", id, status) == answer.body;
     match answer.status {
         200 if of("completed") || of("at_a") => 'a',
@@ -103,12 +105,12 @@ async fn c47_a_thousand_reloads_under_load() {
     let (stop, served) = (Arc::default(), Arc::default());
     let mut callers = JoinSet::new();
     for nth in 0..CALLERS {
-        let caller = Caller(Raw::connect(process.data).await);
+        let caller = Caller(RawClient::connect(process.data).await);
         callers.spawn(poll(caller, nth, Arc::clone(&stop), Arc::clone(&served)));
     }
     let mut signals = Signals::to(&process);
-    let mut admin = Caller(Raw::connect(process.admin).await);
-    let mut judge = Caller(Raw::connect(process.data).await);
+    let mut admin = Caller(RawClient::connect(process.admin).await);
+    let mut judge = Caller(RawClient::connect(process.data).await);
     let (mut memory, mut descriptors) = (0, 0);
     for nth in 0..RELOADS {
         let (whom, text) = &good[nth / 2 % 2];
@@ -118,8 +120,8 @@ async fn c47_a_thousand_reloads_under_load() {
             kind => process.write(FILE, BROKEN[kind]),
         }
         let (live_a, live_b) = [("completed", "failed"), ("at_a", "at_b")][nth / 10 % 2];
-        a.status(live_a);
-        b.status(live_b);
+        a.set_status(live_a);
+        b.set_status(live_b);
         signals.send().await;
         let counted = async {
             while admin.reloads().await < (nth + 1) as f64 {
@@ -157,12 +159,12 @@ async fn c47_a_thousand_reloads_under_load() {
 async fn c47_what_departs_beside_a_reload_is_not_stored_after_it() {
     const LATENCY: Duration = Duration::from_millis(4);
     let origin = Origin::start().await;
-    origin.always(vec![Act::Pause(LATENCY), Act::Default]);
+    origin.always(vec![Action::Pause(LATENCY), Action::Respond]);
     let process = start(&toward(&origin, KEY), &[("key", "key-0")]).await;
     let mut signals = Signals::to(&process);
-    let mut admin = Caller(Raw::connect(process.admin).await);
-    let mut asking = Caller(Raw::connect(process.data).await);
-    let mut looking = Caller(Raw::connect(process.data).await);
+    let mut admin = Caller(RawClient::connect(process.admin).await);
+    let mut asking = Caller(RawClient::connect(process.data).await);
+    let mut looking = Caller(RawClient::connect(process.data).await);
     let stored = [("Cache-Control", "only-if-cached")];
     let (mut reloads, mut met) = (0.0, 0);
     for nth in 1..=200 {
@@ -184,7 +186,7 @@ async fn c47_what_departs_beside_a_reload_is_not_stored_after_it() {
         };
         reloads = within("a reload", counted).await;
         let before = looking.ask(&path, &stored).await.is_hit();
-        assert_eq!(asking.0.answer().await.status, 200);
+        assert_eq!(asking.0.response().await.status, 200);
         let after = looking.ask(&path, &stored).await.is_hit();
         if after && !before {
             assert_eq!(

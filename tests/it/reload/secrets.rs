@@ -9,8 +9,9 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use super::{KEY, LISTEN, keys, start, toward};
+use crate::support::certificates::{Authority, Flaw};
+use crate::support::process::Launch;
 use crate::support::process::{FILE, folder};
-use crate::support::tls::{Authority, Flaw};
 use crate::support::{Origin, Process, STEP, step, until};
 
 /// Several looks at the files.
@@ -79,7 +80,7 @@ fn volume(root: &Path, version: &str) {
 
 /// Two injected secrets out of such a volume, which is there in its first version.
 async fn on_volume(origin: &Origin) -> Process {
-    origin.status("in_progress");
+    origin.set_status("in_progress");
     let toml = toward(
         origin,
         "coalesce_window = \"0s\"\n[upstream.headers]\n\
@@ -91,7 +92,7 @@ async fn on_volume(origin: &Origin) -> Process {
     for name in ["api", "virtual"] {
         symlink(Path::new("..data").join(name), folder.path().join(name)).unwrap();
     }
-    Process::start_in(folder, &LISTEN, "info").await
+    Launch::new_in(folder, &LISTEN).start().await
 }
 
 /// Both keys of every request, in order, repetitions left out.
@@ -227,7 +228,7 @@ async fn a_secret_file_that_comes_back_as_it_was_ends_the_failure() {
 #[tokio::test]
 async fn roots_that_change_are_used_and_broken_ones_are_not() {
     let (wrong, right) = (Authority::new(), Authority::new());
-    let origin = right.origin(Flaw::None).await;
+    let origin = Origin::start_tls(&right, Flaw::None).await;
     let toml = format!(
         "[upstream]\nbase_url = \"https://{}/v1\"\nca_file = \"roots\"\n",
         origin.address

@@ -1,9 +1,10 @@
 //! SIGHUP when it does not fit: often, in a drain, without a file.
 
 use super::{KEY, LISTEN, keys, start, toward};
+use crate::support::client::head;
+use crate::support::process::Launch;
 use crate::support::process::{FILE, folder};
-use crate::support::raw::head;
-use crate::support::{Act, Gate, Origin, Process, Raw, STEP, body, until};
+use crate::support::{Action, Latch, Origin, Process, RawClient, STEP, body, until};
 
 #[tokio::test]
 async fn the_last_of_many_signals_is_heeded() {
@@ -32,11 +33,11 @@ async fn the_last_of_many_signals_is_heeded() {
 async fn a_signal_in_a_drain_is_harmless() {
     let origin = Origin::start().await;
     let process = start(&toward(&origin, KEY), &[("key", "the-key")]).await;
-    let gate = Gate::closed();
-    origin.next(vec![Act::Wait(gate.clone()), Act::Default]);
-    let mut raw = Raw::connect(process.data).await;
+    let gate = Latch::closed();
+    origin.next(vec![Action::Wait(gate.clone()), Action::Respond]);
+    let mut raw = RawClient::connect(process.data).await;
     raw.send(head("GET", STEP, "127.0.0.1", &[])).await;
-    origin.arrived(1).await;
+    origin.wait_for_requests(1).await;
     process.terminate().await;
     let refused = async || tokio::net::TcpStream::connect(process.data).await.is_err();
     until("the data listener to be gone", refused).await;
@@ -45,7 +46,7 @@ async fn a_signal_in_a_drain_is_harmless() {
         process.signal("HUP").await;
     }
     gate.open();
-    assert_eq!(raw.answer().await.body, body("completed"));
+    assert_eq!(raw.response().await.body, body("completed"));
     let (status, output) = process.exit().await;
     assert_eq!(status.code(), Some(0), "{output}");
     assert_eq!(keys(&origin), ["the-key"]);
@@ -56,7 +57,7 @@ async fn without_a_file_a_signal_is_harmless() {
     let origin = Origin::start().await;
     let upstream = ["--upstream", &origin.url()];
     let arguments = [&LISTEN[..], &upstream].concat();
-    let process = Process::start_in(folder(&[]), &arguments, "info").await;
+    let process = Launch::new_in(folder(&[]), &arguments).start().await;
     assert!(process.get(STEP, &[]).await.is_stored());
     process.reload().await;
     assert_eq!(

@@ -1,8 +1,8 @@
 //! Tokens that rotate: the clients' and the admin listener's.
 
 use super::{admin, start, toward, with_token};
-use crate::support::raw::head;
-use crate::support::{Origin, Process, Raw, STEP, until};
+use crate::support::client::head;
+use crate::support::{Origin, Process, RawClient, STEP, until};
 
 async fn rotated(process: &Process) {
     let used = async || {
@@ -19,7 +19,7 @@ async fn a_clients_new_token_is_accepted_and_the_old_one_refused() {
     let origin = Origin::start().await;
     let client = "[[client]]\nname = \"billing\"\ntoken = { file = \"token\" }\n";
     let process = start(&toward(&origin, client), &[("token", "old-token")]).await;
-    let mut kept = Raw::connect(process.data).await;
+    let mut kept = RawClient::connect(process.data).await;
     let question = head(
         "GET",
         STEP,
@@ -27,14 +27,14 @@ async fn a_clients_new_token_is_accepted_and_the_old_one_refused() {
         &[("x-portkey-api-key", "old-token")],
     );
     kept.send(&question).await;
-    assert_eq!(kept.answer().await.status, 200);
+    assert_eq!(kept.response().await.status, 200);
     assert_eq!(with_token(&process, STEP, "new-token").await.status, 401);
     process.write("token", "new-token");
     rotated(&process).await;
     assert_eq!(with_token(&process, STEP, "old-token").await.status, 401);
     kept.send(&question).await;
     assert_eq!(
-        kept.answer().await.status,
+        kept.response().await.status,
         401,
         "on a connection from before"
     );

@@ -6,8 +6,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::{held, too_many};
-use crate::support::raw::ask;
-use crate::support::{Act, Gate, Gateway, Origin, STEP, step, text, until};
+use crate::support::client;
+use crate::support::{Action, Gateway, Latch, Origin, STEP, step, text, until};
 
 /// What a busy machine may add to a hold's end.
 const LATE: Duration = Duration::from_millis(900);
@@ -88,7 +88,7 @@ fn ten_callers(gateway: &Gateway) -> JoinSet<u16> {
         callers.spawn(async move {
             loop {
                 let path = step(&format!("step_{n}"));
-                let answer = ask(address, "GET", &path, &[]).await.unwrap();
+                let answer = client::send(address, "GET", &path, &[]).await.unwrap();
                 match answer.status {
                     429 => sleep(Duration::from_millis(20)).await,
                     status => return status,
@@ -103,10 +103,10 @@ fn ten_callers(gateway: &Gateway) -> JoinSet<u16> {
 async fn one_probe_goes_first_when_a_hold_ends() {
     let origin = Origin::start().await;
     let (gateway, _) = held(&origin, "", &[("retry-after-ms", "500")]).await;
-    let gate = Gate::closed();
-    origin.next(vec![Act::Wait(gate.clone()), Act::Default]);
+    let gate = Latch::closed();
+    origin.next(vec![Action::Wait(gate.clone()), Action::Respond]);
     let callers = ten_callers(&gateway);
-    origin.arrived(2).await;
+    origin.wait_for_requests(2).await;
     sleep(Duration::from_millis(500)).await;
     assert_eq!(origin.count(), 2, "the others wait for what it finds");
     gate.open();
@@ -120,7 +120,7 @@ async fn a_probe_that_meets_a_429_begins_a_new_hold() {
     let (gateway, at) = held(&origin, "", &[("retry-after-ms", "500")]).await;
     origin.next(too_many(&[("retry-after-ms", "1500")]));
     let callers = ten_callers(&gateway);
-    origin.arrived(3).await;
+    origin.wait_for_requests(3).await;
     let took = at.elapsed();
     assert!(took >= Duration::from_secs(2), "{took:?}");
     assert!(took <= Duration::from_secs(2) + LATE, "{took:?}");
@@ -132,7 +132,10 @@ async fn a_probe_that_meets_a_429_begins_a_new_hold() {
 async fn a_probe_that_fails_otherwise_ends_the_hold() {
     let origin = Origin::start().await;
     let (gateway, at) = held(&origin, "", &[("retry-after-ms", "500")]).await;
-    origin.next(vec![Act::Send(b"nonsense\r\n\r\n".to_vec()), Act::Close]);
+    origin.next(vec![
+        Action::Send(b"nonsense\r\n\r\n".to_vec()),
+        Action::Close,
+    ]);
     let probed = async || gateway.get(STEP).await.status == 502;
     until("the probe", probed).await;
     assert!(at.elapsed() >= Duration::from_millis(500));
@@ -145,15 +148,15 @@ async fn a_probe_that_fails_otherwise_ends_the_hold() {
 async fn a_caller_that_leaves_with_the_probe_does_not_prolong_the_hold() {
     let origin = Origin::start().await;
     let (gateway, at) = held(&origin, "", &[("retry-after-ms", "500")]).await;
-    origin.next(vec![Act::Hold]);
+    origin.next(vec![Action::Stall]);
     let probed = async || {
-        let probe = gateway.question(STEP, &[]).await;
+        let probe = gateway.send_get(STEP, &[]).await;
         sleep(Duration::from_millis(50)).await;
         drop(probe);
         origin.count() == 2
     };
     until("the probe", probed).await;
-    origin.abandoned(1).await;
+    origin.wait_for_hangups(1).await;
     over(&gateway, at).await;
     assert_eq!(origin.count(), 3);
 }

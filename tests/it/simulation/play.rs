@@ -72,7 +72,7 @@ async fn left_behind(world: &World, book: &Shuttles) -> Result<(), String> {
     }
     none(book.tasks(), "tasks")?;
     none(book.berths().taken(), "berths taken")?;
-    let walls = world.keys.iter().map(|key| world.cache.believable(key));
+    let walls = world.keys.iter().map(|key| world.cache.min_valid_seq(key));
     none(
         walls.filter(|number| *number > 0).count(),
         "steps behind a wall",
@@ -100,9 +100,9 @@ async fn request(world: Arc<World>, book: Shuttles, id: Id) {
     let seat = FetchOptions {
         deadline: world.instant(request.deadline()),
         after: if request.fresh {
-            world.cache.next_number()
+            world.cache.next_seq()
         } else {
-            world.cache.believable(key)
+            world.cache.min_valid_seq(key)
         },
         store: request.store,
         fresh: request.fresh,

@@ -111,8 +111,8 @@ impl Fetch for Trip {
         manifest: BatchOptions,
         berth: Permit,
     ) -> impl Future<Output = NumberedCompletion<Self>> + Send + 'static {
-        let departure = self.world.cache.depart();
-        let number = departure.number();
+        let departure = self.world.cache.begin_fetch();
+        let number = departure.seq();
         let terms = WaitOptions {
             deadline: self.world.ms(manifest.deadline),
             store: manifest.store,
@@ -184,16 +184,14 @@ struct Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         // Noted for what landed, too: the oracle knows the difference.
-        self.trip
-            .world
-            .note(Event::Dropped(self.departure.number()));
+        self.trip.world.note(Event::Dropped(self.departure.seq()));
     }
 }
 
 impl Flight {
     /// Without the hook, which would print ten thousand of them.
     fn panic(&self) -> ! {
-        let number = self.departure.number();
+        let number = self.departure.seq();
         self.trip.world.note(Event::Panicked(number));
         resume_unwind(Box::new("a flight panics"));
     }
@@ -219,7 +217,7 @@ impl Flight {
     /// As the gateway does it: check, store, withdraw, hold.
     fn land(&mut self, looked: Ms, kind: Kind) -> Completion<News, Larger> {
         let world = &*self.trip.world;
-        let number = self.departure.number();
+        let number = self.departure.seq();
         let is_final = world.schedule.is_final(self.trip.place(), looked);
         let what = match kind {
             Kind::Truth if is_final => What::Final,
@@ -245,7 +243,7 @@ impl Flight {
             world.note(Event::Stored { number, stored });
         }
         if what == What::Live && self.terms.fresh {
-            world.cache.withdraw(&self.departure, key);
+            world.cache.invalidate_older(&self.departure, key);
             world.note(Event::Withdrew(number));
         }
         if let Kind::Refusal(wait) = kind {

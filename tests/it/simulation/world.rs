@@ -96,7 +96,7 @@ impl World {
     }
 
     pub(super) fn hit(&self, place: usize) -> Option<Answer> {
-        let found = self.cache.look_up(&self.keys[place], Instant::now())?;
+        let found = self.cache.lookup(&self.keys[place], Instant::now())?;
         let body = str::from_utf8(found.body()).unwrap();
         Some(Answer::Hit(body.parse().unwrap()))
     }

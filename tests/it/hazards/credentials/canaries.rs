@@ -8,14 +8,17 @@ use stepgate::Server;
 use stepgate::config::{Config, Flags, Secret, Sources};
 use tempfile::TempDir;
 
-use crate::support::frames::{GOAWAY, HEADERS, Peer, frame};
+use crate::support::H2Client;
+use crate::support::certificates::Authority;
+use crate::support::frames::{FrameClient, GOAWAY, HEADERS, frame};
 use crate::support::gateway::ENVIRONMENT;
-use crate::support::h2::H2;
-use crate::support::h2_origin::{Ending, H2Origin};
+use crate::support::origin::StreamFault;
+use crate::support::process::Launch;
 use crate::support::process::run;
 use crate::support::redis::Redis;
-use crate::support::tls::Authority;
-use crate::support::{Act, Answer, Origin, Process, STEP, raw, respond, step, until, within};
+use crate::support::{
+    Action, Origin, Process, STEP, client, client::Response, respond, step, until, within,
+};
 
 const API_KEY: &str = "canary-file-key-1d8e60";
 const TOKEN: &str = "canary-file-token-77ab12";
@@ -75,7 +78,7 @@ fn assert_no_canary(text: &str, what: &str) {
 }
 
 /// What a busy gateway shows to callers and at the admin listener, while much fails.
-async fn shown_by_a_busy_run(process: &Process, origin: &Origin) -> Vec<Answer> {
+async fn shown_by_a_busy_run(process: &Process, origin: &Origin) -> Vec<Response> {
     let bearer = format!("Bearer {TOKEN}");
     let client = [
         ("Authorization", bearer.as_str()),
@@ -88,35 +91,38 @@ async fn shown_by_a_busy_run(process: &Process, origin: &Origin) -> Vec<Answer> 
     let broken_head = format!("HTTP/1.1 200 OK\r\nx {API_KEY}: 1\r\n\r\n");
     let mut shown = Vec::new();
     for (id, act, headers, status) in [
-        ("a", Act::Default, client, 200),
+        ("a", Action::Respond, client, 200),
         (
             "b",
-            Act::Send(respond("401 No", &[("x-echo", API_KEY)], &echo)),
+            Action::Send(respond("401 No", &[("x-echo", API_KEY)], &echo)),
             client,
             502,
         ),
         (
             "c",
-            Act::Send(respond("302 Go", &[("location", &location)], "")),
+            Action::Send(respond("302 Go", &[("location", &location)], "")),
             client,
             302,
         ),
-        ("d", Act::Send(broken_head.into_bytes()), client, 502),
-        ("e", Act::Reset, client, 502),
+        ("d", Action::Send(broken_head.into_bytes()), client, 502),
+        ("e", Action::Reset, client, 502),
         (
             "f",
-            Act::Send(respond("429 Slow", &[("x-echo", API_KEY)], "{}")),
+            Action::Send(respond("429 Slow", &[("x-echo", API_KEY)], "{}")),
             client,
             429,
         ),
     ] {
-        origin.next(vec![act, Act::Close]);
+        origin.next(vec![act, Action::Close]);
         let answer = process.get(&step(id), &headers).await;
         assert_eq!(answer.status, status, "{id}: {}", answer.text());
         shown.push(answer);
     }
-    origin.next(vec![Act::Send(respond("200 OK", &whole, "{")), Act::Close]);
-    let cut = raw::ask(process.data, "GET", &step("g"), &client).await;
+    origin.next(vec![
+        Action::Send(respond("200 OK", &whole, "{")),
+        Action::Close,
+    ]);
+    let cut = client::send(process.data, "GET", &step("g"), &client).await;
     shown.extend(cut);
     let waits = [client[0], ("Prefer", "wait=1")];
     shown.push(process.get(STEP, &waits).await);
@@ -124,10 +130,10 @@ async fn shown_by_a_busy_run(process: &Process, origin: &Origin) -> Vec<Answer> 
         shown.push(process.get(path, &stranger).await);
         shown.push(process.get(path, &client).await);
     }
-    let mut h2 = H2::connect(process.data).await;
+    let h2 = H2Client::connect(process.data).await;
     let uri = format!("http://{}{}", process.data, step("h2"));
     let request = hyper::Request::get(uri).header("authorization", &bearer);
-    assert_eq!(h2.send(request).await.status(), 200);
+    assert_eq!(h2.send(request).await.status, 200);
     // Nonsense from callers, with their token in it.
     let mut nonsense = process.connect().await;
     nonsense
@@ -135,10 +141,10 @@ async fn shown_by_a_busy_run(process: &Process, origin: &Origin) -> Vec<Answer> 
             "GET {STEP} HTTP/1.1\r\nAuthorization : {bearer}\r\n\r\n"
         ))
         .await;
-    shown.extend(nonsense.answers().await);
-    let mut peer = Peer::connect(process.data, 65_535).await;
+    shown.extend(nonsense.responses().await);
+    let mut peer = FrameClient::connect(process.data, 65_535).await;
     peer.send(&frame(HEADERS, 5, 1, bearer.as_bytes())).await;
-    within("a GOAWAY", peer.listen_for(|heard| heard.kind == GOAWAY)).await;
+    within("a GOAWAY", peer.read_until(|heard| heard.kind == GOAWAY)).await;
 
     let admin = [("Authorization", format!("Bearer {ADMIN}"))];
     let admin = admin
@@ -154,7 +160,7 @@ async fn shown_by_a_busy_run(process: &Process, origin: &Origin) -> Vec<Answer> 
     ] {
         for headers in [&admin[..], &client, &[]] {
             shown.push(
-                raw::ask(process.admin, method, path, headers)
+                client::send(process.admin, method, path, headers)
                     .await
                     .unwrap(),
             );
@@ -168,7 +174,7 @@ async fn has_tier(process: &Process, state: &str) {
     let admin = format!("Bearer {ADMIN}");
     let is = async || {
         let headers = [("Authorization", admin.as_str())];
-        let answer = raw::ask(process.admin, "GET", "/status", &headers).await;
+        let answer = client::send(process.admin, "GET", "/status", &headers).await;
         let status = answer.unwrap();
         assert_no_canary(&status.everything(), "the status");
         status.json()["shared"]["state"] == state
@@ -179,7 +185,7 @@ async fn has_tier(process: &Process, state: &str) {
 #[tokio::test]
 async fn c16_after_a_busy_run_no_secret_was_written_or_shown() {
     let mut redis = Redis::start().await;
-    redis.require(REDIS).await;
+    redis.require_password(REDIS).await;
     let (_folder, toml) = secrets(&redis.address());
     let origin = Origin::start().await;
     let process = Process::start(&origin, &toml, "trace").await;
@@ -196,7 +202,7 @@ async fn c16_after_a_busy_run_no_secret_was_written_or_shown() {
         assert_no_canary(&String::from_utf8_lossy(&bytes), "the shared tier");
     }
     // Another password: what a server says of a wrong one is written down.
-    redis.require("another").await;
+    redis.require_password("another").await;
     redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]).await;
     has_tier(&process, "circuit_open").await;
     process.signal("HUP").await;
@@ -213,21 +219,28 @@ async fn c16_after_a_busy_run_no_secret_was_written_or_shown() {
 async fn c16_over_tls_and_http_2_no_secret_is_written_either() {
     let (_folder, toml) = secrets(NOWHERE);
     let authority = Authority::new();
-    let origin = H2Origin::start(&authority).await;
+    let origin = Origin::start_http2(&authority).await;
+    origin.set_status("in_progress");
     let bearer_key = format!("Bearer {API_KEY}");
     let roots = authority.toml().replace("[upstream]\n", "");
     let toml = toml.replace("[upstream]\n", &format!("[upstream]\n{roots}"));
-    let process = Process::start_before(&origin.url(), &toml, "trace").await;
+    let process = Launch::new(&origin.url(), &toml).log("trace").start().await;
     let bearer = format!("Bearer {TOKEN}");
     let headers = [("Authorization", bearer.as_str())];
-    for ending in [None, Some(Ending::Cut), Some(Ending::GoAway), None] {
+    for ending in [
+        None,
+        Some(StreamFault::Cut),
+        Some(StreamFault::GoAwayAfterResponse),
+        None,
+    ] {
         if let Some(ending) = ending {
-            origin.next(ending);
+            origin.next_fault(ending);
         }
         assert_eq!(process.get(STEP, &headers).await.status, 200);
     }
-    let went_up = |r: &hyper::Request<()>| r.headers()["authorization"] == bearer_key.as_str();
-    assert!(origin.requests().iter().all(went_up));
+    for request in origin.requests() {
+        assert_eq!(request.all("authorization"), [bearer_key.as_str()]);
+    }
     process.terminate().await;
     let (_, written) = process.exit().await;
     assert!(written.contains("TRACE"), "the log was not at trace level");

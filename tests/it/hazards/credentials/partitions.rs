@@ -3,7 +3,7 @@
 use crate::support::gateway::{
     BILLING_KEY, BILLING_TOKEN, SUPPORT_KEY, SUPPORT_TOKEN, TWO_CLIENTS,
 };
-use crate::support::{Act, Gate, Gateway, Origin, STEP};
+use crate::support::{Action, Gateway, Latch, Origin, STEP};
 
 fn bearer(token: &str) -> String {
     format!("Bearer {token}")
@@ -19,7 +19,7 @@ async fn c20_clients_with_different_headers_never_share_a_body() {
     ] {
         let token = bearer(token);
         let headers = [("Authorization", token.as_str())];
-        origin.status(status);
+        origin.set_status(status);
         let fetched = gateway.get_with(STEP, &headers).await;
         assert!(fetched.is_stored(), "{key}: {}", fetched.cache_status());
         assert_eq!(origin.last().all("x-portkey-virtual-key"), [key]);
@@ -36,12 +36,12 @@ async fn c20_clients_with_different_headers_never_share_a_body() {
 async fn c20_clients_with_different_headers_never_share_a_fetch() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, TWO_CLIENTS).await;
-    let gate = Gate::closed();
-    origin.always(vec![Act::Wait(gate.clone()), Act::Default]);
+    let gate = Latch::closed();
+    origin.always(vec![Action::Wait(gate.clone()), Action::Respond]);
     let billing = [("x-portkey-api-key", BILLING_TOKEN)];
     let support = [("x-portkey-api-key", SUPPORT_TOKEN)];
     let both_in_the_air = async {
-        origin.arrived(2).await;
+        origin.wait_for_requests(2).await;
         gate.open();
     };
     let (one, two, ()) = tokio::join!(

@@ -1,7 +1,7 @@
 //! The admin listener and the data listener: neither is the other.
 
-use crate::support::raw::head;
-use crate::support::{Gateway, Origin, Raw, STEP};
+use crate::support::client::head;
+use crate::support::{Gateway, Origin, RawClient, STEP};
 
 #[tokio::test]
 async fn c51_admin_paths_on_the_data_listener_are_404() {
@@ -19,7 +19,7 @@ async fn c51_admin_paths_on_the_data_listener_are_404() {
         ("GET", "/v1/metrics"),
     ] {
         assert_eq!(
-            gateway.ask(method, path, &[]).await.status,
+            gateway.request(method, path, &[]).await.status,
             404,
             "{method} {path}"
         );
@@ -42,7 +42,7 @@ async fn c51_a_slow_admin_client_does_not_touch_the_data_listener() {
     let mut slow = Vec::new();
     // More than it takes at once.
     for _ in 0..100 {
-        let mut raw = Raw::connect(gateway.admin_address()).await;
+        let mut raw = RawClient::connect(gateway.admin_address()).await;
         raw.send(&head("GET", "/metrics", "127.0.0.1", &[])[..20])
             .await;
         slow.push(raw);

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::support::pulse::Pulse;
-use crate::support::{Act, Origin, Process, STEP, respond, step, within};
+use crate::support::latency::LatencyProbe;
+use crate::support::{Action, Origin, Process, STEP, respond, step, within};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -16,7 +16,7 @@ async fn store_large_body(origin: &Origin, process: &Process) -> usize {
         r#"{{"id":"large","run_id":"run_1","thread_id":"thread_1","object":"thread.run.step","status":"completed","x":"{}"}}"#,
         "x".repeat(8 << 20)
     );
-    origin.next(vec![Act::Send(respond("200 OK", &[], &json))]);
+    origin.next(vec![Action::Send(respond("200 OK", &[], &json))]);
     let stored = process.get(&step("large"), &[]).await;
     assert!(stored.is_stored(), "{}", stored.cache_status());
     json.len()
@@ -30,14 +30,14 @@ async fn c44_slow_readers_of_a_large_body_cost_little_and_slow_nobody() {
     let process = Process::start(&origin, toml, "info").await;
     let size = store_large_body(&origin, &process).await as u64;
     let before = process.memory("VmRSS:");
-    let mut pulse = Pulse::of(process.data, STEP).await;
+    let mut pulse = LatencyProbe::start(process.data, STEP).await;
     let calm = pulse.median_of(50).await;
 
     let mut readers = Vec::new();
     for _ in 0..READERS {
-        readers.push(process.question(&step("large"), &[]).await);
+        readers.push(process.send_get(&step("large"), &[]).await);
     }
-    process.has_open(READERS + 1).await;
+    process.wait_for_connections(READERS + 1).await;
     let busy = pulse.median_of(200).await;
     assert!(
         busy < 5 * calm + Duration::from_millis(20),
@@ -70,7 +70,7 @@ async fn c44_ten_thousand_idle_connections_are_capped_and_slow_nobody() {
     let toml = format!("[server]\nmax_connections = {cap}\nheader_timeout = \"60s\"\n");
     let process = Process::start(&origin, &toml, "info").await;
     let before = process.memory("VmRSS:");
-    let mut pulse = Pulse::of(process.data, STEP).await;
+    let mut pulse = LatencyProbe::start(process.data, STEP).await;
     let calm = pulse.median_of(50).await;
 
     let mut connections = Vec::with_capacity(idle);
@@ -78,7 +78,7 @@ async fn c44_ten_thousand_idle_connections_are_capped_and_slow_nobody() {
         let connection = within("a connection", TcpStream::connect(process.data)).await;
         connections.push(connection.unwrap());
     }
-    process.has_open(cap).await;
+    process.wait_for_connections(cap).await;
     let busy = pulse.median_of(200).await;
     assert!(
         busy < 5 * calm + Duration::from_millis(20),
@@ -91,11 +91,11 @@ async fn c44_ten_thousand_idle_connections_are_capped_and_slow_nobody() {
     // Who waited for a place gets one when the others go.
     let mut late = JoinSet::new();
     for connection in connections.split_off(cap + 10) {
-        let mut raw = crate::support::Raw::over(connection);
+        let mut raw = crate::support::RawClient::over(connection);
         late.spawn(async move {
-            raw.send(crate::support::raw::head("GET", STEP, "localhost", &[]))
+            raw.send(crate::support::client::head("GET", STEP, "localhost", &[]))
                 .await;
-            raw.answer().await.status
+            raw.response().await.status
         });
     }
     drop(connections);

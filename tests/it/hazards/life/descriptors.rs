@@ -6,9 +6,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::support::frames::{HEADERS, Peer, question};
-use crate::support::raw::head;
-use crate::support::{Act, Origin, Process, Raw, STEP, raw, step, until, within};
+use crate::support::client::head;
+use crate::support::frames::{FrameClient, HEADERS, request_frame};
+use crate::support::process::Launch;
+use crate::support::{Action, Origin, Process, RawClient, STEP, client, step, until, within};
 
 const DESCRIPTORS: usize = 64;
 const CROWD: usize = 200;
@@ -42,15 +43,22 @@ async fn assert_recovered(process: &Process, since: Instant) {
     assert!(took < Duration::from_secs(1), "{took:?}");
 }
 
+async fn start(origin: &Origin) -> Process {
+    Launch::new(&origin.url(), PATIENT)
+        .max_descriptors(DESCRIPTORS)
+        .start()
+        .await
+}
+
 #[tokio::test]
 async fn c45_with_64_descriptors_who_gets_in_is_answered_and_200_do_no_harm() {
     let origin = Origin::start().await;
-    let process = Process::start_with_descriptors(&origin, DESCRIPTORS, PATIENT).await;
+    let process = start(&origin).await;
     let mut crowd = crowd(&process);
     let has_let_in = async || process.metric("stepgate_connections").await >= 10.0;
     until("as many as fit to be let in", has_let_in).await;
     assert_no_spin(&process).await;
-    let live = raw::ask(process.admin, "GET", "/ready", &[]).await;
+    let live = client::send(process.admin, "GET", "/ready", &[]).await;
     assert_eq!(live.unwrap().status, 200, "the admin listener has its own");
 
     // All that are in ask at once, each for another step: each needs a fetch of its own.
@@ -58,14 +66,14 @@ async fn c45_with_64_descriptors_who_gets_in_is_answered_and_200_do_no_harm() {
     let mut askers = Vec::new();
     while (askers.len() as f64) < inside {
         let connected = within("a connection", crowd.join_next()).await;
-        askers.push(Raw::over(connected.unwrap().unwrap()));
+        askers.push(RawClient::over(connected.unwrap().unwrap()));
     }
     for (nth, asker) in askers.iter_mut().enumerate() {
         let path = step(&format!("step_{nth}"));
         asker.send(head("GET", &path, "127.0.0.1", &[])).await;
     }
     for asker in &mut askers {
-        assert_eq!(asker.answer().await.status, 200);
+        assert_eq!(asker.response().await.status, 200);
     }
 
     let since = Instant::now();
@@ -85,16 +93,16 @@ async fn c45_with_64_descriptors_who_gets_in_is_answered_and_200_do_no_harm() {
 #[tokio::test]
 async fn c45_a_fetch_without_a_descriptor_is_503_and_accepting_does_not_spin() {
     let origin = Origin::start().await;
-    let process = Process::start_with_descriptors(&origin, DESCRIPTORS, PATIENT).await;
-    origin.always(vec![Act::Hold]);
-    let mut peer = Peer::connect(process.data, 65_535).await;
+    let process = start(&origin).await;
+    origin.always(vec![Action::Stall]);
+    let mut peer = FrameClient::connect(process.data, 65_535).await;
     let streams = (0..80).map(|nth| 2 * nth + 1);
     for stream in streams {
         let path = step(&format!("step_{stream}"));
-        assert!(peer.send(&question("GET", &path, stream)).await);
+        assert!(peer.send(&request_frame("GET", &path, stream)).await);
     }
     // A handful of refusals: the others have taken all there was.
-    let refused = peer.listen_for(|heard| heard.kind == HEADERS && heard.stream > 120);
+    let refused = peer.read_until(|heard| heard.kind == HEADERS && heard.stream > 120);
     within("a refusal", refused).await;
     let crowd = crowd(&process);
     let told = || process.output().matches("cannot accept").count();
@@ -103,7 +111,7 @@ async fn c45_a_fetch_without_a_descriptor_is_503_and_accepting_does_not_spin() {
     assert_eq!(told(), 1, "it fills the log");
 
     let since = Instant::now();
-    origin.always(vec![Act::Default]);
+    origin.always(vec![Action::Respond]);
     drop((peer, crowd));
     assert_recovered(&process, since).await;
     process.terminate().await;
@@ -116,18 +124,18 @@ async fn c45_a_fetch_without_a_descriptor_is_503_and_accepting_does_not_spin() {
 #[tokio::test]
 async fn c45_what_is_shed_for_want_of_descriptors_says_when_to_come_back() {
     let origin = Origin::start().await;
-    let process = Process::start_with_descriptors(&origin, DESCRIPTORS, PATIENT).await;
-    origin.always(vec![Act::Hold]);
+    let process = start(&origin).await;
+    origin.always(vec![Action::Stall]);
     let mut asker = process.connect().await;
-    process.has_open(1).await;
-    let mut peer = Peer::connect(process.data, 65_535).await;
+    process.wait_for_connections(1).await;
+    let mut peer = FrameClient::connect(process.data, 65_535).await;
     for nth in 0..80 {
         let path = step(&format!("step_{nth}"));
-        assert!(peer.send(&question("GET", &path, 2 * nth + 1)).await);
+        assert!(peer.send(&request_frame("GET", &path, 2 * nth + 1)).await);
     }
-    within("a refusal", peer.listen_for(|heard| heard.kind == HEADERS)).await;
+    within("a refusal", peer.read_until(|heard| heard.kind == HEADERS)).await;
     asker.send(head("GET", STEP, "127.0.0.1", &[])).await;
-    let shed = asker.answer().await;
+    let shed = asker.response().await;
     assert_eq!(
         (shed.status, shed.code().as_deref()),
         (503, Some("overloaded"))

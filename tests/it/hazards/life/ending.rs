@@ -6,17 +6,19 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::support::frames::{DATA, GOAWAY, HEADERS, Peer, question};
-use crate::support::raw::head;
-use crate::support::{Act, Broken, Gate, Origin, Process, Raw, STEP, raw, step, until, within};
+use crate::support::client::head;
+use crate::support::frames::{DATA, FrameClient, GOAWAY, HEADERS, request_frame};
+use crate::support::{
+    Action, ClientError, Latch, Origin, Process, RawClient, STEP, client, step, until, within,
+};
 
 /// A poller that goes on until its connection ends: how many whole answers it got, and what it had
 /// of the last one.
-async fn poll_to_the_end(mut raw: Raw, path: String) -> (usize, Broken) {
+async fn poll_to_the_end(mut raw: RawClient, path: String) -> (usize, ClientError) {
     let mut answers = 0;
     loop {
         raw.send(head("GET", &path, "127.0.0.1", &[])).await;
-        match raw.try_answer("GET").await {
+        match raw.try_response("GET").await {
             Ok(answer) => assert_eq!(answer.status, 200),
             Err(broken) => return (answers, broken),
         }
@@ -25,7 +27,7 @@ async fn poll_to_the_end(mut raw: Raw, path: String) -> (usize, Broken) {
 }
 
 async fn is_unready(process: &Process) -> bool {
-    let answer = raw::ask(process.admin, "GET", "/ready", &[]).await;
+    let answer = client::send(process.admin, "GET", "/ready", &[]).await;
     answer.is_ok_and(|answer| answer.status == 503)
 }
 
@@ -45,21 +47,24 @@ async fn c49_under_load_everything_accepted_is_answered_and_the_exit_is_clean() 
     for _ in 0..5 {
         pollers.spawn(poll_to_the_end(process.connect().await, STEP.to_owned()));
     }
-    let gate = Gate::closed();
-    origin.always(vec![Act::Wait(gate.clone()), Act::Step("completed")]);
+    let gate = Latch::closed();
+    origin.always(vec![
+        Action::Wait(gate.clone()),
+        Action::RespondStatus("completed"),
+    ]);
     let mut flying = Vec::new();
     for nth in 0..10 {
-        flying.push(process.question(&step(&format!("nth_{nth}")), &[]).await);
+        flying.push(process.send_get(&step(&format!("nth_{nth}")), &[]).await);
     }
-    let mut peer = Peer::connect(process.data, 65_535).await;
-    peer.send(&question("GET", &step("h2"), 1)).await;
-    origin.arrived(12).await;
-    origin.always(vec![Act::Step("in_progress")]);
+    let mut peer = FrameClient::connect(process.data, 65_535).await;
+    peer.send(&request_frame("GET", &step("h2"), 1)).await;
+    origin.wait_for_requests(12).await;
+    origin.always(vec![Action::RespondStatus("in_progress")]);
     let mut waiting = Vec::new();
     for _ in 0..5 {
         waiting.push(
             process
-                .question(&step("live"), &[("Prefer", "wait=60")])
+                .send_get(&step("live"), &[("Prefer", "wait=60")])
                 .await,
         );
     }
@@ -81,23 +86,23 @@ async fn c49_under_load_everything_accepted_is_answered_and_the_exit_is_clean() 
     })
     .await;
     for mut waiter in waiting {
-        let answer = waiter.answer().await;
+        let answer = waiter.response().await;
         assert_eq!(
             (answer.status, answer.json()["status"].as_str()),
             (200, Some("in_progress"))
         );
     }
-    within("a GOAWAY", peer.listen_for(|heard| heard.kind == GOAWAY)).await;
+    within("a GOAWAY", peer.read_until(|heard| heard.kind == GOAWAY)).await;
     gate.open();
     for mut raw in flying {
-        let answer = raw.answer().await;
+        let answer = raw.response().await;
         assert_eq!(
             (answer.status, answer.header("connection")),
             (200, Some("close"))
         );
         assert!(raw.rest().await.is_empty(), "and then the connection ends");
     }
-    within("the end of the HTTP/2 connection", peer.listen()).await;
+    within("the end of the HTTP/2 connection", peer.read_to_end()).await;
     assert_eq!(peer.payloads(HEADERS, 1).len(), 1);
     assert!(!peer.payloads(DATA, 1).concat().is_empty());
     for (answers, last) in within("the end of the pollers", pollers.join_all()).await {
@@ -120,12 +125,12 @@ async fn c49_whom_the_kernel_has_let_in_is_answered() {
     process.signal("STOP").await;
     let mut asked = Vec::new();
     for _ in 0..100 {
-        asked.push(process.question(STEP, &[]).await);
+        asked.push(process.send_get(STEP, &[]).await);
     }
     process.terminate().await;
     process.signal("CONT").await;
     for raw in &mut asked {
-        assert_eq!(raw.answer().await.status, 200);
+        assert_eq!(raw.response().await.status, 200);
     }
     assert!(process.exit().await.0.success());
 }
@@ -135,12 +140,12 @@ async fn c49_what_still_flies_one_second_before_the_end_is_503_draining() {
     let origin = Origin::start().await;
     let toml = "[server]\ndrain_timeout = \"2s\"\n";
     let process = Process::start(&origin, toml, "info").await;
-    origin.always(vec![Act::Hold]);
-    let mut raw = process.question(STEP, &[]).await;
-    origin.arrived(1).await;
+    origin.always(vec![Action::Stall]);
+    let mut raw = process.send_get(STEP, &[]).await;
+    origin.wait_for_requests(1).await;
     let start = Instant::now();
     process.terminate().await;
-    let answer = raw.answer().await;
+    let answer = raw.response().await;
     let after = start.elapsed();
     assert_eq!(answer.status, 503);
     assert_eq!(answer.code().as_deref(), Some("draining"));
@@ -160,9 +165,9 @@ async fn c49_a_second_signal_ends_it_at_once() {
     for name in ["TERM", "INT"] {
         let origin = Origin::start().await;
         let process = Process::start(&origin, "", "info").await;
-        origin.always(vec![Act::Hold]);
-        let _flying = process.question(STEP, &[]).await;
-        origin.arrived(1).await;
+        origin.always(vec![Action::Stall]);
+        let _flying = process.send_get(STEP, &[]).await;
+        origin.wait_for_requests(1).await;
         process.terminate().await;
         until("the drain to begin", async || is_unready(&process).await).await;
         let start = Instant::now();

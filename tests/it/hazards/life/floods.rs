@@ -9,11 +9,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::support::frames::{
-    CONTINUATION, DATA, END_HEADERS, HEADERS, PING, PRIORITY, Peer, RST_STREAM, SETTINGS,
-    WINDOW_UPDATE, fields, frame, question,
+    CONTINUATION, DATA, END_HEADERS, FrameClient, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, frame, header_block, request_frame,
 };
-use crate::support::pulse::Pulse;
-use crate::support::{Act, Origin, Process, STEP, step, until, within};
+use crate::support::latency::LatencyProbe;
+use crate::support::{Action, Origin, Process, STEP, step, until, within};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -43,7 +43,7 @@ async fn drown(address: SocketAddr, flood: Flood) -> Duration {
     let mut peers = JoinSet::new();
     for _ in 0..PEERS {
         peers.spawn(async move {
-            let peer = Peer::connect(address, 65_535).await;
+            let peer = FrameClient::connect(address, 65_535).await;
             let (mut reads, mut writes) = peer.io.into_split();
             let listen = async {
                 let mut chunk = vec![0; 64 * 1024];
@@ -83,9 +83,9 @@ struct Harm {
 async fn harm(flood: Flood) -> Harm {
     let origin = Origin::start().await;
     let process = Process::start(&origin, IMPATIENT, "info").await;
-    let mut pulse = Pulse::of(process.data, STEP).await;
+    let mut pulse = LatencyProbe::start(process.data, STEP).await;
     let calm = pulse.median_of(50).await;
-    origin.always(vec![Act::Hold]);
+    origin.always(vec![Action::Stall]);
     let (before, fetches) = (process.memory("VmRSS:"), origin.count());
 
     let mut beats = Vec::new();
@@ -95,7 +95,7 @@ async fn harm(flood: Flood) -> Harm {
         loop {
             tokio::select! {
                 lasted = &mut drown => break lasted,
-                beat = pulse.beat() => beats.push(beat),
+                beat = pulse.measure() => beats.push(beat),
             }
         }
     };
@@ -123,7 +123,7 @@ fn nothing() -> Vec<u8> {
 
 /// A question to a step of its own, on a stream of its own.
 fn fresh_question(stream: u32) -> Vec<u8> {
-    question("GET", &step(&format!("step_{stream}")), stream)
+    request_frame("GET", &step(&format!("step_{stream}")), stream)
 }
 
 /// Asked and taken back in one breath.
@@ -193,7 +193,7 @@ async fn c46_made_you_reset_is_cut() {
 #[tokio::test]
 async fn c46_a_continuation_flood_is_cut() {
     let harm = harm(Flood {
-        opening: || frame(HEADERS, 0, 1, &fields("GET", STEP)),
+        opening: || frame(HEADERS, 0, 1, &header_block("GET", STEP)),
         round: |_| {
             let field = [&[0, 3, b'x', b'-', b'a', 100][..], &[b'a'; 100]].concat();
             frame(CONTINUATION, 0, 1, &field.repeat(100))
@@ -209,7 +209,7 @@ async fn c46_a_continuation_flood_is_cut() {
 #[tokio::test]
 async fn c46_a_flood_of_empty_continuations_is_cut() {
     let harm = harm(Flood {
-        opening: || frame(HEADERS, 0, 1, &fields("GET", STEP)),
+        opening: || frame(HEADERS, 0, 1, &header_block("GET", STEP)),
         round: |_| frame(CONTINUATION, 0, 1, &[]).repeat(100),
         reads: true,
     })
@@ -222,7 +222,7 @@ async fn c46_a_flood_of_empty_continuations_is_cut() {
 #[tokio::test]
 async fn c46_an_empty_data_flood_is_cut() {
     let harm = harm(Flood {
-        opening: || frame(HEADERS, END_HEADERS, 1, &fields("GET", &step("data"))),
+        opening: || frame(HEADERS, END_HEADERS, 1, &header_block("GET", &step("data"))),
         round: |_| frame(DATA, 0, 1, &[]).repeat(1000),
         reads: true,
     })
@@ -259,17 +259,21 @@ async fn c46_patient_resets_leave_no_fetches_behind() {
     const ROUNDS: u32 = 200;
     let origin = Origin::start().await;
     let process = Process::start(&origin, "", "info").await;
-    origin.always(vec![Act::Hold]);
-    let mut peer = Peer::connect(process.data, 65_535).await;
+    origin.always(vec![Action::Stall]);
+    let mut peer = FrameClient::connect(process.data, 65_535).await;
     for nth in 0..ROUNDS {
         let stream = 2 * nth + 1;
         assert!(peer.send(&fresh_question(stream)).await);
-        origin.arrived(usize::try_from(nth).unwrap() + 1).await;
+        origin
+            .wait_for_requests(usize::try_from(nth).unwrap() + 1)
+            .await;
         let cancel = 8_u32.to_be_bytes();
         assert!(peer.send(&frame(RST_STREAM, 0, stream, &cancel)).await);
     }
-    origin.abandoned(usize::try_from(ROUNDS).unwrap()).await;
+    origin
+        .wait_for_hangups(usize::try_from(ROUNDS).unwrap())
+        .await;
     let ended = async || process.metric("stepgate_upstream_in_flight").await == 0.0;
     until("all fetches to end", ended).await;
-    drop(timeout(Duration::ZERO, peer.listen()).await);
+    drop(timeout(Duration::ZERO, peer.read_to_end()).await);
 }

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::support::bare::Bare;
-use crate::support::raw::head;
-use crate::support::{Gateway, Origin, Raw, STEP};
+use crate::support::client::head;
+use crate::support::hyper_server::HyperServer;
+use crate::support::{Gateway, Origin, RawClient, STEP};
 
 const IMPATIENT: &str = "[server]\nheader_timeout = \"300ms\"\n";
 
 /// Closed once the time is up, not before and not much after.
-async fn assert_closed_after_300ms(raw: &mut Raw, since: Instant, what: &str) {
+async fn assert_closed_after_300ms(raw: &mut RawClient, since: Instant, what: &str) {
     raw.rest().await;
     let took = since.elapsed();
     assert!(took >= Duration::from_millis(250), "{what}: {took:?}");
@@ -37,7 +37,7 @@ async fn c42_half_of_a_later_head_is_closed_at_the_header_timeout() {
     let gateway = Gateway::start(&origin, IMPATIENT).await;
     let mut raw = gateway.connect().await;
     raw.send(head("GET", STEP, "127.0.0.1", &[])).await;
-    raw.answer().await;
+    raw.response().await;
     let since = Instant::now();
     raw.send("GET /v1/thr").await;
     assert_closed_after_300ms(&mut raw, since, "a later head").await;
@@ -86,11 +86,11 @@ async fn c43_half_an_http_2_preface_is_closed_at_the_header_timeout() {
 /// Far longer than the limit above.
 #[tokio::test]
 async fn c43_hyper_alone_waits_for_ever() {
-    let bare = Bare::start().await;
+    let bare = HyperServer::start().await;
     let silent = [""].into_iter().chain(HALF_PREFACES);
     let mut waiting = Vec::new();
     for said in silent {
-        let mut raw = Raw::connect(bare.address).await;
+        let mut raw = RawClient::connect(bare.address).await;
         raw.send(said).await;
         waiting.push((said, raw));
     }

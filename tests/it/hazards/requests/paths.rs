@@ -1,8 +1,8 @@
 //! Which paths and queries are which resource: never two keys with one meaning, nor one key with
 //! two.
 
-use crate::support::bare::Bare;
-use crate::support::{Gateway, LIST, Origin, STEP, raw};
+use crate::support::hyper_server::HyperServer;
+use crate::support::{Gateway, LIST, Origin, STEP, client};
 
 const NO_IDS: [&str; 23] = [
     ".",
@@ -52,10 +52,10 @@ async fn c11_ids_that_are_not_ids_are_refused_and_nothing_is_sent() {
 
 #[tokio::test]
 async fn c11_hyper_alone_takes_any_of_them() {
-    let bare = Bare::start().await;
+    let bare = HyperServer::start().await;
     for id in NO_IDS {
         let path = format!("{LIST}/{id}");
-        let answer = raw::ask(bare.address, "GET", &path, &[]).await.unwrap();
+        let answer = client::send(bare.address, "GET", &path, &[]).await.unwrap();
         assert_eq!(answer.status, 200, "{path}");
     }
 }

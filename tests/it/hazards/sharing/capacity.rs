@@ -1,6 +1,7 @@
 //! More entries than there is room for.
 
-use crate::support::{Act, Origin, Process, Raw, STEP, raw::head, respond, step};
+use crate::support::process::Launch;
+use crate::support::{Action, Origin, RawClient, STEP, client::head, respond, step};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -10,10 +11,13 @@ async fn assert_bounded_by_bytes(max_mib: u64, body_bytes: usize, steps: usize) 
     let max_bytes = max_mib * MIB;
     let toml = format!("[cache]\nmax_bytes = {max_bytes}\n[log]\naccess = \"off\"\n");
     let origin = Origin::start().await;
-    let process = Process::start_with_workers(&origin, 4, &toml).await;
+    let process = Launch::new(&origin.url(), &toml)
+        .env(&[("TOKIO_WORKER_THREADS", "4")])
+        .start()
+        .await;
     process.get(STEP, &[]).await;
     let idle = process.memory("VmRSS:");
-    let mut raw = Raw::connect(process.data).await;
+    let mut raw = RawClient::connect(process.data).await;
     let filling = "x".repeat(body_bytes);
     let json = |id: &str| {
         format!(
@@ -22,11 +26,11 @@ async fn assert_bounded_by_bytes(max_mib: u64, body_bytes: usize, steps: usize) 
     };
     let mut ask = async |id: &str| {
         raw.send(head("GET", &step(id), "127.0.0.1", &[])).await;
-        raw.answer().await
+        raw.response().await
     };
     for nth in 0..steps {
         let id = format!("full_{nth}");
-        origin.next(vec![Act::Send(respond("200 OK", &[], json(&id)))]);
+        origin.next(vec![Action::Send(respond("200 OK", &[], json(&id)))]);
         assert!(ask(&id).await.is_stored(), "newcomer {nth}");
     }
 
@@ -50,7 +54,7 @@ async fn assert_bounded_by_bytes(max_mib: u64, body_bytes: usize, steps: usize) 
         assert!(ask(&format!("full_{nth}")).await.is_hit(), "newcomer {nth}");
     }
     assert_eq!(origin.count(), fetches);
-    origin.next(vec![Act::Send(respond("200 OK", &[], json("full_0")))]);
+    origin.next(vec![Action::Send(respond("200 OK", &[], json("full_0")))]);
     assert!(ask("full_0").await.is_stored(), "the oldest had to go");
 }
 

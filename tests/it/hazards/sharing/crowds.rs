@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::WINDOW;
-use crate::support::{Act, Crowd, Gateway, Origin, STEP, Served, text};
+use crate::support::{Action, Clients, Gateway, Origin, STEP, TimedResponse, text};
 
 /// What an unoptimised build on two busy cores may add to a thousand answers.
 const SCHEDULING: Duration = Duration::from_millis(1500);
@@ -17,12 +17,12 @@ fn departures_in(time: Duration) -> usize {
 }
 
 /// All are told the same. The first one's answer comes first.
-async fn a_thousand_hear(gateway: &Gateway, step_status: &str) -> Vec<Served> {
-    let crowd = Crowd::connect(gateway, 1000).await;
-    let served = crowd.ask(STEP, &[]).await;
+async fn a_thousand_hear(gateway: &Gateway, step_status: &str) -> Vec<TimedResponse> {
+    let crowd = Clients::connect(gateway, 1000).await;
+    let served = crowd.get(STEP, &[]).await;
     assert_eq!(served.len(), 1000);
     for one in &served {
-        let (status, said) = (one.answer.status, one.answer.text());
+        let (status, said) = (one.response.status, one.response.text());
         assert_eq!((status, said), (200, text(step_status)));
     }
     served
@@ -32,8 +32,8 @@ async fn a_thousand_hear(gateway: &Gateway, step_status: &str) -> Vec<Served> {
 async fn c35_a_thousand_pollers_of_a_live_step_cost_three_fetches() {
     let latency = Duration::from_millis(200);
     let origin = Origin::start().await;
-    origin.status("in_progress");
-    origin.always(vec![Act::Pause(latency), Act::Default]);
+    origin.set_status("in_progress");
+    origin.always(vec![Action::Pause(latency), Action::Respond]);
     let gateway = Gateway::start(&origin, "").await;
     let served = a_thousand_hear(&gateway, "in_progress").await;
     let slowest = served.last().unwrap().after;
@@ -48,7 +48,7 @@ async fn c35_a_thousand_pollers_of_a_final_step_cost_two_fetches() {
     // It lands between the second departure and the third, and answers everybody.
     let latency = Duration::from_millis(120);
     let origin = Origin::start().await;
-    origin.always(vec![Act::Pause(latency), Act::Default]);
+    origin.always(vec![Action::Pause(latency), Action::Respond]);
     let gateway = Gateway::start(&origin, "").await;
     let served = a_thousand_hear(&gateway, "completed").await;
     let slowest = served.last().unwrap().after;
@@ -62,9 +62,9 @@ async fn c35_a_thousand_pollers_of_a_final_step_cost_two_fetches() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_pollers_a_second_cost_ten_fetches_a_second() {
     let origin = Origin::start().await;
-    origin.status("in_progress");
+    origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, "").await;
-    let crowd = Crowd::connect(&gateway, 1000).await;
+    let crowd = Clients::connect(&gateway, 1000).await;
     let ten_seconds = Duration::from_secs(10);
     let (answers, took) = crowd.poll_each_second(STEP, ten_seconds).await;
     assert!(

@@ -7,16 +7,16 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::WINDOW;
-use crate::support::{Act, Gateway, Origin, Raw, STEP, raw::head, within};
+use crate::support::{Action, Gateway, Origin, RawClient, STEP, client::head, within};
 
 /// Polls until the step is final. No answer may be older than its question: a live one comes from
 /// a fetch that the origin had not yet seen then.
-async fn poll_to_the_end(origin: Arc<Origin>, mut raw: Raw) {
+async fn poll_to_the_end(origin: Arc<Origin>, mut raw: RawClient) {
     let question = head("GET", STEP, "127.0.0.1", &[]);
     loop {
-        let (seen, over) = (origin.count(), origin.is("completed"));
+        let (seen, over) = (origin.count(), origin.status() == "completed");
         raw.send(&question).await;
-        let answer = raw.answer().await;
+        let answer = raw.response().await;
         if answer.json()["status"] == "completed" {
             return;
         }
@@ -29,8 +29,11 @@ async fn poll_to_the_end(origin: Arc<Origin>, mut raw: Raw) {
 #[tokio::test]
 async fn c37_no_answer_is_older_than_its_question_while_a_step_ends() {
     let origin = Arc::new(Origin::start().await);
-    origin.status("in_progress");
-    origin.always(vec![Act::Pause(Duration::from_millis(250)), Act::Numbered]);
+    origin.set_status("in_progress");
+    origin.always(vec![
+        Action::Pause(Duration::from_millis(250)),
+        Action::RespondNumbered,
+    ]);
     let gateway = Gateway::start(&origin, "").await;
     let mut pollers = JoinSet::new();
     for _ in 0..50 {
@@ -41,8 +44,8 @@ async fn c37_no_answer_is_older_than_its_question_while_a_step_ends() {
             gateway.connect().await,
         ));
     }
-    origin.arrived(12).await;
-    origin.status("completed");
+    origin.wait_for_requests(12).await;
+    origin.set_status("completed");
     within("everybody to see the end", pollers.join_all()).await;
     let hit = gateway.get(STEP).await;
     assert!(hit.is_hit() && hit.json()["status"] == "completed");

@@ -5,19 +5,19 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::WIDE;
-use crate::support::{Act, Gate, Gateway, Origin, Raw, STEP, body, respond, text};
+use crate::support::{Action, Gateway, Latch, Origin, RawClient, STEP, body, respond, text};
 
 const NO_CACHE: [(&str, &str); 1] = [("Cache-Control", "no-cache")];
 
 /// So many questions that leave together: a poll of its own has just opened the window.
-async fn passengers(origin: &Origin, gateway: &Gateway, count: usize) -> Vec<Raw> {
-    origin.next(vec![Act::Step("in_progress")]);
+async fn passengers(origin: &Origin, gateway: &Gateway, count: usize) -> Vec<RawClient> {
+    origin.next(vec![Action::RespondStatus("in_progress")]);
     assert_eq!(gateway.get(STEP).await.status, 200);
     let mut passengers = Vec::new();
     for _ in 0..count {
-        passengers.push(gateway.question(STEP, &[]).await);
+        passengers.push(gateway.send_get(STEP, &[]).await);
         // The first is the one that causes the flight.
-        gateway.has_read_all().await;
+        gateway.wait_until_read().await;
     }
     assert_eq!(origin.count(), 1, "nobody has left yet");
     passengers
@@ -26,57 +26,60 @@ async fn passengers(origin: &Origin, gateway: &Gateway, count: usize) -> Vec<Raw
 #[tokio::test]
 async fn a_final_answer_reaches_those_who_ride_on_an_earlier_flight() {
     let origin = Origin::start().await;
-    origin.next(vec![Act::Hold]);
+    origin.next(vec![Action::Stall]);
     let gateway = Gateway::start(&origin, "").await;
-    let mut first = gateway.question(STEP, &[]).await;
-    origin.arrived(1).await;
+    let mut first = gateway.send_get(STEP, &[]).await;
+    origin.wait_for_requests(1).await;
     let second = gateway.get(STEP).await;
     assert_eq!(second.text(), text("completed"));
-    let first = first.answer().await;
+    let first = first.response().await;
     assert_eq!((first.status, first.text()), (200, text("completed")));
     assert_eq!(origin.count(), 2);
     // Nobody is left on the first.
-    origin.abandoned(1).await;
+    origin.wait_for_hangups(1).await;
 }
 
 #[tokio::test]
 async fn a_live_answer_reaches_only_its_passengers() {
     let origin = Origin::start().await;
-    origin.status("in_progress");
-    let gates = [Gate::closed(), Gate::closed()];
+    origin.set_status("in_progress");
+    let gates = [Latch::closed(), Latch::closed()];
     for gate in &gates {
-        origin.next(vec![Act::Wait(gate.clone()), Act::Numbered]);
+        origin.next(vec![Action::Wait(gate.clone()), Action::RespondNumbered]);
     }
     let gateway = Gateway::start(&origin, "").await;
     let mut raws = Vec::new();
     for flight in 1..=2 {
-        raws.push(gateway.question(STEP, &[]).await);
-        origin.arrived(flight).await;
+        raws.push(gateway.send_get(STEP, &[]).await);
+        origin.wait_for_requests(flight).await;
     }
     gates[1].open();
-    assert_eq!(raws[1].answer().await.fetch(), 2);
+    assert_eq!(raws[1].response().await.fetch(), 2);
     gates[0].open();
-    assert_eq!(raws[0].answer().await.fetch(), 1);
+    assert_eq!(raws[0].response().await.fetch(), 1);
 }
 
 #[tokio::test]
 async fn a_final_answer_reaches_those_who_still_gather_but_not_a_no_cache_request() {
     let origin = Origin::start().await;
-    let gate = Gate::closed();
-    origin.next(vec![Act::Wait(gate.clone()), Act::Step("completed")]);
-    origin.next(vec![Act::Step("failed")]);
+    let gate = Latch::closed();
+    origin.next(vec![
+        Action::Wait(gate.clone()),
+        Action::RespondStatus("completed"),
+    ]);
+    origin.next(vec![Action::RespondStatus("failed")]);
     let gateway = Gateway::start(&origin, "[upstream]\ncoalesce_window = \"2s\"\n").await;
-    let mut rides = gateway.question(STEP, &[]).await;
-    origin.arrived(1).await;
-    let mut insists = gateway.question(STEP, &NO_CACHE).await;
-    let mut gathers = gateway.question(STEP, &[]).await;
-    gateway.has_read_all().await;
+    let mut rides = gateway.send_get(STEP, &[]).await;
+    origin.wait_for_requests(1).await;
+    let mut insists = gateway.send_get(STEP, &NO_CACHE).await;
+    let mut gathers = gateway.send_get(STEP, &[]).await;
+    gateway.wait_until_read().await;
     gate.open();
     for raw in [&mut rides, &mut gathers] {
-        assert_eq!(raw.answer().await.text(), text("completed"));
+        assert_eq!(raw.response().await.text(), text("completed"));
     }
     assert_eq!(origin.count(), 1, "nobody waited for the next departure");
-    let answer = insists.answer().await;
+    let answer = insists.response().await;
     assert_eq!(answer.text(), text("failed"));
     assert!(
         answer
@@ -91,18 +94,21 @@ async fn a_final_answer_reaches_those_who_still_gather_but_not_a_no_cache_reques
 #[tokio::test]
 async fn an_older_flight_never_overwrites_a_newer_ones_body() {
     let origin = Origin::start().await;
-    let gate = Gate::closed();
+    let gate = Latch::closed();
     let gateway = Gateway::start(&origin, "").await;
     assert!(gateway.get(STEP).await.is_stored());
-    origin.next(vec![Act::Wait(gate.clone()), Act::Step("cancelled")]);
-    origin.next(vec![Act::Step("failed")]);
-    let mut older = gateway.question(STEP, &NO_CACHE).await;
-    origin.arrived(2).await;
+    origin.next(vec![
+        Action::Wait(gate.clone()),
+        Action::RespondStatus("cancelled"),
+    ]);
+    origin.next(vec![Action::RespondStatus("failed")]);
+    let mut older = gateway.send_get(STEP, &NO_CACHE).await;
+    origin.wait_for_requests(2).await;
     let newer = gateway.get_with(STEP, &NO_CACHE).await;
     assert_eq!(newer.text(), text("failed"));
     gate.open();
     // The newer one departed after the older question, too: either may answer it.
-    assert_eq!(older.answer().await.status, 200);
+    assert_eq!(older.response().await.status, 200);
     assert_eq!(gateway.get(STEP).await.text(), text("failed"));
     assert_eq!(origin.count(), 3);
 }
@@ -110,17 +116,17 @@ async fn an_older_flight_never_overwrites_a_newer_ones_body() {
 #[tokio::test]
 async fn c36_the_caller_that_caused_a_flight_hangs_up_and_the_others_are_answered() {
     let origin = Origin::start().await;
-    origin.status("in_progress");
+    origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, WIDE).await;
     let mut passengers = passengers(&origin, &gateway, 3).await;
-    let gate = Gate::closed();
-    origin.next(vec![Act::Wait(gate.clone()), Act::Numbered]);
-    origin.arrived(2).await;
+    let gate = Latch::closed();
+    origin.next(vec![Action::Wait(gate.clone()), Action::RespondNumbered]);
+    origin.wait_for_requests(2).await;
     drop(passengers.remove(0));
-    gateway.has_open(2).await;
+    gateway.wait_for_connections(2).await;
     gate.open();
     for passenger in &mut passengers {
-        assert_eq!(passenger.answer().await.fetch(), 2);
+        assert_eq!(passenger.response().await.fetch(), 2);
     }
     assert_eq!(origin.count(), 2);
 }
@@ -128,15 +134,15 @@ async fn c36_the_caller_that_caused_a_flight_hangs_up_and_the_others_are_answere
 #[tokio::test]
 async fn c36_the_caller_hangs_up_before_its_flight_departs_and_the_others_are_answered() {
     let origin = Origin::start().await;
-    origin.status("in_progress");
+    origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, WIDE).await;
     let mut passengers = passengers(&origin, &gateway, 3).await;
     drop(passengers.remove(0));
-    gateway.has_open(2).await;
+    gateway.wait_for_connections(2).await;
     assert_eq!(origin.count(), 1, "it has not departed");
-    origin.always(vec![Act::Numbered]);
+    origin.always(vec![Action::RespondNumbered]);
     for passenger in &mut passengers {
-        assert_eq!(passenger.answer().await.fetch(), 2);
+        assert_eq!(passenger.response().await.fetch(), 2);
     }
     assert_eq!(origin.count(), 2);
 }
@@ -144,14 +150,14 @@ async fn c36_the_caller_hangs_up_before_its_flight_departs_and_the_others_are_an
 #[tokio::test]
 async fn c36_a_flight_that_everybody_has_left_is_dropped_and_the_next_is_clean() {
     let origin = Origin::start().await;
-    origin.status("in_progress");
+    origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, WIDE).await;
     let passengers = passengers(&origin, &gateway, 3).await;
-    origin.next(vec![Act::Hold]);
-    origin.arrived(2).await;
+    origin.next(vec![Action::Stall]);
+    origin.wait_for_requests(2).await;
     drop(passengers);
-    origin.abandoned(1).await;
-    origin.always(vec![Act::Numbered]);
+    origin.wait_for_hangups(1).await;
+    origin.always(vec![Action::RespondNumbered]);
     assert_eq!(gateway.get(STEP).await.fetch(), 3);
     assert_eq!(gateway.metric("stepgate_upstream_in_flight").await, 0.0);
 }
@@ -159,38 +165,44 @@ async fn c36_a_flight_that_everybody_has_left_is_dropped_and_the_next_is_clean()
 #[tokio::test]
 async fn c36_a_caller_whose_time_is_over_does_not_shorten_the_others() {
     let origin = Origin::start().await;
-    origin.status("in_progress");
+    origin.set_status("in_progress");
     let toml = format!("{WIDE}timeout = \"2s\"\n");
     let gateway = Gateway::start(&origin, &toml).await;
     assert_eq!(gateway.get(STEP).await.status, 200);
-    let gate = Gate::closed();
-    origin.next(vec![Act::Wait(gate.clone()), Act::Numbered]);
-    let mut early = gateway.question(STEP, &[]).await;
-    gateway.has_read_all().await;
+    let gate = Latch::closed();
+    origin.next(vec![Action::Wait(gate.clone()), Action::RespondNumbered]);
+    let mut early = gateway.send_get(STEP, &[]).await;
+    gateway.wait_until_read().await;
     sleep(Duration::from_millis(500)).await;
-    let mut late = gateway.question(STEP, &[]).await;
-    let answer = early.answer().await;
+    let mut late = gateway.send_get(STEP, &[]).await;
+    let answer = early.response().await;
     assert_eq!(answer.code().as_deref(), Some("upstream_timeout"));
     gate.open();
-    assert_eq!(late.answer().await.fetch(), 2);
+    assert_eq!(late.response().await.fetch(), 2);
     assert_eq!(origin.count(), 2, "they were on one flight");
 }
 
 #[tokio::test]
 async fn c41a_a_purge_is_a_wall_between_those_before_and_those_after() {
     let origin = Origin::start().await;
-    let gates = [Gate::closed(), Gate::closed()];
-    origin.next(vec![Act::Wait(gates[0].clone()), Act::Step("completed")]);
-    origin.next(vec![Act::Wait(gates[1].clone()), Act::Step("failed")]);
+    let gates = [Latch::closed(), Latch::closed()];
+    origin.next(vec![
+        Action::Wait(gates[0].clone()),
+        Action::RespondStatus("completed"),
+    ]);
+    origin.next(vec![
+        Action::Wait(gates[1].clone()),
+        Action::RespondStatus("failed"),
+    ]);
     let gateway = Gateway::start(&origin, WIDE).await;
-    let mut before = gateway.question(STEP, &[]).await;
-    origin.arrived(1).await;
+    let mut before = gateway.send_get(STEP, &[]).await;
+    origin.wait_for_requests(1).await;
     let purged = gateway.admin("DELETE", "/cache/run-step/thread_1").await;
     assert_eq!(purged.status, 200);
-    let mut after = gateway.question(STEP, &[]).await;
-    gateway.has_read_all().await;
+    let mut after = gateway.send_get(STEP, &[]).await;
+    gateway.wait_until_read().await;
     gates[0].open();
-    let answer = before.answer().await;
+    let answer = before.response().await;
     assert_eq!(answer.text(), text("completed"));
     assert!(
         answer.cache_status().contains("detail=purged"),
@@ -200,7 +212,7 @@ async fn c41a_a_purge_is_a_wall_between_those_before_and_those_after() {
     let stored = [("Cache-Control", "only-if-cached")];
     assert_eq!(gateway.get_with(STEP, &stored).await.status, 504);
     gates[1].open();
-    assert_eq!(after.answer().await.text(), text("failed"));
+    assert_eq!(after.response().await.text(), text("failed"));
     let hit = gateway.get(STEP).await;
     assert_eq!((hit.is_hit(), hit.text()), (true, text("failed")));
     assert_eq!(origin.count(), 2);
@@ -209,43 +221,46 @@ async fn c41a_a_purge_is_a_wall_between_those_before_and_those_after() {
 #[tokio::test]
 async fn a_flight_that_fails_fails_its_passengers_and_nobody_else() {
     let origin = Origin::start().await;
-    origin.status("in_progress");
-    let gate = Gate::closed();
-    origin.next(vec![Act::Wait(gate.clone()), Act::Numbered]);
-    origin.next(vec![Act::Send(b"nonsense\r\n\r\n".to_vec()), Act::Close]);
+    origin.set_status("in_progress");
+    let gate = Latch::closed();
+    origin.next(vec![Action::Wait(gate.clone()), Action::RespondNumbered]);
+    origin.next(vec![
+        Action::Send(b"nonsense\r\n\r\n".to_vec()),
+        Action::Close,
+    ]);
     let gateway = Gateway::start(&origin, WIDE).await;
-    let mut earlier = gateway.question(STEP, &[]).await;
-    origin.arrived(1).await;
+    let mut earlier = gateway.send_get(STEP, &[]).await;
+    origin.wait_for_requests(1).await;
     let mut passengers = Vec::new();
     for _ in 0..3 {
-        passengers.push(gateway.question(STEP, &[]).await);
+        passengers.push(gateway.send_get(STEP, &[]).await);
     }
     for passenger in &mut passengers {
-        let answer = passenger.answer().await;
+        let answer = passenger.response().await;
         assert_eq!(answer.status, 502);
         assert_eq!(answer.code().as_deref(), Some("upstream_invalid"));
     }
     assert_eq!(origin.count(), 2);
     assert_eq!(gateway.get(STEP).await.text(), text("in_progress"));
     gate.open();
-    assert_eq!(earlier.answer().await.fetch(), 1);
+    assert_eq!(earlier.response().await.fetch(), 1);
     assert_eq!(origin.count(), 3);
 }
 
 #[tokio::test]
 async fn a_flight_that_does_not_land_in_time_is_504_for_each_and_the_next_is_clean() {
     let origin = Origin::start().await;
-    origin.status("in_progress");
+    origin.set_status("in_progress");
     let toml = format!("{WIDE}timeout = \"2s\"\n");
     let gateway = Gateway::start(&origin, &toml).await;
     let mut passengers = passengers(&origin, &gateway, 3).await;
-    origin.next(vec![Act::Hold]);
+    origin.next(vec![Action::Stall]);
     for passenger in &mut passengers {
-        let answer = passenger.answer().await;
+        let answer = passenger.response().await;
         assert_eq!(answer.status, 504);
         assert_eq!(answer.code().as_deref(), Some("upstream_timeout"));
     }
-    origin.abandoned(1).await;
+    origin.wait_for_hangups(1).await;
     assert_eq!(gateway.get(STEP).await.text(), text("in_progress"));
     assert_eq!(origin.count(), 3);
 }
@@ -256,9 +271,9 @@ async fn an_upstreams_own_error_reaches_every_passenger_untouched() {
     let gateway = Gateway::start(&origin, WIDE).await;
     let mut passengers = passengers(&origin, &gateway, 3).await;
     let error = br#"{"error": {"message": "no such step", "code": null}}"#;
-    origin.next(vec![Act::Send(respond("404 Not Found", &[], error))]);
+    origin.next(vec![Action::Send(respond("404 Not Found", &[], error))]);
     for passenger in &mut passengers {
-        let answer = passenger.answer().await;
+        let answer = passenger.response().await;
         assert_eq!((answer.status, &*answer.body), (404, &error[..]));
     }
     assert_eq!(origin.count(), 2);
@@ -273,9 +288,9 @@ async fn a_body_too_large_to_hold_is_streamed_to_one_and_fetched_by_the_others()
     let toml = format!("{WIDE}[cache]\nmax_entry_bytes = \"4KiB\"\n");
     let gateway = Gateway::start(&origin, &toml).await;
     let mut passengers = passengers(&origin, &gateway, 3).await;
-    origin.always(vec![Act::Send(respond("200 OK", &[], &large))]);
+    origin.always(vec![Action::Send(respond("200 OK", &[], &large))]);
     for passenger in &mut passengers {
-        let answer = passenger.answer().await;
+        let answer = passenger.response().await;
         assert!(answer.body == large, "{}: other bytes", answer.status);
         assert!(answer.cache_status().contains("detail=too_large"));
     }

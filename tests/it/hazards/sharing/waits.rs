@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Act, Gateway, Origin, Raw, STEP, poll_after, text};
+use crate::support::{Action, Gateway, Origin, RawClient, STEP, poll_after, text};
 
 /// So long that only something else can end the wait within a test's patience.
 const LONG: [(&str, &str); 1] = [("Prefer", "wait=60")];
 
 /// Asks and waits until a live body has come for it.
-async fn waiter_with_a_body(origin: &Origin, gateway: &Gateway) -> Raw {
+async fn waiter_with_a_body(origin: &Origin, gateway: &Gateway) -> RawClient {
     origin.always(poll_after("50"));
-    let waiter = gateway.question(STEP, &LONG).await;
-    origin.arrived(3).await;
+    let waiter = gateway.send_get(STEP, &LONG).await;
+    origin.wait_for_requests(3).await;
     waiter
 }
 
@@ -23,8 +23,8 @@ async fn c41_a_step_that_fails_upstream_ends_the_wait() {
         let origin = Origin::start().await;
         let gateway = Gateway::start(&origin, "").await;
         let mut waiter = waiter_with_a_body(&origin, &gateway).await;
-        origin.always(vec![Act::Step(status)]);
-        assert_eq!(waiter.answer().await.text(), text(status));
+        origin.always(vec![Action::RespondStatus(status)]);
+        assert_eq!(waiter.response().await.text(), text(status));
         let after = origin.count();
         sleep(Duration::from_millis(500)).await;
         assert_eq!(origin.count(), after, "{status}: nobody polls on");
@@ -36,13 +36,13 @@ async fn c41_when_the_last_who_waits_leaves_the_polling_stops() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let first = waiter_with_a_body(&origin, &gateway).await;
-    let second = gateway.question(STEP, &LONG).await;
-    gateway.has_read_all().await;
+    let second = gateway.send_get(STEP, &LONG).await;
+    gateway.wait_until_read().await;
     drop(first);
-    gateway.has_open(1).await;
-    origin.arrived(origin.count() + 5).await;
+    gateway.wait_for_connections(1).await;
+    origin.wait_for_requests(origin.count() + 5).await;
     drop(second);
-    gateway.has_open(0).await;
+    gateway.wait_for_connections(0).await;
     // What was in the air may have arrived since.
     let left = origin.count() + 1;
     sleep(Duration::from_secs(1)).await;
@@ -53,13 +53,13 @@ async fn c41_when_the_last_who_waits_leaves_the_polling_stops() {
 #[tokio::test]
 async fn c41_a_caller_that_leaves_during_a_poll_takes_it_along() {
     let origin = Origin::start().await;
-    origin.always(vec![Act::Hold]);
+    origin.always(vec![Action::Stall]);
     let gateway = Gateway::start(&origin, "").await;
-    let waiter = gateway.question(STEP, &LONG).await;
-    origin.arrived(1).await;
+    let waiter = gateway.send_get(STEP, &LONG).await;
+    origin.wait_for_requests(1).await;
     drop(waiter);
-    origin.abandoned(1).await;
-    gateway.has_open(0).await;
+    origin.wait_for_hangups(1).await;
+    gateway.wait_for_connections(0).await;
     assert_eq!(gateway.metric("stepgate_upstream_in_flight").await, 0.0);
 }
 
@@ -69,7 +69,7 @@ async fn c41_a_drain_answers_with_the_latest_body() {
     let gateway = Gateway::start(&origin, "").await;
     let mut waiter = waiter_with_a_body(&origin, &gateway).await;
     let start = Instant::now();
-    let (answer, ()) = tokio::join!(waiter.answer(), gateway.drain());
+    let (answer, ()) = tokio::join!(waiter.response(), gateway.drain());
     assert_eq!((answer.status, answer.text()), (200, text("in_progress")));
     let took = start.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?}");
@@ -78,17 +78,17 @@ async fn c41_a_drain_answers_with_the_latest_body() {
 #[tokio::test]
 async fn c41_a_drain_answers_503_where_there_is_no_body_yet() {
     let origin = Origin::start().await;
-    origin.always(vec![Act::Hold]);
+    origin.always(vec![Action::Stall]);
     let gateway = Gateway::start(&origin, "").await;
-    let mut waiter = gateway.question(STEP, &LONG).await;
-    origin.arrived(1).await;
+    let mut waiter = gateway.send_get(STEP, &LONG).await;
+    origin.wait_for_requests(1).await;
     let start = Instant::now();
-    let (answer, ()) = tokio::join!(waiter.answer(), gateway.drain());
+    let (answer, ()) = tokio::join!(waiter.response(), gateway.drain());
     assert_eq!(answer.status, 503);
     assert_eq!(answer.code().as_deref(), Some("draining"));
     let retry_after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
     assert!(retry_after >= 1);
     let took = start.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?}");
-    origin.abandoned(1).await;
+    origin.wait_for_hangups(1).await;
 }

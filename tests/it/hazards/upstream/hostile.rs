@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::support::{Act, Gateway, Origin, STEP, body, respond};
+use crate::support::{Action, Gateway, Origin, STEP, body, respond};
 
 /// A deadline for fetches that is short, but far from instantaneous.
 const SHORT: &str = "[upstream]\ntimeout = \"400ms\"\n";
@@ -54,7 +54,7 @@ async fn c21_a_body_that_did_not_arrive_whole_is_an_error_and_never_stored() {
     ] {
         let origin = Origin::start().await;
         let gateway = Gateway::start(&origin, "").await;
-        origin.next(vec![Act::Send(answer), Act::Close]);
+        origin.next(vec![Action::Send(answer), Action::Close]);
         assert_refused(&gateway, 502, "upstream_invalid", what).await;
         assert_nothing_was_stored(&gateway, what).await;
     }
@@ -73,9 +73,9 @@ async fn c21_what_is_streamed_breaks_off_where_the_upstream_did() {
             "content-length" => framed(&[headers], &large),
             _ => framed(&[headers], format!("10000\r\n{large}\r\n")),
         };
-        origin.next(vec![Act::Send(bytes), Act::Close]);
+        origin.next(vec![Action::Send(bytes), Action::Close]);
         // It may be found out before the head has gone down: then it is a 502.
-        match gateway.try_ask("GET", STEP, &[]).await {
+        match gateway.try_request("GET", STEP, &[]).await {
             Ok(answer) => assert_eq!(answer.status, 502, "{headers:?}"),
             Err(broken) => assert_eq!(broken.status, Some(200), "{broken}"),
         }
@@ -101,7 +101,7 @@ async fn c22_a_head_that_makes_no_sense_is_a_502() {
     ] {
         let origin = Origin::start().await;
         let gateway = Gateway::start(&origin, "").await;
-        origin.next(vec![Act::Send(head.into()), Act::Close]);
+        origin.next(vec![Action::Send(head.into()), Action::Close]);
         assert_refused(&gateway, 502, "upstream_invalid", head).await;
         assert_nothing_was_stored(&gateway, head).await;
     }
@@ -116,7 +116,7 @@ async fn c30_a_long_head_behind_some_1xx_is_no_flood() {
     let headers: Vec<(&str, &str)> = names.iter().map(|name| (&**name, &*long)).collect();
     let early = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(100);
     let answer = respond("200 OK", &headers, body("completed"));
-    origin.next(vec![Act::Send([early.as_bytes(), &answer].concat())]);
+    origin.next(vec![Action::Send([early.as_bytes(), &answer].concat())]);
     let answer = gateway.get(STEP).await;
     assert_eq!(
         (answer.status, answer.body.clone()),
@@ -129,7 +129,7 @@ async fn c30_a_long_head_behind_some_1xx_is_no_flood() {
 async fn c22_an_unrequested_304_is_a_502_and_confirms_nothing() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
-    origin.next(vec![Act::Send(respond(
+    origin.next(vec![Action::Send(respond(
         "304 Not Modified",
         &[("ETag", "\"x\"")],
         "",
@@ -146,7 +146,7 @@ async fn c22_an_unrequested_protocol_switch_is_a_502_and_no_tunnel() {
     let gateway = Gateway::start(&origin, "").await;
     let switch =
         "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nhello";
-    origin.next(vec![Act::Send(switch.into())]);
+    origin.next(vec![Action::Send(switch.into())]);
     assert_refused(&gateway, 502, "upstream_invalid", "101").await;
     assert_nothing_was_stored(&gateway, "101").await;
 }
@@ -157,8 +157,11 @@ async fn c26_an_endless_body_is_ended_by_the_deadline_where_the_caller_sees_it()
     let gateway = Gateway::start(&origin, SHORT).await;
     let head = framed(&[("transfer-encoding", "chunked")], "");
     let chunk = format!("4000\r\n{}\r\n", " ".repeat(0x4000));
-    origin.always(vec![Act::Send(head), Act::Flood(chunk.into())]);
-    let broken = gateway.try_ask("GET", STEP, &[]).await.unwrap_err();
+    origin.always(vec![
+        Action::Send(head),
+        Action::Flood(chunk.into(), Duration::from_millis(1)),
+    ]);
+    let broken = gateway.try_request("GET", STEP, &[]).await.unwrap_err();
     assert_eq!(broken.status, Some(200), "{broken}");
 }
 
@@ -191,7 +194,7 @@ async fn c28_error_answers_pass_through_with_terminal_bodies_unstored() {
             ("openai-poll-after-ms", "900"),
             ("x-request-id", "req_upstream"),
         ];
-        origin.always(vec![Act::Send(respond(
+        origin.always(vec![Action::Send(respond(
             status,
             &headers,
             body("completed"),
@@ -225,7 +228,7 @@ async fn c29_what_belonged_to_one_fetch_is_never_replayed() {
         ("openai-organization", "org_1"),
         ("cf-ray", "8a"),
     ];
-    origin.next(vec![Act::Send(respond(
+    origin.next(vec![Action::Send(respond(
         "200 OK",
         &headers,
         body("completed"),
@@ -251,14 +254,17 @@ async fn c30_an_upstream_that_never_comes_to_an_end_is_a_504_at_the_deadline() {
     let whole = respond("200 OK", &[], body("completed"));
     let head_end = whole.len() - body("completed").len();
     let dripped_body = vec![
-        Act::Send(whole[..head_end].to_vec()),
-        Act::Drip(whole[head_end..].to_vec(), pace),
+        Action::Send(whole[..head_end].to_vec()),
+        Action::Drip(whole[head_end..].to_vec(), pace),
     ];
     for (what, script) in [
-        ("interim answers", vec![Act::Flood(interim)]),
-        ("a dripped head", vec![Act::Drip(whole, pace)]),
+        (
+            "interim answers",
+            vec![Action::Flood(interim, Duration::from_millis(1))],
+        ),
+        ("a dripped head", vec![Action::Drip(whole, pace)]),
         ("a dripped body", dripped_body),
-        ("silence", vec![Act::Hold]),
+        ("silence", vec![Action::Stall]),
     ] {
         let origin = Origin::start().await;
         let gateway = Gateway::start(&origin, SHORT).await;
@@ -278,16 +284,19 @@ async fn c30_an_upstream_that_never_comes_to_an_end_is_a_504_at_the_deadline() {
 async fn c31_a_reset_is_a_502() {
     let whole = respond("200 OK", &[], body("completed"));
     for (what, script) in [
-        ("before the head", vec![Act::Reset]),
+        ("before the head", vec![Action::Reset]),
         (
             "in the head",
-            vec![Act::Send(whole[..20].to_vec()), Act::Reset],
+            vec![Action::Send(whole[..20].to_vec()), Action::Reset],
         ),
         (
             "in the body",
-            vec![Act::Send(whole[..whole.len() - 9].to_vec()), Act::Reset],
+            vec![
+                Action::Send(whole[..whole.len() - 9].to_vec()),
+                Action::Reset,
+            ],
         ),
-        ("a close before the head", vec![Act::Close]),
+        ("a close before the head", vec![Action::Close]),
     ] {
         let origin = Origin::start().await;
         let gateway = Gateway::start(&origin, "").await;

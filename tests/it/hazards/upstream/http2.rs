@@ -2,15 +2,15 @@
 
 use tokio::task::JoinSet;
 
+use crate::support::certificates::Authority;
 use crate::support::gateway::{API_KEY, VIRTUAL_KEY};
-use crate::support::h2_origin::{Ending, H2Origin};
-use crate::support::tls::Authority;
-use crate::support::{Gateway, raw, step};
+use crate::support::origin::{Origin, StreamFault};
+use crate::support::{Gateway, client, step};
 
-async fn start() -> (Authority, H2Origin, Gateway) {
+async fn start() -> (Authority, Origin, Gateway) {
     let authority = Authority::new();
-    let origin = H2Origin::start(&authority).await;
-    let gateway = Gateway::start_at(&origin.url(), &authority.toml()).await;
+    let origin = Origin::start_http2(&authority).await;
+    let gateway = Gateway::start_with_upstream(&origin.url(), &authority.toml()).await;
     (authority, origin, gateway)
 }
 
@@ -20,7 +20,12 @@ async fn twenty_at_once_share_one_connection() {
     let mut asks = JoinSet::new();
     for n in 0..20 {
         let (address, path) = (gateway.address(), step(&format!("step_{n}")));
-        asks.spawn(async move { raw::ask(address, "GET", &path, &[]).await.unwrap().status });
+        asks.spawn(async move {
+            client::send(address, "GET", &path, &[])
+                .await
+                .unwrap()
+                .status
+        });
     }
     while let Some(status) = asks.join_next().await {
         assert_eq!(status.unwrap(), 200);
@@ -29,17 +34,13 @@ async fn twenty_at_once_share_one_connection() {
     let requests = origin.requests();
     assert_eq!(requests.len(), 20);
     for request in requests {
-        assert_eq!(
-            request.uri().authority().unwrap().as_str(),
-            origin.address.to_string()
-        );
+        assert_eq!(request.all("host"), [origin.address.to_string()]);
         for (name, value) in [
             ("x-portkey-api-key", API_KEY),
             ("x-portkey-virtual-key", VIRTUAL_KEY),
             ("openai-beta", "assistants=v2"),
         ] {
-            let values: Vec<_> = request.headers().get_all(name).iter().collect();
-            assert_eq!(values, [value], "{name}");
+            assert_eq!(request.all(name), [value], "{name}");
         }
     }
 }
@@ -47,7 +48,7 @@ async fn twenty_at_once_share_one_connection() {
 #[tokio::test]
 async fn c34_after_a_goaway_the_next_fetch_takes_a_new_connection() {
     let (_authority, origin, gateway) = start().await;
-    origin.next(Ending::GoAway);
+    origin.next_fault(StreamFault::GoAwayAfterResponse);
     for n in 0..3 {
         assert_eq!(gateway.get(&step(&format!("step_{n}"))).await.status, 200);
     }
@@ -58,12 +59,12 @@ async fn c34_after_a_goaway_the_next_fetch_takes_a_new_connection() {
 async fn c34_a_shared_connection_that_is_lost_is_tried_once_more_on_a_new_one() {
     let (_authority, origin, gateway) = start().await;
     assert_eq!(gateway.get(&step("step_1")).await.status, 200);
-    origin.next(Ending::Cut);
+    origin.next_fault(StreamFault::Cut);
     assert_eq!(gateway.get(&step("step_2")).await.status, 200);
     assert_eq!((origin.connections(), origin.requests().len()), (2, 3));
     // A fresh one that is lost is not.
     let (_authority, origin, gateway) = start().await;
-    origin.next(Ending::Cut);
+    origin.next_fault(StreamFault::Cut);
     let answer = gateway.get(&step("step_1")).await;
     assert_eq!(
         (answer.status, answer.code().as_deref()),

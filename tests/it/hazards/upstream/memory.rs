@@ -1,7 +1,7 @@
 //! Memory stays bounded whatever passes through.
 
-use crate::support::raw::head;
-use crate::support::{Act, Origin, Process, Raw, STEP, respond};
+use crate::support::client::head;
+use crate::support::{Action, Origin, Process, RawClient, STEP, respond};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -17,11 +17,11 @@ async fn c26_rss_grows_by_at_most_16_mib_while_a_1_gib_chunked_body_passes_throu
     let chunk = [&b"100000\r\n"[..], &[b' '; 0x10_0000], b"\r\n"].concat();
     let coding = [("transfer-encoding", "chunked")];
     origin.next(vec![
-        Act::Send(respond("200 OK", &coding, "")),
-        Act::Repeat(chunk, usize::try_from(PASSED).unwrap()),
-        Act::Send(b"0\r\n\r\n".to_vec()),
+        Action::Send(respond("200 OK", &coding, "")),
+        Action::Repeat(chunk, usize::try_from(PASSED).unwrap()),
+        Action::Send(b"0\r\n\r\n".to_vec()),
     ]);
-    let mut raw = Raw::connect(process.data).await;
+    let mut raw = RawClient::connect(process.data).await;
     let large = format!("{STEP}_large");
     raw.send(head("GET", &large, "127.0.0.1", &[])).await;
     raw.discard(PASSED * MIB).await;

@@ -1,7 +1,7 @@
 //! What is passed through unstored, byte for byte, and the reason that the answer gives for it
 //! (promise 1).
 
-use crate::support::{Act, Gateway, Origin, STEP, body, respond};
+use crate::support::{Action, Gateway, Origin, STEP, body, respond};
 
 /// The body of a finished step with its first `from` replaced by `to`.
 fn with(from: &str, to: &str) -> Vec<u8> {
@@ -15,7 +15,7 @@ async fn assert_passes_unstored(headers: &[(&str, &str)], body: &[u8], reason: &
     let what = String::from_utf8_lossy(&body[..body.len().min(900)]).into_owned();
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, toml).await;
-    origin.always(vec![Act::Send(respond("200 OK", headers, body))]);
+    origin.always(vec![Action::Send(respond("200 OK", headers, body))]);
     for polls in 1..=2 {
         let answer = gateway.get(STEP).await;
         assert_eq!(answer.status, 200, "{reason}: {what}");
@@ -134,7 +134,7 @@ async fn c25_an_encoded_body_keeps_its_coding() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let bytes = respond("200 OK", &[("content-encoding", "gzip")], body("completed"));
-    origin.next(vec![Act::Send(bytes)]);
+    origin.next(vec![Action::Send(bytes)]);
     assert_eq!(
         gateway.get(STEP).await.header("content-encoding"),
         Some("gzip")
@@ -156,7 +156,7 @@ async fn c26_a_body_over_max_entry_bytes_is_streamed_unstored() {
         let origin = Origin::start().await;
         let gateway = Gateway::start(&origin, toml).await;
         let coding = [("transfer-encoding", "chunked")];
-        origin.next(vec![Act::Send(respond("200 OK", &coding, chunked))]);
+        origin.next(vec![Action::Send(respond("200 OK", &coding, chunked))]);
         let answer = gateway.get(STEP).await;
         assert!(answer.body == large, "other bytes, of {size}");
         assert!(answer.cache_status().contains("detail=too_large"));
@@ -167,7 +167,7 @@ async fn c26_a_body_over_max_entry_bytes_is_streamed_unstored() {
         let toml = format!("[cache]\nmax_entry_bytes = \"{kib}KiB\"\n");
         let gateway = Gateway::start(&origin, &toml).await;
         let whole = padded(kib * 1024);
-        origin.next(vec![Act::Send(respond("200 OK", &[], &whole))]);
+        origin.next(vec![Action::Send(respond("200 OK", &[], &whole))]);
         assert!(gateway.get(STEP).await.is_stored(), "{kib} KiB");
     }
 }
@@ -228,7 +228,7 @@ async fn an_answer_that_only_names_a_cache_is_stored() {
     ] {
         let origin = Origin::start().await;
         let gateway = Gateway::start(&origin, "").await;
-        origin.next(vec![Act::Send(respond(
+        origin.next(vec![Action::Send(respond(
             "200 OK",
             &[header],
             body("completed"),
@@ -252,7 +252,7 @@ async fn an_upstreams_no_store_is_not_heeded_where_the_configuration_says_so() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "[cache]\nhonor_no_store = false\n").await;
     let headers = [("cache-control", "no-store")];
-    origin.next(vec![Act::Send(respond(
+    origin.next(vec![Action::Send(respond(
         "200 OK",
         &headers,
         body("completed"),

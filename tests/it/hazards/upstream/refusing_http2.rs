@@ -7,13 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::support::certificates::{Authority, Flaw};
 use crate::support::frames::{
     DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, SETTINGS, frame,
 };
-use crate::support::tls::{Authority, Flaw};
 use crate::support::{Gateway, STEP, body, step};
 
 const REFUSED_STREAM: u32 = 7;
@@ -39,9 +38,7 @@ struct Upstream {
 }
 
 async fn upstream(authority: &Authority, fates: Fates) -> Upstream {
-    let mut config = authority.server(Flaw::None);
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let acceptor = authority.acceptor(Flaw::None, &["h2"]);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}/v1", listener.local_addr().unwrap());
     let requests = Arc::<AtomicUsize>::default();
@@ -117,7 +114,7 @@ async fn serve(
 async fn second_answer(fates: Fates) -> (u16, Option<String>, usize) {
     let authority = Authority::new();
     let upstream = upstream(&authority, fates).await;
-    let gateway = Gateway::start_at(&upstream.url, &authority.toml()).await;
+    let gateway = Gateway::start_with_upstream(&upstream.url, &authority.toml()).await;
     assert_eq!(gateway.get(&step("other")).await.status, 200);
     let answer = gateway.get(STEP).await;
     let requests = upstream.requests.load(Ordering::Relaxed);

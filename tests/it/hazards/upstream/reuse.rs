@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::support::{Act, Gate, Gateway, Origin, STEP, body};
+use crate::support::{Action, Gateway, Latch, Origin, STEP, body};
 
 #[tokio::test]
 async fn c32_a_pooled_connection_that_ends_on_reuse_is_tried_once_more_on_a_new_one() {
-    for ending in [Act::Close, Act::Reset] {
+    for ending in [Action::Close, Action::Reset] {
         let origin = Origin::start().await;
-        origin.status("in_progress");
+        origin.set_status("in_progress");
         origin.on_reuse(vec![ending.clone()]);
         let gateway = Gateway::start(&origin, "").await;
         let reused = || origin.requests().iter().filter(|r| r.nth > 0).count();
@@ -38,8 +38,8 @@ async fn c32_a_pooled_connection_that_ends_on_reuse_is_tried_once_more_on_a_new_
 #[tokio::test]
 async fn c32_after_any_byte_of_an_answer_nothing_is_tried_again() {
     let origin = Origin::start().await;
-    origin.status("in_progress");
-    origin.on_reuse(vec![Act::Send(b"HTTP/1.1 2".to_vec()), Act::Reset]);
+    origin.set_status("in_progress");
+    origin.on_reuse(vec![Action::Send(b"HTTP/1.1 2".to_vec()), Action::Reset]);
     let gateway = Gateway::start(&origin, "").await;
     for polls in 1.. {
         let answer = gateway.get(STEP).await;
@@ -56,7 +56,7 @@ async fn c32_after_any_byte_of_an_answer_nothing_is_tried_again() {
 #[tokio::test]
 async fn c32_the_second_try_keeps_the_first_ones_deadline() {
     let origin = Origin::start().await;
-    origin.status("in_progress");
+    origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, "[upstream]\ntimeout = \"400ms\"\n").await;
     for polls in 0.. {
         if origin.requests().iter().any(|r| r.nth > 0) {
@@ -65,9 +65,9 @@ async fn c32_the_second_try_keeps_the_first_ones_deadline() {
         assert!(polls < 40, "no connection is ever reused");
         assert_eq!(gateway.get(STEP).await.status, 200);
     }
-    let gate = Gate::closed();
-    origin.on_reuse(vec![Act::Close]);
-    origin.always(vec![Act::Wait(gate.clone()), Act::Default]);
+    let gate = Latch::closed();
+    origin.on_reuse(vec![Action::Close]);
+    origin.always(vec![Action::Wait(gate.clone()), Action::Respond]);
     let asked = Instant::now();
     let answer = gateway.get(STEP).await;
     assert_eq!(answer.status, 504);

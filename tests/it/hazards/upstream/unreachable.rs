@@ -5,8 +5,9 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
-use crate::support::tls::{Authority, Flaw, OldTls};
-use crate::support::{Act, Gateway, Origin, STEP, body, respond};
+use crate::support::certificates::{Authority, Flaw, TLS_1_1_SERVER_HELLO};
+use crate::support::origin::Connections;
+use crate::support::{Action, Gateway, Origin, STEP, body, respond};
 
 const SHORT: &str = "[upstream]\nconnect_timeout = \"300ms\"\ntimeout = \"600ms\"\n";
 
@@ -15,7 +16,7 @@ async fn c31_a_refused_connection_is_a_502() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let gateway = Gateway::start_at(&format!("http://{address}/v1"), "").await;
+    let gateway = Gateway::start_with_upstream(&format!("http://{address}/v1"), "").await;
     let answer = gateway.get(STEP).await;
     assert_eq!(answer.status, 502);
     assert_eq!(answer.code().as_deref(), Some("upstream_unreachable"));
@@ -23,7 +24,7 @@ async fn c31_a_refused_connection_is_a_502() {
 
 #[tokio::test]
 async fn c31_an_unknown_name_is_an_error_on_time() {
-    let gateway = Gateway::start_at("http://no-such-host.invalid/v1", SHORT).await;
+    let gateway = Gateway::start_with_upstream("http://no-such-host.invalid/v1", SHORT).await;
     let asked = Instant::now();
     let answer = gateway.get(STEP).await;
     assert!([502, 504].contains(&answer.status), "{}", answer.status);
@@ -43,7 +44,7 @@ async fn c31_a_black_hole_is_a_504_on_time() {
         queued.push(tcp);
         assert!(queued.len() < 64, "this kernel's queue has no end");
     }
-    let gateway = Gateway::start_at(&format!("http://{address}/v1"), SHORT).await;
+    let gateway = Gateway::start_with_upstream(&format!("http://{address}/v1"), SHORT).await;
     let asked = Instant::now();
     let answer = gateway.get(STEP).await;
     assert_eq!(answer.status, 504);
@@ -54,9 +55,9 @@ async fn c31_a_black_hole_is_a_504_on_time() {
 #[tokio::test]
 async fn c33_a_certificate_in_order_is_trusted() {
     let authority = Authority::new();
-    let origin = authority.origin(Flaw::None).await;
+    let origin = Origin::start_tls(&authority, Flaw::None).await;
     let url = format!("https://{}/v1", origin.address);
-    let gateway = Gateway::start_at(&url, &authority.toml()).await;
+    let gateway = Gateway::start_with_upstream(&url, &authority.toml()).await;
     assert_eq!(gateway.get(STEP).await.body, body("completed"));
     assert!(gateway.get(STEP).await.is_hit());
     assert_eq!(origin.count(), 1);
@@ -71,9 +72,9 @@ async fn c33_a_certificate_that_is_not_in_order_is_a_502_and_no_header_is_sent()
         Flaw::UnknownAuthority,
     ] {
         let authority = Authority::new();
-        let origin = authority.origin(flaw).await;
+        let origin = Origin::start_tls(&authority, flaw).await;
         let url = format!("https://{}/v1", origin.address);
-        let gateway = Gateway::start_at(&url, &authority.toml()).await;
+        let gateway = Gateway::start_with_upstream(&url, &authority.toml()).await;
         let answer = gateway.get(STEP).await;
         assert_eq!(answer.status, 502, "{flaw:?}");
         assert_eq!(
@@ -88,12 +89,14 @@ async fn c33_a_certificate_that_is_not_in_order_is_a_502_and_no_header_is_sent()
 
 #[tokio::test]
 async fn c33_tls_1_1_is_a_502_and_no_header_is_sent() {
-    let origin = OldTls::start().await;
-    let gateway = Gateway::start_at(&format!("https://{}/v1", origin.address), "").await;
+    let origin = Origin::start().await;
+    let old = Connections::SendAfterHello(TLS_1_1_SERVER_HELLO);
+    origin.set_connections(old).await;
+    let gateway = Gateway::start_with_upstream(&format!("https://{}/v1", origin.address), "").await;
     let answer = gateway.get(STEP).await;
     assert_eq!(answer.status, 502);
     assert_eq!(answer.code().as_deref(), Some("upstream_unreachable"));
-    let heard = origin.heard().await;
+    let heard = origin.overheard_after_hello().await;
     const ALERT: u8 = 21;
     assert!(matches!(heard.first(), None | Some(&ALERT)), "{heard:?}");
     assert!(heard.len() < 64, "an alert and nothing more: {heard:?}");
@@ -102,7 +105,8 @@ async fn c33_tls_1_1_is_a_502_and_no_header_is_sent() {
 #[tokio::test]
 async fn c33_plain_text_behind_an_https_url_is_a_502_and_no_header_is_sent() {
     let origin = Origin::start().await;
-    let gateway = Gateway::start_at(&format!("https://{}/v1", origin.address), SHORT).await;
+    let gateway =
+        Gateway::start_with_upstream(&format!("https://{}/v1", origin.address), SHORT).await;
     let answer = gateway.get(STEP).await;
     assert!([502, 504].contains(&answer.status), "{}", answer.status);
     assert_eq!(origin.count(), 0);
@@ -111,16 +115,16 @@ async fn c33_plain_text_behind_an_https_url_is_a_502_and_no_header_is_sent() {
 #[tokio::test]
 async fn c21_a_tls_end_without_close_notify_does_not_make_a_body_whole() {
     let authority = Authority::new();
-    let origin = authority.origin(Flaw::None).await;
+    let origin = Origin::start_tls(&authority, Flaw::None).await;
     let url = format!("https://{}/v1", origin.address);
-    let gateway = Gateway::start_at(&url, &authority.toml()).await;
+    let gateway = Gateway::start_with_upstream(&url, &authority.toml()).await;
     // No length and no chunks: only the end of the connection says where the body ends.
     let head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n";
     let bytes = [&head[..], &body("completed")].concat();
-    origin.next(vec![Act::Send(bytes), Act::Cut]);
+    origin.next(vec![Action::Send(bytes), Action::Cut]);
     let answer = gateway.get(STEP).await;
     assert_eq!(answer.status, 502);
     assert_eq!(answer.code().as_deref(), Some("upstream_invalid"));
-    origin.next(vec![Act::Send(respond("200 OK", &[], body("failed")))]);
+    origin.next(vec![Action::Send(respond("200 OK", &[], body("failed")))]);
     assert_eq!(gateway.get(STEP).await.body, body("failed"));
 }

@@ -1,4 +1,4 @@
-//! A bare hyper server, as little as it takes: what it lets through, the gateway itself must stop.
+//! A plain hyper server. What it accepts, the gateway itself has to reject.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -13,12 +13,12 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 /// Answers 200 to whatever hyper takes for a request.
-pub(crate) struct Bare {
+pub(crate) struct HyperServer {
     pub(crate) address: SocketAddr,
     _accepts: JoinSet<()>,
 }
 
-impl Bare {
+impl HyperServer {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -31,7 +31,7 @@ impl Bare {
                         Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"{}"))))
                     });
                     let builder = auto::Builder::new(TokioExecutor::new());
-                    // How a connection ends is seen by its peer.
+                    // The peer sees how a connection ends.
                     drop(builder.serve_connection(TokioIo::new(tcp), answer).await);
                 });
             }

@@ -14,12 +14,12 @@ struct OfResult {
     result: &'static str,
 }
 
-/// Bounds of the histogram, in seconds: a budget is some ten milliseconds.
+/// Bounds of the histogram, in seconds: a command_timeout is some ten milliseconds.
 const SECONDS: [f64; 9] = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1];
 
 /// Counters of the shared tier, by what came of asking it and of writing to it.
 #[derive(Debug, Clone)]
-pub struct Figures {
+pub struct SharedMetrics {
     family: Family<OfResult, Counter>,
     pub(super) hit: Counter,
     pub(super) miss: Counter,
@@ -32,7 +32,7 @@ pub struct Figures {
     pub(super) is_up: Gauge,
 }
 
-impl Default for Figures {
+impl Default for SharedMetrics {
     fn default() -> Self {
         let family = Family::<OfResult, Counter>::default();
         let of = |result| family.get_or_create(&OfResult { result }).clone();
@@ -51,7 +51,7 @@ impl Default for Figures {
     }
 }
 
-impl Figures {
+impl SharedMetrics {
     /// Makes them part of a scrape.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
@@ -61,7 +61,7 @@ impl Figures {
         );
         registry.register_with_unit(
             "shared_duration",
-            "Look-ups in the shared tier, until their answer or the end of their budget",
+            "Look-ups in the shared tier, until their answer or the end of their command_timeout",
             Unit::Seconds,
             self.took.clone(),
         );

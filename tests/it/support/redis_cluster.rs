@@ -1,7 +1,7 @@
-//! Three servers that share the slots.
+//! A Redis Cluster of three servers.
 
-use super::{Redis, free_port};
-use crate::support::until;
+use super::redis::{Redis, free_port};
+use super::until;
 
 const SLOTS: u16 = 16_384;
 
@@ -10,7 +10,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Three nodes, each with a third of the slots, that know each other.
+    /// Starts three nodes that know each other, each with a third of the slots.
     pub(crate) async fn start() -> Self {
         let mut nodes = Vec::new();
         for _ in 0..3 {
@@ -31,12 +31,12 @@ impl Cluster {
         let cluster = Self {
             nodes: nodes.into_iter().map(|(node, _)| node).collect(),
         };
-        cluster.is_whole().await;
+        cluster.wait_until_whole().await;
         cluster
     }
 
-    /// The node that has the log, and the other two.
-    pub(crate) async fn by_log(&self) -> (usize, [usize; 2]) {
+    /// Returns the node that has the purge log, and the other two.
+    pub(crate) async fn by_purge_log(&self) -> (usize, [usize; 2]) {
         let mut with = None;
         for (nth, node) in self.nodes.iter().enumerate() {
             let keys = node.keys().await;
@@ -47,7 +47,7 @@ impl Cluster {
         (with, [(with + 1) % 3, (with + 2) % 3])
     }
 
-    /// Another node, which takes the place of the `nth` when that is gone.
+    /// Adds a replica, which takes the place of the `nth` node once that is gone.
     pub(crate) async fn replica_of(&self, nth: usize) -> Redis {
         let (replica, bus) = node().await;
         let master = &self.nodes[nth];
@@ -56,7 +56,7 @@ impl Cluster {
             .cli(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus])
             .await;
         let id = master.cli(&["CLUSTER", "MYID"]).await;
-        // It must have heard of its master first.
+        // The replica refuses until it has heard of its master.
         let replicates = async || {
             let answer = replica.cli(&["CLUSTER", "REPLICATE", id.trim()]).await;
             answer.trim() == "OK"
@@ -66,8 +66,8 @@ impl Cluster {
             let info = replica.cli(&["INFO", "replication"]).await;
             info.contains("master_link_status:up")
         };
-        until("a replica that is level", is_level).await;
-        // All must know of it, or they would not let it take over.
+        until("a replica that is up to date", is_level).await;
+        // Nodes that do not know the replica would not vote for it.
         for node in &self.nodes {
             let knows = async || {
                 let nodes = node.cli(&["CLUSTER", "NODES"]).await;
@@ -81,7 +81,7 @@ impl Cluster {
     }
 
     /// Waits until every node knows an owner of every slot, and answers for its own.
-    pub(crate) async fn is_whole(&self) {
+    pub(crate) async fn wait_until_whole(&self) {
         for node in &self.nodes {
             let whole = async || {
                 let info = node.cli(&["CLUSTER", "INFO"]).await;
@@ -94,9 +94,9 @@ impl Cluster {
         }
     }
 
-    /// Moves a key to another node, as an operator does with a whole slot. Until that is over, who asks
-    /// the old one is sent on for what has gone already.
-    pub(crate) async fn begin_to_move(&self, key: &str, from: usize, to: usize) {
+    /// Begins to migrate a key's slot to another node. Until the end, the old node redirects commands
+    /// for keys that have moved.
+    pub(crate) async fn begin_migration(&self, key: &str, from: usize, to: usize) {
         let slot = self.slot(key).await;
         let (old, new) = (&self.nodes[from], &self.nodes[to]);
         let (old_id, new_id) = (
@@ -112,8 +112,8 @@ impl Cluster {
         assert_eq!(old.cli(&migrate).await.trim(), "OK");
     }
 
-    /// The rest of it.
-    pub(crate) async fn end_moving(&self, key: &str, to: usize) {
+    /// Ends the migration of the key's slot.
+    pub(crate) async fn end_migration(&self, key: &str, to: usize) {
         let slot = self.slot(key).await;
         let id = self.nodes[to].cli(&["CLUSTER", "MYID"]).await;
         let (new, others): (Vec<_>, Vec<_>) = self
@@ -132,7 +132,7 @@ impl Cluster {
         slot.trim().to_owned()
     }
 
-    /// As the configuration lists them.
+    /// Returns the nodes' URLs as the configuration lists them.
     pub(crate) fn urls(&self) -> String {
         let urls: Vec<String> = self
             .nodes
@@ -143,7 +143,7 @@ impl Cluster {
     }
 }
 
-/// A node that belongs to none yet, and where the others reach it.
+/// Starts a node that belongs to no cluster yet, and returns it with its bus port.
 async fn node() -> (Redis, String) {
     let bus = free_port().to_string();
     let arguments = [
