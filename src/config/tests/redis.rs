@@ -129,7 +129,7 @@ fn an_encryption_key_is_a_secret_of_at_least_16_bytes() {
 
 #[test]
 fn all_problems_are_reported_at_once() {
-    let lines: Vec<String> = problems(
+    let lines: Vec<String> = problems_in(
         "[cache.redis]\nurls = \"redis://canary\"\ncomand_timeout = \"1ms\"\nprefix = \"{\"\n\
          encryption_key = \"canary\"\ncolour = 1",
     )
