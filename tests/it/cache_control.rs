@@ -14,7 +14,7 @@ async fn stored(origin: &Origin, toml: &str) -> Gateway {
 }
 
 #[tokio::test]
-async fn no_cache_is_a_fetch_and_a_final_body_replaces_what_is_stored() {
+async fn no_cache_fetches_and_a_final_body_replaces_the_entry() {
     let origin = Origin::start().await;
     let gateway = stored(&origin, "").await;
     origin.next(vec![Action::RespondStatus("failed")]);
@@ -27,7 +27,7 @@ async fn no_cache_is_a_fetch_and_a_final_body_replaces_what_is_stored() {
 }
 
 #[tokio::test]
-async fn after_no_cache_a_step_that_is_live_or_gone_is_stored_no_more_in_any_variant() {
+async fn no_cache_invalidates_every_variant_of_a_live_or_gone_step() {
     for (answer, detail) in [
         (respond("200 OK", &[], body("in_progress")), "not_final"),
         (respond("404 Not Found", &[], "{}"), "bad_status"),
@@ -51,7 +51,7 @@ async fn after_no_cache_a_step_that_is_live_or_gone_is_stored_no_more_in_any_var
 }
 
 #[tokio::test]
-async fn after_no_cache_other_failures_change_nothing() {
+async fn no_cache_with_another_failure_keeps_the_entry() {
     for script in [
         vec![Action::Send(respond("500 Oh", &[], body("failed")))],
         vec![Action::Send(respond("429 Slow", &[], "{}"))],
@@ -84,7 +84,7 @@ async fn after_no_cache_other_failures_change_nothing() {
 }
 
 #[tokio::test]
-async fn pragma_counts_only_where_there_is_no_cache_control() {
+async fn pragma_no_cache_counts_only_without_cache_control() {
     let origin = Origin::start().await;
     let gateway = stored(&origin, "").await;
     let pragma = ("Pragma", "no-cache");
@@ -96,7 +96,7 @@ async fn pragma_counts_only_where_there_is_no_cache_control() {
 }
 
 #[tokio::test]
-async fn max_age_is_a_fetch_where_the_stored_body_is_older() {
+async fn max_age_fetches_if_the_entry_is_older() {
     let origin = Origin::start().await;
     let gateway = stored(&origin, "").await;
     let aged = || async { gateway.get(STEP).await.header("age") != Some("0") };
@@ -110,7 +110,7 @@ async fn max_age_is_a_fetch_where_the_stored_body_is_older() {
 }
 
 #[tokio::test]
-async fn no_store_is_served_or_fetched_and_nothing_is_newly_stored() {
+async fn no_store_is_served_or_fetched_and_stores_nothing_new() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let no_store = [("Cache-Control", "no-store")];
@@ -140,7 +140,7 @@ async fn only_if_cached_never_fetches() {
 }
 
 #[tokio::test]
-async fn directives_are_read_in_any_case_among_others_and_over_several_lines() {
+async fn directives_are_read_in_any_case_and_over_several_lines() {
     let origin = Origin::start().await;
     let gateway = stored(&origin, "").await;
     for headers in [

@@ -8,7 +8,7 @@ fn bearer(token: &str) -> String {
 }
 
 #[tokio::test]
-async fn without_a_known_token_nothing_is_answered_and_nothing_sent() {
+async fn without_a_valid_token_a_request_is_401_and_nothing_is_fetched() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, TWO_CLIENTS).await;
     let basic = format!("Basic {BILLING_TOKEN}");
@@ -45,7 +45,7 @@ async fn without_a_known_token_nothing_is_answered_and_nothing_sent() {
 }
 
 #[tokio::test]
-async fn a_stored_step_is_no_exception() {
+async fn a_hit_needs_a_valid_token_too() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, TWO_CLIENTS).await;
     let token = bearer(BILLING_TOKEN);
@@ -54,7 +54,7 @@ async fn a_stored_step_is_no_exception() {
 }
 
 #[tokio::test]
-async fn a_token_is_taken_from_either_header() {
+async fn a_token_is_read_from_authorization_and_x_portkey_api_key() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, TWO_CLIENTS).await;
     let token = bearer(BILLING_TOKEN);
@@ -83,7 +83,7 @@ async fn a_token_is_taken_from_either_header() {
 }
 
 #[tokio::test]
-async fn two_clients_tokens_in_one_request_are_refused() {
+async fn tokens_of_two_clients_in_one_request_are_rejected() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, TWO_CLIENTS).await;
     let token = bearer(BILLING_TOKEN);
@@ -98,7 +98,7 @@ async fn two_clients_tokens_in_one_request_are_refused() {
 }
 
 #[tokio::test]
-async fn any_token_of_a_client_lets_it_in() {
+async fn every_token_of_a_client_is_accepted() {
     let origin = Origin::start().await;
     let toml = "[[client]]\nname = \"both\"\n\
                 token = [{ env = \"BILLING_TOKEN\" }, { env = \"SUPPORT_TOKEN\" }]\n";

@@ -15,7 +15,7 @@ const WINDOW: Duration = Duration::from_millis(100);
 const WIDE: &str = "[upstream]\ncoalesce_window = \"1s\"\n";
 
 #[tokio::test]
-async fn a_lone_poller_departs_at_once() {
+async fn a_lone_poller_is_fetched_at_once() {
     let origin = Origin::start().await;
     origin.set_status("in_progress");
     let toml = "[upstream]\ncoalesce_window = \"8s\"\n";
@@ -50,7 +50,7 @@ async fn a_lone_poller_slower_than_the_window_never_waits_for_it() {
 }
 
 #[tokio::test]
-async fn at_most_four_flights_of_a_step_are_in_the_air() {
+async fn at_most_four_fetches_of_a_key_are_in_flight() {
     let origin = Origin::start().await;
     origin.set_status("in_progress");
     let gates: Vec<Latch> = (0..4).map(|_| Latch::closed()).collect();
@@ -90,7 +90,7 @@ async fn at_most_four_flights_of_a_step_are_in_the_air() {
 }
 
 #[tokio::test]
-async fn lists_share_by_their_whole_query() {
+async fn lists_coalesce_by_their_whole_query() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, WIDE).await;
     let (page, other) = (
@@ -112,7 +112,7 @@ async fn lists_share_by_their_whole_query() {
 }
 
 #[tokio::test]
-async fn what_differs_in_the_key_shares_nothing() {
+async fn requests_with_different_keys_are_not_coalesced() {
     let origin = Origin::start().await;
     let gate = Latch::closed();
     origin.always(vec![Action::Wait(gate.clone()), Action::RespondNumbered]);
@@ -164,7 +164,7 @@ async fn without_a_window_every_request_is_a_fetch_of_its_own() {
 }
 
 #[tokio::test]
-async fn answers_and_metrics_say_who_joined() {
+async fn coalesced_requests_are_named_in_cache_status_and_metrics() {
     for (status, reason) in [
         ("in_progress", "; detail=not_final"),
         ("completed", "; stored"),

@@ -65,7 +65,7 @@ async fn head_over_http_2_has_the_length_and_no_body() {
 }
 
 #[tokio::test]
-async fn a_known_entity_tag_is_answered_304_stored_or_fresh() {
+async fn if_none_match_is_answered_304_from_memory_and_from_a_fetch() {
     for (status, fetches) in [("completed", 1), ("in_progress", 9)] {
         let origin = Origin::start().await;
         origin.set_status(status);
@@ -100,7 +100,7 @@ async fn a_known_entity_tag_is_answered_304_stored_or_fresh() {
 }
 
 #[tokio::test]
-async fn a_304_ends_with_its_head() {
+async fn a_304_has_no_body() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let mut raw = gateway.connect().await;
@@ -114,7 +114,7 @@ async fn a_304_ends_with_its_head() {
 }
 
 #[tokio::test]
-async fn an_unknown_entity_tag_is_answered_with_the_body() {
+async fn an_entity_tag_that_does_not_match_is_answered_with_the_body() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let tag = etag(&gateway.get(STEP).await);
@@ -141,7 +141,7 @@ async fn only_a_200_is_answered_304() {
 }
 
 #[tokio::test]
-async fn a_304_to_a_final_step_has_stored_it() {
+async fn a_fetch_answered_with_304_stores_a_final_body() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     gateway.get_with(STEP, &[("If-None-Match", "*")]).await;
@@ -150,7 +150,7 @@ async fn a_304_to_a_final_step_has_stored_it() {
 }
 
 #[tokio::test]
-async fn an_entity_tag_is_of_the_bytes_alone() {
+async fn an_entity_tag_depends_on_the_body_only() {
     let origin = Origin::start().await;
     origin.set_status("in_progress");
     let one = Gateway::start(&origin, "").await;

@@ -11,7 +11,7 @@ use crate::support::{Action, Gateway, Origin, Process, STEP, respond, step, text
 const ALL: &str = "[server]\nforward = \"all\"";
 
 #[tokio::test]
-async fn every_other_request_below_v1_goes_through() {
+async fn every_other_request_below_v1_is_forwarded() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, ALL).await;
     for (asked, (method, target)) in [
@@ -55,7 +55,7 @@ async fn every_other_request_below_v1_goes_through() {
 }
 
 #[tokio::test]
-async fn a_rules_path_is_answered_as_without_it() {
+async fn a_rules_path_is_still_cached() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, ALL).await;
     assert!(gateway.get(STEP).await.is_stored());
@@ -67,7 +67,7 @@ async fn a_rules_path_is_answered_as_without_it() {
 }
 
 #[tokio::test]
-async fn what_is_not_below_v1_or_would_open_a_tunnel_does_not() {
+async fn paths_outside_v1_and_tunnels_are_not_forwarded() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, ALL).await;
     for path in [
@@ -97,7 +97,7 @@ async fn what_is_not_below_v1_or_would_open_a_tunnel_does_not() {
 }
 
 #[tokio::test]
-async fn credentials_and_routing_stay_here_and_the_rest_goes_up() {
+async fn credentials_and_routing_headers_are_removed_and_others_forwarded() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, ALL).await;
     let passed = [
@@ -166,7 +166,7 @@ async fn credentials_and_routing_stay_here_and_the_rest_goes_up() {
 }
 
 #[tokio::test]
-async fn a_client_is_known_by_its_token_and_has_its_own_headers() {
+async fn a_forwarded_request_is_authenticated_and_gets_the_headers_of_its_client() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, &format!("{ALL}\n{TWO_CLIENTS}")).await;
     let answer = gateway.request("POST", "/v1/threads", &[]).await;
@@ -186,7 +186,7 @@ async fn a_client_is_known_by_its_token_and_has_its_own_headers() {
 }
 
 #[tokio::test]
-async fn a_query_of_the_configuration_takes_the_place_of_a_callers() {
+async fn upstream_query_overrides_the_query_of_a_forwarded_request() {
     let origin = Origin::start().await;
     let toml = format!("{ALL}\n[upstream.query]\napi-version = \"2025\"");
     let gateway = Gateway::start(&origin, &toml).await;
@@ -197,7 +197,7 @@ async fn a_query_of_the_configuration_takes_the_place_of_a_callers() {
 }
 
 #[tokio::test]
-async fn what_belongs_to_the_connection_or_echoes_a_secret_does_not_come_down() {
+async fn hop_by_hop_headers_and_reflected_secrets_are_removed_from_forwarded_responses() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, ALL).await;
     let headers = [
@@ -230,7 +230,7 @@ async fn what_belongs_to_the_connection_or_echoes_a_secret_does_not_come_down() 
 }
 
 #[tokio::test]
-async fn the_first_line_of_an_answer_is_our_own() {
+async fn the_status_line_of_a_forwarded_response_is_written_by_the_gateway() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, ALL).await;
     for (said, expected) in [
@@ -246,7 +246,7 @@ async fn the_first_line_of_an_answer_is_our_own() {
 }
 
 #[tokio::test]
-async fn what_says_two_things_of_its_framing_is_no_answer() {
+async fn response_smuggling_contradictory_framing_is_a_502() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, ALL).await;
     for (method, framing) in [
@@ -284,7 +284,7 @@ async fn what_says_two_things_of_its_framing_is_no_answer() {
 }
 
 #[tokio::test]
-async fn what_has_no_body_has_none() {
+async fn responses_without_a_body_are_forwarded_without_one() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, ALL).await;
     let mut raw = gateway.connect().await;
@@ -318,7 +318,7 @@ async fn what_has_no_body_has_none() {
 }
 
 #[tokio::test]
-async fn its_line_says_who_and_how_and_where_to_only_if_asked() {
+async fn the_log_line_of_a_forwarded_request_names_its_path_only_if_ids_are_logged() {
     let origin = Origin::start().await;
     for (ids, shown) in [("false", false), ("true", true)] {
         let toml = format!("{ALL}\n[log]\nformat = \"json\"\nids = {ids}\n{TWO_CLIENTS}");
@@ -341,7 +341,7 @@ async fn its_line_says_who_and_how_and_where_to_only_if_asked() {
 }
 
 #[tokio::test]
-async fn it_is_off_until_it_is_asked_for_and_a_reload_takes_it_back() {
+async fn forwarding_is_off_by_default_and_a_reload_turns_it_off() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let answer = gateway.get("/v1/models").await;

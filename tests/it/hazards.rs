@@ -1,8 +1,9 @@
-//! The catalogue of what can go wrong: a test `c12_…` is of its item 12 (`house.rs` sees to it that
-//! none is left out). What has no number stands beside the items whose fixtures it shares.
+//! The catalogue of hazards: a test `c12_…` covers its item 12, and bears the standard name of the
+//! attack or fault. `architecture.rs` fails if an item has no test. A test without a number stands
+//! beside the items whose fixtures it shares.
 
 mod credentials;
-mod life;
+mod lifecycle;
 mod requests;
 mod sharing;
 mod upstream;

@@ -21,7 +21,7 @@ async fn a_list_is_fetched_every_time_with_its_whole_query() {
 }
 
 #[tokio::test]
-async fn a_list_is_never_stored_whatever_it_says() {
+async fn a_list_is_never_stored() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     origin.always(vec![Action::Send(respond(
@@ -36,7 +36,7 @@ async fn a_list_is_never_stored_whatever_it_says() {
 }
 
 #[tokio::test]
-async fn another_path_is_404_and_the_answer_says_how_to_forward_it() {
+async fn an_unknown_path_is_404_and_the_error_names_forward() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     for path in [
@@ -60,7 +60,7 @@ async fn another_path_is_404_and_the_answer_says_how_to_forward_it() {
 }
 
 #[tokio::test]
-async fn the_gateways_errors_are_what_the_sdks_parse() {
+async fn gateway_errors_have_the_shape_that_sdks_parse() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     origin.always(vec![
@@ -89,7 +89,7 @@ async fn the_gateways_errors_are_what_the_sdks_parse() {
 }
 
 #[tokio::test]
-async fn error_bodies_of_the_upstream_reach_the_caller_untouched() {
+async fn upstream_error_bodies_reach_the_client_untouched() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     for (status, content_type, body) in [
@@ -126,7 +126,7 @@ async fn error_bodies_of_the_upstream_reach_the_caller_untouched() {
 }
 
 #[tokio::test]
-async fn retry_hints_and_request_ids_of_a_fetch_pass_and_a_hit_has_none() {
+async fn retry_hints_and_request_ids_pass_on_a_fetch_and_are_absent_on_a_hit() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let headers = [
@@ -159,7 +159,7 @@ async fn retry_hints_and_request_ids_of_a_fetch_pass_and_a_hit_has_none() {
 }
 
 #[tokio::test]
-async fn cookies_and_hop_by_hop_headers_never_reach_the_caller() {
+async fn cookies_and_hop_by_hop_headers_never_reach_the_client() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let headers = [
@@ -187,7 +187,7 @@ async fn cookies_and_hop_by_hop_headers_never_reach_the_caller() {
 }
 
 #[tokio::test]
-async fn an_upstreams_cache_status_is_appended_to() {
+async fn the_cache_status_of_the_upstream_is_extended() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let headers = [("cache-status", "edge; fwd=miss, \"inner, one\"; hit")];
@@ -204,7 +204,7 @@ async fn an_upstreams_cache_status_is_appended_to() {
 }
 
 #[tokio::test]
-async fn configured_query_goes_up_in_the_place_of_a_callers_own() {
+async fn upstream_query_overrides_the_clients_own() {
     let origin = Origin::start().await;
     let toml = "[upstream.query]\napi-version = \"2024-05-01&x\"\n";
     let gateway = Gateway::start(&origin, toml).await;
@@ -229,7 +229,7 @@ async fn configured_query_goes_up_in_the_place_of_a_callers_own() {
 }
 
 #[tokio::test]
-async fn the_path_goes_below_the_base_urls_own() {
+async fn the_path_is_appended_to_the_path_of_base_url() {
     let origin = Origin::start().await;
     for (base, expected) in [("/openai", "/openai/threads"), ("", "/threads")] {
         let url = format!("http://{}{base}", origin.address);
@@ -241,7 +241,7 @@ async fn the_path_goes_below_the_base_urls_own() {
 }
 
 #[tokio::test]
-async fn configured_request_headers_go_up_and_are_part_of_the_key() {
+async fn vary_headers_go_upstream_and_are_part_of_the_cache_key() {
     let origin = Origin::start().await;
     let toml = "[upstream]\nvary_headers = [\"x-tenant\"]\n";
     let gateway = Gateway::start(&origin, toml).await;

@@ -26,7 +26,7 @@ fn assert_applied(answer: &Response, seconds: u32) {
 }
 
 #[tokio::test]
-async fn a_wait_ends_when_the_step_does() {
+async fn a_long_poll_ends_when_the_step_is_final() {
     for status in ["completed", "failed"] {
         let origin = Origin::start().await;
         origin.set_status("in_progress");
@@ -51,7 +51,7 @@ async fn a_wait_ends_when_the_step_does() {
 }
 
 #[tokio::test]
-async fn a_wait_that_is_over_gives_the_live_body() {
+async fn a_long_poll_past_its_time_is_answered_with_the_live_body() {
     let origin = Origin::start().await;
     origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, "").await;
@@ -70,7 +70,7 @@ async fn a_wait_that_is_over_gives_the_live_body() {
 }
 
 #[tokio::test]
-async fn the_body_at_the_end_of_a_wait_is_the_latest() {
+async fn a_long_poll_is_answered_with_the_latest_body() {
     let origin = Origin::start().await;
     origin.next(poll_after("300"));
     origin.set_status("queued_again");
@@ -80,7 +80,7 @@ async fn the_body_at_the_end_of_a_wait_is_the_latest() {
 }
 
 #[tokio::test]
-async fn the_first_wait_that_makes_sense_of_itself_is_applied() {
+async fn the_first_valid_wait_preference_is_applied() {
     for (lines, seconds) in [
         (&["wait=5"][..], 5),
         (&["respond-async, wait=5"], 5),
@@ -108,7 +108,7 @@ async fn the_first_wait_that_makes_sense_of_itself_is_applied() {
 }
 
 #[tokio::test]
-async fn what_is_no_wait_is_answered_at_once() {
+async fn a_request_without_a_valid_wait_preference_is_answered_at_once() {
     let origin = Origin::start().await;
     origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, "").await;
@@ -136,7 +136,7 @@ async fn what_is_no_wait_is_answered_at_once() {
 }
 
 #[tokio::test]
-async fn a_stored_step_is_not_waited_for() {
+async fn a_stored_step_is_answered_at_once() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     assert!(gateway.get(STEP).await.is_stored());
@@ -148,7 +148,7 @@ async fn a_stored_step_is_not_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn five_hundred_who_wait_cost_one_poll_loop() {
+async fn five_hundred_long_polls_share_one_poll_loop() {
     let origin = Origin::start().await;
     origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, "").await;
@@ -175,7 +175,7 @@ async fn five_hundred_who_wait_cost_one_poll_loop() {
 }
 
 #[tokio::test]
-async fn the_upstream_sets_the_pace() {
+async fn poll_after_and_retry_after_of_a_live_response_set_the_poll_interval() {
     let origin = Origin::start().await;
     for _ in 0..5 {
         origin.next(poll_after("200"));
@@ -203,7 +203,7 @@ async fn the_upstream_sets_the_pace() {
 }
 
 #[tokio::test]
-async fn who_waits_holds_no_place_in_flight() {
+async fn a_long_poll_holds_no_permit_between_its_fetches() {
     let origin = Origin::start().await;
     origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, "[upstream]\nmax_in_flight = 1\n").await;
@@ -225,7 +225,7 @@ async fn who_waits_holds_no_place_in_flight() {
 }
 
 #[tokio::test]
-async fn a_poll_of_somebody_else_that_finds_the_end_ends_the_wait() {
+async fn a_final_body_fetched_for_another_request_ends_a_long_poll() {
     let origin = Origin::start().await;
     origin.next(poll_after("60000"));
     let gateway = Gateway::start(&origin, "").await;

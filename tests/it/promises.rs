@@ -24,7 +24,7 @@ async fn promise_1_a_final_body_is_stored_and_served_from_memory() {
 }
 
 #[tokio::test]
-async fn promise_1_a_hit_says_that_it_is_one() {
+async fn promise_1_a_hit_carries_age_etag_and_cache_status() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let fetched = gateway.get(STEP).await;
@@ -79,7 +79,7 @@ async fn promise_2_ten_polls_of_a_live_step_are_ten_fetches() {
 }
 
 #[tokio::test]
-async fn promise_2_a_live_answer_is_never_older_than_its_question() {
+async fn promise_2_a_live_response_never_predates_its_request() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let gate = Latch::closed();
@@ -106,7 +106,7 @@ async fn promise_2_a_live_answer_is_never_older_than_its_question() {
 }
 
 #[tokio::test]
-async fn promise_3_every_byte_is_the_origins() {
+async fn promise_3_bodies_are_replayed_byte_for_byte() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let ids = r#""id":"ID","run_id":"run_1","thread_id":"thread_1","object":"thread.run.step""#;
@@ -148,7 +148,7 @@ async fn promise_3_every_byte_is_the_origins() {
 }
 
 #[tokio::test]
-async fn promise_3_a_body_in_chunks_is_the_same_bytes() {
+async fn promise_3_a_chunked_body_is_replayed_byte_for_byte() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let chunks: String = body("completed")

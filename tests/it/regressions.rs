@@ -16,7 +16,7 @@ use crate::support::{Action, Gateway, Origin, STEP, body, respond};
 
 /// A variant that was there before a purge is gone after it, whatever is stored meanwhile.
 #[test]
-fn a_purge_that_meets_a_store_of_another_variant_leaves_nothing_old() {
+fn a_purge_racing_with_a_store_of_another_variant_leaves_no_old_entry() {
     let toml =
         "[upstream.headers]\nx-portkey-api-key = { env = \"K\" }\nx-portkey-virtual-key = false\n";
     let folder = tempfile::tempdir().unwrap();
@@ -78,7 +78,7 @@ fn a_purge_that_meets_a_store_of_another_variant_leaves_nothing_old() {
 /// Canonical spelling may be three times as long as what was sent, and base path and added query
 /// come on top: too long for a target is an answer, not a panic.
 #[tokio::test]
-async fn a_query_that_grows_too_long_upwards_is_answered() {
+async fn a_query_that_becomes_too_long_upstream_is_an_error_response() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let target = format!("{STEP}?include[]={}", "*".repeat(25_000));
@@ -91,7 +91,7 @@ const TENANTS: &str = "[upstream]\nvary_headers = [\"x-tenant\"]\n";
 
 /// A forwarded header that `Connection` names away does not go up, so it must not be in the key.
 #[tokio::test]
-async fn a_header_that_connection_names_away_is_not_in_the_key() {
+async fn a_vary_header_named_in_connection_is_not_in_the_cache_key() {
     let origin = Origin::start().await;
     origin.set_status("completed");
     let gateway = Gateway::start(&origin, TENANTS).await;
@@ -107,7 +107,7 @@ async fn a_header_that_connection_names_away_is_not_in_the_key() {
 
 /// Two values that are not UTF-8 are two keys.
 #[tokio::test]
-async fn forwarded_bytes_that_are_no_utf_8_are_not_confused() {
+async fn vary_header_values_that_are_not_utf_8_have_different_cache_keys() {
     let origin = Origin::start().await;
     origin.set_status("completed");
     let gateway = Gateway::start(&origin, TENANTS).await;
@@ -154,7 +154,7 @@ async fn a_content_length_beside_chunked_does_not_cut_a_large_body() {
 
 /// A directive beside bytes that are not ASCII is still a directive.
 #[tokio::test]
-async fn no_store_beside_other_bytes_is_still_no_store() {
+async fn no_store_beside_bytes_beyond_ascii_is_honored() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let body = body("completed");
@@ -175,7 +175,7 @@ async fn no_store_beside_other_bytes_is_still_no_store() {
 /// A caller that takes nothing of a body that passes through is cut, and frees the upstream's
 /// connection, at the latest when its deadline and the idle limit are over.
 #[tokio::test]
-async fn a_caller_that_reads_nothing_of_a_passing_body_is_cut() {
+async fn a_client_that_does_not_read_a_streamed_body_is_cut() {
     let origin = Origin::start().await;
     let toml = "[server]\nheader_timeout = \"300ms\"\nidle_timeout = \"300ms\"\n\
                 [upstream]\ntimeout = \"500ms\"\n";
@@ -195,7 +195,7 @@ async fn a_caller_that_reads_nothing_of_a_passing_body_is_cut() {
 
 /// What hosts a base URL may have is the same for `check` and for `serve`.
 #[tokio::test]
-async fn a_host_that_serve_refuses_is_refused_by_check() {
+async fn check_rejects_every_host_that_serve_rejects() {
     for url in ["https://a..b/v1", "https://./v1"] {
         let config = stepgate::config::Config::load(&stepgate::config::Sources {
             file: None,
@@ -214,7 +214,7 @@ async fn a_host_that_serve_refuses_is_refused_by_check() {
 
 /// JSON and URLs escape in more than one way, and an upstream's library chooses.
 #[test]
-fn every_spelling_of_an_escaped_secret_is_found() {
+fn the_secret_scanner_finds_every_escaped_spelling() {
     let redactor = stepgate::upstream::SecretScanner::new(["abc+def/ghi-123=="]);
     for text in [
         r#"{"e":"abc+def\/ghi-123=="}"#,
@@ -229,7 +229,7 @@ fn every_spelling_of_an_escaped_secret_is_found() {
 
 /// What is gone is gone for every variant, also where the question itself could not be stored.
 #[tokio::test]
-async fn a_fresh_404_with_an_unknown_query_withdraws_the_step() {
+async fn a_no_cache_404_with_an_unknown_query_invalidates_every_variant() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     assert!(gateway.get(STEP).await.is_stored());

@@ -54,7 +54,7 @@ fn assert_held(answer: &Response, seconds: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_429_that_says_when_to_come_back_holds_the_whole_partition() {
+async fn a_429_with_retry_after_blocks_the_whole_partition() {
     for headers in [[("retry-after", "2")], [("retry-after-ms", "1500")]] {
         let origin = Origin::start().await;
         let (gateway, _) = held(&origin, "", &headers).await;
@@ -77,7 +77,7 @@ async fn a_429_that_says_when_to_come_back_holds_the_whole_partition() {
 }
 
 #[tokio::test]
-async fn hits_go_on_during_a_hold() {
+async fn hits_are_served_while_fetches_are_blocked() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     assert!(gateway.get(STEP).await.is_stored());
@@ -94,7 +94,7 @@ async fn hits_go_on_during_a_hold() {
 }
 
 #[tokio::test]
-async fn those_who_ride_together_get_the_429_and_those_who_gather_are_held() {
+async fn the_batch_in_flight_gets_the_429_and_the_pending_batch_is_rate_limited() {
     let origin = Origin::start().await;
     origin.next(too_many(&[("retry-after", "20")]));
     let toml = "[upstream]\ncoalesce_window = \"500ms\"\n";
@@ -112,7 +112,7 @@ async fn those_who_ride_together_get_the_429_and_those_who_gather_are_held() {
 }
 
 #[tokio::test]
-async fn a_429_without_a_time_to_come_holds_nothing() {
+async fn a_429_without_retry_after_blocks_nothing() {
     for headers in [
         &[][..],
         &[("retry-after", "0")],
@@ -134,7 +134,7 @@ async fn a_429_without_a_time_to_come_holds_nothing() {
 }
 
 #[tokio::test]
-async fn no_other_status_holds_anything() {
+async fn retry_after_of_another_status_blocks_nothing() {
     for status in ["503 Busy", "500 Oh", "408 Slow", "403 No", "200 OK"] {
         let origin = Origin::start().await;
         let gateway = Gateway::start(&origin, "").await;
@@ -147,7 +147,7 @@ async fn no_other_status_holds_anything() {
 }
 
 #[tokio::test]
-async fn another_partition_is_not_held() {
+async fn another_partition_is_not_blocked() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, TWO_CLIENTS).await;
     let bearer = |token| format!("Bearer {token}");
@@ -167,7 +167,7 @@ async fn another_partition_is_not_held() {
 }
 
 #[tokio::test]
-async fn a_max_hold_of_zero_turns_it_off() {
+async fn a_max_retry_after_of_zero_disables_the_gate() {
     let origin = Origin::start().await;
     let toml = "[upstream]\nmax_retry_after = \"0s\"\n";
     let (gateway, _) = held(&origin, toml, &[("retry-after", "20")]).await;

@@ -19,7 +19,7 @@ async fn with_two_stored() -> (Origin, Gateway) {
 }
 
 #[tokio::test]
-async fn a_deleted_thread_takes_its_steps_along() {
+async fn deleting_a_thread_invalidates_its_steps() {
     let (origin, gateway) = with_two_stored().await;
     for (method, path) in [
         ("DELETE", THREAD.to_owned()),
@@ -38,7 +38,7 @@ async fn a_deleted_thread_takes_its_steps_along() {
 }
 
 #[tokio::test]
-async fn what_changes_nothing_leaves_them() {
+async fn safe_or_failed_requests_invalidate_nothing() {
     let (origin, gateway) = with_two_stored().await;
     for (method, path) in [
         ("GET", THREAD.to_owned()),
@@ -59,7 +59,7 @@ async fn what_changes_nothing_leaves_them() {
 }
 
 #[tokio::test]
-async fn a_fetch_that_departed_before_it_stores_nothing() {
+async fn a_fetch_started_before_an_invalidation_stores_nothing() {
     let (origin, gateway) = with_two_stored().await;
     let gate = Latch::closed();
     origin.next(vec![Action::Wait(gate.clone()), Action::Respond]);
@@ -78,7 +78,7 @@ async fn a_fetch_that_departed_before_it_stores_nothing() {
 }
 
 #[tokio::test]
-async fn a_change_whose_answer_nobody_heard_counts() {
+async fn an_unsafe_request_without_a_response_invalidates() {
     let (origin, gateway) = with_two_stored().await;
     // Lost, twice.
     origin.next(vec![Action::Cut]);
@@ -102,7 +102,7 @@ async fn a_change_whose_answer_nobody_heard_counts() {
 }
 
 #[tokio::test]
-async fn of_all_threads_nothing_is_forgotten_on_a_guess() {
+async fn a_request_on_a_collection_invalidates_nothing() {
     let (origin, gateway) = with_two_stored().await;
     origin.next(vec![Action::Cut]);
     origin.next(vec![Action::Cut]);
@@ -121,7 +121,7 @@ async fn of_all_threads_nothing_is_forgotten_on_a_guess() {
 }
 
 #[tokio::test]
-async fn a_change_that_was_lost_and_sent_again_counts_whatever_the_second_answer_says() {
+async fn a_retried_unsafe_request_invalidates_whatever_its_second_response_says() {
     let (origin, gateway) = with_two_stored().await;
     for method in ["DELETE", "PUT"] {
         // On a connection that was used before, and so once more on a new one: it is gone already.
@@ -136,7 +136,7 @@ async fn a_change_that_was_lost_and_sent_again_counts_whatever_the_second_answer
 }
 
 #[tokio::test]
-async fn what_never_left_changes_nothing() {
+async fn a_request_that_was_never_sent_invalidates_nothing() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, ALL).await;
     assert!(gateway.get(STEP).await.is_stored());

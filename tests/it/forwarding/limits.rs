@@ -16,7 +16,7 @@ fn with(upstream: &str) -> String {
 }
 
 #[tokio::test]
-async fn an_answer_must_begin_in_time_and_may_then_last() {
+async fn a_forwarded_response_must_start_in_time_and_may_then_take_long() {
     let toml = with("timeout = \"300ms\"");
     let (far, gateway) = Far::start(&toml).await;
     let mut caller = gateway.connect().await;
@@ -41,7 +41,7 @@ async fn an_answer_must_begin_in_time_and_may_then_last() {
 }
 
 #[tokio::test]
-async fn an_upload_may_last_while_it_goes_on() {
+async fn an_upload_in_progress_is_not_cut_by_the_timeout() {
     let toml = with("timeout = \"300ms\"");
     let (far, gateway) = Far::start(&toml).await;
     let mut caller = gateway.connect().await;
@@ -59,7 +59,7 @@ async fn an_upload_may_last_while_it_goes_on() {
 }
 
 #[tokio::test]
-async fn a_pause_of_the_caller_is_not_the_upstreams() {
+async fn a_pause_of_the_client_does_not_count_against_the_upstream() {
     let toml = with("timeout = \"300ms\"");
     let (far, gateway) = Far::start(&toml).await;
     let question = post(&[("content-length", "6")]) + "123";
@@ -73,7 +73,7 @@ async fn a_pause_of_the_caller_is_not_the_upstreams() {
 }
 
 #[tokio::test]
-async fn a_stream_that_falls_silent_is_cut() {
+async fn an_idle_stream_is_cut_at_stream_idle_timeout() {
     let toml = with("stream_idle_timeout = \"300ms\"");
     let (far, gateway) = Far::start(&toml).await;
     let (mut caller, mut upstream) = far.asked(&gateway, get("/v1/models")).await;
@@ -93,7 +93,7 @@ async fn a_stream_that_falls_silent_is_cut() {
 }
 
 #[tokio::test]
-async fn an_upload_that_falls_silent_is_refused() {
+async fn an_idle_upload_is_rejected_at_stream_idle_timeout() {
     let toml = with("stream_idle_timeout = \"300ms\"\ntimeout = \"5s\"");
     let (far, gateway) = Far::start(&toml).await;
     let mut caller = gateway.connect().await;
@@ -108,7 +108,7 @@ async fn an_upload_that_falls_silent_is_refused() {
 }
 
 #[tokio::test]
-async fn an_error_that_does_not_end_is_not_waited_for() {
+async fn an_endless_error_body_is_cut() {
     let toml = with("timeout = \"300ms\"");
     let (far, gateway) = Far::start(&toml).await;
     let (mut caller, mut upstream) = far.asked(&gateway, get("/v1/models")).await;
@@ -120,7 +120,7 @@ async fn an_error_that_does_not_end_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn after_a_body_a_connection_may_be_idle_as_after_any_request() {
+async fn the_idle_timeout_of_a_connection_starts_after_a_streamed_body() {
     let origin = Origin::start().await;
     let toml = format!("{ALL}\nheader_timeout = \"300ms\"\nidle_timeout = \"5s\"");
     let gateway = Gateway::start(&origin, &toml).await;
@@ -141,7 +141,7 @@ async fn after_a_body_a_connection_may_be_idle_as_after_any_request() {
 }
 
 #[tokio::test]
-async fn streams_take_no_place_from_fetches() {
+async fn streams_take_no_permits_from_fetches() {
     let toml = with("max_in_flight = 1\nqueue_timeout = \"0s\"");
     let (far, gateway) = Far::start(&toml).await;
     let mut streams = Vec::new();

@@ -64,7 +64,7 @@ fn payload(size: u32) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn events_arrive_one_by_one() {
+async fn server_sent_events_arrive_one_by_one() {
     let (far, gateway) = Far::start(ALL).await;
     let (mut caller, mut upstream) = far
         .asked(&gateway, get("/v1/threads/t/runs/r/events"))
@@ -90,7 +90,7 @@ async fn events_arrive_one_by_one() {
 }
 
 #[tokio::test]
-async fn an_upload_goes_up_as_it_comes() {
+async fn an_upload_is_streamed() {
     let (far, gateway) = Far::start(ALL).await;
     let mut caller = gateway.connect().await;
     caller
@@ -110,7 +110,7 @@ async fn an_upload_goes_up_as_it_comes() {
 }
 
 #[tokio::test]
-async fn a_body_in_chunks_goes_up_in_chunks_and_the_connections_live_on() {
+async fn a_chunked_upload_stays_chunked_and_both_connections_are_reused() {
     let (far, gateway) = Far::start(ALL).await;
     let mut caller = gateway.connect().await;
     let mut upstream = None;
@@ -138,7 +138,7 @@ async fn a_body_in_chunks_goes_up_in_chunks_and_the_connections_live_on() {
 }
 
 #[tokio::test]
-async fn a_get_may_have_a_body_whatever_its_framing() {
+async fn a_forwarded_get_may_have_a_body() {
     let (far, gateway) = Far::start(ALL).await;
     for (framing, body, expected) in [
         ("content-length: 3", "abc", "abc"),
@@ -168,7 +168,7 @@ async fn a_get_may_have_a_body_whatever_its_framing() {
 }
 
 #[tokio::test]
-async fn a_caller_that_waits_to_be_told_is_told_to_go_on() {
+async fn expect_100_continue_is_answered() {
     let (far, gateway) = Far::start(ALL).await;
     let mut caller = gateway.connect().await;
     caller
@@ -188,7 +188,7 @@ async fn a_caller_that_waits_to_be_told_is_told_to_go_on() {
 }
 
 #[tokio::test]
-async fn a_caller_that_is_refused_is_not_told_to_go_on() {
+async fn expect_100_continue_of_a_rejected_request_is_not_answered() {
     let (_far, gateway) = Far::start("").await;
     let mut caller = gateway.connect().await;
     caller
@@ -198,7 +198,7 @@ async fn a_caller_that_is_refused_is_not_told_to_go_on() {
 }
 
 #[tokio::test]
-async fn large_bodies_are_the_same_at_the_other_end() {
+async fn large_bodies_arrive_byte_for_byte() {
     let (far, gateway) = Far::start(ALL).await;
     let body = payload(8 << 20);
     let size = body.len().to_string();
@@ -221,7 +221,7 @@ async fn large_bodies_are_the_same_at_the_other_end() {
 }
 
 #[tokio::test]
-async fn what_nobody_reads_is_not_read_from_the_upstream() {
+async fn backpressure_a_slow_client_slows_the_upstream() {
     let (far, gateway) = Far::start(ALL).await;
     let mut caller = gateway.connect().await;
     caller.send(get("/v1/files/f/content")).await;
@@ -243,7 +243,7 @@ async fn what_nobody_reads_is_not_read_from_the_upstream() {
 }
 
 #[tokio::test]
-async fn an_early_answer_reaches_the_caller_and_its_connection_is_nobodys() {
+async fn an_early_response_reaches_the_client_and_its_connection_is_not_reused() {
     let (far, gateway) = Far::start(ALL).await;
     let (mut caller, mut upstream) = far
         .asked(&gateway, post(&[("content-length", "1000000")]) + "12345")
@@ -269,7 +269,7 @@ async fn an_early_answer_reaches_the_caller_and_its_connection_is_nobodys() {
 }
 
 #[tokio::test]
-async fn an_upload_that_its_caller_leaves_ends_upstream_unfinished() {
+async fn an_aborted_upload_is_aborted_upstream() {
     let (far, gateway) = Far::start(ALL).await;
     for framing in [("content-length", "10"), ("transfer-encoding", "chunked")] {
         let mut caller = gateway.connect().await;
@@ -282,7 +282,7 @@ async fn an_upload_that_its_caller_leaves_ends_upstream_unfinished() {
 }
 
 #[tokio::test]
-async fn a_truncated_answer_is_truncated_for_the_caller() {
+async fn a_truncated_response_is_truncated_for_the_client() {
     let (far, gateway) = Far::start(ALL).await;
     for framing in ["content-length: 10", "transfer-encoding: chunked"] {
         let mut caller = gateway.connect().await;
@@ -299,7 +299,7 @@ async fn a_truncated_answer_is_truncated_for_the_caller() {
 }
 
 #[tokio::test]
-async fn an_empty_post_says_that_it_is_empty() {
+async fn an_empty_post_has_content_length_0() {
     let (far, gateway) = Far::start(ALL).await;
     let mut caller = gateway.connect().await;
     for framing in [&[][..], &[("content-length", "0")]] {
@@ -315,7 +315,7 @@ async fn an_empty_post_says_that_it_is_empty() {
 }
 
 #[tokio::test]
-async fn a_lost_connection_is_replaced_only_where_that_is_safe() {
+async fn a_lost_connection_is_retried_only_if_that_is_safe() {
     let (far, gateway) = Far::start(ALL).await;
     let mut caller = gateway.connect().await;
     for (method, body, again) in [
@@ -354,7 +354,7 @@ async fn a_lost_connection_is_replaced_only_where_that_is_safe() {
 }
 
 #[tokio::test]
-async fn over_http2_bodies_go_through_as_well() {
+async fn bodies_are_forwarded_over_http2() {
     let (far, gateway) = Far::start(ALL).await;
     let stream = TcpStream::connect(gateway.address()).await.unwrap();
     let shaken = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
@@ -382,7 +382,7 @@ async fn over_http2_bodies_go_through_as_well() {
 }
 
 #[tokio::test]
-async fn over_http2_it_takes_nothing_from_the_connection_of_fetches() {
+async fn forwarded_http2_streams_do_not_share_the_connection_of_fetches() {
     let authority = Authority::new();
     let origin = Origin::start_http2(&authority).await;
     origin.set_status("in_progress");

@@ -1,4 +1,5 @@
-//! Credentials stay on their side.
+//! Credentials stay on their side (items 14 to 19b). Leaks of secrets (item 16) are in `canaries`,
+//! clients among each other (item 20) in `partitions`.
 
 mod canaries;
 mod partitions;
@@ -6,20 +7,20 @@ mod partitions;
 use crate::support::gateway::{API_KEY, VIRTUAL_KEY};
 use crate::support::{Action, Gateway, Origin, Process, STEP, respond, step, until};
 
-/// What a caller may send that must never go up.
-const FROM_THE_CALLER: [(&str, &str); 12] = [
-    ("Authorization", "Bearer canary-caller"),
-    ("Proxy-Authorization", "Basic canary-caller"),
-    ("x-portkey-api-key", "canary-caller"),
-    ("X-Portkey-Virtual-Key", "canary-caller"),
-    ("x-portkey-config", "canary-caller"),
-    ("x-portkey-provider", "canary-caller"),
-    ("x-portkey-cache-force-refresh", "canary-caller"),
-    ("api-key", "canary-caller"),
-    ("x-api-key", "canary-caller"),
-    ("OpenAI-Organization", "canary-caller"),
-    ("Cookie", "session=canary-caller"),
-    ("OpenAI-Beta", "canary-caller"),
+/// Headers that a client may send and that must never go upstream.
+const CLIENT_HEADERS: [(&str, &str); 12] = [
+    ("Authorization", "Bearer canary-client"),
+    ("Proxy-Authorization", "Basic canary-client"),
+    ("x-portkey-api-key", "canary-client"),
+    ("X-Portkey-Virtual-Key", "canary-client"),
+    ("x-portkey-config", "canary-client"),
+    ("x-portkey-provider", "canary-client"),
+    ("x-portkey-cache-force-refresh", "canary-client"),
+    ("api-key", "canary-client"),
+    ("x-api-key", "canary-client"),
+    ("OpenAI-Organization", "canary-client"),
+    ("Cookie", "session=canary-client"),
+    ("OpenAI-Beta", "canary-client"),
 ];
 
 fn assert_injected_once(origin: &Origin) {
@@ -35,7 +36,7 @@ fn assert_injected_once(origin: &Origin) {
 }
 
 #[tokio::test]
-async fn c14_a_callers_credentials_never_go_up() {
+async fn c14_credential_forwarding_client_credentials_never_go_upstream() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     for path in [
@@ -43,32 +44,32 @@ async fn c14_a_callers_credentials_never_go_up() {
         crate::support::LIST.to_owned(),
         format!("{STEP}?x=1"),
     ] {
-        gateway.get_with(&path, &FROM_THE_CALLER).await;
-        assert!(!origin.last().text().contains("canary-caller"), "{path}");
+        gateway.get_with(&path, &CLIENT_HEADERS).await;
+        assert!(!origin.last().text().contains("canary-client"), "{path}");
         assert_injected_once(&origin);
     }
 }
 
 #[tokio::test]
-async fn c15_naming_injected_headers_in_connection_does_not_remove_them() {
+async fn c15_hop_by_hop_header_abuse_injected_headers_survive() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let named = "x-portkey-api-key, X-Portkey-Virtual-Key, authorization, openai-beta, \
                  x-portkey-cache-force-refresh, accept, close";
-    let mut headers = FROM_THE_CALLER.to_vec();
+    let mut headers = CLIENT_HEADERS.to_vec();
     headers.extend([("Connection", named), ("Keep-Alive", "timeout=5")]);
     headers.extend([("TE", "trailers"), ("Proxy-Connection", "keep-alive")]);
     gateway.get_with(STEP, &headers).await;
     assert_injected_once(&origin);
     let request = origin.last();
-    assert!(!request.text().contains("canary-caller"));
+    assert!(!request.text().contains("canary-client"));
     for name in ["keep-alive", "te", "proxy-connection", "trailer", "upgrade"] {
         assert!(request.all(name).is_empty(), "{name}");
     }
 }
 
 #[tokio::test]
-async fn c15_what_connection_names_does_not_go_up() {
+async fn c15_hop_by_hop_header_named_in_connection_is_not_forwarded() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let headers = [("traceparent", "00-a-b-01"), ("Connection", "traceparent")];
@@ -77,7 +78,7 @@ async fn c15_what_connection_names_does_not_go_up() {
 }
 
 #[tokio::test]
-async fn c17_no_header_changes_the_destination() {
+async fn c17_ssrf_by_routing_headers_does_not_change_the_destination() {
     let origin = Origin::start().await;
     let other = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
@@ -102,7 +103,7 @@ async fn c17_no_header_changes_the_destination() {
 }
 
 #[tokio::test]
-async fn c18_redirects_are_handed_on_and_never_followed() {
+async fn c18_redirect_is_passed_through_and_never_followed() {
     for status in [
         "301 Moved",
         "302 Found",
@@ -128,7 +129,7 @@ async fn c18_redirects_are_handed_on_and_never_followed() {
 }
 
 #[tokio::test]
-async fn c19_headers_that_change_the_answer_are_normalised_upwards() {
+async fn c19_cache_poisoning_by_unkeyed_headers_headers_are_normalised() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let headers = [
@@ -161,7 +162,7 @@ async fn c19_headers_that_change_the_answer_are_normalised_upwards() {
 }
 
 #[tokio::test]
-async fn what_identifies_the_callers_request_goes_up() {
+async fn trace_and_user_agent_headers_of_the_client_go_upstream() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let headers = [
@@ -171,8 +172,8 @@ async fn what_identifies_the_callers_request_goes_up() {
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         ),
         ("tracestate", "a=b"),
-        ("x-request-id", "req_caller"),
-        ("x-portkey-trace-id", "trace_caller"),
+        ("x-request-id", "req_client"),
+        ("x-portkey-trace-id", "trace_client"),
     ];
     gateway.get_with(STEP, &headers).await;
     for (name, value) in headers {
@@ -181,7 +182,7 @@ async fn what_identifies_the_callers_request_goes_up() {
 }
 
 #[tokio::test]
-async fn c19a_a_web_page_is_refused_and_nothing_is_sent() {
+async fn c19a_dns_rebinding_and_csrf_are_forbidden_and_nothing_is_fetched() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let host = gateway.address().to_string();
@@ -206,7 +207,7 @@ async fn c19a_a_web_page_is_refused_and_nothing_is_sent() {
 }
 
 #[tokio::test]
-async fn c19a_callers_on_this_machine_and_known_names_are_answered() {
+async fn c19a_loopback_and_allowed_hosts_are_served() {
     let origin = Origin::start().await;
     let toml = "[server]\nallowed_hosts = [\"stepgate.internal\"]\n";
     let gateway = Gateway::start(&origin, toml).await;
@@ -240,7 +241,7 @@ async fn c19a_callers_on_this_machine_and_known_names_are_answered() {
 }
 
 #[tokio::test]
-async fn c19b_an_injected_key_in_a_response_header_is_dropped() {
+async fn c19b_secret_reflection_in_a_response_header_is_dropped() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let location = format!("https://elsewhere.example/?key={API_KEY}&a=b");
@@ -269,7 +270,7 @@ async fn c19b_an_injected_key_in_a_response_header_is_dropped() {
 }
 
 #[tokio::test]
-async fn c19b_a_dropped_response_header_is_told_to_the_operator() {
+async fn c19b_secret_reflection_in_a_response_header_is_logged() {
     let origin = Origin::start().await;
     let process = Process::start(&origin, "", "info").await;
     process.get(STEP, &[]).await;
@@ -281,14 +282,14 @@ async fn c19b_a_dropped_response_header_is_told_to_the_operator() {
     let echo = respond("200 OK", &[("x-echo", API_KEY)], "{}");
     origin.next(vec![Action::Send(echo)]);
     process.get(&step("echo"), &[]).await;
-    until("a warning", async || {
+    until("a warning of dropped response headers", async || {
         process.output().contains("dropped response headers")
     })
     .await;
 }
 
 #[tokio::test]
-async fn c19b_an_injected_key_in_an_error_body_replaces_the_answer() {
+async fn c19b_secret_reflection_in_an_error_body_is_a_502() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let padded = format!("{}{VIRTUAL_KEY}", " ".repeat(60 * 1024));

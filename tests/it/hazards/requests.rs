@@ -1,5 +1,5 @@
-//! What can be wrong with a request's framing, and that nothing of it reaches the upstream. Paths and
-//! queries are in `paths`.
+//! Malformed and ambiguous requests (items 1 to 10): framing, Host, methods, sizes. Paths and queries
+//! (items 11 to 13) are in `paths`.
 
 mod paths;
 
@@ -9,27 +9,28 @@ use crate::support::client::head;
 use crate::support::hyper_server::HyperServer;
 use crate::support::{Gateway, Origin, RawClient, STEP, client::Response, step};
 
-/// A request that must never be read as one: it hides where a body is, or should be.
-fn hidden() -> String {
-    head("GET", &step("hidden"), "127.0.0.1", &[])
+/// Returns a request that must never be parsed as one: it is smuggled where a body is, or should be.
+fn smuggled() -> String {
+    head("GET", &step("smuggled"), "127.0.0.1", &[])
 }
 
-/// Asks openly for something the gateway knows itself, and for the end of the connection.
-fn probe() -> String {
-    head("GET", "/probe", "127.0.0.1", &[("Connection", "close")])
+/// Returns a request that the gateway answers itself, with 404, and that closes the connection.
+fn last_request() -> String {
+    head("GET", "/last", "127.0.0.1", &[("Connection", "close")])
 }
 
-/// Sends `bytes` and then the probe; every answer up to the end of the connection.
+/// Sends `bytes` and then the last request; returns every response up to the end of the connection.
 async fn answers(gateway: &Gateway, bytes: &[u8]) -> Vec<Response> {
     let mut raw = gateway.connect().await;
     raw.send(bytes).await;
-    raw.send(probe()).await;
+    raw.send(last_request()).await;
     raw.responses().await
 }
 
-fn assert_nothing_hidden_was_fetched(origin: &Origin, what: &str) {
+fn assert_not_smuggled(origin: &Origin, what: &str) {
     for request in origin.requests() {
-        assert!(!request.text().contains("hidden"), "{what}: {request:?}");
+        let text = request.text();
+        assert!(!text.contains("smuggled"), "{what}: fetched {request:?}");
     }
 }
 
@@ -38,8 +39,8 @@ fn with_headers(lines: &str, body: &str) -> String {
 }
 
 #[tokio::test]
-async fn c01_after_a_length_and_a_chunked_coding_together_nothing_is_a_request() {
-    let body = format!("0\r\n\r\n{}", hidden());
+async fn c01_request_smuggling_cl_te_nothing_after_it_is_a_request() {
+    let body = format!("0\r\n\r\n{}", smuggled());
     for lines in [
         "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n".to_owned(),
         "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n".to_owned(),
@@ -53,36 +54,34 @@ async fn c01_after_a_length_and_a_chunked_coding_together_nothing_is_a_request()
         let answers = answers(&gateway, with_headers(&lines, &body).as_bytes()).await;
         assert_eq!(answers.len(), 1, "{lines}: {answers:?}");
         assert!([200, 400].contains(&answers[0].status), "{lines}");
-        assert_nothing_hidden_was_fetched(&origin, &lines);
+        assert_not_smuggled(&origin, &lines);
     }
 }
 
 #[tokio::test]
-async fn c02_the_body_of_a_get_is_never_a_request() {
+async fn c02_request_smuggling_fat_get_body_is_never_a_request() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
-    let hidden = hidden();
-    let length = format!("Content-Length: {}\r\n", hidden.len());
-    let chunk = format!("{:x}\r\n{hidden}\r\n0\r\n\r\n", hidden.len());
-    // The first is a fetch, the others are hits.
+    let smuggled = smuggled();
+    let length = format!("Content-Length: {}\r\n", smuggled.len());
+    let chunk = format!("{:x}\r\n{smuggled}\r\n0\r\n\r\n", smuggled.len());
+    // The first request is a fetch, the others are hits.
     for (lines, body) in [
-        (length.as_str(), &hidden),
-        (length.as_str(), &hidden),
+        (length.as_str(), &smuggled),
+        (length.as_str(), &smuggled),
         ("Transfer-Encoding: chunked\r\n", &chunk),
     ] {
         let answers = answers(&gateway, with_headers(lines, body).as_bytes()).await;
         let statuses: Vec<u16> = answers.iter().map(|a| a.status).collect();
-        let one_answer_each = [&[200, 404][..], &[200], &[400, 404], &[400]];
-        assert!(
-            one_answer_each.contains(&&*statuses),
-            "{lines}: {statuses:?}"
-        );
-        assert_nothing_hidden_was_fetched(&origin, lines);
+        // One response for the GET, and at most one for the last request.
+        let allowed = [&[200, 404][..], &[200], &[400, 404], &[400]];
+        assert!(allowed.contains(&&*statuses), "{lines}: {statuses:?}");
+        assert_not_smuggled(&origin, lines);
     }
 }
 
 #[tokio::test]
-async fn c02_the_body_of_a_get_does_not_go_up() {
+async fn c02_fat_get_body_is_not_sent_upstream() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     answers(
@@ -97,7 +96,7 @@ async fn c02_the_body_of_a_get_does_not_go_up() {
 }
 
 #[tokio::test]
-async fn c03_an_upgrade_opens_no_tunnel() {
+async fn c03_upgrade_smuggling_websocket_and_h2c_open_no_tunnel() {
     for upgrade in [
         "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
         "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n",
@@ -116,7 +115,7 @@ async fn c03_an_upgrade_opens_no_tunnel() {
 }
 
 #[tokio::test]
-async fn c04_lengths_that_are_not_lengths_are_refused() {
+async fn c04_request_smuggling_invalid_content_length_is_rejected() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     for lines in [
@@ -136,13 +135,13 @@ async fn c04_lengths_that_are_not_lengths_are_refused() {
 }
 
 #[tokio::test]
-async fn c04_http_1_0_has_no_transfer_encoding() {
+async fn c04_request_smuggling_http_1_0_transfer_encoding_is_rejected() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let request = format!(
         "GET {STEP} HTTP/1.0\r\nHost: 127.0.0.1\r\nConnection: keep-alive\r\n\
          Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{}",
-        hidden()
+        smuggled()
     );
     let answers = answers(&gateway, request.as_bytes()).await;
     assert_eq!((answers.len(), answers[0].status), (1, 400));
@@ -150,8 +149,8 @@ async fn c04_http_1_0_has_no_transfer_encoding() {
 }
 
 #[tokio::test]
-async fn c05_after_a_transfer_coding_in_doubt_nothing_is_a_request() {
-    let end = format!("0\r\n\r\n{}", hidden());
+async fn c05_request_smuggling_te_te_nothing_after_it_is_a_request() {
+    let end = format!("0\r\n\r\n{}", smuggled());
     let chunk = |size: &str| format!("{size}\r\nx\r\n{end}");
     for (coding, body) in [
         (",chunked", end.clone()),
@@ -174,12 +173,12 @@ async fn c05_after_a_transfer_coding_in_doubt_nothing_is_a_request() {
         let what = format!("{lines}{body}");
         let answers = answers(&gateway, with_headers(&lines, &body).as_bytes()).await;
         assert!(answers.len() < 2, "{what}: {answers:?}");
-        assert_nothing_hidden_was_fetched(&origin, &what);
+        assert_not_smuggled(&origin, &what);
     }
 }
 
 #[tokio::test]
-async fn c06_heads_that_are_read_differently_elsewhere_are_refused() {
+async fn c06_header_injection_nul_bare_cr_and_space_before_colon_are_rejected() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     for lines in [
@@ -197,7 +196,7 @@ async fn c06_heads_that_are_read_differently_elsewhere_are_refused() {
     assert_eq!(origin.count(), 0);
 }
 
-/// None, and two.
+/// No Host header, and two.
 const NOT_ONE_HOST: [&str; 2] = ["", "Host: 127.0.0.1\r\nHost: 127.0.0.1\r\n"];
 
 async fn answer_with_hosts(address: SocketAddr, hosts: &str) -> Response {
@@ -209,7 +208,7 @@ async fn answer_with_hosts(address: SocketAddr, hosts: &str) -> Response {
 }
 
 #[tokio::test]
-async fn c07_exactly_one_host_is_needed() {
+async fn c07_host_header_injection_missing_or_duplicate_host_is_rejected() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     for hosts in NOT_ONE_HOST {
@@ -221,7 +220,7 @@ async fn c07_exactly_one_host_is_needed() {
 }
 
 #[tokio::test]
-async fn c07_an_open_listener_answers_nobody_who_names_no_host() {
+async fn c07_missing_host_on_http_1_0_is_forbidden_without_clients() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let mut raw = gateway.connect().await;
@@ -233,7 +232,7 @@ async fn c07_an_open_listener_answers_nobody_who_names_no_host() {
 }
 
 #[tokio::test]
-async fn c07_hyper_alone_asks_for_no_host() {
+async fn c07_bare_hyper_accepts_a_missing_or_duplicate_host() {
     let bare = HyperServer::start().await;
     for hosts in NOT_ONE_HOST {
         let answer = answer_with_hosts(bare.address, hosts).await;
@@ -242,7 +241,7 @@ async fn c07_hyper_alone_asks_for_no_host() {
 }
 
 #[tokio::test]
-async fn c08_the_host_of_an_absolute_target_is_never_dialled() {
+async fn c08_ssrf_by_absolute_form_target_is_never_dialled() {
     let origin = Origin::start().await;
     let other = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
@@ -258,7 +257,7 @@ async fn c08_the_host_of_an_absolute_target_is_never_dialled() {
 }
 
 #[tokio::test]
-async fn c09_connect_opens_no_tunnel() {
+async fn c09_connect_tunnel_is_rejected() {
     let origin = Origin::start().await;
     let other = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
@@ -266,23 +265,23 @@ async fn c09_connect_opens_no_tunnel() {
     let mut raw = gateway.connect().await;
     raw.send(head("CONNECT", &target, &target, &[])).await;
     assert_eq!(raw.response().await.status, 405);
-    raw.send(probe()).await;
+    raw.send(last_request()).await;
     raw.rest().await;
     assert_eq!((origin.count(), other.connections()), (0, 0));
 }
 
 #[tokio::test]
-async fn c09_hyper_alone_opens_a_tunnel() {
+async fn c09_bare_hyper_opens_a_connect_tunnel() {
     let bare = HyperServer::start().await;
     let mut raw = RawClient::connect(bare.address).await;
     raw.send(head("CONNECT", "127.0.0.1:1", "127.0.0.1:1", &[]))
         .await;
-    // What follows the head of this answer is the tunnel's.
+    // The bytes after this head belong to the tunnel, as those after a HEAD response to none.
     assert_eq!(raw.response_to("HEAD").await.status, 200);
 }
 
 #[tokio::test]
-async fn c09_other_methods_on_a_rules_path_are_refused_with_the_allowed_ones() {
+async fn c09_method_not_allowed_on_a_rules_path_lists_the_allowed_ones() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     for path in [STEP, crate::support::LIST] {
@@ -297,7 +296,7 @@ async fn c09_other_methods_on_a_rules_path_are_refused_with_the_allowed_ones() {
 }
 
 #[tokio::test]
-async fn c09_options_for_the_whole_server_is_refused() {
+async fn c09_options_asterisk_is_rejected() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let answer = gateway.request("OPTIONS", "*", &[]).await;
@@ -306,7 +305,7 @@ async fn c09_options_for_the_whole_server_is_refused() {
 }
 
 #[tokio::test]
-async fn c10_heads_beyond_measure_are_refused() {
+async fn c10_oversized_head_is_431_and_oversized_target_is_414() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let many: String = (0..101).map(|i| format!("x-{i}: a\r\n")).collect();

@@ -1,16 +1,16 @@
-//! Sharing and tiers. A flight whose task panics (item 36) is among the `schedules`, which
-//! need no sockets.
+//! Coalescing and the cache (items 35 to 41a). A fetch that panics (item 36) is tested in
+//! `simulation`, without sockets; the shared tier (items 39 and 40) is tested in `fleet`.
 
-mod capacity;
-mod crowds;
-mod live;
-mod passengers;
-mod waits;
+mod batches;
+mod cache_stampede;
+mod long_polls;
+mod memory_exhaustion;
+mod stale_reads;
 
 use std::time::Duration;
 
-/// `coalesce_window` where the file does not say.
+/// The default of `coalesce_window`.
 const WINDOW: Duration = Duration::from_millis(100);
 
-/// Wide enough that whatever is asked at once is asked within it.
+/// A window so wide that requests which a test sends together join one batch.
 const WIDE: &str = "[upstream]\ncoalesce_window = \"1s\"\n";

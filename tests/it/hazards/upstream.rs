@@ -1,9 +1,9 @@
-//! A hostile or failing upstream.
+//! A hostile or failing upstream (items 21 to 34).
 
-mod hostile;
+mod endless_bodies;
 mod http2;
-mod memory;
-mod not_stored;
-mod refusing_http2;
-mod reuse;
+mod http2_retries;
+mod malformed_responses;
+mod stale_connections;
 mod unreachable;
+mod unstorable_responses;

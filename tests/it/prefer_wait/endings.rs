@@ -17,7 +17,7 @@ fn nonsense() -> Vec<Action> {
 }
 
 #[tokio::test]
-async fn failures_that_may_pass_do_not_end_a_wait() {
+async fn transient_failures_do_not_end_a_long_poll() {
     let origin = Origin::start().await;
     origin.next(poll_after("50"));
     for status in [
@@ -38,7 +38,7 @@ async fn failures_that_may_pass_do_not_end_a_wait() {
 }
 
 #[tokio::test]
-async fn a_wait_that_failed_until_its_end_gives_the_latest_body_or_else_that_failure() {
+async fn a_long_poll_that_keeps_failing_returns_the_latest_body_or_the_failure() {
     let error = "{\"error\": {}}".to_owned();
     for (first, expected) in [
         (poll_after("50"), (200, text("in_progress"))),
@@ -57,7 +57,7 @@ async fn a_wait_that_failed_until_its_end_gives_the_latest_body_or_else_that_fai
 }
 
 #[tokio::test]
-async fn a_wait_that_never_reached_the_upstream_ends_with_that_error() {
+async fn a_long_poll_that_never_reached_the_upstream_returns_that_error() {
     let origin = Origin::start().await;
     origin.always(nonsense());
     let gateway = Gateway::start(&origin, "").await;
@@ -69,7 +69,7 @@ async fn a_wait_that_never_reached_the_upstream_ends_with_that_error() {
 }
 
 #[tokio::test]
-async fn a_failure_that_will_not_pass_is_answered_at_once() {
+async fn a_permanent_failure_ends_a_long_poll_at_once() {
     for status in [
         "400 Bad",
         "401 Who",
@@ -95,7 +95,7 @@ async fn a_failure_that_will_not_pass_is_answered_at_once() {
 }
 
 #[tokio::test]
-async fn a_wait_respects_a_hold() {
+async fn a_long_poll_respects_retry_after() {
     let origin = Origin::start().await;
     let held = [("retry-after-ms", "1500"), ("openai-poll-after-ms", "50")];
     origin.next(vec![Action::Send(respond("429 Often", &held, "{}"))]);

@@ -13,7 +13,7 @@ use crate::support::{Action, Gateway, Latch, Origin, STEP, respond, within};
 
 /// A listener that nobody comes to holds back no slot from another.
 #[tokio::test]
-async fn an_idle_listener_takes_no_connection_from_another() {
+async fn an_idle_listener_reserves_no_connection_slot() {
     let origin = Origin::start().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("c.toml");
@@ -54,7 +54,7 @@ const UNEVEN: &str = "[server]\nheader_timeout = \"300ms\"\nidle_timeout = \"8s\
 
 /// The next head begins with its first byte, also if that comes before the answer.
 #[tokio::test]
-async fn half_a_head_behind_a_request_is_cut_at_the_header_timeout() {
+async fn slowloris_half_a_head_behind_a_request_is_cut_at_the_header_timeout() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, UNEVEN).await;
     let gate = Latch::closed();
@@ -70,7 +70,7 @@ async fn half_a_head_behind_a_request_is_cut_at_the_header_timeout() {
 
 /// Nor does it matter that both came in one piece.
 #[tokio::test]
-async fn half_a_head_in_one_piece_with_a_request_is_cut_at_the_header_timeout() {
+async fn slowloris_half_a_head_pipelined_with_a_request_is_cut_at_the_header_timeout() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, UNEVEN).await;
     let mut raw = gateway.connect().await;
@@ -84,7 +84,7 @@ const IMPATIENT: &str = "[server]\nheader_timeout = \"500ms\"\nidle_timeout = \"
 
 /// Who reads slowly, but reads, is given the time.
 #[tokio::test]
-async fn a_slow_but_steady_reader_of_a_passing_body_is_not_cut() {
+async fn a_slow_but_steady_reader_of_a_streamed_body_is_not_cut() {
     const SIZE: usize = 24 << 20;
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, IMPATIENT).await;
@@ -117,7 +117,7 @@ async fn a_slow_but_steady_reader_of_a_passing_body_is_not_cut() {
 
 /// Silence of the upstream is the upstream's; it has until the deadline.
 #[tokio::test]
-async fn a_reader_is_not_cut_for_the_silence_of_the_upstream() {
+async fn a_client_is_not_cut_while_the_upstream_is_silent() {
     const SIZE: usize = 3 << 20;
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, IMPATIENT).await;

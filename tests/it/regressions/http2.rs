@@ -37,7 +37,7 @@ async fn is_cut_despite_pings(peer: &mut FrameClient, at_once: usize) -> bool {
 
 /// A stored body and one that was just fetched wait alike for a reader that gives them no room.
 #[tokio::test]
-async fn a_reader_without_a_window_is_cut_however_it_pings() {
+async fn a_zero_window_reader_is_cut_although_it_pings() {
     for stored in [true, false] {
         let origin = Origin::start().await;
         let gateway = Gateway::start(&origin, SHORT).await;
@@ -55,7 +55,7 @@ async fn a_reader_without_a_window_is_cut_however_it_pings() {
 
 /// A ping is no head that has begun either: the connection has its whole idle time.
 #[tokio::test]
-async fn pings_neither_keep_an_idle_connection_nor_cut_it_short() {
+async fn pings_neither_extend_nor_shorten_the_idle_timeout() {
     let origin = Origin::start().await;
     let uneven = "[server]\nheader_timeout = \"200ms\"\nidle_timeout = \"1s\"\n";
     let gateway = Gateway::start(&origin, uneven).await;
@@ -74,7 +74,7 @@ async fn pings_neither_keep_an_idle_connection_nor_cut_it_short() {
 /// HEAD has no body in a refusal either (hyper's HTTP/2 server would send it), and what the drain
 /// refuses is counted and logged like any failure.
 #[tokio::test]
-async fn what_a_drain_refuses_is_bodiless_for_head_counted_and_logged() {
+async fn a_head_request_rejected_by_a_drain_has_no_body_and_is_counted_and_logged() {
     let origin = Origin::start().await;
     origin.always(vec![Action::Stall]);
     let drain = "[server]\ndrain_timeout = \"3s\"\n[log]\naccess = \"all\"\n";
@@ -108,7 +108,7 @@ async fn what_a_drain_refuses_is_bodiless_for_head_counted_and_logged() {
 
 /// It owes us no more than a goodbye, and has seconds for it, not the whole `drain_timeout`.
 #[tokio::test]
-async fn an_idle_peer_that_says_no_goodbye_does_not_hold_up_a_drain() {
+async fn an_idle_http2_peer_without_a_goaway_does_not_delay_a_drain() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let mut peer = ask(gateway.address(), 65_535, "GET").await;
@@ -120,7 +120,7 @@ async fn an_idle_peer_that_says_no_goodbye_does_not_hold_up_a_drain() {
 
 /// Pongs that leave together are no answer either.
 #[tokio::test]
-async fn pings_in_company_do_not_keep_a_connection() {
+async fn pings_among_other_frames_do_not_extend_the_idle_timeout() {
     for window in [0, 65_535] {
         let origin = Origin::start().await;
         let gateway = Gateway::start(&origin, SHORT).await;

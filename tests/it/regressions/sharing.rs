@@ -20,7 +20,7 @@ fn gone() -> Action {
 
 /// A refusal is not final: who asked after it departed is not told it.
 #[tokio::test]
-async fn a_waiter_is_not_told_a_404_from_before_its_question() {
+async fn a_long_poll_is_not_answered_with_a_404_from_before_its_request() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let gate = Latch::closed();
@@ -36,7 +36,7 @@ async fn a_waiter_is_not_told_a_404_from_before_its_question() {
 
 /// Waiting does not take from `no-cache` that it withdraws what is no longer true.
 #[tokio::test]
-async fn a_fresh_wait_withdraws_what_is_gone_or_live_again() {
+async fn a_no_cache_long_poll_invalidates_what_is_gone_or_live_again() {
     for act in [gone(), Action::RespondStatus("in_progress")] {
         let origin = Origin::start().await;
         let gateway = Gateway::start(&origin, "").await;
@@ -49,7 +49,7 @@ async fn a_fresh_wait_withdraws_what_is_gone_or_live_again() {
 
 /// Nor from `no-store` that nothing is stored for it.
 #[tokio::test]
-async fn a_wait_that_wants_nothing_stored_stores_nothing() {
+async fn a_no_store_long_poll_stores_nothing() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let answer = gateway
@@ -61,7 +61,7 @@ async fn a_wait_that_wants_nothing_stored_stores_nothing() {
 
 /// An end from before a purge, kept by a patrol that goes on for somebody else, is nobody's.
 #[tokio::test]
-async fn a_waiter_is_not_told_an_end_from_before_a_purge() {
+async fn a_long_poll_is_not_answered_with_a_final_body_from_before_a_purge() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let gate = Latch::closed();
@@ -92,7 +92,7 @@ async fn a_waiter_is_not_told_an_end_from_before_a_purge() {
 
 /// A status counts whatever the size of the body behind it.
 #[tokio::test]
-async fn a_large_refusal_holds_and_withdraws_like_a_small_one() {
+async fn a_large_error_body_blocks_and_invalidates_like_a_small_one() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let large = vec![b' '; 2 << 20];
@@ -108,7 +108,7 @@ async fn a_large_refusal_holds_and_withdraws_like_a_small_one() {
 
 /// One goes first after a hold. If its caller leaves, the next one does, not all.
 #[tokio::test]
-async fn after_a_lost_probe_the_next_one_goes_first() {
+async fn after_a_cancelled_probe_the_next_one_is_sent_first() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let often = respond("429 Often", &[("retry-after-ms", "300")], "{}");
@@ -156,7 +156,7 @@ impl Fetch for Large {
 
 /// What one passenger alone can have is for those who rode, also if none of them is left.
 #[tokio::test]
-async fn a_large_body_is_not_given_to_who_asked_after_its_departure() {
+async fn a_large_body_does_not_answer_a_request_from_after_its_start() {
     let second = Duration::from_secs(1);
     let book: Coalescer<u8, Large> = Coalescer::new(5 * second, ConcurrencyLimit::new(9, second));
     let seat = |after| FetchOptions {

@@ -39,7 +39,7 @@ fn flooding_upstream() -> String {
 }
 
 #[tokio::test]
-async fn a_flood_of_interim_answers_ends_on_time_and_slows_nobody() {
+async fn a_1xx_flood_ends_at_the_deadline_and_slows_no_other_client() {
     let toml = "[upstream]\ntimeout = \"2s\"\n";
     let gateway = Gateway::start_with_upstream(&flooding_upstream(), toml).await;
     assert!(gateway.get(STEP).await.is_stored());
@@ -84,7 +84,7 @@ async fn slow_door(target: std::net::SocketAddr, delay: Duration) -> (u16, JoinS
 
 /// Whether connections can be shared is known after the first handshake; nobody waits for more.
 #[tokio::test]
-async fn a_crowd_at_a_cold_upstream_waits_for_two_handshakes_at_most() {
+async fn many_fetches_to_a_cold_upstream_wait_for_at_most_two_handshakes() {
     let authority = Authority::new();
     let origin = Origin::start_tls(&authority, Flaw::None).await;
     let handshake = Duration::from_millis(500);
@@ -107,7 +107,7 @@ async fn a_crowd_at_a_cold_upstream_waits_for_two_handshakes_at_most() {
 
 /// The time that another's handshake takes is not this one's connect time.
 #[tokio::test]
-async fn a_crowd_at_a_cold_upstream_has_its_own_connect_timeout() {
+async fn each_of_many_fetches_to_a_cold_upstream_has_its_own_connect_timeout() {
     let authority = Authority::new();
     let origin = Origin::start_tls(&authority, Flaw::None).await;
     let (port, _door) = slow_door(origin.address, Duration::from_millis(1200)).await;
@@ -126,7 +126,7 @@ async fn a_crowd_at_a_cold_upstream_has_its_own_connect_timeout() {
 
 /// With a length nobody asks for more after the last byte, which must not cost the connection.
 #[tokio::test]
-async fn a_large_body_with_a_length_gives_its_connection_back() {
+async fn the_connection_of_a_large_body_with_a_length_is_reused() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let large = vec![b' '; 3 << 20];
@@ -139,7 +139,7 @@ async fn a_large_body_with_a_length_gives_its_connection_back() {
 }
 
 #[tokio::test]
-async fn a_secret_in_a_header_name_does_not_come_down() {
+async fn secret_reflection_in_a_header_name_is_dropped() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let echo = format!("x-{API_KEY}-status");
@@ -159,7 +159,7 @@ async fn a_secret_in_a_header_name_does_not_come_down() {
 
 /// An error body is searched in front, also where its length says that it is too large to hold.
 #[tokio::test]
-async fn a_secret_in_front_of_a_large_error_body_does_not_come_down() {
+async fn secret_reflection_before_a_large_error_body_is_a_502() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let mut large = vec![b' '; 1_100_000];

@@ -62,7 +62,7 @@ async fn assert_lasts(header: (&str, &str), soonest: u64, latest: u64) {
 }
 
 #[tokio::test]
-async fn a_hold_lasts_as_long_as_the_upstream_said() {
+async fn the_gate_blocks_for_as_long_as_retry_after_says() {
     assert_lasts(("retry-after", "2"), 2000, 2000).await;
     assert_lasts(("retry-after-ms", "1500"), 1500, 1500).await;
     // Of the seconds that a date names, the first is under way; the gateway starts meanwhile.
@@ -70,7 +70,7 @@ async fn a_hold_lasts_as_long_as_the_upstream_said() {
 }
 
 #[tokio::test]
-async fn a_hold_is_never_longer_than_max_hold() {
+async fn the_gate_never_blocks_longer_than_max_retry_after() {
     let origin = Origin::start().await;
     let toml = "[upstream]\nmax_retry_after = \"1s\"\n";
     let (gateway, at) = held(&origin, toml, &[("retry-after", "86400")]).await;
@@ -100,7 +100,7 @@ fn ten_callers(gateway: &Gateway) -> JoinSet<u16> {
 }
 
 #[tokio::test]
-async fn one_probe_goes_first_when_a_hold_ends() {
+async fn one_probe_is_sent_first_when_the_block_ends() {
     let origin = Origin::start().await;
     let (gateway, _) = held(&origin, "", &[("retry-after-ms", "500")]).await;
     let gate = Latch::closed();
@@ -115,7 +115,7 @@ async fn one_probe_goes_first_when_a_hold_ends() {
 }
 
 #[tokio::test]
-async fn a_probe_that_meets_a_429_begins_a_new_hold() {
+async fn a_probe_answered_with_429_blocks_again() {
     let origin = Origin::start().await;
     let (gateway, at) = held(&origin, "", &[("retry-after-ms", "500")]).await;
     origin.next(too_many(&[("retry-after-ms", "1500")]));
@@ -129,7 +129,7 @@ async fn a_probe_that_meets_a_429_begins_a_new_hold() {
 }
 
 #[tokio::test]
-async fn a_probe_that_fails_otherwise_ends_the_hold() {
+async fn a_probe_that_fails_otherwise_ends_the_block() {
     let origin = Origin::start().await;
     let (gateway, at) = held(&origin, "", &[("retry-after-ms", "500")]).await;
     origin.next(vec![
@@ -145,7 +145,7 @@ async fn a_probe_that_fails_otherwise_ends_the_hold() {
 }
 
 #[tokio::test]
-async fn a_caller_that_leaves_with_the_probe_does_not_prolong_the_hold() {
+async fn a_probe_cancelled_by_its_client_does_not_prolong_the_block() {
     let origin = Origin::start().await;
     let (gateway, at) = held(&origin, "", &[("retry-after-ms", "500")]).await;
     origin.next(vec![Action::Stall]);

@@ -1,4 +1,5 @@
-//! Every secret is a canary: wherever one is found, it got out.
+//! Leaks of secrets (item 16). Every secret is a canary: if its prefix is found in an output, the
+//! secret has leaked.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -26,8 +27,9 @@ const ADMIN: &str = "canary-admin-token-3390fe";
 const REDIS: &str = "canary-redis-password-52cc7d";
 const SEAL: &str = "canary-encryption-key-81f0be";
 
-/// A secret of every kind, from both sources: injected for all, injected for one client, a client's
-/// token, the admin token, and those of the shared tier at this address.
+/// Returns a configuration, and its folder, with a secret of every kind from both sources: injected
+/// for all, injected for one client, a client's token, the admin token, and those of the shared tier
+/// at `redis`.
 fn secrets(redis: &str) -> (TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, content: &str| {
@@ -68,17 +70,17 @@ x-portkey-virtual-key = {{ env = "BILLING_KEY" }}
     (folder, toml)
 }
 
-/// Nothing listens there.
+/// An address at which nothing listens.
 const NOWHERE: &str = "127.0.0.1:1";
 
 fn assert_no_canary(text: &str, what: &str) {
-    // The prefix is what all have in common; callers' own secrets have it, too.
+    // All secrets begin with this word, the clients' own included.
     let line = text.lines().find(|line| line.contains("canary"));
-    assert_eq!(line, None, "in {what}");
+    assert_eq!(line, None, "a secret leaked into {what}");
 }
 
-/// What a busy gateway shows to callers and at the admin listener, while much fails.
-async fn shown_by_a_busy_run(process: &Process, origin: &Origin) -> Vec<Response> {
+/// Returns the responses of both listeners to many requests, of which most fail.
+async fn responses_of_a_busy_gateway(process: &Process, origin: &Origin) -> Vec<Response> {
     let bearer = format!("Bearer {TOKEN}");
     let client = [
         ("Authorization", bearer.as_str()),
@@ -89,7 +91,7 @@ async fn shown_by_a_busy_run(process: &Process, origin: &Origin) -> Vec<Response
     let location = format!("https://h/?key={API_KEY}");
     let whole = [("content-length", "1000")];
     let broken_head = format!("HTTP/1.1 200 OK\r\nx {API_KEY}: 1\r\n\r\n");
-    let mut shown = Vec::new();
+    let mut responses = Vec::new();
     for (id, act, headers, status) in [
         ("a", Action::Respond, client, 200),
         (
@@ -116,32 +118,32 @@ async fn shown_by_a_busy_run(process: &Process, origin: &Origin) -> Vec<Response
         origin.next(vec![act, Action::Close]);
         let answer = process.get(&step(id), &headers).await;
         assert_eq!(answer.status, status, "{id}: {}", answer.text());
-        shown.push(answer);
+        responses.push(answer);
     }
     origin.next(vec![
         Action::Send(respond("200 OK", &whole, "{")),
         Action::Close,
     ]);
     let cut = client::send(process.data, "GET", &step("g"), &client).await;
-    shown.extend(cut);
+    responses.extend(cut);
     let waits = [client[0], ("Prefer", "wait=1")];
-    shown.push(process.get(STEP, &waits).await);
+    responses.push(process.get(STEP, &waits).await);
     for path in [STEP, "/v1/nowhere", "/v1/threads/%00/runs/r/steps/s"] {
-        shown.push(process.get(path, &stranger).await);
-        shown.push(process.get(path, &client).await);
+        responses.push(process.get(path, &stranger).await);
+        responses.push(process.get(path, &client).await);
     }
     let h2 = H2Client::connect(process.data).await;
     let uri = format!("http://{}{}", process.data, step("h2"));
     let request = hyper::Request::get(uri).header("authorization", &bearer);
     assert_eq!(h2.send(request).await.status, 200);
-    // Nonsense from callers, with their token in it.
-    let mut nonsense = process.connect().await;
-    nonsense
+    // Malformed requests with the client's token in them.
+    let mut malformed = process.connect().await;
+    malformed
         .send(format!(
             "GET {STEP} HTTP/1.1\r\nAuthorization : {bearer}\r\n\r\n"
         ))
         .await;
-    shown.extend(nonsense.responses().await);
+    responses.extend(malformed.responses().await);
     let mut peer = FrameClient::connect(process.data, 65_535).await;
     peer.send(&frame(HEADERS, 5, 1, bearer.as_bytes())).await;
     within("a GOAWAY", peer.read_until(|heard| heard.kind == GOAWAY)).await;
@@ -159,17 +161,17 @@ async fn shown_by_a_busy_run(process: &Process, origin: &Origin) -> Vec<Response
         ("DELETE", "/cache/nothing"),
     ] {
         for headers in [&admin[..], &client, &[]] {
-            shown.push(
+            responses.push(
                 client::send(process.admin, method, path, headers)
                     .await
                     .unwrap(),
             );
         }
     }
-    shown
+    responses
 }
 
-/// Waits until its tier is in that state.
+/// Waits until the shared tier is in this state.
 async fn has_tier(process: &Process, state: &str) {
     let admin = format!("Bearer {ADMIN}");
     let is = async || {
@@ -183,40 +185,40 @@ async fn has_tier(process: &Process, state: &str) {
 }
 
 #[tokio::test]
-async fn c16_after_a_busy_run_no_secret_was_written_or_shown() {
+async fn c16_secret_leak_none_in_logs_responses_or_the_shared_tier() {
     let mut redis = Redis::start().await;
     redis.require_password(REDIS).await;
     let (_folder, toml) = secrets(&redis.address());
     let origin = Origin::start().await;
     let process = Process::start(&origin, &toml, "trace").await;
     has_tier(&process, "up").await;
-    for answer in shown_by_a_busy_run(&process, &origin).await {
-        assert_no_canary(&answer.everything(), "an answer");
+    for answer in responses_of_a_busy_gateway(&process, &origin).await {
+        assert_no_canary(&answer.everything(), "a response");
     }
     let seen: String = origin.requests().iter().map(|r| r.text()).collect();
-    assert!(seen.contains(API_KEY), "it did not even go up");
-    // Steps are there by then, and the tier, too, shows none of it.
-    let kept = redis.everything().await;
-    assert!(kept.len() > 4, "{} names and values", kept.len());
-    for bytes in kept {
+    assert!(seen.contains(API_KEY), "the key was not injected");
+    // By now the shared tier holds steps.
+    let stored = redis.everything().await;
+    assert!(stored.len() > 4, "only {} keys and values", stored.len());
+    for bytes in stored {
         assert_no_canary(&String::from_utf8_lossy(&bytes), "the shared tier");
     }
-    // Another password: what a server says of a wrong one is written down.
+    // With another password, the log tells what Redis says of the wrong one.
     redis.require_password("another").await;
     redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]).await;
     has_tier(&process, "circuit_open").await;
     process.signal("HUP").await;
     process.terminate().await;
-    let (_, written) = process.exit().await;
+    let (_, log) = process.exit().await;
     for level in ["TRACE", "outcome=\"error\"", "outcome=\"rejected\""] {
-        assert!(written.contains(level), "no {level} in the log");
+        assert!(log.contains(level), "no {level} in the log");
     }
-    assert_no_canary(&written, "the log");
+    assert_no_canary(&log, "the log");
 }
 
-/// HTTP/2 and TLS have much to say at trace level.
+/// Covers the libraries for HTTP/2 and TLS, which log much at trace level.
 #[tokio::test]
-async fn c16_over_tls_and_http_2_no_secret_is_written_either() {
+async fn c16_secret_leak_none_in_tls_and_http2_trace_logs() {
     let (_folder, toml) = secrets(NOWHERE);
     let authority = Authority::new();
     let origin = Origin::start_http2(&authority).await;
@@ -242,17 +244,14 @@ async fn c16_over_tls_and_http_2_no_secret_is_written_either() {
         assert_eq!(request.all("authorization"), [bearer_key.as_str()]);
     }
     process.terminate().await;
-    let (_, written) = process.exit().await;
-    assert!(written.contains("TRACE"), "the log was not at trace level");
-    assert!(
-        !written.contains("frame="),
-        "a library wrote, and nobody knows what"
-    );
-    assert_no_canary(&written, "the log");
+    let (_, log) = process.exit().await;
+    assert!(log.contains("TRACE"), "the log was not at trace level");
+    assert!(!log.contains("frame="), "a library logged its frames");
+    assert_no_canary(&log, "the log");
 }
 
 #[tokio::test]
-async fn c16_check_and_what_is_said_of_mistakes_tell_no_secret() {
+async fn c16_secret_leak_none_in_check_or_configuration_errors() {
     let (folder, toml) = secrets(NOWHERE);
     let file = folder.path().join("stepgate.toml");
     let at = file.display().to_string();
@@ -272,9 +271,9 @@ async fn c16_check_and_what_is_said_of_mistakes_tell_no_secret() {
             "{source} is not named:\n{printed}"
         );
     }
-    assert_no_canary(&printed, "what check prints");
+    assert_no_canary(&printed, "the output of check");
 
-    // Each is a secret that cannot be one, beside a mistake of another kind.
+    // Each of these secrets is invalid, and the file has mistakes of other kinds.
     std::fs::write(folder.path().join("key"), "canary\u{7}bell").unwrap();
     std::fs::write(folder.path().join("token"), "canary\nof two lines").unwrap();
     std::fs::write(folder.path().join("url"), "canary://:canary@canary").unwrap();
@@ -282,8 +281,8 @@ async fn c16_check_and_what_is_said_of_mistakes_tell_no_secret() {
     let literal = toml.replace("{ env = \"BILLING_KEY\" }", "\"canary-literal\"");
     std::fs::write(&file, literal + "\nnonsense = 1\n").unwrap();
     for command in ["check", "serve"] {
-        let (code, said) = run(&[command, "--config", &at], &ENVIRONMENT).await;
-        assert_eq!(code, Some(78), "{said}");
+        let (code, errors) = run(&[command, "--config", &at], &ENVIRONMENT).await;
+        assert_eq!(code, Some(78), "{errors}");
         for mistake in [
             "control character",
             "nonsense",
@@ -291,15 +290,15 @@ async fn c16_check_and_what_is_said_of_mistakes_tell_no_secret() {
             "begins with none of",
             "fewer than 16 bytes",
         ] {
-            assert!(said.contains(mistake), "{mistake} is not told:\n{said}");
+            assert!(errors.contains(mistake), "{mistake} is not in:\n{errors}");
         }
-        assert_no_canary(&said, "what is said of mistakes");
+        assert_no_canary(&errors, "the errors");
     }
 }
 
-/// A panic shows what `Debug` shows, and so does a careless log line.
+/// Covers panics and careless log lines, which show what `Debug` shows.
 #[tokio::test]
-async fn c16_nothing_in_the_gateway_shows_a_secret_when_printed() {
+async fn c16_secret_leak_none_in_debug_output() {
     let (folder, toml) = secrets(NOWHERE);
     let config = load(folder.path(), &toml);
     let printed = [format!("{config:?}"), format!("{config:#?}")];
@@ -340,10 +339,10 @@ fn load(folder: &Path, toml: &str) -> Config {
     config.unwrap_or_else(|problems| panic!("the test's file:\n{problems}"))
 }
 
-/// Compiles only as long as a secret can be neither displayed nor serialised: with such a trait, two
-/// of these would do, and the compiler could not choose.
+/// Compiles only while a secret can be neither displayed nor serialised: with either trait, two
+/// implementations would apply, and inference would fail.
 #[test]
-fn c16_a_secret_has_no_form_that_could_be_written() {
+fn c16_secret_leak_secrets_implement_neither_display_nor_serialize() {
     struct Displayed;
     struct Serialised;
     trait Choice<By> {

@@ -1,4 +1,4 @@
-//! Two clients with headers of their own: nobody gets the other's body or fetch.
+//! Partitions (item 20): two clients with different injected headers share neither bodies nor fetches.
 
 use crate::support::gateway::{
     BILLING_KEY, BILLING_TOKEN, SUPPORT_KEY, SUPPORT_TOKEN, TWO_CLIENTS,
@@ -10,7 +10,7 @@ fn bearer(token: &str) -> String {
 }
 
 #[tokio::test]
-async fn c20_clients_with_different_headers_never_share_a_body() {
+async fn c20_cross_tenant_cache_leak_clients_never_share_a_body() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, TWO_CLIENTS).await;
     for (token, key, status) in [
@@ -33,21 +33,21 @@ async fn c20_clients_with_different_headers_never_share_a_body() {
 }
 
 #[tokio::test]
-async fn c20_clients_with_different_headers_never_share_a_fetch() {
+async fn c20_cross_tenant_coalescing_clients_never_share_a_fetch() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, TWO_CLIENTS).await;
     let gate = Latch::closed();
     origin.always(vec![Action::Wait(gate.clone()), Action::Respond]);
     let billing = [("x-portkey-api-key", BILLING_TOKEN)];
     let support = [("x-portkey-api-key", SUPPORT_TOKEN)];
-    let both_in_the_air = async {
+    let both_in_flight = async {
         origin.wait_for_requests(2).await;
         gate.open();
     };
     let (one, two, ()) = tokio::join!(
         gateway.get_with(STEP, &billing),
         gateway.get_with(STEP, &support),
-        both_in_the_air
+        both_in_flight
     );
     assert_eq!((one.status, two.status), (200, 200));
     let requests = origin.requests();

@@ -1,10 +1,10 @@
-//! Which paths and queries are which resource: never two keys with one meaning, nor one key with
-//! two.
+//! Which paths and queries name which resource (items 11 to 13): a resource never has two cache keys,
+//! and a cache key never names two resources.
 
 use crate::support::hyper_server::HyperServer;
 use crate::support::{Gateway, LIST, Origin, STEP, client};
 
-const NO_IDS: [&str; 23] = [
+const INVALID_IDS: [&str; 23] = [
     ".",
     "..",
     "..%2f",
@@ -31,11 +31,11 @@ const NO_IDS: [&str; 23] = [
 ];
 
 #[tokio::test]
-async fn c11_ids_that_are_not_ids_are_refused_and_nothing_is_sent() {
+async fn c11_path_traversal_ids_are_rejected_and_nothing_is_fetched() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let (long, just_too_long) = ("a".repeat(10 * 1024), "a".repeat(129));
-    for id in NO_IDS.into_iter().chain([&*long, &just_too_long]) {
+    for id in INVALID_IDS.into_iter().chain([&*long, &just_too_long]) {
         for path in [
             format!("/v1/threads/{id}/runs/run_1/steps/step_1"),
             format!("/v1/threads/thread_1/runs/{id}/steps/step_1"),
@@ -51,9 +51,9 @@ async fn c11_ids_that_are_not_ids_are_refused_and_nothing_is_sent() {
 }
 
 #[tokio::test]
-async fn c11_hyper_alone_takes_any_of_them() {
+async fn c11_bare_hyper_accepts_path_traversal() {
     let bare = HyperServer::start().await;
-    for id in NO_IDS {
+    for id in INVALID_IDS {
         let path = format!("{LIST}/{id}");
         let answer = client::send(bare.address, "GET", &path, &[]).await.unwrap();
         assert_eq!(answer.status, 200, "{path}");
@@ -61,7 +61,7 @@ async fn c11_hyper_alone_takes_any_of_them() {
 }
 
 #[tokio::test]
-async fn c11_bytes_beyond_ascii_and_controls_in_an_id_are_refused() {
+async fn c11_non_ascii_and_control_bytes_in_an_id_are_rejected() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     for id in [
@@ -72,7 +72,7 @@ async fn c11_bytes_beyond_ascii_and_controls_in_an_id_are_refused() {
         "a\tb",
         "a\x7fb",
     ] {
-        // The parser may refuse it before the path is looked at: then it is a bare head.
+        // If hyper's parser rejects the request, the 400 has no body and thus no code.
         let answer = gateway.get(&format!("{LIST}/{id}")).await;
         assert_eq!(answer.status, 400, "{id:?}");
         let code = answer.code();
@@ -85,7 +85,7 @@ async fn c11_bytes_beyond_ascii_and_controls_in_an_id_are_refused() {
 }
 
 #[tokio::test]
-async fn c11_ids_up_to_128_letters_digits_and_both_dashes_are_ids() {
+async fn c11_valid_ids_of_up_to_128_characters_are_accepted() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     for id in ["a", "-", "_", "AZaz09_-", &"a".repeat(128)] {
@@ -95,7 +95,7 @@ async fn c11_ids_up_to_128_letters_digits_and_both_dashes_are_ids() {
 }
 
 #[tokio::test]
-async fn c12_a_resource_has_one_spelling() {
+async fn c12_cache_key_confusion_a_resource_has_one_path() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     for (path, status, code) in [
@@ -158,7 +158,7 @@ async fn c12_a_resource_has_one_spelling() {
 }
 
 #[tokio::test]
-async fn c12_an_encoded_literal_is_no_rules_path() {
+async fn c12_encoded_literal_segment_matches_no_rule() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     for path in [
@@ -176,7 +176,7 @@ async fn c12_an_encoded_literal_is_no_rules_path() {
 }
 
 #[tokio::test]
-async fn c12_ids_that_differ_in_case_are_two_steps() {
+async fn c12_ids_that_differ_in_case_are_two_resources() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     for id in ["step_1", "STEP_1"] {
@@ -187,7 +187,7 @@ async fn c12_ids_that_differ_in_case_are_two_steps() {
 }
 
 #[tokio::test]
-async fn c13_spellings_of_one_query_are_one_key() {
+async fn c13_equivalent_queries_have_one_cache_key() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     for spellings in [
@@ -211,7 +211,7 @@ async fn c13_spellings_of_one_query_are_one_key() {
 }
 
 #[tokio::test]
-async fn c13_queries_with_different_meanings_are_different_keys() {
+async fn c13_different_queries_have_different_cache_keys() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let queries = [
@@ -236,7 +236,7 @@ async fn c13_queries_with_different_meanings_are_different_keys() {
 }
 
 #[tokio::test]
-async fn c13_the_query_that_is_asked_for_goes_up() {
+async fn c13_requested_query_goes_upstream() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     gateway
@@ -250,7 +250,7 @@ async fn c13_the_query_that_is_asked_for_goes_up() {
 }
 
 #[tokio::test]
-async fn c13_an_unknown_parameter_is_forwarded_and_the_answer_not_stored() {
+async fn c13_unknown_query_parameter_is_forwarded_and_the_response_not_stored() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     gateway.get(STEP).await;

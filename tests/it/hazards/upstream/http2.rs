@@ -15,7 +15,7 @@ async fn start() -> (Authority, Origin, Gateway) {
 }
 
 #[tokio::test]
-async fn twenty_at_once_share_one_connection() {
+async fn twenty_concurrent_fetches_share_one_http2_connection() {
     let (_authority, origin, gateway) = start().await;
     let mut asks = JoinSet::new();
     for n in 0..20 {
@@ -46,7 +46,7 @@ async fn twenty_at_once_share_one_connection() {
 }
 
 #[tokio::test]
-async fn c34_after_a_goaway_the_next_fetch_takes_a_new_connection() {
+async fn c34_goaway_moves_the_next_fetch_to_a_new_connection() {
     let (_authority, origin, gateway) = start().await;
     origin.next_fault(StreamFault::GoAwayAfterResponse);
     for n in 0..3 {
@@ -56,7 +56,7 @@ async fn c34_after_a_goaway_the_next_fetch_takes_a_new_connection() {
 }
 
 #[tokio::test]
-async fn c34_a_shared_connection_that_is_lost_is_tried_once_more_on_a_new_one() {
+async fn c34_lost_http2_connection_is_retried_once_on_a_new_one() {
     let (_authority, origin, gateway) = start().await;
     assert_eq!(gateway.get(&step("step_1")).await.status, 200);
     origin.next_fault(StreamFault::Cut);

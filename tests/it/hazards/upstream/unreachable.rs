@@ -12,7 +12,7 @@ use crate::support::{Action, Gateway, Origin, STEP, body, respond};
 const SHORT: &str = "[upstream]\nconnect_timeout = \"300ms\"\ntimeout = \"600ms\"\n";
 
 #[tokio::test]
-async fn c31_a_refused_connection_is_a_502() {
+async fn c31_connection_refused_is_a_502() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -23,7 +23,7 @@ async fn c31_a_refused_connection_is_a_502() {
 }
 
 #[tokio::test]
-async fn c31_an_unknown_name_is_an_error_on_time() {
+async fn c31_dns_failure_is_an_error_within_the_deadline() {
     let gateway = Gateway::start_with_upstream("http://no-such-host.invalid/v1", SHORT).await;
     let asked = Instant::now();
     let answer = gateway.get(STEP).await;
@@ -32,7 +32,7 @@ async fn c31_an_unknown_name_is_an_error_on_time() {
 }
 
 #[tokio::test]
-async fn c31_a_black_hole_is_a_504_on_time() {
+async fn c31_black_hole_is_a_504_within_the_deadline() {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(1).unwrap();
@@ -53,7 +53,7 @@ async fn c31_a_black_hole_is_a_504_on_time() {
 }
 
 #[tokio::test]
-async fn c33_a_certificate_in_order_is_trusted() {
+async fn c33_valid_certificate_is_trusted() {
     let authority = Authority::new();
     let origin = Origin::start_tls(&authority, Flaw::None).await;
     let url = format!("https://{}/v1", origin.address);
@@ -64,7 +64,7 @@ async fn c33_a_certificate_in_order_is_trusted() {
 }
 
 #[tokio::test]
-async fn c33_a_certificate_that_is_not_in_order_is_a_502_and_no_header_is_sent() {
+async fn c33_invalid_certificate_is_a_502_and_no_header_is_sent() {
     for flaw in [
         Flaw::Expired,
         Flaw::OtherName,
@@ -88,7 +88,7 @@ async fn c33_a_certificate_that_is_not_in_order_is_a_502_and_no_header_is_sent()
 }
 
 #[tokio::test]
-async fn c33_tls_1_1_is_a_502_and_no_header_is_sent() {
+async fn c33_tls_downgrade_to_1_1_is_a_502_and_no_header_is_sent() {
     let origin = Origin::start().await;
     let old = Connections::SendAfterHello(TLS_1_1_SERVER_HELLO);
     origin.set_connections(old).await;
@@ -103,7 +103,7 @@ async fn c33_tls_1_1_is_a_502_and_no_header_is_sent() {
 }
 
 #[tokio::test]
-async fn c33_plain_text_behind_an_https_url_is_a_502_and_no_header_is_sent() {
+async fn c33_plaintext_server_at_an_https_url_is_an_error_and_no_header_is_sent() {
     let origin = Origin::start().await;
     let gateway =
         Gateway::start_with_upstream(&format!("https://{}/v1", origin.address), SHORT).await;
@@ -113,7 +113,7 @@ async fn c33_plain_text_behind_an_https_url_is_a_502_and_no_header_is_sent() {
 }
 
 #[tokio::test]
-async fn c21_a_tls_end_without_close_notify_does_not_make_a_body_whole() {
+async fn c21_tls_truncation_without_close_notify_is_a_502() {
     let authority = Authority::new();
     let origin = Origin::start_tls(&authority, Flaw::None).await;
     let url = format!("https://{}/v1", origin.address);

@@ -8,7 +8,7 @@ const MIB: u64 = 1024 * 1024;
 const PASSED: u64 = 1024;
 
 #[tokio::test]
-async fn c26_rss_grows_by_at_most_16_mib_while_a_1_gib_chunked_body_passes_through() {
+async fn c26_memory_exhaustion_by_a_1_gib_chunked_body_grows_rss_by_at_most_16_mib() {
     let origin = Origin::start().await;
     let process = Process::start(&origin, "", "info").await;
     // What the first request of a kind allocates for good is not growth.

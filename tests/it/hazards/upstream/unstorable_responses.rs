@@ -35,7 +35,7 @@ async fn assert_all_pass_unstored(reason: &str, bodies: &[Vec<u8>]) {
 }
 
 #[tokio::test]
-async fn c23_a_status_that_is_not_terminal_is_not_final() {
+async fn c23_status_that_is_not_terminal_is_not_final() {
     let status = r#""status": "completed""#;
     let bodies = [
         body("in_progress"),
@@ -56,7 +56,7 @@ async fn c23_a_status_that_is_not_terminal_is_not_final() {
 }
 
 #[tokio::test]
-async fn c23_a_member_that_occurs_twice_is_not_stored() {
+async fn c23_duplicate_keys_are_not_stored() {
     let twice = |member: &str, first: &str| with("{\n", &format!("{{ {member}: {first},\n"));
     let mut bodies = vec![
         twice(r#""status""#, r#""in_progress""#),
@@ -75,7 +75,7 @@ async fn c23_a_member_that_occurs_twice_is_not_stored() {
 }
 
 #[tokio::test]
-async fn c23_what_is_not_one_json_object_in_utf_8_is_not_stored() {
+async fn c23_body_that_is_not_one_json_object_in_utf_8_is_not_stored() {
     let whole = body("completed");
     let bom = [b"\xef\xbb\xbf", &whole[..]].concat();
     let invalid = |bytes: &[u8]| {
@@ -103,7 +103,7 @@ async fn c23_what_is_not_one_json_object_in_utf_8_is_not_stored() {
 }
 
 #[tokio::test]
-async fn c24_a_hundred_thousand_brackets_do_no_harm() {
+async fn c24_deeply_nested_json_does_not_crash_and_is_not_stored() {
     let deep = "[".repeat(100_000);
     let bodies = [
         deep.clone().into_bytes(),
@@ -114,7 +114,7 @@ async fn c24_a_hundred_thousand_brackets_do_no_harm() {
 }
 
 #[tokio::test]
-async fn c25_an_encoded_body_is_neither_stored_nor_inflated() {
+async fn c25_content_encoding_is_neither_stored_nor_decompressed() {
     // What it says is gzip need not be: nobody may look.
     for (coding, body) in [
         (
@@ -130,7 +130,7 @@ async fn c25_an_encoded_body_is_neither_stored_nor_inflated() {
 }
 
 #[tokio::test]
-async fn c25_an_encoded_body_keeps_its_coding() {
+async fn c25_content_encoding_is_passed_through() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let bytes = respond("200 OK", &[("content-encoding", "gzip")], body("completed"));
@@ -142,7 +142,7 @@ async fn c25_an_encoded_body_keeps_its_coding() {
 }
 
 #[tokio::test]
-async fn c26_a_body_over_max_entry_bytes_is_streamed_unstored() {
+async fn c26_body_over_max_entry_bytes_is_streamed_unstored() {
     let toml = "[cache]\nmax_entry_bytes = \"4KiB\"\n";
     let padded = |size: usize| {
         let mut whole = body("completed");
@@ -173,7 +173,7 @@ async fn c26_a_body_over_max_entry_bytes_is_streamed_unstored() {
 }
 
 #[tokio::test]
-async fn c27_a_final_body_of_another_step_is_not_stored_for_this_one() {
+async fn c27_cache_poisoning_by_a_body_with_another_id_is_not_stored() {
     let mut bodies = Vec::new();
     for (member, id) in [
         ("id", "step_1"),
@@ -195,7 +195,7 @@ async fn c27_a_final_body_of_another_step_is_not_stored_for_this_one() {
 }
 
 #[tokio::test]
-async fn a_final_body_of_another_kind_of_object_is_not_stored() {
+async fn a_final_body_of_another_object_type_is_not_stored() {
     let right = r#""object": "thread.run.step""#;
     let bodies = [
         with(right, r#""object": "thread.run""#),
@@ -207,7 +207,7 @@ async fn a_final_body_of_another_kind_of_object_is_not_stored() {
 }
 
 #[tokio::test]
-async fn an_answer_from_somebody_elses_cache_is_not_stored() {
+async fn a_response_from_another_cache_is_not_stored() {
     for header in [
         ("age", "1"),
         ("age", "86400"),
@@ -219,7 +219,7 @@ async fn an_answer_from_somebody_elses_cache_is_not_stored() {
 }
 
 #[tokio::test]
-async fn an_answer_that_only_names_a_cache_is_stored() {
+async fn a_response_that_only_names_a_cache_is_stored() {
     for header in [
         ("age", "0"),
         ("x-portkey-cache-status", "MISS"),
@@ -240,7 +240,7 @@ async fn an_answer_that_only_names_a_cache_is_stored() {
 }
 
 #[tokio::test]
-async fn an_upstreams_no_store_is_heeded() {
+async fn upstream_no_store_is_honored() {
     for value in ["no-store", "private, No-Store", "max-age=60,no-store"] {
         let headers = [("cache-control", value)];
         assert_passes_unstored(&headers, &body("completed"), "upstream_no_store", "").await;
@@ -248,7 +248,7 @@ async fn an_upstreams_no_store_is_heeded() {
 }
 
 #[tokio::test]
-async fn an_upstreams_no_store_is_not_heeded_where_the_configuration_says_so() {
+async fn upstream_no_store_is_ignored_if_honor_no_store_is_false() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "[cache]\nhonor_no_store = false\n").await;
     let headers = [("cache-control", "no-store")];

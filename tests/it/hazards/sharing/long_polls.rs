@@ -18,7 +18,7 @@ async fn waiter_with_a_body(origin: &Origin, gateway: &Gateway) -> RawClient {
 }
 
 #[tokio::test]
-async fn c41_a_step_that_fails_upstream_ends_the_wait() {
+async fn c41_long_poll_ends_when_the_resource_fails() {
     for status in ["failed", "cancelled", "expired"] {
         let origin = Origin::start().await;
         let gateway = Gateway::start(&origin, "").await;
@@ -32,7 +32,7 @@ async fn c41_a_step_that_fails_upstream_ends_the_wait() {
 }
 
 #[tokio::test]
-async fn c41_when_the_last_who_waits_leaves_the_polling_stops() {
+async fn c41_long_poll_loop_stops_when_the_last_client_disconnects() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let first = waiter_with_a_body(&origin, &gateway).await;
@@ -51,7 +51,7 @@ async fn c41_when_the_last_who_waits_leaves_the_polling_stops() {
 }
 
 #[tokio::test]
-async fn c41_a_caller_that_leaves_during_a_poll_takes_it_along() {
+async fn c41_long_poll_fetch_is_cancelled_when_its_client_disconnects() {
     let origin = Origin::start().await;
     origin.always(vec![Action::Stall]);
     let gateway = Gateway::start(&origin, "").await;
@@ -64,7 +64,7 @@ async fn c41_a_caller_that_leaves_during_a_poll_takes_it_along() {
 }
 
 #[tokio::test]
-async fn c41_a_drain_answers_with_the_latest_body() {
+async fn c41_long_poll_is_answered_with_the_latest_body_at_a_drain() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let mut waiter = waiter_with_a_body(&origin, &gateway).await;
@@ -76,7 +76,7 @@ async fn c41_a_drain_answers_with_the_latest_body() {
 }
 
 #[tokio::test]
-async fn c41_a_drain_answers_503_where_there_is_no_body_yet() {
+async fn c41_long_poll_without_a_body_is_503_at_a_drain() {
     let origin = Origin::start().await;
     origin.always(vec![Action::Stall]);
     let gateway = Gateway::start(&origin, "").await;

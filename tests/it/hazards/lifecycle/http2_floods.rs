@@ -1,5 +1,5 @@
-//! Floods of HTTP/2 frames, from several peers at once: each is cut, or costs nothing that counts,
-//! and ends.
+//! Floods of HTTP/2 frames from several peers at once (item 46): each is cut, or stays cheap until a
+//! timeout ends it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,26 +19,26 @@ const MIB: u64 = 1024 * 1024;
 
 const PEERS: usize = 4;
 
-/// Who has asked nothing by then is cut whatever else it does; so every flood ends.
-const IMPATIENT: &str = "[server]\nheader_timeout = \"1s\"\nidle_timeout = \"1s\"\n";
+/// Timeouts that end every flood: a connection without a request is cut, whatever else it sends.
+const SHORT_TIMEOUTS: &str = "[server]\nheader_timeout = \"1s\"\nidle_timeout = \"1s\"\n";
 
-/// A flood that is cut ends well before the limits would end it.
+/// A flood that is cut ends before this time, which is well before the timeouts.
 const AT_ONCE: Duration = Duration::from_millis(700);
 
-/// What a peer does, over and over: the frames of its nth round.
+/// Returns the frames that a peer sends in its nth round.
 type Round = fn(u32) -> Vec<u8>;
 
 #[derive(Clone, Copy)]
 struct Flood {
-    /// What comes first.
+    /// Returns the frames before the first round.
     opening: fn() -> Vec<u8>,
     round: Round,
-    /// Whether it reads what it is sent.
+    /// Whether the peer reads what the gateway sends.
     reads: bool,
 }
 
-/// Each peer floods until it is cut; how long the slowest took.
-async fn drown(address: SocketAddr, flood: Flood) -> Duration {
+/// Floods from each peer until its connection ends; returns how long the slowest took.
+async fn run_flood(address: SocketAddr, flood: Flood) -> Duration {
     let start = Instant::now();
     let mut peers = JoinSet::new();
     for _ in 0..PEERS {
@@ -47,17 +47,16 @@ async fn drown(address: SocketAddr, flood: Flood) -> Duration {
             let (mut reads, mut writes) = peer.io.into_split();
             let listen = async {
                 let mut chunk = vec![0; 64 * 1024];
-                // An error is an end as well.
                 while flood.reads && matches!(reads.read(&mut chunk).await, Ok(1..)) {}
                 if !flood.reads {
                     std::future::pending::<()>().await;
                 }
             };
             let speak = async {
-                let mut spoken = writes.write_all(&(flood.opening)()).await;
+                let mut sent = writes.write_all(&(flood.opening)()).await;
                 let mut nth = 0;
-                while spoken.is_ok() {
-                    spoken = writes.write_all(&(flood.round)(nth)).await;
+                while sent.is_ok() {
+                    sent = writes.write_all(&(flood.round)(nth)).await;
                     nth += 1;
                     tokio::task::yield_now().await;
                 }
@@ -73,16 +72,15 @@ async fn drown(address: SocketAddr, flood: Flood) -> Duration {
 }
 
 struct Harm {
-    /// How long the flood lasted.
     lasted: Duration,
-    /// Fetches that it caused.
+    /// Fetches that the flood caused.
     fetches: usize,
 }
 
-/// Floods a gateway, and looks at what it costs the gateway and its other callers.
-async fn harm(flood: Flood) -> Harm {
+/// Floods a gateway, and asserts that its memory and the latency of another client stay bounded.
+async fn harm_of(flood: Flood) -> Harm {
     let origin = Origin::start().await;
-    let process = Process::start(&origin, IMPATIENT, "info").await;
+    let process = Process::start(&origin, SHORT_TIMEOUTS, "info").await;
     let mut pulse = LatencyProbe::start(process.data, STEP).await;
     let calm = pulse.median_of(50).await;
     origin.always(vec![Action::Stall]);
@@ -90,27 +88,27 @@ async fn harm(flood: Flood) -> Harm {
 
     let mut beats = Vec::new();
     let lasted = {
-        let drown = within("an end of the flood", drown(process.data, flood));
-        let mut drown = std::pin::pin!(drown);
+        let running = within("the flood to end", run_flood(process.data, flood));
+        let mut running = std::pin::pin!(running);
         loop {
             tokio::select! {
-                lasted = &mut drown => break lasted,
+                lasted = &mut running => break lasted,
                 beat = pulse.measure() => beats.push(beat),
             }
         }
     };
     beats.sort();
     let busy = beats.get(beats.len() / 2).copied().unwrap_or_default();
-    // A busy machine adds to it; who is starved waits for the end of the flood.
+    // The margin is for a busy machine; a starved client would wait for the end of the flood.
     assert!(
         busy < 5 * calm + Duration::from_millis(250),
-        "others: {calm:?}, then {busy:?}"
+        "latency of another client: {calm:?}, then {busy:?}"
     );
     let grown = process.memory("VmHWM:").saturating_sub(before);
-    assert!(grown < 16 * MIB, "{} KiB", grown / 1024);
-    // And nothing is left of it; the beating connection may have come to its end meanwhile.
+    assert!(grown < 16 * MIB, "RSS grew by {} KiB", grown / 1024);
+    // The other client's connection may have reached its idle timeout meanwhile.
     let over = async || process.metric("stepgate_connections").await <= 1.0;
-    until("all of the peers to be gone", over).await;
+    until("the connections of all peers to end", over).await;
     Harm {
         lasted,
         fetches: origin.count() - fetches,
@@ -121,21 +119,20 @@ fn nothing() -> Vec<u8> {
     Vec::new()
 }
 
-/// A question to a step of its own, on a stream of its own.
-fn fresh_question(stream: u32) -> Vec<u8> {
+/// Returns a request for a step of its own, on this stream.
+fn request_on(stream: u32) -> Vec<u8> {
     request_frame("GET", &step(&format!("step_{stream}")), stream)
 }
 
-/// Asked and taken back in one breath.
+/// Each request is reset by the client at once (CVE-2023-44487).
 #[tokio::test]
 async fn c46_rapid_reset_is_cut() {
-    let harm = harm(Flood {
+    let harm = harm_of(Flood {
         opening: nothing,
         round: |nth| {
             let streams = (0..100).map(|n| 2 * (100 * nth + n) + 1);
             let cancel = 8_u32.to_be_bytes();
-            let asked =
-                streams.map(|s| [fresh_question(s), frame(RST_STREAM, 0, s, &cancel)].concat());
+            let asked = streams.map(|s| [request_on(s), frame(RST_STREAM, 0, s, &cancel)].concat());
             asked.collect::<Vec<_>>().concat()
         },
         reads: true,
@@ -145,25 +142,25 @@ async fn c46_rapid_reset_is_cut() {
     assert!(harm.fetches <= 50 * PEERS, "{} fetches", harm.fetches);
 }
 
-/// Asked, and then something wrong on the same stream.
-fn asked_wrongly(nth: u32, wrong: impl Fn(u32) -> Vec<u8>) -> Vec<u8> {
+/// Returns a request, and then an invalid frame on the same stream.
+fn request_then(nth: u32, wrong: impl Fn(u32) -> Vec<u8>) -> Vec<u8> {
     let stream = 2 * nth + 1;
-    [fresh_question(stream), wrong(stream)].concat()
+    [request_on(stream), wrong(stream)].concat()
 }
 
-/// Taken back by the gateway, for what the peer does on the stream next.
+/// The gateway resets each stream, because the peer sends an invalid frame on it (CVE-2025-8671).
 #[tokio::test]
 async fn c46_made_you_reset_is_cut() {
     let no_window: Round =
-        |nth| asked_wrongly(nth, |s| frame(WINDOW_UPDATE, 0, s, &0_u32.to_be_bytes()));
+        |nth| request_then(nth, |s| frame(WINDOW_UPDATE, 0, s, &0_u32.to_be_bytes()));
     let too_much_window: Round = |nth| {
-        asked_wrongly(nth, |s| {
+        request_then(nth, |s| {
             frame(WINDOW_UPDATE, 0, s, &(u32::MAX >> 1).to_be_bytes())
         })
     };
-    let data_after_the_end: Round = |nth| asked_wrongly(nth, |s| frame(DATA, 0, s, b"more"));
+    let data_after_the_end: Round = |nth| request_then(nth, |s| frame(DATA, 0, s, b"more"));
     let its_own_parent: Round = |nth| {
-        asked_wrongly(nth, |s| {
+        request_then(nth, |s| {
             frame(PRIORITY, 0, s, &[&s.to_be_bytes()[..], &[0]].concat())
         })
     };
@@ -174,7 +171,7 @@ async fn c46_made_you_reset_is_cut() {
         ("its own parent", its_own_parent),
     ] {
         let (opening, reads) = (nothing, true);
-        let harm = harm(Flood {
+        let harm = harm_of(Flood {
             opening,
             round,
             reads,
@@ -189,10 +186,10 @@ async fn c46_made_you_reset_is_cut() {
     }
 }
 
-/// A head that never ends.
+/// The head never ends (CVE-2024-27316).
 #[tokio::test]
-async fn c46_a_continuation_flood_is_cut() {
-    let harm = harm(Flood {
+async fn c46_continuation_flood_is_cut() {
+    let harm = harm_of(Flood {
         opening: || frame(HEADERS, 0, 1, &header_block("GET", STEP)),
         round: |_| {
             let field = [&[0, 3, b'x', b'-', b'a', 100][..], &[b'a'; 100]].concat();
@@ -205,10 +202,10 @@ async fn c46_a_continuation_flood_is_cut() {
     assert_eq!(harm.fetches, 0);
 }
 
-/// And one that never grows.
+/// The head never ends, and never grows.
 #[tokio::test]
-async fn c46_a_flood_of_empty_continuations_is_cut() {
-    let harm = harm(Flood {
+async fn c46_empty_continuation_flood_is_cut() {
+    let harm = harm_of(Flood {
         opening: || frame(HEADERS, 0, 1, &header_block("GET", STEP)),
         round: |_| frame(CONTINUATION, 0, 1, &[]).repeat(100),
         reads: true,
@@ -218,10 +215,10 @@ async fn c46_a_flood_of_empty_continuations_is_cut() {
     assert_eq!(harm.fetches, 0);
 }
 
-/// A body without bytes, without end, of a request that is being answered.
+/// The request body is endless and empty (CVE-2019-9518).
 #[tokio::test]
-async fn c46_an_empty_data_flood_is_cut() {
-    let harm = harm(Flood {
+async fn c46_empty_data_flood_is_cut() {
+    let harm = harm_of(Flood {
         opening: || frame(HEADERS, END_HEADERS, 1, &header_block("GET", &step("data"))),
         round: |_| frame(DATA, 0, 1, &[]).repeat(1000),
         reads: true,
@@ -231,16 +228,16 @@ async fn c46_an_empty_data_flood_is_cut() {
     assert!(harm.fetches <= PEERS, "{} fetches", harm.fetches);
 }
 
-/// Each asks for an answer. Of those who do not read, no more is read than the answers have room
-/// for; the others have their time and no more.
+/// Each frame demands a reply (CVE-2019-9512, CVE-2019-9515). The gateway stops reading from a peer
+/// that does not read the replies; a timeout ends the others.
 #[tokio::test]
-async fn c46_settings_and_ping_floods_are_bounded_and_end() {
+async fn c46_settings_and_ping_floods_are_bounded() {
     let settings: Round = |_| frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 255, 255]).repeat(1000);
     let pings: Round = |_| frame(PING, 0, 0, b"stepgate").repeat(1000);
     for round in [settings, pings] {
         for reads in [true, false] {
             let opening = nothing;
-            let harm = harm(Flood {
+            let harm = harm_of(Flood {
                 opening,
                 round,
                 reads,
@@ -252,10 +249,10 @@ async fn c46_settings_and_ping_floods_are_bounded_and_end() {
     }
 }
 
-/// Asked, given time to depart, and taken back: no limit of frames notices. What counts is that the
-/// fetches end with their questions.
+/// Each request is reset once its fetch has started. No limit on frames notices this, so the fetches
+/// must end with their requests.
 #[tokio::test]
-async fn c46_patient_resets_leave_no_fetches_behind() {
+async fn c46_slow_reset_leaves_no_fetches_behind() {
     const ROUNDS: u32 = 200;
     let origin = Origin::start().await;
     let process = Process::start(&origin, "", "info").await;
@@ -263,7 +260,7 @@ async fn c46_patient_resets_leave_no_fetches_behind() {
     let mut peer = FrameClient::connect(process.data, 65_535).await;
     for nth in 0..ROUNDS {
         let stream = 2 * nth + 1;
-        assert!(peer.send(&fresh_question(stream)).await);
+        assert!(peer.send(&request_on(stream)).await);
         origin
             .wait_for_requests(usize::try_from(nth).unwrap() + 1)
             .await;

@@ -1,4 +1,4 @@
-//! What becomes of everybody when the gateway is told to end.
+//! Graceful shutdown (item 49).
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use crate::support::{
     Action, ClientError, Latch, Origin, Process, RawClient, STEP, client, step, until, within,
 };
 
-/// A poller that goes on until its connection ends: how many whole answers it got, and what it had
-/// of the last one.
+/// Polls until the connection ends; returns the number of whole responses, and what arrived of the
+/// last one.
 async fn poll_to_the_end(mut raw: RawClient, path: String) -> (usize, ClientError) {
     let mut answers = 0;
     loop {
@@ -31,18 +31,18 @@ async fn is_unready(process: &Process) -> bool {
     answer.is_ok_and(|answer| answer.status == 503)
 }
 
-async fn is_gone(process: &Process) -> bool {
+async fn is_closed(process: &Process) -> bool {
     TcpStream::connect(process.data).await.is_err()
 }
 
 #[tokio::test]
-async fn c49_under_load_everything_accepted_is_answered_and_the_exit_is_clean() {
+async fn c49_graceful_shutdown_under_load_answers_all_accepted_requests() {
     const TIMEOUT: Duration = Duration::from_secs(8);
     let origin = Origin::start().await;
     let process = Process::start(&origin, "[server]\ndrain_timeout = \"8s\"\n", "info").await;
     process.get(STEP, &[]).await;
-    // Some poll what is stored as fast as they can, some are on their way, one of them over HTTP/2,
-    // and some wait for the end of a live step.
+    // Five clients poll a stored step as fast as they can, ten wait for a fetch over HTTP/1.1 and one
+    // over HTTP/2, and five long-poll a live step.
     let mut pollers = JoinSet::new();
     for _ in 0..5 {
         pollers.spawn(poll_to_the_end(process.connect().await, STEP.to_owned()));
@@ -52,28 +52,28 @@ async fn c49_under_load_everything_accepted_is_answered_and_the_exit_is_clean() 
         Action::Wait(gate.clone()),
         Action::RespondStatus("completed"),
     ]);
-    let mut flying = Vec::new();
+    let mut in_flight = Vec::new();
     for nth in 0..10 {
-        flying.push(process.send_get(&step(&format!("nth_{nth}")), &[]).await);
+        in_flight.push(process.send_get(&step(&format!("nth_{nth}")), &[]).await);
     }
     let mut peer = FrameClient::connect(process.data, 65_535).await;
     peer.send(&request_frame("GET", &step("h2"), 1)).await;
     origin.wait_for_requests(12).await;
     origin.always(vec![Action::RespondStatus("in_progress")]);
-    let mut waiting = Vec::new();
+    let mut long_polls = Vec::new();
     for _ in 0..5 {
-        waiting.push(
+        long_polls.push(
             process
                 .send_get(&step("live"), &[("Prefer", "wait=60")])
                 .await,
         );
     }
     let all_wait = async || process.metric("stepgate_long_polls").await == 5.0;
-    until("all to wait", all_wait).await;
-    // A poll that departs from now on is for all of them.
+    until("all long polls to be counted", all_wait).await;
+    // A fetch that starts from now on is for all five.
     let answered = "stepgate_upstream_requests_total{rule=\"run-step\",class=\"2xx\"}";
     let so_far = process.metric(answered).await;
-    until("two more polls", async || {
+    until("two more fetches", async || {
         process.metric(answered).await >= so_far + 2.0
     })
     .await;
@@ -81,11 +81,11 @@ async fn c49_under_load_everything_accepted_is_answered_and_the_exit_is_clean() 
     let start = Instant::now();
     process.terminate().await;
     until("readiness to end", async || is_unready(&process).await).await;
-    until("the data listener to be gone", async || {
-        is_gone(&process).await
+    until("the data listener to close", async || {
+        is_closed(&process).await
     })
     .await;
-    for mut waiter in waiting {
+    for mut waiter in long_polls {
         let answer = waiter.response().await;
         assert_eq!(
             (answer.status, answer.json()["status"].as_str()),
@@ -94,20 +94,20 @@ async fn c49_under_load_everything_accepted_is_answered_and_the_exit_is_clean() 
     }
     within("a GOAWAY", peer.read_until(|heard| heard.kind == GOAWAY)).await;
     gate.open();
-    for mut raw in flying {
+    for mut raw in in_flight {
         let answer = raw.response().await;
         assert_eq!(
             (answer.status, answer.header("connection")),
             (200, Some("close"))
         );
-        assert!(raw.rest().await.is_empty(), "and then the connection ends");
+        assert!(raw.rest().await.is_empty(), "bytes after the last response");
     }
     within("the end of the HTTP/2 connection", peer.read_to_end()).await;
     assert_eq!(peer.payloads(HEADERS, 1).len(), 1);
     assert!(!peer.payloads(DATA, 1).concat().is_empty());
     for (answers, last) in within("the end of the pollers", pollers.join_all()).await {
         assert!(answers > 0);
-        // Not asked for in time, which is not the same as broken off.
+        // The last request came too late and got nothing; a truncated response would be a failure.
         assert!(last.status.is_none() && last.body.is_empty(), "{last}");
     }
     let (status, output) = process.exit().await;
@@ -116,27 +116,27 @@ async fn c49_under_load_everything_accepted_is_answered_and_the_exit_is_clean() 
     assert!(output.contains("whole=true"), "{output}");
 }
 
-/// The kernel answers for a process that is stopped: all of these have asked before the signal.
+/// The kernel accepts connections for a stopped process: all of these requests precede the signal.
 #[tokio::test]
-async fn c49_whom_the_kernel_has_let_in_is_answered() {
+async fn c49_graceful_shutdown_answers_connections_in_the_accept_queue() {
     let origin = Origin::start().await;
     let process = Process::start(&origin, "", "info").await;
     process.get(STEP, &[]).await;
     process.signal("STOP").await;
-    let mut asked = Vec::new();
+    let mut queued = Vec::new();
     for _ in 0..100 {
-        asked.push(process.send_get(STEP, &[]).await);
+        queued.push(process.send_get(STEP, &[]).await);
     }
     process.terminate().await;
     process.signal("CONT").await;
-    for raw in &mut asked {
+    for raw in &mut queued {
         assert_eq!(raw.response().await.status, 200);
     }
     assert!(process.exit().await.0.success());
 }
 
 #[tokio::test]
-async fn c49_what_still_flies_one_second_before_the_end_is_503_draining() {
+async fn c49_graceful_shutdown_answers_draining_one_second_before_its_end() {
     let origin = Origin::start().await;
     let toml = "[server]\ndrain_timeout = \"2s\"\n";
     let process = Process::start(&origin, toml, "info").await;
@@ -161,12 +161,12 @@ async fn c49_what_still_flies_one_second_before_the_end_is_503_draining() {
 }
 
 #[tokio::test]
-async fn c49_a_second_signal_ends_it_at_once() {
+async fn c49_second_signal_ends_the_process_at_once() {
     for name in ["TERM", "INT"] {
         let origin = Origin::start().await;
         let process = Process::start(&origin, "", "info").await;
         origin.always(vec![Action::Stall]);
-        let _flying = process.send_get(STEP, &[]).await;
+        let _in_flight = process.send_get(STEP, &[]).await;
         origin.wait_for_requests(1).await;
         process.terminate().await;
         until("the drain to begin", async || is_unready(&process).await).await;
@@ -183,7 +183,7 @@ async fn c49_a_second_signal_ends_it_at_once() {
 }
 
 #[tokio::test]
-async fn c49_a_lame_duck_is_not_ready_and_still_answers() {
+async fn c49_lame_duck_is_not_ready_and_still_serves() {
     let origin = Origin::start().await;
     let toml = "[server]\nlame_duck = \"5s\"\n";
     let process = Process::start(&origin, toml, "info").await;

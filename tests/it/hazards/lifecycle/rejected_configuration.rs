@@ -1,4 +1,4 @@
-//! What is refused at the start, before anything listens.
+//! Insecure configurations are rejected at the start, before anything listens (item 48).
 
 use crate::support::process::run;
 
@@ -7,29 +7,35 @@ const ENVIRONMENT: [(&str, &str); 2] = [
     ("PORTKEY_PROVIDER_VIRTUAL_KEY", "v"),
 ];
 
-/// Exit 78, the place, and what is wrong.
-async fn assert_refused(arguments: &[&str], place: &str, says: &str) {
+/// Asserts that `serve` exits with 78 and prints the place and the problem.
+async fn assert_rejected(arguments: &[&str], place: &str, problem: &str) {
     let (code, text) = run(&[&["serve"], arguments].concat(), &ENVIRONMENT).await;
     assert_eq!(code, Some(78), "{arguments:?}: {text}");
     assert!(
-        text.contains(place) && text.contains(says),
+        text.contains(place) && text.contains(problem),
         "{arguments:?}: {text}"
     );
-    assert!(!text.contains("on=data"), "it listened: {text}");
+    assert!(!text.contains("on=data"), "the gateway listened: {text}");
 }
 
-/// As a flag and in the file, where the place is told.
-async fn assert_refused_either_way(flag: &str, table: &str, key: &str, value: &str, says: &str) {
-    assert_refused(&[flag, value], flag, says).await;
+/// Asserts the same of a value as a flag and in the file, each with its place.
+async fn assert_rejected_as_flag_and_key(
+    flag: &str,
+    table: &str,
+    key: &str,
+    value: &str,
+    problem: &str,
+) {
+    assert_rejected(&[flag, value], flag, problem).await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("stepgate.toml").display().to_string();
     std::fs::write(&file, format!("[{table}]\n{key} = \"{value}\"\n")).unwrap();
-    assert_refused(&["--config", &file], &format!("{file}:2:"), says).await;
+    assert_rejected(&["--config", &file], &format!("{file}:2:"), problem).await;
 }
 
 #[tokio::test]
-async fn c48_an_upstream_that_is_no_plain_http_url_is_refused() {
-    for (url, says) in [
+async fn c48_base_url_with_another_scheme_or_userinfo_is_rejected() {
+    for (url, problem) in [
         (
             "file:///etc/passwd",
             "the scheme \"file\" is not http or https",
@@ -57,12 +63,12 @@ async fn c48_an_upstream_that_is_no_plain_http_url_is_refused() {
         ("http://h/../v1", "is not plain"),
         ("http://h/%2e%2e/v1", "is not plain"),
     ] {
-        assert_refused_either_way("--upstream", "upstream", "base_url", url, says).await;
+        assert_rejected_as_flag_and_key("--upstream", "upstream", "base_url", url, problem).await;
     }
 }
 
 #[tokio::test]
-async fn c48_an_open_listener_beyond_this_machine_is_refused() {
+async fn c48_open_proxy_a_listener_beyond_loopback_without_clients_is_rejected() {
     for address in [
         "0.0.0.0:8180",
         "[::]:8180",
@@ -70,19 +76,19 @@ async fn c48_an_open_listener_beyond_this_machine_is_refused() {
         "[2001:db8::1]:8180",
         "[::ffff:192.0.2.1]:8180",
     ] {
-        let says = "can be reached from other machines";
-        assert_refused_either_way("--listen", "server", "listen", address, says).await;
-        assert_refused_either_way("--admin", "admin", "listen", address, "admin.token").await;
+        let problem = "can be reached from other machines";
+        assert_rejected_as_flag_and_key("--listen", "server", "listen", address, problem).await;
+        assert_rejected_as_flag_and_key("--admin", "admin", "listen", address, "admin.token").await;
     }
 }
 
 #[tokio::test]
-async fn c48_among_several_listeners_one_is_enough_to_be_refused() {
+async fn c48_open_proxy_one_of_several_listeners_is_enough_to_be_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("stepgate.toml").display().to_string();
     let listen = "[server]\nlisten = [\"127.0.0.1:0\", \"unix:/tmp/s.sock\", \"0.0.0.0:0\"]\n";
     std::fs::write(&file, listen).unwrap();
-    assert_refused(
+    assert_rejected(
         &["--config", &file],
         &format!("{file}:2:"),
         "0.0.0.0:0 can be reached",
@@ -91,7 +97,7 @@ async fn c48_among_several_listeners_one_is_enough_to_be_refused() {
 }
 
 #[tokio::test]
-async fn c48_everything_that_is_wrong_is_told_at_once() {
+async fn c48_all_configuration_problems_are_reported_at_once() {
     let arguments = [
         "--upstream",
         "file:///x",
@@ -101,6 +107,6 @@ async fn c48_everything_that_is_wrong_is_told_at_once() {
         "0.0.0.0:2",
     ];
     for place in ["--upstream: ", "--listen: ", "--admin: "] {
-        assert_refused(&arguments, place, "is not http or https").await;
+        assert_rejected(&arguments, place, "is not http or https").await;
     }
 }

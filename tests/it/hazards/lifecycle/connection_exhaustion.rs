@@ -1,4 +1,4 @@
-//! Many connections that do nothing, and those that take their answers slowly.
+//! Connections that are idle or read slowly (item 44).
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::{Action, Origin, Process, STEP, respond, step, within};
 
 const MIB: u64 = 1024 * 1024;
 
-/// A body that is stored, and larger than what the system takes off our hands.
+/// Stores a body that is larger than the socket buffers, and returns its length.
 async fn store_large_body(origin: &Origin, process: &Process) -> usize {
     let json = format!(
         r#"{{"id":"large","run_id":"run_1","thread_id":"thread_1","object":"thread.run.step","status":"completed","x":"{}"}}"#,
@@ -23,7 +23,7 @@ async fn store_large_body(origin: &Origin, process: &Process) -> usize {
 }
 
 #[tokio::test]
-async fn c44_slow_readers_of_a_large_body_cost_little_and_slow_nobody() {
+async fn c44_slow_read_attack_is_bounded_and_slows_no_other_client() {
     const READERS: usize = 50;
     let origin = Origin::start().await;
     let toml = "[cache]\nmax_entry_bytes = \"16MiB\"\n[server]\nidle_timeout = \"2s\"\n";
@@ -44,14 +44,10 @@ async fn c44_slow_readers_of_a_large_body_cost_little_and_slow_nobody() {
         "{calm:?}, then {busy:?}"
     );
     let grown = process.memory("VmHWM:").saturating_sub(before);
-    // Fifty copies would be 400 MiB.
-    assert!(
-        grown < 2 * size,
-        "{} MiB for readers that do not read",
-        grown / MIB
-    );
+    // One copy for each of the fifty readers would be 400 MiB.
+    assert!(grown < 2 * size, "slow readers cost {} MiB", grown / MIB);
 
-    // Their time is over; who reads meanwhile is not meant.
+    // The idle timeout cuts the slow readers, and not the connection that polls meanwhile.
     within("the slow readers to be cut", async {
         while process.metric("stepgate_connections").await > 1.0 {
             pulse.median_of(5).await;
@@ -61,9 +57,9 @@ async fn c44_slow_readers_of_a_large_body_cost_little_and_slow_nobody() {
 }
 
 #[tokio::test]
-async fn c44_ten_thousand_idle_connections_are_capped_and_slow_nobody() {
+async fn c44_connection_exhaustion_is_capped_and_slows_no_other_client() {
     let (descriptors, _) = rlimit::getrlimit(rlimit::Resource::NOFILE).unwrap();
-    // All of one end are here, beside those of the other tests.
+    // This process holds one end of each connection, beside the connections of other tests.
     let idle = usize::try_from(descriptors / 2).unwrap().min(10_000);
     let cap = idle - 50;
     let origin = Origin::start().await;
@@ -88,7 +84,7 @@ async fn c44_ten_thousand_idle_connections_are_capped_and_slow_nobody() {
     let each = process.memory("VmHWM:").saturating_sub(before) / cap as u64;
     assert!(each < 16 * 1024, "{each} bytes for each idle connection");
 
-    // Who waited for a place gets one when the others go.
+    // The connections that wait in the accept queue are served when the others close.
     let mut late = JoinSet::new();
     for connection in connections.split_off(cap + 10) {
         let mut raw = crate::support::RawClient::over(connection);
@@ -99,6 +95,6 @@ async fn c44_ten_thousand_idle_connections_are_capped_and_slow_nobody() {
         });
     }
     drop(connections);
-    let statuses = within("answers for the latecomers", late.join_all()).await;
+    let statuses = within("responses for the queued connections", late.join_all()).await;
     assert_eq!(statuses, [200; 40]);
 }

@@ -1,4 +1,4 @@
-//! Connections that do not come to the point.
+//! Slowloris: connections that never complete a request head (items 42 and 43).
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use crate::support::client::head;
 use crate::support::hyper_server::HyperServer;
 use crate::support::{Gateway, Origin, RawClient, STEP};
 
-const IMPATIENT: &str = "[server]\nheader_timeout = \"300ms\"\n";
+const SHORT_TIMEOUT: &str = "[server]\nheader_timeout = \"300ms\"\n";
 
-/// Closed once the time is up, not before and not much after.
+/// Asserts that the gateway closes the connection at the header timeout, and not much later.
 async fn assert_closed_after_300ms(raw: &mut RawClient, since: Instant, what: &str) {
     raw.rest().await;
     let took = since.elapsed();
@@ -19,9 +19,9 @@ async fn assert_closed_after_300ms(raw: &mut RawClient, since: Instant, what: &s
 }
 
 #[tokio::test]
-async fn c42_half_a_head_is_closed_at_the_header_timeout() {
+async fn c42_slowloris_half_a_head_is_closed_at_the_header_timeout() {
     let origin = Origin::start().await;
-    let gateway = Gateway::start(&origin, IMPATIENT).await;
+    let gateway = Gateway::start(&origin, SHORT_TIMEOUT).await;
     for half in ["G", "GET /v1", "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-A: "] {
         let since = Instant::now();
         let mut raw = gateway.connect().await;
@@ -32,9 +32,9 @@ async fn c42_half_a_head_is_closed_at_the_header_timeout() {
 }
 
 #[tokio::test]
-async fn c42_half_of_a_later_head_is_closed_at_the_header_timeout() {
+async fn c42_slowloris_half_of_a_later_head_is_closed_at_the_header_timeout() {
     let origin = Origin::start().await;
-    let gateway = Gateway::start(&origin, IMPATIENT).await;
+    let gateway = Gateway::start(&origin, SHORT_TIMEOUT).await;
     let mut raw = gateway.connect().await;
     raw.send(head("GET", STEP, "127.0.0.1", &[])).await;
     raw.response().await;
@@ -44,9 +44,9 @@ async fn c42_half_of_a_later_head_is_closed_at_the_header_timeout() {
 }
 
 #[tokio::test]
-async fn c42_a_dripped_head_gains_no_time() {
+async fn c42_slowloris_drip_does_not_extend_the_header_timeout() {
     let origin = Origin::start().await;
-    let gateway = Gateway::start(&origin, IMPATIENT).await;
+    let gateway = Gateway::start(&origin, SHORT_TIMEOUT).await;
     let since = Instant::now();
     let mut raw = gateway.connect().await;
     // At this pace the head would take more than three seconds.
@@ -61,9 +61,9 @@ async fn c42_a_dripped_head_gains_no_time() {
 }
 
 #[tokio::test]
-async fn c43_a_connection_that_never_speaks_is_closed_at_the_header_timeout() {
+async fn c43_silent_connection_is_closed_at_the_header_timeout() {
     let origin = Origin::start().await;
-    let gateway = Gateway::start(&origin, IMPATIENT).await;
+    let gateway = Gateway::start(&origin, SHORT_TIMEOUT).await;
     let since = Instant::now();
     let mut raw = gateway.connect().await;
     assert_closed_after_300ms(&mut raw, since, "silence").await;
@@ -72,9 +72,9 @@ async fn c43_a_connection_that_never_speaks_is_closed_at_the_header_timeout() {
 const HALF_PREFACES: [&str; 3] = ["P", "PRI * HTTP/2.0\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n"];
 
 #[tokio::test]
-async fn c43_half_an_http_2_preface_is_closed_at_the_header_timeout() {
+async fn c43_half_an_http2_preface_is_closed_at_the_header_timeout() {
     let origin = Origin::start().await;
-    let gateway = Gateway::start(&origin, IMPATIENT).await;
+    let gateway = Gateway::start(&origin, SHORT_TIMEOUT).await;
     for half in HALF_PREFACES {
         let since = Instant::now();
         let mut raw = gateway.connect().await;
@@ -83,19 +83,22 @@ async fn c43_half_an_http_2_preface_is_closed_at_the_header_timeout() {
     }
 }
 
-/// Far longer than the limit above.
+/// Waits three times as long as the header timeout above.
 #[tokio::test]
-async fn c43_hyper_alone_waits_for_ever() {
+async fn c43_bare_hyper_never_closes_a_silent_connection() {
     let bare = HyperServer::start().await;
-    let silent = [""].into_iter().chain(HALF_PREFACES);
-    let mut waiting = Vec::new();
-    for said in silent {
+    let beginnings = [""].into_iter().chain(HALF_PREFACES);
+    let mut connections = Vec::new();
+    for sent in beginnings {
         let mut raw = RawClient::connect(bare.address).await;
-        raw.send(said).await;
-        waiting.push((said, raw));
+        raw.send(sent).await;
+        connections.push((sent, raw));
     }
     sleep(Duration::from_secs(1)).await;
-    for (said, raw) in &mut waiting {
-        assert!(!raw.closes_within(Duration::ZERO).await, "{said:?}");
+    for (sent, raw) in &mut connections {
+        assert!(
+            !raw.closes_within(Duration::ZERO).await,
+            "closed after {sent:?}"
+        );
     }
 }

@@ -29,7 +29,7 @@ async fn a_thousand_hear(gateway: &Gateway, step_status: &str) -> Vec<TimedRespo
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c35_a_thousand_pollers_of_a_live_step_cost_three_fetches() {
+async fn c35_thundering_herd_1000_pollers_of_a_live_step_cost_three_fetches() {
     let latency = Duration::from_millis(200);
     let origin = Origin::start().await;
     origin.set_status("in_progress");
@@ -44,7 +44,7 @@ async fn c35_a_thousand_pollers_of_a_live_step_cost_three_fetches() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c35_a_thousand_pollers_of_a_final_step_cost_two_fetches() {
+async fn c35_cache_stampede_1000_pollers_of_a_final_step_cost_two_fetches() {
     // It lands between the second departure and the third, and answers everybody.
     let latency = Duration::from_millis(120);
     let origin = Origin::start().await;
@@ -60,7 +60,7 @@ async fn c35_a_thousand_pollers_of_a_final_step_cost_two_fetches() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_pollers_a_second_cost_ten_fetches_a_second() {
+async fn thundering_herd_1000_polls_a_second_cost_ten_fetches_a_second() {
     let origin = Origin::start().await;
     origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, "").await;

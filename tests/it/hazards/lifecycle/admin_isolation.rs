@@ -1,10 +1,10 @@
-//! The admin listener and the data listener: neither is the other.
+//! The admin listener and the data listener serve nothing of each other (item 51).
 
 use crate::support::client::head;
 use crate::support::{Gateway, Origin, RawClient, STEP};
 
 #[tokio::test]
-async fn c51_admin_paths_on_the_data_listener_are_404() {
+async fn c51_admin_exposure_admin_paths_on_the_data_listener_are_404() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     gateway.get(STEP).await;
@@ -36,11 +36,11 @@ async fn c51_data_paths_on_the_admin_listener_are_404() {
 }
 
 #[tokio::test]
-async fn c51_a_slow_admin_client_does_not_touch_the_data_listener() {
+async fn c51_slow_admin_clients_do_not_slow_the_data_listener() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let mut slow = Vec::new();
-    // More than it takes at once.
+    // More than the admin listener accepts at once.
     for _ in 0..100 {
         let mut raw = RawClient::connect(gateway.admin_address()).await;
         raw.send(&head("GET", "/metrics", "127.0.0.1", &[])[..20])

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::support::{Action, Gateway, Latch, Origin, STEP, body};
 
 #[tokio::test]
-async fn c32_a_pooled_connection_that_ends_on_reuse_is_tried_once_more_on_a_new_one() {
+async fn c32_stale_pooled_connection_is_retried_once_on_a_new_one() {
     for ending in [Action::Close, Action::Reset] {
         let origin = Origin::start().await;
         origin.set_status("in_progress");
@@ -36,7 +36,7 @@ async fn c32_a_pooled_connection_that_ends_on_reuse_is_tried_once_more_on_a_new_
 }
 
 #[tokio::test]
-async fn c32_after_any_byte_of_an_answer_nothing_is_tried_again() {
+async fn c32_stale_pooled_connection_is_not_retried_after_any_response_byte() {
     let origin = Origin::start().await;
     origin.set_status("in_progress");
     origin.on_reuse(vec![Action::Send(b"HTTP/1.1 2".to_vec()), Action::Reset]);
@@ -54,7 +54,7 @@ async fn c32_after_any_byte_of_an_answer_nothing_is_tried_again() {
 }
 
 #[tokio::test]
-async fn c32_the_second_try_keeps_the_first_ones_deadline() {
+async fn c32_retry_keeps_the_deadline_of_the_first_attempt() {
     let origin = Origin::start().await;
     origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, "[upstream]\ntimeout = \"400ms\"\n").await;

@@ -24,7 +24,7 @@ async fn passengers(origin: &Origin, gateway: &Gateway, count: usize) -> Vec<Raw
 }
 
 #[tokio::test]
-async fn a_final_answer_reaches_those_who_ride_on_an_earlier_flight() {
+async fn a_final_body_also_answers_the_waiters_of_an_earlier_fetch() {
     let origin = Origin::start().await;
     origin.next(vec![Action::Stall]);
     let gateway = Gateway::start(&origin, "").await;
@@ -40,7 +40,7 @@ async fn a_final_answer_reaches_those_who_ride_on_an_earlier_flight() {
 }
 
 #[tokio::test]
-async fn a_live_answer_reaches_only_its_passengers() {
+async fn a_live_body_answers_only_its_own_batch() {
     let origin = Origin::start().await;
     origin.set_status("in_progress");
     let gates = [Latch::closed(), Latch::closed()];
@@ -60,7 +60,7 @@ async fn a_live_answer_reaches_only_its_passengers() {
 }
 
 #[tokio::test]
-async fn a_final_answer_reaches_those_who_still_gather_but_not_a_no_cache_request() {
+async fn a_final_body_answers_the_pending_batch_but_not_a_no_cache_request() {
     let origin = Origin::start().await;
     let gate = Latch::closed();
     origin.next(vec![
@@ -92,7 +92,7 @@ async fn a_final_answer_reaches_those_who_still_gather_but_not_a_no_cache_reques
 }
 
 #[tokio::test]
-async fn an_older_flight_never_overwrites_a_newer_ones_body() {
+async fn an_older_fetch_never_overwrites_a_newer_body() {
     let origin = Origin::start().await;
     let gate = Latch::closed();
     let gateway = Gateway::start(&origin, "").await;
@@ -114,7 +114,7 @@ async fn an_older_flight_never_overwrites_a_newer_ones_body() {
 }
 
 #[tokio::test]
-async fn c36_the_caller_that_caused_a_flight_hangs_up_and_the_others_are_answered() {
+async fn c36_leader_disconnects_in_flight_and_the_waiters_are_answered() {
     let origin = Origin::start().await;
     origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, WIDE).await;
@@ -132,7 +132,7 @@ async fn c36_the_caller_that_caused_a_flight_hangs_up_and_the_others_are_answere
 }
 
 #[tokio::test]
-async fn c36_the_caller_hangs_up_before_its_flight_departs_and_the_others_are_answered() {
+async fn c36_leader_disconnects_before_the_fetch_and_the_waiters_are_answered() {
     let origin = Origin::start().await;
     origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, WIDE).await;
@@ -148,7 +148,7 @@ async fn c36_the_caller_hangs_up_before_its_flight_departs_and_the_others_are_an
 }
 
 #[tokio::test]
-async fn c36_a_flight_that_everybody_has_left_is_dropped_and_the_next_is_clean() {
+async fn c36_fetch_without_waiters_is_cancelled_and_the_next_starts_clean() {
     let origin = Origin::start().await;
     origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, WIDE).await;
@@ -163,7 +163,7 @@ async fn c36_a_flight_that_everybody_has_left_is_dropped_and_the_next_is_clean()
 }
 
 #[tokio::test]
-async fn c36_a_caller_whose_time_is_over_does_not_shorten_the_others() {
+async fn c36_leader_timeout_does_not_shorten_the_deadline_of_other_waiters() {
     let origin = Origin::start().await;
     origin.set_status("in_progress");
     let toml = format!("{WIDE}timeout = \"2s\"\n");
@@ -183,7 +183,7 @@ async fn c36_a_caller_whose_time_is_over_does_not_shorten_the_others() {
 }
 
 #[tokio::test]
-async fn c41a_a_purge_is_a_wall_between_those_before_and_those_after() {
+async fn c41a_stale_set_a_purge_is_a_barrier_for_fetches_in_flight() {
     let origin = Origin::start().await;
     let gates = [Latch::closed(), Latch::closed()];
     origin.next(vec![
@@ -219,7 +219,7 @@ async fn c41a_a_purge_is_a_wall_between_those_before_and_those_after() {
 }
 
 #[tokio::test]
-async fn a_flight_that_fails_fails_its_passengers_and_nobody_else() {
+async fn a_failed_fetch_fails_its_own_batch_only() {
     let origin = Origin::start().await;
     origin.set_status("in_progress");
     let gate = Latch::closed();
@@ -248,7 +248,7 @@ async fn a_flight_that_fails_fails_its_passengers_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_flight_that_does_not_land_in_time_is_504_for_each_and_the_next_is_clean() {
+async fn a_fetch_past_its_deadline_is_504_for_each_waiter_and_the_next_starts_clean() {
     let origin = Origin::start().await;
     origin.set_status("in_progress");
     let toml = format!("{WIDE}timeout = \"2s\"\n");
@@ -266,7 +266,7 @@ async fn a_flight_that_does_not_land_in_time_is_504_for_each_and_the_next_is_cle
 }
 
 #[tokio::test]
-async fn an_upstreams_own_error_reaches_every_passenger_untouched() {
+async fn an_upstream_error_reaches_every_waiter_untouched() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, WIDE).await;
     let mut passengers = passengers(&origin, &gateway, 3).await;
@@ -281,7 +281,7 @@ async fn an_upstreams_own_error_reaches_every_passenger_untouched() {
 }
 
 #[tokio::test]
-async fn a_body_too_large_to_hold_is_streamed_to_one_and_fetched_by_the_others() {
+async fn a_body_over_max_entry_bytes_is_streamed_to_one_and_fetched_by_the_others() {
     let mut large = body("completed");
     large.resize(300 * 1024, b' ');
     let origin = Origin::start().await;

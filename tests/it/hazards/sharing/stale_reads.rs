@@ -27,7 +27,7 @@ async fn poll_to_the_end(origin: Arc<Origin>, mut raw: RawClient) {
 }
 
 #[tokio::test]
-async fn c37_no_answer_is_older_than_its_question_while_a_step_ends() {
+async fn c37_stale_read_no_response_predates_its_request_while_a_step_ends() {
     let origin = Arc::new(Origin::start().await);
     origin.set_status("in_progress");
     origin.always(vec![

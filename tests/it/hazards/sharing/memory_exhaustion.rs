@@ -59,16 +59,16 @@ async fn assert_bounded_by_bytes(max_mib: u64, body_bytes: usize, steps: usize) 
 }
 
 #[tokio::test]
-async fn c38_more_large_entries_than_capacity_are_bounded_by_bytes_and_newcomers_get_in() {
+async fn c38_memory_exhaustion_by_large_entries_is_bounded_and_new_entries_are_stored() {
     assert_bounded_by_bytes(32, 64 * 1024, 1_100).await;
 }
 
 #[tokio::test]
-async fn c38_more_of_the_largest_entries_than_capacity_are_bounded_by_bytes_and_newcomers_get_in() {
+async fn c38_memory_exhaustion_by_the_largest_entries_is_bounded_and_new_entries_are_stored() {
     assert_bounded_by_bytes(32, 1_000_000, 250).await;
 }
 
 #[tokio::test]
-async fn c38_more_small_entries_than_capacity_are_bounded_by_bytes_and_newcomers_get_in() {
+async fn c38_memory_exhaustion_by_small_entries_is_bounded_and_new_entries_are_stored() {
     assert_bounded_by_bytes(16, 4 * 1024, 8_300).await;
 }

@@ -30,7 +30,7 @@ async fn assert_nothing_was_stored(gateway: &Gateway, what: &str) {
 }
 
 #[tokio::test]
-async fn c21_a_body_that_did_not_arrive_whole_is_an_error_and_never_stored() {
+async fn c21_truncated_body_is_an_error_and_never_stored() {
     let whole = body("completed");
     let longer = (whole.len() + 1).to_string();
     let chunked = [("transfer-encoding", "chunked")];
@@ -61,7 +61,7 @@ async fn c21_a_body_that_did_not_arrive_whole_is_an_error_and_never_stored() {
 }
 
 #[tokio::test]
-async fn c21_what_is_streamed_breaks_off_where_the_upstream_did() {
+async fn c21_truncated_streamed_body_is_truncated_for_the_client() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "[cache]\nmax_entry_bytes = \"4KiB\"\n").await;
     let large = " ".repeat(64 * 1024);
@@ -84,7 +84,7 @@ async fn c21_what_is_streamed_breaks_off_where_the_upstream_did() {
 }
 
 #[tokio::test]
-async fn c22_a_head_that_makes_no_sense_is_a_502() {
+async fn c22_malformed_response_head_is_a_502() {
     for head in [
         "HTTP/1.1 200 OK\r\nX-A: a\rb\r\nContent-Length: 2\r\n\r\n{}",
         "HTTP/1.1 200 OK\r\nX-A: a\nb c\r\nContent-Length: 2\r\n\r\n{}",
@@ -108,7 +108,7 @@ async fn c22_a_head_that_makes_no_sense_is_a_502() {
 }
 
 #[tokio::test]
-async fn c30_a_long_head_behind_some_1xx_is_no_flood() {
+async fn c30_interim_responses_before_a_long_head_are_accepted() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let long = "x".repeat(1000);
@@ -126,7 +126,7 @@ async fn c30_a_long_head_behind_some_1xx_is_no_flood() {
 }
 
 #[tokio::test]
-async fn c22_an_unrequested_304_is_a_502_and_confirms_nothing() {
+async fn c22_unsolicited_304_is_a_502_and_validates_nothing() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     origin.next(vec![Action::Send(respond(
@@ -141,7 +141,7 @@ async fn c22_an_unrequested_304_is_a_502_and_confirms_nothing() {
 }
 
 #[tokio::test]
-async fn c22_an_unrequested_protocol_switch_is_a_502_and_no_tunnel() {
+async fn c22_unsolicited_101_is_a_502_and_opens_no_tunnel() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let switch =
@@ -152,7 +152,7 @@ async fn c22_an_unrequested_protocol_switch_is_a_502_and_no_tunnel() {
 }
 
 #[tokio::test]
-async fn c26_an_endless_body_is_ended_by_the_deadline_where_the_caller_sees_it() {
+async fn c26_endless_body_is_cut_at_the_deadline() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, SHORT).await;
     let head = framed(&[("transfer-encoding", "chunked")], "");
@@ -166,7 +166,7 @@ async fn c26_an_endless_body_is_ended_by_the_deadline_where_the_caller_sees_it()
 }
 
 #[tokio::test]
-async fn c28_error_answers_pass_through_with_terminal_bodies_unstored() {
+async fn c28_error_status_with_a_terminal_body_passes_through_unstored() {
     // A hold of the 429 is another promise; here each request is to reach the upstream.
     let toml = "[upstream]\nmax_retry_after = \"0s\"\n";
     for status in [
@@ -216,7 +216,7 @@ async fn c28_error_answers_pass_through_with_terminal_bodies_unstored() {
 }
 
 #[tokio::test]
-async fn c29_what_belonged_to_one_fetch_is_never_replayed() {
+async fn c29_set_cookie_and_per_response_headers_are_never_replayed_from_the_cache() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let headers = [
@@ -248,7 +248,7 @@ async fn c29_what_belonged_to_one_fetch_is_never_replayed() {
 }
 
 #[tokio::test]
-async fn c30_an_upstream_that_never_comes_to_an_end_is_a_504_at_the_deadline() {
+async fn c30_slow_drip_or_1xx_flood_is_a_504_at_the_deadline() {
     let pace = Duration::from_millis(20);
     let interim = b"HTTP/1.1 100 Continue\r\n\r\n".to_vec();
     let whole = respond("200 OK", &[], body("completed"));
@@ -281,7 +281,7 @@ async fn c30_an_upstream_that_never_comes_to_an_end_is_a_504_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn c31_a_reset_is_a_502() {
+async fn c31_connection_reset_is_a_502() {
     let whole = respond("200 OK", &[], body("completed"));
     for (what, script) in [
         ("before the head", vec![Action::Reset]),

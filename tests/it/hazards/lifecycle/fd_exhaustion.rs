@@ -1,4 +1,4 @@
-//! 64 file descriptors: enough for a few, and no reason to fall for the many.
+//! File descriptor exhaustion (item 45): 64 descriptors and 200 connections.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use crate::support::{Action, Origin, Process, RawClient, STEP, client, step, unt
 const DESCRIPTORS: usize = 64;
 const CROWD: usize = 200;
 
-/// Long enough that nothing here ends by itself.
-const PATIENT: &str = "[server]\nheader_timeout = \"60s\"\n";
+/// A header timeout that no connection of these tests reaches.
+const LONG_TIMEOUT: &str = "[server]\nheader_timeout = \"60s\"\n";
 
-/// So many at the door. The kernel answers for those that fit its queue, and the others go on
-/// knocking.
+/// Opens [`CROWD`] connections. The kernel accepts those that fit the accept queue; the others retry
+/// their SYN.
 fn crowd(process: &Process) -> JoinSet<TcpStream> {
     let (address, mut crowd) = (process.data, JoinSet::new());
     for _ in 0..CROWD {
@@ -27,57 +27,62 @@ fn crowd(process: &Process) -> JoinSet<TcpStream> {
     crowd
 }
 
-/// What it spends on a standstill. Half of it would be a loop that never rests.
+/// Asserts that a gateway which can do nothing uses little CPU: a busy loop would use at least half a
+/// core.
 async fn assert_no_spin(process: &Process) {
     let before = process.processor_time();
-    // Not to wait for something: this standstill is what is looked at.
+    // The test measures this second; it does not wait for an event.
     sleep(Duration::from_secs(1)).await;
     let spent = process.processor_time() - before;
-    assert!(spent < Duration::from_millis(250), "{spent:?} of a second");
+    assert!(spent < Duration::from_millis(250), "{spent:?} CPU in 1 s");
 }
 
-/// A newcomer is answered within a second.
+/// Asserts that a new connection is served within a second.
 async fn assert_recovered(process: &Process, since: Instant) {
     assert_eq!(process.get(&step("after"), &[]).await.status, 200);
     let took = since.elapsed();
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < Duration::from_secs(1), "recovered after {took:?}");
 }
 
 async fn start(origin: &Origin) -> Process {
-    Launch::new(&origin.url(), PATIENT)
+    Launch::new(&origin.url(), LONG_TIMEOUT)
         .max_descriptors(DESCRIPTORS)
         .start()
         .await
 }
 
 #[tokio::test]
-async fn c45_with_64_descriptors_who_gets_in_is_answered_and_200_do_no_harm() {
+async fn c45_fd_exhaustion_accepted_connections_are_served() {
     let origin = Origin::start().await;
     let process = start(&origin).await;
     let mut crowd = crowd(&process);
-    let has_let_in = async || process.metric("stepgate_connections").await >= 10.0;
-    until("as many as fit to be let in", has_let_in).await;
+    let has_accepted = async || process.metric("stepgate_connections").await >= 10.0;
+    until("as many connections as fit to be accepted", has_accepted).await;
     assert_no_spin(&process).await;
     let live = client::send(process.admin, "GET", "/ready", &[]).await;
-    assert_eq!(live.unwrap().status, 200, "the admin listener has its own");
+    assert_eq!(
+        live.unwrap().status,
+        200,
+        "the admin listener keeps descriptors of its own"
+    );
 
-    // All that are in ask at once, each for another step: each needs a fetch of its own.
-    let inside = process.metric("stepgate_connections").await;
-    let mut askers = Vec::new();
-    while (askers.len() as f64) < inside {
+    // Each accepted connection requests another step, so each needs a fetch of its own.
+    let accepted = process.metric("stepgate_connections").await;
+    let mut clients = Vec::new();
+    while (clients.len() as f64) < accepted {
         let connected = within("a connection", crowd.join_next()).await;
-        askers.push(RawClient::over(connected.unwrap().unwrap()));
+        clients.push(RawClient::over(connected.unwrap().unwrap()));
     }
-    for (nth, asker) in askers.iter_mut().enumerate() {
+    for (nth, client) in clients.iter_mut().enumerate() {
         let path = step(&format!("step_{nth}"));
-        asker.send(head("GET", &path, "127.0.0.1", &[])).await;
+        client.send(head("GET", &path, "127.0.0.1", &[])).await;
     }
-    for asker in &mut askers {
-        assert_eq!(asker.response().await.status, 200);
+    for client in &mut clients {
+        assert_eq!(client.response().await.status, 200);
     }
 
     let since = Instant::now();
-    drop((crowd, askers));
+    drop((crowd, clients));
     assert_recovered(&process, since).await;
     process.terminate().await;
     let (status, output) = process.exit().await;
@@ -89,9 +94,9 @@ async fn c45_with_64_descriptors_who_gets_in_is_answered_and_200_do_no_harm() {
     }
 }
 
-/// One HTTP/2 connection can ask for more fetches than there are descriptors.
+/// One HTTP/2 connection requests more fetches than there are descriptors.
 #[tokio::test]
-async fn c45_a_fetch_without_a_descriptor_is_503_and_accepting_does_not_spin() {
+async fn c45_fd_exhaustion_in_fetches_is_503_and_accept_does_not_spin() {
     let origin = Origin::start().await;
     let process = start(&origin).await;
     origin.always(vec![Action::Stall]);
@@ -101,14 +106,17 @@ async fn c45_a_fetch_without_a_descriptor_is_503_and_accepting_does_not_spin() {
         let path = step(&format!("step_{stream}"));
         assert!(peer.send(&request_frame("GET", &path, stream)).await);
     }
-    // A handful of refusals: the others have taken all there was.
+    // A response to one of the last streams: the earlier ones have taken all descriptors.
     let refused = peer.read_until(|heard| heard.kind == HEADERS && heard.stream > 120);
-    within("a refusal", refused).await;
+    within("a 503", refused).await;
     let crowd = crowd(&process);
-    let told = || process.output().matches("cannot accept").count();
-    until("a connection that cannot be accepted", async || told() > 0).await;
+    let warnings = || process.output().matches("cannot accept").count();
+    until("a connection that cannot be accepted", async || {
+        warnings() > 0
+    })
+    .await;
     assert_no_spin(&process).await;
-    assert_eq!(told(), 1, "it fills the log");
+    assert_eq!(warnings(), 1, "the warning is repeated");
 
     let since = Instant::now();
     origin.always(vec![Action::Respond]);
@@ -120,25 +128,25 @@ async fn c45_a_fetch_without_a_descriptor_is_503_and_accepting_does_not_spin() {
     assert!(output.contains("code=\"overloaded\""), "{output}");
 }
 
-/// The same over HTTP/1.1, as a caller reads it.
+/// The same over HTTP/1.1.
 #[tokio::test]
-async fn c45_what_is_shed_for_want_of_descriptors_says_when_to_come_back() {
+async fn c45_fd_exhaustion_503_carries_retry_after() {
     let origin = Origin::start().await;
     let process = start(&origin).await;
     origin.always(vec![Action::Stall]);
-    let mut asker = process.connect().await;
+    let mut client = process.connect().await;
     process.wait_for_connections(1).await;
     let mut peer = FrameClient::connect(process.data, 65_535).await;
     for nth in 0..80 {
         let path = step(&format!("step_{nth}"));
         assert!(peer.send(&request_frame("GET", &path, 2 * nth + 1)).await);
     }
-    within("a refusal", peer.read_until(|heard| heard.kind == HEADERS)).await;
-    asker.send(head("GET", STEP, "127.0.0.1", &[])).await;
-    let shed = asker.response().await;
+    within("a 503", peer.read_until(|heard| heard.kind == HEADERS)).await;
+    client.send(head("GET", STEP, "127.0.0.1", &[])).await;
+    let rejected = client.response().await;
     assert_eq!(
-        (shed.status, shed.code().as_deref()),
+        (rejected.status, rejected.code().as_deref()),
         (503, Some("overloaded"))
     );
-    assert_eq!(shed.header("retry-after"), Some("1"));
+    assert_eq!(rejected.header("retry-after"), Some("1"));
 }

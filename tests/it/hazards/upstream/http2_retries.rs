@@ -122,7 +122,7 @@ async fn second_answer(fates: Fates) -> (u16, Option<String>, usize) {
 }
 
 #[tokio::test]
-async fn c34_what_is_refused_or_sent_away_on_a_used_connection_goes_out_once_more() {
+async fn c34_refused_stream_or_goaway_on_a_used_connection_is_retried_once() {
     const REFUSED: Fates = &[&[Fate::Answered, Fate::Refused]];
     const SENT_AWAY: Fates = &[&[Fate::Answered, Fate::SentAway]];
     for fates in [REFUSED, SENT_AWAY] {
@@ -131,7 +131,7 @@ async fn c34_what_is_refused_or_sent_away_on_a_used_connection_goes_out_once_mor
 }
 
 #[tokio::test]
-async fn c34_what_is_refused_or_sent_away_again_is_a_502() {
+async fn c34_refused_stream_or_goaway_on_the_retry_is_a_502() {
     const REFUSED: Fates = &[
         &[Fate::Answered, Fate::Refused, Fate::Refused],
         &[Fate::Refused],
