@@ -1,4 +1,6 @@
 //! The story of a request: who asks, for what, is it stored, else ride with a fetch, and answer.
+//!
+#![doc = include_str!("gateway/http.md")]
 
 mod answer;
 mod durations;

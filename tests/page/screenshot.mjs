@@ -1,4 +1,4 @@
-// The picture of the README: the page in both schemes, side by side, after two minutes of the demo.
+// The picture in config/deploy/README.md: the page in both schemes, side by side, after two minutes of the demo.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";

@@ -133,7 +133,7 @@ fn words(text: &str, has_tls: bool) -> Option<String> {
         let which = COMMANDS.iter().find(is_refused);
         let which = which.map_or("a command".to_owned(), |command| format!("`{command}`"));
         return Some(format!(
-            "refuses {which} to this user: give it the ACL in the README"
+            "refuses {which} to this user: give it the ACL in config/README.md"
         ));
     }
     let has = |signs: &[&str]| signs.iter().any(|sign| text.contains(sign));
