@@ -50,6 +50,21 @@ fn problems_in(text: &str) -> String {
     }
 }
 
+/// Asserts that each text has exactly one problem. A row is `text | line:column: key: | words`.
+///
+/// `\n` is a line break in the text. The key may be left out.
+#[track_caller]
+fn assert_each_rejected(table: &str) {
+    for row in table.lines().map(str::trim).filter(|row| !row.is_empty()) {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let [text, place, words] = cells[..] else {
+            panic!("a row has three cells: {row}");
+        };
+        let (text, place) = (text.replace("\\n", "\n"), format!("f.toml:{place}"));
+        assert_rejected(&[(&text, &place, words)]);
+    }
+}
+
 /// Asserts that each text has exactly one problem, at this place and with these words.
 #[track_caller]
 fn assert_rejected(table: &[(&str, &str, &str)]) {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::{Config, Flags, Problems, Redis, SecretSource, Sources};
-use super::{assert_rejected, env, parse, problems_in};
+use super::{assert_each_rejected, assert_rejected, env, parse, problems_in};
 
 /// Returns `[cache.redis]` with these lines and a prefix.
 pub(super) fn section(lines: &str) -> String {
@@ -165,19 +165,12 @@ fn all_problems_are_reported_at_once() {
         );
     }
     assert_eq!(lines.len(), 6, "{lines:#?}");
-    assert_rejected(&[
-        (
-            "[cache.redis]\nurl = \"redis://h\"",
-            "f.toml:1:1: cache.redis: ",
-            "the key `prefix` is missing; it separates the bodies of different accounts in one \
-             Redis",
-        ),
-        (
-            "[cache]\nredis = \"redis://:canary@h\"",
-            "f.toml:2:9: cache.redis: ",
-            "expected a table, [cache.redis], found a string",
-        ),
-    ]);
+    assert_each_rejected(
+        r#"
+        [cache.redis]\nurl = "redis://h" | 1:1: cache.redis: | the key `prefix` is missing; it separates the bodies of different accounts in one Redis
+        [cache]\nredis = "redis://:canary@h" | 2:9: cache.redis: | expected a table, [cache.redis], found a string
+        "#,
+    );
 }
 
 #[test]

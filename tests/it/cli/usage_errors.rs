@@ -265,7 +265,7 @@ async fn a_toml_syntax_error_exits_78_with_its_place() {
         (
             "[server]\nallow_unauthenticated = FALSE # or not",
             "2:",
-            SMALL,
+            LOWER_CASE,
         ),
         ("[server]\nallow_unauthenticated = yes", "2:", LOWER_CASE),
         (
