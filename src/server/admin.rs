@@ -1,4 +1,6 @@
-//! The admin listener: is it alive, is it ready, what did it do, forget this; and a page to look at.
+//! The admin listener: probes, metrics, status, purges and the status page.
+
+mod page;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +18,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::connection::Handler;
-use super::drain::{Phase, Watch};
-use super::page;
+use super::drain::{Phase, PhaseReceiver};
 use crate::config::{Address, Admin, Secret};
 use crate::gateway::{
     Answer, Gateway, Handled, Purge, PurgeError, RequestHeaders, Transport, admit,
@@ -25,90 +26,104 @@ use crate::gateway::{
 use crate::policy::route::is_id;
 use crate::upstream::{Body, presented_tokens};
 
-/// Enough for probes, scrapes and people; a crowd here must not cost the data listener descriptors.
+/// Limits the connections, so that many of them cannot use up the file descriptors of the data listeners. It is
+/// enough for probes, scrapes and people.
 pub(super) const MAX_CONNECTIONS: usize = 64;
+
+/// Limits how long a purge waits for the fleet to know of it.
+const PURGE_TIMEOUT: Duration = Duration::from_millis(500);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What the admin listener answers from.
+const HELP: &str = "stepgate admin\n\n\
+    GET /                           the status page\n\
+    GET /live                       200 while the process responds\n\
+    GET /ready                      200 while the gateway serves, 503 while it drains\n\
+    GET /metrics                    OpenMetrics\n\
+    GET /status                     figures as JSON\n\
+    DELETE /cache/RULE[/ID...]      purge the resources below these leading path ids\n";
+
+/// Answers the requests of the admin listener.
 #[derive(Debug)]
 pub(super) struct AdminService {
     gateway: Arc<Gateway>,
-    watch: Watch,
+    phase: PhaseReceiver,
     token: ArcSwapOption<Secret>,
-    loopback: bool,
-    /// Where callers knock: URLs, or the paths of sockets.
+    is_loopback: bool,
+    /// The data listeners, as URLs or `unix:` paths.
     listen: Vec<String>,
 }
 
 impl AdminService {
-    pub(super) fn new(admin: &Admin, gateway: Arc<Gateway>, watch: Watch) -> Self {
-        Self {
-            gateway,
-            watch,
-            token: ArcSwapOption::from_pointee(admin.token.clone()),
-            loopback: admin.listen.ip().to_canonical().is_loopback(),
-            listen: Vec::new(),
-        }
-    }
-
-    /// The same beside data listeners at these addresses, over TCP with or without TLS.
-    pub(super) fn beside(mut self, data: &[Address], tls: bool) -> Self {
+    /// Serves beside data listeners at `data`, which use TLS if `tls` is set.
+    pub(super) fn new(
+        admin: &Admin,
+        gateway: Arc<Gateway>,
+        phase: PhaseReceiver,
+        data: &[Address],
+        tls: bool,
+    ) -> Self {
         let scheme = if tls { "https" } else { "http" };
-        let spelled = |address: &Address| match address {
+        let url = |address: &Address| match address {
             Address::Tcp(address) => format!("{scheme}://{address}"),
             Address::Unix(path) => format!("unix:{}", path.display()),
         };
-        self.listen = data.iter().map(spelled).collect();
-        self
+        Self {
+            gateway,
+            phase,
+            token: ArcSwapOption::from_pointee(admin.token.clone()),
+            is_loopback: admin.listen.ip().to_canonical().is_loopback(),
+            listen: data.iter().map(url).collect(),
+        }
     }
 
-    /// From now on it asks for this configuration's token.
-    pub(super) fn take_up(&self, admin: &Admin) {
+    /// Applies the admin token of another configuration.
+    pub(super) fn apply_config(&self, admin: &Admin) {
         self.token.store(admin.token.clone().map(Arc::new));
     }
 
-    /// Whether the request may see `/status` and purge.
-    fn trusts(&self, head: &Parts) -> bool {
+    /// Reports whether a request presents the admin token, or none is configured.
+    fn is_authorized(&self, head: &Parts) -> bool {
         self.token.load().as_ref().is_none_or(|token| {
             presented_tokens(&head.headers)
                 .any(|presented| bool::from(token.expose().as_bytes().ct_eq(presented)))
         })
     }
 
-    fn answer(&self, head: &Parts) -> Answer {
-        // Beyond loopback the names are many, and the token guards what matters.
-        let hosts: Option<&[String]> = self.loopback.then_some(&[]);
-        let heading = RequestHeaders::of(&head.headers);
-        if let Err(refusal) = admit(head, &heading, Transport::Tcp, hosts) {
-            return refusal.answer();
+    fn respond(&self, head: &Parts) -> Answer {
+        // A listener beyond loopback has unknown host names. There the token protects figures and purges.
+        let hosts: Option<&[String]> = self.is_loopback.then_some(&[]);
+        let headers = RequestHeaders::of(&head.headers);
+        if let Err(error) = admit(head, &headers, Transport::Tcp, hosts) {
+            return error.answer();
         }
-        let read = matches!(head.method, Method::GET | Method::HEAD);
-        let purge = head.method == Method::DELETE;
+        let is_read = matches!(head.method, Method::GET | Method::HEAD);
+        let is_delete = head.method == Method::DELETE;
         match head.uri.path() {
-            "/live" if read => text(StatusCode::OK, TEXT, "live\n".to_owned()),
-            "/ready" if read => self.ready(),
-            "/metrics" if read => text(StatusCode::OK, OPEN_METRICS, self.gateway.metrics()),
-            "/status" if read && self.trusts(head) => self.status(),
-            path if purge && path.starts_with("/cache/") && self.trusts(head) => {
+            "/live" if is_read => text(StatusCode::OK, TEXT, "live\n".to_owned()),
+            "/ready" if is_read => self.ready(),
+            "/metrics" if is_read => text(StatusCode::OK, OPEN_METRICS, self.gateway.metrics()),
+            "/status" if is_read && self.is_authorized(head) => self.status(),
+            path if is_delete && path.starts_with("/cache/") && self.is_authorized(head) => {
                 self.purge(&path["/cache/".len()..], head.uri.query())
             }
-            "/status" if read => unauthorized(),
-            path if purge && path.starts_with("/cache/") => unauthorized(),
-            path if path.starts_with("/cache/") => not_allowed("DELETE"),
-            "/live" | "/ready" | "/metrics" | "/status" => not_allowed("GET, HEAD"),
+            "/status" if is_read => unauthorized(),
+            path if is_delete && path.starts_with("/cache/") => unauthorized(),
+            path if path.starts_with("/cache/") => method_not_allowed("DELETE"),
+            "/live" | "/ready" | "/metrics" | "/status" => method_not_allowed("GET, HEAD"),
             path => match page::file(path) {
-                Some(answer) if read => answer,
-                Some(_) => not_allowed("GET, HEAD"),
-                None => text(StatusCode::NOT_FOUND, TEXT, CONTENTS.to_owned()),
+                Some(response) if is_read => response,
+                Some(_) => method_not_allowed("GET, HEAD"),
+                None => text(StatusCode::NOT_FOUND, TEXT, HELP.to_owned()),
             },
         }
     }
 
-    /// Secrets are loaded before anything listens, so serving is ready.
+    /// Responds with 200 while the gateway serves. Secrets are loaded before a listener opens, so nothing else
+    /// is to be checked.
     fn ready(&self) -> Answer {
-        let phase = self.watch.phase();
+        let phase = self.phase.phase();
         if phase == Phase::Serving {
             text(StatusCode::OK, TEXT, "ready\n".to_owned())
         } else {
@@ -122,85 +137,75 @@ impl AdminService {
 
     fn status(&self) -> Answer {
         let mut status = self.gateway.status();
-        status["phase"] = self.watch.phase().as_str().into();
+        status["phase"] = self.phase.phase().as_str().into();
         status["listen"] = self.listen.as_slice().into();
-        json_text(StatusCode::OK, &status)
+        json(StatusCode::OK, &status)
     }
 
-    /// `RULE[/ID…]`
-    fn purge(&self, below: &str, query: Option<&str>) -> Answer {
+    /// Purges `path`, which is `RULE[/ID…]`.
+    fn purge(&self, path: &str, query: Option<&str>) -> Answer {
         if query.is_some() {
-            // Who means to narrow it by a query must not purge more than that.
+            // A query would look as if it narrowed the purge.
             let error = "a purge has no query; write /cache/RULE or /cache/RULE/ID[/ID…]";
-            return json_text(StatusCode::BAD_REQUEST, &json!({ "error": error }));
+            return json(StatusCode::BAD_REQUEST, &json!({ "error": error }));
         }
-        let mut parts = below.split('/');
-        let rule = parts.next().unwrap_or_default();
-        let ids: Vec<&str> = parts.collect();
+        let mut segments = path.split('/');
+        let rule = segments.next().unwrap_or_default();
+        let ids: Vec<&str> = segments.collect();
         if let Some(id) = ids.iter().find(|id| !is_id(id)) {
             let error = format!("`{id}` is not an id; write /cache/RULE or /cache/RULE/ID[/ID…]");
-            return json_text(StatusCode::BAD_REQUEST, &json!({ "error": error }));
+            return json(StatusCode::BAD_REQUEST, &json!({ "error": error }));
         }
         match self.gateway.purge(rule, &ids) {
             Ok(Purge { purged, told }) => {
-                let mut answer = json!({ "purged": purged });
-                if told.is_some_and(|told| !is_told(told)) {
-                    // It goes on; until then this gateway takes nothing from the shared tier.
-                    answer["shared"] = "pending".into();
+                let mut body = json!({ "purged": purged });
+                if told.is_some_and(|acknowledged| !is_acknowledged(acknowledged)) {
+                    // The purge is sent later. Until then this gateway reads nothing from the shared tier.
+                    body["shared"] = "pending".into();
                 }
-                json_text(StatusCode::OK, &answer)
+                json(StatusCode::OK, &body)
             }
             Err(error) => {
                 let status = match error {
                     PurgeError::NoRule(_) => StatusCode::NOT_FOUND,
                     PurgeError::TooManyIds(_) => StatusCode::BAD_REQUEST,
                 };
-                json_text(status, &json!({ "error": error.to_string() }))
+                json(status, &json!({ "error": error.to_string() }))
             }
         }
     }
 }
 
-/// How long a purge waits for the fleet to know.
-const TO_TELL: Duration = Duration::from_millis(500);
-
-/// Waits until the fleet knows of a purge, not for long. Blocks.
-fn is_told(told: oneshot::Receiver<()>) -> bool {
-    let told = async { matches!(timeout(TO_TELL, told).await, Ok(Ok(()))) };
-    Handle::current().block_on(told)
+/// Waits for the fleet to know of a purge, for at most [`PURGE_TIMEOUT`]. Blocks the thread.
+fn is_acknowledged(acknowledged: oneshot::Receiver<()>) -> bool {
+    let in_time = async { matches!(timeout(PURGE_TIMEOUT, acknowledged).await, Ok(Ok(()))) };
+    Handle::current().block_on(in_time)
 }
-
-const CONTENTS: &str = "stepgate admin\n\n\
-    GET /                           a page that shows the traffic cut, live\n\
-    GET /live                       the process answers\n\
-    GET /ready                      it takes requests (503 while draining)\n\
-    GET /metrics                    OpenMetrics\n\
-    GET /status                     figures as JSON\n\
-    DELETE /cache/RULE[/ID...]      forget what lies below these leading path ids\n";
 
 impl Handler for Arc<AdminService> {
     fn respond(&mut self, request: Request<Incoming>, _: Instant) -> Handled {
         let (mut head, _) = request.into_parts();
-        if page::is_visit(&head) {
-            // A link on another site may lead to the page: there are no figures in it.
+        if page::is_navigation(&head) {
+            // The page contains no figures, so a link on another site may lead to it.
             head.headers.remove("sec-fetch-site");
         }
-        let bodiless = head.method == Method::HEAD;
-        let finish = move |mut answer: Answer| {
-            if bodiless {
-                *answer.body_mut() = Body::Empty;
+        let is_head = head.method == Method::HEAD;
+        let finish = move |mut response: Answer| {
+            if is_head {
+                *response.body_mut() = Body::Empty;
             }
-            answer
+            response
         };
         if matches!(head.uri.path(), "/live" | "/ready") {
-            // A probe waits for nothing.
-            return Handled::Now(finish(self.answer(&head)));
+            // A probe must not wait for a thread.
+            return Handled::Now(finish(AdminService::respond(self, &head)));
         }
-        let desk = Self::clone(self);
+        let service = Self::clone(self);
         Handled::Later(Box::pin(async move {
-            // A purge walks all entries, a scrape settles the cache's books: not on a worker.
-            let answer = tokio::task::spawn_blocking(move || desk.answer(&head)).await;
-            finish(answer.unwrap_or_else(|_| {
+            // A purge visits all entries, and a scrape runs the cache's pending tasks. Both may block.
+            let response =
+                tokio::task::spawn_blocking(move || AdminService::respond(&service, &head)).await;
+            finish(response.unwrap_or_else(|_| {
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
                 text(status, TEXT, "internal error\n".to_owned())
             }))
@@ -208,40 +213,36 @@ impl Handler for Arc<AdminService> {
     }
 }
 
-pub(super) fn service(desk: Arc<AdminService>) -> impl Handler {
-    desk
-}
-
 fn text(status: StatusCode, content_type: &'static str, text: String) -> Answer {
-    let mut answer = Response::new(Body::Full(Bytes::from(text)));
-    *answer.status_mut() = status;
-    let headers = answer.headers_mut();
+    let mut response = Response::new(Body::Full(Bytes::from(text)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    answer
+    response
 }
 
-fn json_text(status: StatusCode, value: &serde_json::Value) -> Answer {
+fn json(status: StatusCode, value: &serde_json::Value) -> Answer {
     text(status, "application/json", value.to_string())
 }
 
 fn unauthorized() -> Answer {
     let error = "present admin.token as `Authorization: Bearer`";
-    let mut answer = json_text(StatusCode::UNAUTHORIZED, &json!({ "error": error }));
-    answer
+    let mut response = json(StatusCode::UNAUTHORIZED, &json!({ "error": error }));
+    response
         .headers_mut()
         .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    answer
+    response
 }
 
-fn not_allowed(methods: &'static str) -> Answer {
-    let mut answer = text(
+fn method_not_allowed(methods: &'static str) -> Answer {
+    let mut response = text(
         StatusCode::METHOD_NOT_ALLOWED,
         TEXT,
         format!("allowed: {methods}\n"),
     );
-    answer
+    response
         .headers_mut()
         .insert(ALLOW, HeaderValue::from_static(methods));
-    answer
+    response
 }

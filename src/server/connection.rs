@@ -1,9 +1,10 @@
-//! One connection: its handshake where there is TLS, then HTTP/1.1 or HTTP/2 (by ALPN, or with
-//! prior knowledge), under time limits of our own.
+//! Serves one connection: the TLS handshake if there is one, then HTTP/1.1 or HTTP/2, by ALPN or with prior
+//! knowledge.
 //!
-//! hyper's header timer starts with the idle time between two requests, and nothing of it covers a
-//! peer that never speaks. So the limits live here, around the bytes: from accept to a whole head
-//! (the handshake is a part of it), from the first byte of a later head to its end, and between requests.
+//! The timeouts are not hyper's. hyper's header timeout also counts the idle time between two requests, and
+//! does not cover a client that sends nothing at all. Here [`ConnectionTimers`] follows the bytes: from accept
+//! to the end of the first head, including the handshake; from the first byte of a later head to its end; and
+//! between requests.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -16,126 +17,123 @@ use std::time::Duration;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::TRANSFER_ENCODING;
 use hyper::service::Service;
-use hyper::{Request, Response, Version};
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::drain::{Phase, Watch};
-use super::listener::{Accepted, Stream};
-use super::timeouts::{ConnectionTimers, Limits, Waiting};
+use super::drain::{Phase, PhaseReceiver};
+use super::listener::Accepted;
+use super::timeouts::{ConnState, ConnectionTimers, Timeouts};
 use super::tls::Tls;
-use super::tracked_body::{PART, Replying, Terms, TrackedBody};
-use super::tracked_io::TrackedIo;
+use super::tracked_body::{MAX_FRAME, ResponseFuture, TrackedBody};
+use super::tracked_io::{Stream, TrackedIo};
 use super::wake_filter::WakeFilter;
 use crate::gateway::{ConnectionState, Gateway, Handled, Transport};
 
-/// Large enough for a head that carries a 64 KiB target, so that hyper can say 414 rather than 431.
+/// Limits an HTTP/1.1 head in bytes. A head with a 64 KiB target fits, so that hyper responds with 414 and not
+/// with 431.
 const MAX_HEAD: usize = 128 * 1024;
 
-/// HTTP/2 streams that one connection may have open: many pollers behind one connection, and below
-/// `upstream.max_in_flight`, so that one connection alone does not take every fetch.
+/// Limits the open HTTP/2 streams of a connection. Many pollers can share a connection. The limit is below
+/// `upstream.max_in_flight`, so that one connection alone cannot use all permits.
 const MAX_STREAMS: u32 = 250;
 
-/// An HTTP/2 head. Ours are below 2 KiB; all streams of a connection together stay within 4 MiB, and
-/// hyper derives from it how many CONTINUATION frames it reads.
+/// Limits an HTTP/2 head in bytes. Honest heads are below 2 KiB. The heads of all streams stay within 4 MiB, and
+/// hyper derives from this limit how many CONTINUATION frames it reads.
 const MAX_HTTP2_HEAD: u32 = 16 * 1024;
 
-/// Streams that the peer has reset before we accepted them (rapid reset). They are accepted as they
-/// come, so honest peers rarely leave more than one or two.
+/// Limits the streams that a client resets before they are accepted (rapid reset, CVE-2023-44487). Streams are
+/// accepted as they arrive, so honest clients rarely leave more than one or two.
 const MAX_PENDING_RESETS: usize = 20;
 
-/// Streams that we had to reset for what the peer did wrong on them (MadeYouReset), in the life of a
-/// connection. Honest peers cause none, and each may cost a fetch.
+/// Limits the streams that hyper resets for the client's protocol errors (MadeYouReset, CVE-2025-8671), in the
+/// life of a connection. Honest clients cause none, and each may cost a fetch.
 const MAX_ERROR_RESETS: usize = 64;
 
-/// Bytes of one request body that a peer may send before we read them: the least that HTTP/2 knows. A
-/// body that is read by nobody is dropped; one that is forwarded goes at the upstream's pace.
-const WINDOW: u32 = 65_535;
+/// Limits the unread bytes of one request body. This is the smallest initial window of HTTP/2. A body is
+/// dropped unless its request is forwarded, and a forwarded one is read at the upstream's pace.
+const STREAM_WINDOW: u32 = 65_535;
 
-/// The same of all bodies of a connection: some that stall do not stop the others.
+/// Limits the unread bytes of all request bodies of a connection, so that stalled ones do not stop the others.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
-/// An HTTP/2 peer that is gone is found out after an interval and this.
+/// An HTTP/2 client that is gone is noticed after this interval and this timeout.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// After a graceful close was begun, how long the peer has to take part in it.
-const CLOSING: Duration = Duration::from_secs(5);
+/// Limits how long a client may take to complete a graceful shutdown.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a connection gets to read what may lie there unread, before it is closed.
-const MOMENT: Duration = Duration::from_millis(20);
+/// The time in which bytes that may have arrived are read before a connection is closed.
+const LAST_READ: Duration = Duration::from_millis(20);
 
-/// When a limit is noticed so late, the process was stopped or starved: bytes that came in time may
-/// lie unread.
+/// If a timeout is noticed later than this, the process was stopped or starved. Bytes that arrived in time may
+/// then be unread.
 const LATE: Duration = Duration::from_millis(100);
 
-/// How long a handshake that a drain meets may take: some round trips of a far caller.
-const HANDSHAKE_IN_A_DRAIN: Duration = Duration::from_secs(1);
+/// Limits a TLS handshake during which a drain begins: a few round trips of a distant client.
+const HANDSHAKE_IN_DRAIN: Duration = Duration::from_secs(1);
 
-/// What answers a connection's requests.
+/// Answers the requests of one connection.
 pub(super) trait Handler: Send + 'static {
     fn respond(&mut self, request: Request<Incoming>, arrived: Instant) -> Handled;
 }
 
-/// Answers by the gateway.
-pub(super) struct Data {
+/// Answers requests by the gateway.
+pub(super) struct ProxyHandler {
     pub(super) gateway: Arc<Gateway>,
-    pub(super) caller: ConnectionState,
+    pub(super) state: ConnectionState,
 }
 
-impl Handler for Data {
+impl Handler for ProxyHandler {
     fn respond(&mut self, request: Request<Incoming>, arrived: Instant) -> Handled {
-        self.gateway.answer(request, &mut self.caller, arrived)
+        self.gateway.answer(request, &mut self.state, arrived)
     }
 }
 
-struct Timed<R> {
-    /// hyper hands out no other than shared references, one at a time.
-    respond: RefCell<R>,
-    patience: Arc<ConnectionTimers>,
+struct ConnectionService<H> {
+    /// A cell, because hyper calls a service by shared reference. Calls do not overlap.
+    handler: RefCell<H>,
+    timers: Arc<ConnectionTimers>,
 }
 
-impl<R: Handler> Service<Request<Incoming>> for Timed<R> {
+impl<H: Handler> Service<Request<Incoming>> for ConnectionService<H> {
     type Response = Response<TrackedBody>;
     type Error = Infallible;
-    type Future = Replying;
+    type Future = ResponseFuture;
 
-    fn call(&self, request: Request<Incoming>) -> Replying {
-        let in_parts = request.version() == Version::HTTP_2;
+    fn call(&self, request: Request<Incoming>) -> ResponseFuture {
         let has_body = !request.body().is_end_stream();
-        let busy = Arc::clone(&self.patience).begin(request.version(), has_body);
-        // Nothing that we answer ourselves has a body to read; what follows one that was sent in chunks
-        // is better not taken for a request.
-        let last = has_body && request.headers().contains_key(TRANSFER_ENCODING);
-        let mut terms = Terms {
-            busy,
-            in_parts,
-            last,
+        let active = Arc::clone(&self.timers).begin(request.version(), has_body);
+        // Only a forwarded request needs its body. After any other request with a chunked body the connection
+        // is closed, so that the rest of the body is not taken for a request.
+        let close = has_body && request.headers().contains_key(TRANSFER_ENCODING);
+        let arrived = self.timers.now();
+        let (response, close) = match self.handler.borrow_mut().respond(request, arrived) {
+            Handled::Now(response) => return ResponseFuture::ready(response, active, close),
+            Handled::Later(response) => (response, close),
+            Handled::Through(response) => (response, false),
         };
-        let arrived = self.patience.now();
-        match self.respond.borrow_mut().respond(request, arrived) {
-            Handled::Now(answer) => Replying::Now(Some(terms.send(answer))),
-            Handled::Later(answer) => Replying::Later(answer, Some(terms)),
-            Handled::Through(answer) => {
-                terms.last = false;
-                Replying::Later(answer, Some(terms))
-            }
+        ResponseFuture::Pending {
+            response,
+            request: Some(active),
+            close,
         }
     }
 }
 
-/// Serves a connection to its end; one over TCP with `tls`, if there is. `respond` makes what answers
-/// it, once it is clear which way it came in.
-pub(super) async fn serve<R: Handler>(
+/// Serves a connection to its end, over TLS if `tls` is given and the connection is a TCP one. `handler` builds
+/// the handler, once the transport is known.
+pub(super) async fn serve<H: Handler>(
     accepted: Accepted,
     tls: Option<Arc<Tls>>,
-    respond: impl FnOnce(Transport) -> R,
-    limits: Limits,
-    watch: Watch,
+    handler: impl FnOnce(Transport) -> H,
+    timeouts: Timeouts,
+    phase: PhaseReceiver,
 ) {
-    let stream = match accepted.arrive() {
+    let stream = match accepted.register() {
         Ok(stream) => stream,
         Err(error) => {
             tracing::warn!(%error, "connection closed: it cannot be served");
@@ -143,12 +141,12 @@ pub(super) async fn serve<R: Handler>(
         }
     };
     tracing::trace!("connection accepted");
-    let patience = ConnectionTimers::new(limits);
-    let mut timer = pin!(sleep(limits.header));
+    let timers = ConnectionTimers::new(timeouts);
+    let mut timer = pin!(sleep(timeouts.header));
     let stream = match (stream, &tls) {
         (Stream::Tcp(stream), Some(tls)) => {
-            // Boxed: a plain connection carries no room for it.
-            let handshake = Box::pin(secured(stream, tls, timer.as_mut(), &watch));
+            // Boxed, so that the future of a plain connection has no room for it.
+            let handshake = Box::pin(handshake(stream, tls, timer.as_mut(), &phase));
             let Some(stream) = handshake.await else {
                 return;
             };
@@ -156,15 +154,15 @@ pub(super) async fn serve<R: Handler>(
         }
         (stream, _) => stream,
     };
-    let door = stream.door();
-    let service = Timed {
-        respond: RefCell::new(respond(door)),
-        patience: Arc::clone(&patience),
+    let transport = stream.transport();
+    let service = ConnectionService {
+        handler: RefCell::new(handler(transport)),
+        timers: Arc::clone(&timers),
     };
-    let http2 = stream.is_http2();
+    let is_http2 = stream.is_http2();
     let io = TokioIo::new(TrackedIo {
         stream,
-        patience: Arc::clone(&patience),
+        timers: Arc::clone(&timers),
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -178,140 +176,143 @@ pub(super) async fn serve<R: Handler>(
         .max_header_list_size(MAX_HTTP2_HEAD)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .max_local_error_reset_streams(MAX_ERROR_RESETS)
-        .initial_stream_window_size(WINDOW)
+        .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        // Per stream; more than a part is never handed over at once.
-        .max_send_buf_size(PART)
-        // SETTINGS and PING need none: h2 owes one answer of each at a time, and reads no further
+        // This limit counts for each stream. `TrackedBody` hands over no more at once.
+        .max_send_buf_size(MAX_FRAME)
+        // SETTINGS and PING need no limit: h2 owes one acknowledgement of each at a time, and does not read on
         // before it has room for it.
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
-    match http2 {
+    match is_http2 {
         Some(true) => builder = builder.http2_only(),
         Some(false) => builder = builder.http1_only(),
         None => {}
     }
     let mut connection = pin!(builder.serve_connection(io, service));
 
-    let drain = pin!(watch.reached(Phase::Draining));
-    let outgrown = pin!(outgrown(tls.as_deref(), door));
-    let end = tokio::select! {
+    let drain = pin!(phase.reached(Phase::Draining));
+    let rejected = pin!(rejected(tls.as_deref(), transport));
+    let reason = tokio::select! {
         biased;
-        end = timed(connection.as_mut(), &patience, timer.as_mut()) => end,
+        reason = run(connection.as_mut(), &timers, timer.as_mut()) => reason,
         () = WakeFilter::new(drain) => {
-            // What came before the drain did may lie unread.
-            let look = timed(connection.as_mut(), &patience, timer.as_mut());
-            match patience.waiting() {
-                Waiting::Answers { .. } => End::Draining,
-                Waiting::Head(_) | Waiting::Idle(_) => {
-                    tokio::time::timeout(MOMENT, look).await.unwrap_or(End::Draining)
+            // Bytes that arrived before the drain may be unread.
+            let last_read = run(connection.as_mut(), &timers, timer.as_mut());
+            match timers.state() {
+                ConnState::Responding { .. } => CloseReason::Draining,
+                ConnState::ReadingHead(_) | ConnState::Idle(_) => {
+                    tokio::time::timeout(LAST_READ, last_read)
+                        .await
+                        .unwrap_or(CloseReason::Draining)
                 }
             }
         }
-        () = WakeFilter::new(outgrown) => End::Draining,
+        () = WakeFilter::new(rejected) => CloseReason::Draining,
     };
-    match end {
-        End::Over => {}
-        // Who does not speak, or does not read, misses no goodbye.
-        End::TooSlow => tracing::debug!("connection closed: its peer took too long"),
-        End::Idle => {
+    match reason {
+        CloseReason::Finished => {}
+        // No graceful shutdown follows, because this client does not send or does not read.
+        CloseReason::TooSlow => tracing::debug!("connection closed: the client took too long"),
+        CloseReason::Idle => {
             connection.as_mut().graceful_shutdown();
-            let _ = tokio::time::timeout(CLOSING, connection).await;
+            let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, connection).await;
         }
-        End::Draining => {
+        CloseReason::Draining => {
             connection.as_mut().graceful_shutdown();
-            // A half-sent head or an unread answer must not hold up the drain for ever, and who owes us
-            // no more than a goodbye must not for as long.
-            let ending = timed(connection, &patience, timer);
-            let _ = match patience.waiting() {
-                Waiting::Idle(_) => tokio::time::timeout(CLOSING, ending).await,
-                Waiting::Head(_) | Waiting::Answers { .. } => Ok(ending.await),
+            // The timeouts go on, so that a partial head or an unread response does not block the drain. An
+            // idle client has less time, because it only has to complete the shutdown.
+            let rest = run(connection, &timers, timer);
+            let _ = match timers.state() {
+                ConnState::Idle(_) => tokio::time::timeout(SHUTDOWN_TIMEOUT, rest).await,
+                ConnState::ReadingHead(_) | ConnState::Responding { .. } => Ok(rest.await),
             };
         }
     }
 }
 
-/// The stream after its handshake; none if that failed, or took until `timer`, or too long for the
-/// drain.
-async fn secured(
+/// Returns the stream after its handshake. Returns `None` if the handshake fails, or takes until `timer` or too
+/// long for a drain.
+async fn handshake(
     stream: TcpStream,
     tls: &Tls,
     timer: Pin<&mut Sleep>,
-    watch: &Watch,
+    phase: &PhaseReceiver,
 ) -> Option<Stream> {
     let mut handshake = pin!(tls.handshake(stream));
-    let secured = tokio::select! {
-        secured = handshake.as_mut() => Some(secured),
+    let result = tokio::select! {
+        result = handshake.as_mut() => Some(result),
         () = timer => None,
-        // Its request may be on the way already.
-        () = watch.reached(Phase::Draining) => {
-            tokio::time::timeout(HANDSHAKE_IN_A_DRAIN, handshake).await.ok()
+        // The client may have sent its request already.
+        () = phase.reached(Phase::Draining) => {
+            tokio::time::timeout(HANDSHAKE_IN_DRAIN, handshake).await.ok()
         }
     };
-    match secured {
-        Some(Ok(secured)) => return Some(Stream::Tls(Box::new(secured))),
-        // Whoever only looks whether the port is open gets no line of an operator's.
+    match result {
+        Some(Ok(connection)) => return Some(Stream::Tls(Box::new(connection))),
+        // A TCP health check that closes at once is logged at `debug` only.
         Some(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
             tracing::debug!(%error, "connection closed: no TLS handshake");
         }
         Some(Err(error)) => tracing::info!(%error, "connection closed: no TLS handshake"),
-        None => tracing::debug!("connection closed: its handshake took too long"),
+        None => tracing::debug!("connection closed: the TLS handshake took too long"),
     }
     None
 }
 
-/// Returns once a connection through this door would not be let in any more.
-async fn outgrown(tls: Option<&Tls>, door: Transport) {
-    match (tls, door) {
-        (Some(tls), Transport::Tls(roots)) => tls.outgrown(roots).await,
+/// Returns once the current configuration would not accept a connection of this transport.
+async fn rejected(tls: Option<&Tls>, transport: Transport) {
+    match (tls, transport) {
+        (Some(tls), Transport::Tls(client_ca)) => tls.rejected(client_ca).await,
         (_, Transport::Tcp | Transport::Unix) | (None, Transport::Tls(_)) => {
             std::future::pending().await
         }
     }
 }
 
-/// Why a connection is served no longer.
-enum End {
-    /// It ended, well or not.
-    Over,
-    /// A head took longer than the limit, or an answer was not read for longer.
+/// The reason why a connection is no longer served.
+enum CloseReason {
+    /// The connection ended, with an error or without.
+    Finished,
+    /// The client did not send a head or did not read a response in time.
     TooSlow,
-    /// No request came for longer than the limit.
+    /// The client sent no request in time.
     Idle,
-    /// The gateway is ending, or does not let in any more what came this way.
+    /// The gateway drains, or no longer accepts this transport.
     Draining,
 }
 
-/// Drives the connection until it ends or runs out of patience. The timer is set again only when it
-/// has fired or would fire too late: seldom more than once in the time of the shorter limit.
-async fn timed<C: Future>(
+/// Drives the connection until it ends or times out. The timer is reset only if it has fired or would fire too
+/// late, which is rarely more than once in the shorter timeout.
+async fn run<C: Future>(
     mut connection: Pin<&mut C>,
-    patience: &ConnectionTimers,
+    timers: &ConnectionTimers,
     timer: Pin<&mut Sleep>,
-) -> End {
+) -> CloseReason {
     let mut timer = WakeFilter::new(timer);
-    let mut moment = None;
+    let mut extended = None;
     std::future::poll_fn(|cx| {
-        patience.wake(Instant::now());
+        timers.set_now(Instant::now());
         if connection.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(End::Over);
+            return Poll::Ready(CloseReason::Finished);
         }
-        while let Some(limit) = patience.deadline() {
-            let deadline = moment.map_or(limit, |until| limit.max(until));
+        while let Some(timeout) = timers.deadline() {
+            let deadline = extended.map_or(timeout, |until| timeout.max(until));
             let sleep = timer.get_mut();
             if sleep.is_elapsed() || deadline < sleep.deadline() {
                 sleep.as_mut().reset(deadline);
-                timer.disturb();
+                timer.force_poll();
             }
             ready!(Pin::new(&mut timer).poll(cx));
             let now = Instant::now();
-            if now >= deadline + LATE && deadline == limit {
-                moment = Some(now + MOMENT);
+            if now >= deadline + LATE && deadline == timeout {
+                extended = Some(now + LAST_READ);
             } else if now >= deadline {
-                let waiting = patience.waiting();
-                return Poll::Ready(match waiting {
-                    Waiting::Idle(_) => End::Idle,
-                    Waiting::Head(_) | Waiting::Answers { .. } => End::TooSlow,
+                return Poll::Ready(match timers.state() {
+                    ConnState::Idle(_) => CloseReason::Idle,
+                    ConnState::ReadingHead(_) | ConnState::Responding { .. } => {
+                        CloseReason::TooSlow
+                    }
                 });
             }
         }

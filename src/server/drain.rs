@@ -1,30 +1,30 @@
-//! The phases of an ending, and how everything learns of them.
+//! The phases from serving to the end, and how tasks learn of them.
 
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-/// What still flies this long before the end is answered with 503, so that there is time to send it.
+/// The time before the end at which unanswered requests get 503, so that there is time to send it.
 pub(super) const LAST_SECOND: Duration = Duration::from_secs(1);
 
-/// How long admin connections have to finish once everything else has.
+/// Limits how long admin connections may take once everything else has ended.
 pub(super) const ADMIN_GRACE: Duration = Duration::from_millis(200);
 
-/// Where a gateway is in its life.
+/// The phases in the life of a gateway, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// At work.
+    /// The gateway serves requests.
     Serving,
-    /// Not ready any more, but still accepting: whoever asks `/ready` has time to notice.
+    /// The gateway is not ready but still accepts connections, so that load balancers can notice.
     LameDuck,
-    /// No new connections, no keep-alive; what was accepted is answered.
+    /// The gateway accepts no connection, ends keep-alive and answers accepted requests.
     Draining,
-    /// What still flies is answered with 503.
+    /// The gateway answers the remaining requests with 503.
     Closing,
 }
 
 impl Phase {
-    /// The word for it in `/status` and the log.
+    /// Returns the word for it in `/status` and the log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Serving => "serving",
@@ -35,35 +35,37 @@ impl Phase {
     }
 }
 
-/// The hand on the lever.
+/// Sets the phase.
 #[derive(Debug)]
 pub(super) struct Drain {
     phase: watch::Sender<Phase>,
+    /// The phase for what outlives the drain: `Serving`, then `Closing`.
     end: watch::Sender<Phase>,
 }
 
-/// Sees the phases.
+/// Reads the phase, and waits for it.
 #[derive(Debug, Clone)]
-pub(super) struct Watch(watch::Receiver<Phase>);
-
-pub(super) fn channel() -> (Drain, Watch) {
-    let (phase, seen) = watch::channel(Phase::Serving);
-    let (end, _) = watch::channel(Phase::Serving);
-    (Drain { phase, end }, Watch(seen))
-}
+pub(super) struct PhaseReceiver(watch::Receiver<Phase>);
 
 impl Drain {
+    pub(super) fn new() -> Self {
+        Self {
+            phase: watch::Sender::new(Phase::Serving),
+            end: watch::Sender::new(Phase::Serving),
+        }
+    }
+
     pub(super) fn enter(&self, phase: Phase) {
         self.phase.send_replace(phase);
     }
 
-    pub(super) fn watch(&self) -> Watch {
-        Watch(self.phase.subscribe())
+    pub(super) fn subscribe(&self) -> PhaseReceiver {
+        PhaseReceiver(self.phase.subscribe())
     }
 
-    /// A watch that sees no phase until [`Drain::finish`]: for what outlives the drain.
-    pub(super) fn end(&self) -> Watch {
-        Watch(self.end.subscribe())
+    /// Returns a receiver that sees no other phase until [`Drain::finish`].
+    pub(super) fn subscribe_end(&self) -> PhaseReceiver {
+        PhaseReceiver(self.end.subscribe())
     }
 
     pub(super) fn finish(&self) {
@@ -71,15 +73,15 @@ impl Drain {
     }
 }
 
-impl Watch {
+impl PhaseReceiver {
     pub(super) fn phase(&self) -> Phase {
         *self.0.borrow()
     }
 
-    /// Returns once the phase is `phase` or a later one; also when the gateway is gone.
+    /// Returns once the phase is `phase` or a later one, or the gateway was dropped.
     pub(super) async fn reached(&self, phase: Phase) {
-        let mut seen = self.0.clone();
-        // An error means that nobody can enter a phase any more: as good as the last one.
-        let _ = seen.wait_for(|now| *now >= phase).await;
+        let mut receiver = self.0.clone();
+        // An error means that the gateway was dropped, which counts as the last phase.
+        let _ = receiver.wait_for(|now| *now >= phase).await;
     }
 }

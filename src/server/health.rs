@@ -1,4 +1,4 @@
-//! `stepgate health`: asks a running gateway whether it is ready.
+//! The check of `stepgate health`: requests `/ready` of a running gateway.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,27 +11,27 @@ use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::TcpStream;
 
-/// Below the usual limit of a container's health check (a second and more).
-const LIMIT: Duration = Duration::from_millis(900);
+/// Limits the check. It is below the usual limits of container health checks (1 s and more).
+const TIMEOUT: Duration = Duration::from_millis(900);
 
-/// Why it is not healthy.
+/// The reason why a gateway is not ready.
 #[derive(Debug, Error)]
 pub enum HealthError {
-    /// Nobody listens there.
+    /// No process listens on the address.
     #[error("no gateway answers at the admin address {0}")]
     Connect(SocketAddr, #[source] std::io::Error),
-    /// What answered is no HTTP server.
+    /// The response is not HTTP.
     #[error("the admin address {0} gives no HTTP answer")]
     Http(SocketAddr, #[source] hyper::Error),
-    /// It answered, and is not ready.
+    /// The gateway responded that it is not ready.
     #[error("the gateway at {0} is not ready: {1}")]
     NotReady(SocketAddr, StatusCode),
-    /// No answer in time.
+    /// The gateway did not respond in time.
     #[error("the gateway at {0} did not answer within 900 ms")]
     Slow(SocketAddr),
 }
 
-/// Asks `/ready` at the admin address; an unspecified one (`0.0.0.0`) is asked on loopback.
+/// Requests `/ready` at the admin address. For an unspecified address (`0.0.0.0`) it connects to loopback.
 ///
 /// # Errors
 /// [`HealthError`], within a second.
@@ -43,12 +43,12 @@ pub async fn check_ready(admin: SocketAddr) -> Result<(), HealthError> {
             SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
         });
     }
-    tokio::time::timeout(LIMIT, ask(address))
+    tokio::time::timeout(TIMEOUT, request_ready(address))
         .await
         .unwrap_or(Err(HealthError::Slow(address)))
 }
 
-async fn ask(address: SocketAddr) -> Result<(), HealthError> {
+async fn request_ready(address: SocketAddr) -> Result<(), HealthError> {
     let stream = TcpStream::connect(address)
         .await
         .map_err(|error| HealthError::Connect(address, error))?;
@@ -65,7 +65,7 @@ async fn ask(address: SocketAddr) -> Result<(), HealthError> {
     request.headers_mut().insert(HOST, host);
     let response = tokio::select! {
         response = sender.send_request(request) => response.map_err(http)?,
-        // Ends only with an error that the request would meet, too.
+        // The connection ends first only with an error, which the request would also meet.
         Err(error) = connection => return Err(http(error)),
     };
     match response.status() {

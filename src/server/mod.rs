@@ -1,7 +1,6 @@
-//! The edge: listeners, connections and their limits, drain, the admin listener and its page.
+//! The server side: listeners, connections and their timeouts, the drain, and the admin listener with its page.
 //!
-//! Everything that waits here waits with a limit, and everything that runs here runs on the tracker
-//! that drain waits for.
+//! Every wait has a limit, and every task runs on a tracker that the drain waits for.
 
 mod admin;
 mod connection;
@@ -9,7 +8,6 @@ mod drain;
 mod fd_limit;
 mod health;
 mod listener;
-mod page;
 pub mod systemd;
 mod timeouts;
 mod tls;
@@ -18,13 +16,15 @@ mod tracked_io;
 mod wake_filter;
 mod workers;
 
+use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
 pub use drain::Phase;
@@ -34,128 +34,123 @@ pub use workers::Workers;
 use crate::config::{Address, Config, Forward};
 use crate::gateway::{ConnectionState, Counted, Gateway, JOURNEYS};
 use admin::AdminService;
-use connection::Data;
+use connection::ProxyHandler;
 use drain::Drain;
-use fd_limit::Shares;
+use fd_limit::ConnectionLimits;
 use listener::Listener;
-use timeouts::Limits;
+use timeouts::Timeouts;
 use tls::Tls;
 
 /// A listener could not be opened.
 #[derive(Debug, Error)]
 #[error("cannot listen on {address}")]
 pub struct BindError {
-    /// Where.
+    /// The address.
     pub address: String,
-    /// Why not.
+    /// The reason.
     pub source: io::Error,
-    /// The flag that names another.
+    /// The flag that sets another address.
     flag: &'static str,
 }
 
 impl BindError {
-    /// With the reason, and what may help.
+    /// Returns the error with its reason and the flag that may help.
     pub fn with_advice(&self) -> String {
         let Self { source, flag, .. } = self;
-        let other = match self.is_taken() {
+        let guess = match source.kind() == io::ErrorKind::AddrInUse {
             true => "is another stepgate running? ",
             false => "",
         };
-        format!("{self}: {source}; {other}choose another with {flag}")
-    }
-
-    /// Somebody else listens there.
-    pub fn is_taken(&self) -> bool {
-        self.source.kind() == io::ErrorKind::AddrInUse
+        format!("{self}: {source}; {guess}choose another with {flag}")
     }
 }
 
-/// A gateway at work: its listeners and their connections.
+/// The open listeners of a gateway, and their connections.
 #[derive(Debug)]
 pub struct Listeners {
     data: Vec<Address>,
     admin: SocketAddr,
     tls: Option<Arc<Tls>>,
     gateway: Arc<Gateway>,
-    desk: Arc<AdminService>,
+    admin_service: Arc<AdminService>,
     drain: Drain,
     connections: TaskTracker,
     admin_tasks: TaskTracker,
-    drain_timeout: std::time::Duration,
-    lame_duck: std::time::Duration,
+    drain_timeout: Duration,
+    lame_duck: Duration,
 }
 
 impl Listeners {
-    /// Opens every listener and starts to accept: on the current runtime, as everything of the admin
-    /// listener is, so that it never waits for callers; their connections are the crew's.
+    /// Opens every listener and begins to accept. Accepting, and everything of the admin listener, runs on the
+    /// current runtime, so that it never waits for clients. The connections of clients run on `workers`.
     ///
     /// # Errors
-    /// [`BindError`] for the first listener that cannot be opened; none is left open then.
+    /// [`BindError`] for the first listener that cannot be opened. In this case none stays open.
     pub fn open(
         config: &Config,
         gateway: &Arc<Gateway>,
-        crew: &Workers,
+        workers: &Workers,
     ) -> Result<Self, BindError> {
-        let failed = |address: &dyn std::fmt::Display, flag| {
-            let address = address.to_string();
-            move |source| BindError {
-                address,
+        let bind = |address: &Address, shown: &dyn Display, flag| {
+            Listener::bind(address).map_err(|source| BindError {
+                address: shown.to_string(),
                 source,
                 flag,
-            }
+            })
         };
         let server = &config.server;
         let mut listeners = Vec::new();
         for address in &server.listen {
-            listeners.push(Listener::bind(address).map_err(failed(address, "--listen"))?);
+            listeners.push(bind(address, address, "--listen")?);
         }
-        let admin_listener = Listener::bind(&Address::Tcp(config.admin.listen))
-            .map_err(failed(&config.admin.listen, "--admin"))?;
+        let address = config.admin.listen;
+        let admin_listener = bind(&Address::Tcp(address), &address, "--admin")?;
         let Address::Tcp(admin) = admin_listener.address().clone() else {
             unreachable!("a TCP address was bound");
         };
 
-        let (drain, watch) = drain::channel();
+        let drain = Drain::new();
         let connections = TaskTracker::new();
         let admin_tasks = TaskTracker::new();
-        let limits = Limits {
+        let timeouts = Timeouts {
             header: server.header_timeout,
             idle: server.idle_timeout,
         };
-        // One limit for all data listeners together; the admin listener has its own small one.
         let tls = server.tls.as_ref().map(|tls| Arc::new(Tls::new(tls)));
-        let wanted = Shares {
+        let wanted = ConnectionLimits {
             data: server.max_connections.min(Semaphore::MAX_PERMITS),
             admin: admin::MAX_CONNECTIONS,
         };
-        let journeys = match server.forward {
+        let max_forwarded = match server.forward {
             Forward::Rules => 0,
             Forward::All => JOURNEYS,
         };
-        let fetches = config.upstream.max_in_flight.saturating_add(journeys);
-        let shares = Shares::within_the_limit(wanted, fetches);
-        let slots = Arc::new(Semaphore::new(shares.data));
+        let fetches = config.upstream.max_in_flight.saturating_add(max_forwarded);
+        let limits = ConnectionLimits::within_fd_limit(wanted, fetches);
+        // All data listeners share one limit.
+        let permits = Arc::new(Semaphore::new(limits.data));
+        let phase = drain.subscribe();
         let mut data = Vec::new();
         for listener in listeners {
             let address = listener.address().clone();
             tracing::info!(on = %"data", %address, "listening");
             data.push(address);
-            let (gateway, watch, tls) = (Arc::clone(gateway), watch.clone(), tls.clone());
+            let (gateway, phase, tls) = (Arc::clone(gateway), phase.clone(), tls.clone());
             connections.spawn(listener.accept(
-                crew.clone(),
-                Arc::clone(&slots),
-                watch.clone(),
+                workers.clone(),
+                Arc::clone(&permits),
+                phase.clone(),
                 connections.clone(),
                 move |accepted| {
                     let open = Counted::new(&gateway.gauges().connections);
-                    let (gateway, watch) = (Arc::clone(&gateway), watch.clone());
+                    let (gateway, phase) = (Arc::clone(&gateway), phase.clone());
                     let tls = tls.clone();
                     async move {
-                        let data = |door| Data {
+                        let handler = |transport| ProxyHandler {
                             gateway,
-                            caller: ConnectionState::new(door),
+                            state: ConnectionState::new(transport),
                         };
-                        connection::serve(accepted, tls, data, limits, watch).await;
+                        connection::serve(accepted, tls, handler, timeouts, phase).await;
                         drop(open);
                     }
                 },
@@ -167,25 +162,29 @@ impl Listeners {
             upstream = %config.upstream.base_url,
             "listening"
         );
-        let desk = AdminService::new(&config.admin, Arc::clone(gateway), drain.watch());
-        let desk = Arc::new(desk.beside(&data, tls.is_some()));
-        // It goes on through the drain, so that `/ready` can say so and a last scrape succeed.
-        let until_the_end = drain.end();
-        let at_the_desk = Arc::clone(&desk);
+        let admin_service = Arc::new(AdminService::new(
+            &config.admin,
+            Arc::clone(gateway),
+            drain.subscribe(),
+            &data,
+            tls.is_some(),
+        ));
+        // The admin listener serves during the drain, for `/ready` and a last scrape.
+        let end = drain.subscribe_end();
+        let service = Arc::clone(&admin_service);
         admin_tasks.spawn(admin_listener.accept(
-            Workers::here(),
-            Arc::new(Semaphore::new(shares.admin)),
-            until_the_end.clone(),
+            Workers::current(),
+            Arc::new(Semaphore::new(limits.admin)),
+            end.clone(),
             admin_tasks.clone(),
             move |accepted| {
-                let desk = Arc::clone(&at_the_desk);
-                let desk = |_| admin::service(desk);
-                connection::serve(accepted, None, desk, limits, until_the_end.clone())
+                let service = Arc::clone(&service);
+                connection::serve(accepted, None, |_| service, timeouts, end.clone())
             },
         ));
         Ok(Self {
             gateway: Arc::clone(gateway),
-            desk,
+            admin_service,
             data,
             admin,
             tls,
@@ -197,33 +196,34 @@ impl Listeners {
         })
     }
 
-    /// Takes from another configuration what can change while it runs.
-    pub(crate) fn take_up(&self, config: &Config) {
-        self.desk.take_up(&config.admin);
-        if let (Some(in_force), Some(tls)) = (&self.tls, &config.server.tls) {
-            in_force.replace(tls);
+    /// Applies the parts of another configuration that can change at run time: the admin token and TLS.
+    pub(crate) fn apply_config(&self, config: &Config) {
+        self.admin_service.apply_config(&config.admin);
+        if let (Some(current), Some(tls)) = (&self.tls, &config.server.tls) {
+            current.replace(tls);
         }
     }
 
-    /// Where the data listeners listen; a port 0 is resolved.
+    /// Returns the addresses of the data listeners. A port 0 is resolved.
     pub fn data(&self) -> &[Address] {
         &self.data
     }
 
-    /// Where the admin listener listens.
+    /// Returns the address of the admin listener.
     pub fn admin(&self) -> SocketAddr {
         self.admin
     }
 
-    /// Not ready from now on; after the lame-duck time no new connections; every accepted request
-    /// is answered, with 503 `draining` if it still flies one second before the end. Returns by
-    /// `server.drain_timeout`, whether everything was answered by then.
+    /// Drains, and returns within `server.drain_timeout` whether every request was answered.
+    ///
+    /// The gateway is not ready from now on. After `lame_duck` it accepts no connection. One second before the
+    /// end it answers the remaining requests with 503 `draining`.
     pub async fn drain(self) -> bool {
         let end = Instant::now() + self.drain_timeout;
         if !self.lame_duck.is_zero() {
             self.drain.enter(Phase::LameDuck);
             tracing::info!("lame duck: not ready, and still accepting");
-            tokio::time::sleep(self.lame_duck.min(self.drain_timeout)).await;
+            sleep(self.lame_duck.min(self.drain_timeout)).await;
         }
 
         self.drain.enter(Phase::Draining);
@@ -231,24 +231,22 @@ impl Listeners {
         tracing::info!("draining");
         self.connections.close();
         let last_second = end.checked_sub(drain::LAST_SECOND).unwrap_or(end);
-        let mut done = tokio::time::timeout_at(last_second, self.connections.wait())
+        let mut is_done = timeout_at(last_second, self.connections.wait())
             .await
             .is_ok();
-        if !done {
+        if !is_done {
             self.drain.enter(Phase::Closing);
             self.gateway.close();
             tracing::warn!(
                 connections = self.connections.len(),
-                "draining: what still flies is answered with 503"
+                "draining: the remaining requests are answered with 503"
             );
-            done = tokio::time::timeout_at(end, self.connections.wait())
-                .await
-                .is_ok();
+            is_done = timeout_at(end, self.connections.wait()).await.is_ok();
         }
         self.drain.finish();
         self.admin_tasks.close();
-        // Its connections were told to end; a slow reader of /metrics does not hold us up.
-        let _ = tokio::time::timeout(drain::ADMIN_GRACE, self.admin_tasks.wait()).await;
-        done
+        // A slow reader of /metrics must not delay the end.
+        let _ = timeout(drain::ADMIN_GRACE, self.admin_tasks.wait()).await;
+        is_done
     }
 }

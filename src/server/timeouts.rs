@@ -1,7 +1,7 @@
-//! How long a connection may keep us waiting, and who waits for whom right now.
+//! The timeouts of one connection, and what it waits for.
 //!
-//! Fed by the bytes that go in and out and by the requests; asked by the timer of the connection. The
-//! clock is read once each time the connection's task runs, not once a byte or a request.
+//! The bytes and the requests of a connection update its state, and the timer of the connection reads it. The
+//! clock is read once each time the connection's task runs, not for each byte or request.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,205 +9,210 @@ use std::time::Duration;
 use hyper::Version;
 use tokio::time::Instant;
 
-/// How long a connection may keep us waiting.
+/// The configured timeouts of a connection.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    /// Accept to a whole first head; first byte to a whole later head.
+pub(super) struct Timeouts {
+    /// Limits the time from accept to the end of the first head, and from the first byte of a later head to
+    /// its end.
     pub(super) header: Duration,
-    /// Between requests; and for a reader that takes nothing of its answer.
+    /// Limits the time between requests, and the time in which a client reads nothing of a response.
     pub(super) idle: Duration,
 }
 
-/// What the connection waits for.
+/// What a connection waits for.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Waiting {
-    /// For the rest of a head, until then.
-    Head(Instant),
-    /// For the next request, since then.
+pub(super) enum ConnState {
+    /// The rest of a head, which must arrive by this instant.
+    ReadingHead(Instant),
+    /// The next request, since this instant.
     Idle(Instant),
-    /// For answers.
-    Answers {
-        /// Requests whose answer, or the next part of it, is ours to bring.
-        ours: usize,
-        /// Answers that the peer has yet to read.
-        theirs: usize,
-        /// When the peer last took something.
+    /// The end of at least one response.
+    Responding {
+        /// Counts the requests for which the gateway is to bring the response or its next part.
+        pending: usize,
+        /// Counts the responses that the client is to read.
+        unread: usize,
+        /// The instant at which the client last read something.
         since: Instant,
     },
 }
 
-/// Shared by the bytes, the requests and the timer of one connection.
+/// The timeouts of one connection, shared by its bytes, its requests and its timer.
 #[derive(Debug)]
 pub(super) struct ConnectionTimers {
-    limits: Limits,
-    state: Mutex<Waits>,
+    timeouts: Timeouts,
+    inner: Mutex<Inner>,
 }
 
 #[derive(Debug)]
-struct Waits {
-    /// When the connection's task last began to run.
+struct Inner {
+    /// The instant at which the connection's task last began to run.
     now: Instant,
-    waiting: Waiting,
-    http2: bool,
-    /// The last bytes that came in.
+    state: ConnState,
+    is_http2: bool,
+    /// The last bytes that were received.
     tail: [u8; 4],
-    /// HTTP/1.1: more came in than the request that is being answered: the next head has begun.
-    ahead: bool,
-    /// Bytes of an answer wait for the peer to read.
-    stalled: bool,
+    /// Whether bytes after the current HTTP/1.1 request were received, which begin the next head.
+    has_next_head: bool,
+    /// Whether the client must read before more of a response can be sent.
+    is_write_blocked: bool,
 }
 
 impl ConnectionTimers {
-    pub(super) fn new(limits: Limits) -> Arc<Self> {
+    pub(super) fn new(timeouts: Timeouts) -> Arc<Self> {
         let now = Instant::now();
-        let state = Waits {
+        let inner = Inner {
             now,
-            waiting: Waiting::Head(now + limits.header),
+            state: ConnState::ReadingHead(now + timeouts.header),
             tail: [0; 4],
-            http2: false,
-            ahead: false,
-            stalled: false,
+            is_http2: false,
+            has_next_head: false,
+            is_write_blocked: false,
         };
         Arc::new(Self {
-            limits,
-            state: Mutex::new(state),
+            timeouts,
+            inner: Mutex::new(inner),
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waits> {
-        // Plain values are never left half changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Poisoning is ignored, because nothing panics between two dependent changes.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connection's task begins to run.
-    pub(super) fn wake(&self, now: Instant) {
+    /// Notes that the connection's task begins to run.
+    pub(super) fn set_now(&self, now: Instant) {
         self.lock().now = now;
     }
 
-    /// When the connection's task last began to run: what it reads now had come by then, or comes now.
+    /// Returns the instant at which the connection's task last began to run. A request that the task reads
+    /// arrived at this instant or a little later.
     pub(super) fn now(&self) -> Instant {
         self.lock().now
     }
 
-    /// These bytes came in. In HTTP/2 they may be a ping; there only requests count.
+    /// Notes received bytes. Bytes of HTTP/2 do not begin a head, because they may be a ping.
     pub(super) fn received(&self, bytes: &[u8]) {
-        let mut waits = self.lock();
-        let kept = waits.tail.len().saturating_sub(bytes.len());
-        waits.tail.rotate_right(kept);
-        let new = bytes.len().min(waits.tail.len());
-        waits.tail[kept..].copy_from_slice(&bytes[bytes.len() - new..]);
-        match waits.waiting {
-            Waiting::Idle(_) if !waits.http2 => {
-                waits.waiting = Waiting::Head(waits.now + self.limits.header);
+        let mut inner = self.lock();
+        let kept = inner.tail.len().saturating_sub(bytes.len());
+        inner.tail.rotate_right(kept);
+        let new = bytes.len().min(inner.tail.len());
+        inner.tail[kept..].copy_from_slice(&bytes[bytes.len() - new..]);
+        match inner.state {
+            ConnState::Idle(_) if !inner.is_http2 => {
+                inner.state = ConnState::ReadingHead(inner.now + self.timeouts.header);
             }
-            Waiting::Answers { .. } => waits.ahead = true,
-            Waiting::Idle(_) | Waiting::Head(_) => {}
+            ConnState::Responding { .. } => inner.has_next_head = true,
+            ConnState::Idle(_) | ConnState::ReadingHead(_) => {}
         }
     }
 
-    /// The peer took so many bytes: none, if it must read first. In HTTP/2 they may be pongs, which a
-    /// peer that reads nothing can ask for at will; there only parts of answers count.
+    /// Notes how many bytes the socket took, or 0 if the client must read first. Bytes of HTTP/2 do not count
+    /// as progress, because a client that reads no response can cause them by pings.
     pub(super) fn sent(&self, bytes: usize) {
-        let waits = &mut *self.lock();
-        waits.stalled = bytes == 0;
-        if bytes == 0 || waits.http2 {
+        let inner = &mut *self.lock();
+        inner.is_write_blocked = bytes == 0;
+        if bytes == 0 || inner.is_http2 {
             return;
         }
-        match &mut waits.waiting {
-            Waiting::Idle(since) | Waiting::Answers { since, .. } => *since = waits.now,
-            Waiting::Head(_) => {}
+        match &mut inner.state {
+            ConnState::Idle(since) | ConnState::Responding { since, .. } => *since = inner.now,
+            ConnState::ReadingHead(_) => {}
         }
     }
 
-    /// A part of an answer was taken.
-    pub(super) fn progressed(&self) {
-        let waits = &mut *self.lock();
-        let now = waits.moment();
-        if let Waiting::Answers { since, .. } = &mut waits.waiting {
-            *since = now;
-        }
-    }
-
-    /// A request has come; with a body, what comes in is not the next one's.
-    pub(super) fn begin(self: Arc<Self>, version: Version, has_body: bool) -> Busy {
-        let mut waits = self.lock();
-        let (ours, theirs) = match waits.waiting {
-            Waiting::Answers { ours, theirs, .. } => (ours, theirs),
-            Waiting::Head(_) | Waiting::Idle(_) => (0, 0),
+    /// Notes the begin of a request. If it has a body, bytes that follow do not belong to the next head.
+    pub(super) fn begin(self: Arc<Self>, version: Version, has_body: bool) -> ActiveRequest {
+        let mut inner = self.lock();
+        let (pending, unread) = match inner.state {
+            ConnState::Responding {
+                pending, unread, ..
+            } => (pending, unread),
+            ConnState::ReadingHead(_) | ConnState::Idle(_) => (0, 0),
         };
-        waits.waiting = Waiting::Answers {
-            ours: ours + 1,
-            theirs,
-            since: waits.now,
+        inner.state = ConnState::Responding {
+            pending: pending + 1,
+            unread,
+            since: inner.now,
         };
-        waits.http2 = version == Version::HTTP_2;
-        // What follows the end of this head has begun already.
-        waits.ahead = waits.tail != *b"\r\n\r\n";
-        drop(waits);
-        Busy {
-            patience: self,
-            ours: true,
+        inner.is_http2 = version == Version::HTTP_2;
+        inner.has_next_head = inner.tail != *b"\r\n\r\n";
+        drop(inner);
+        ActiveRequest {
+            is_http2: version == Version::HTTP_2,
+            timers: self,
+            is_pending: true,
             has_body,
         }
     }
 
-    pub(super) fn waiting(&self) -> Waiting {
-        self.lock().waiting
+    pub(super) fn state(&self) -> ConnState {
+        self.lock().state
     }
 
-    /// When patience ends; not while it is us who are waited for, unless the peer does not read.
+    /// Returns the instant at which the connection times out. Returns `None` while the client waits for the
+    /// gateway, unless the client reads nothing.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let waits = self.lock();
-        match waits.waiting {
-            Waiting::Head(until) => Some(until),
-            Waiting::Idle(since) => Some(since + self.limits.idle),
-            Waiting::Answers { ours, since, .. } => {
-                (ours == 0 || waits.stalled).then(|| since + self.limits.idle)
+        let inner = self.lock();
+        match inner.state {
+            ConnState::ReadingHead(until) => Some(until),
+            ConnState::Idle(since) => Some(since + self.timeouts.idle),
+            ConnState::Responding { pending, since, .. } => {
+                (pending == 0 || inner.is_write_blocked).then(|| since + self.timeouts.idle)
             }
         }
     }
 }
 
-impl Waits {
-    /// The time, for whoever may run in a task of its own: a stream of HTTP/2.
-    fn moment(&self) -> Instant {
-        if self.http2 { Instant::now() } else { self.now }
+impl Inner {
+    /// Returns the time for a caller that may run outside the connection's task, as an HTTP/2 stream does.
+    fn current_time(&self) -> Instant {
+        if self.is_http2 {
+            Instant::now()
+        } else {
+            self.now
+        }
     }
 }
 
-/// A request that is being answered, to the last byte that hyper takes of its body.
+/// A request, from its head until hyper has taken the last byte of the response or drops it.
 #[derive(Debug)]
-pub(super) struct Busy {
-    patience: Arc<ConnectionTimers>,
-    /// The next part of the answer is ours to bring.
-    ours: bool,
+pub(super) struct ActiveRequest {
+    timers: Arc<ConnectionTimers>,
+    /// Whether the gateway is to bring the response or its next part.
+    is_pending: bool,
     has_body: bool,
+    pub(super) is_http2: bool,
 }
 
-impl Busy {
-    /// A part of its answer was taken.
+impl ActiveRequest {
+    /// Notes that the client made room for a part of the response.
     pub(super) fn progressed(&self) {
-        self.patience.progressed();
+        let inner = &mut *self.timers.lock();
+        let now = inner.current_time();
+        if let ConnState::Responding { since, .. } = &mut inner.state {
+            *since = now;
+        }
     }
 
-    /// Notes whose turn it is.
-    pub(super) fn turn(&mut self, is_ours: bool) {
-        if self.ours == is_ours {
+    /// Notes whether the gateway is to bring the next part of the response, or the client is to read it.
+    pub(super) fn set_pending(&mut self, is_pending: bool) {
+        if self.is_pending == is_pending {
             return;
         }
-        self.ours = is_ours;
-        let waits = &mut *self.patience.lock();
-        let now = waits.moment();
-        if let Waiting::Answers {
-            ours,
-            theirs,
+        self.is_pending = is_pending;
+        let inner = &mut *self.timers.lock();
+        let now = inner.current_time();
+        if let ConnState::Responding {
+            pending,
+            unread,
             since,
-        } = &mut waits.waiting
+        } = &mut inner.state
         {
-            let (from, to) = if is_ours {
-                (theirs, ours)
+            let (from, to) = if is_pending {
+                (unread, pending)
             } else {
-                (ours, theirs)
+                (pending, unread)
             };
             *from = from.saturating_sub(1);
             *to += 1;
@@ -216,29 +221,29 @@ impl Busy {
     }
 }
 
-impl Drop for Busy {
+impl Drop for ActiveRequest {
     fn drop(&mut self) {
-        self.turn(false);
-        let limits = self.patience.limits;
-        let mut waits = self.patience.lock();
-        let Waiting::Answers {
-            ours,
-            theirs,
+        self.set_pending(false);
+        let timeouts = self.timers.timeouts;
+        let mut inner = self.timers.lock();
+        let ConnState::Responding {
+            pending,
+            unread,
             since,
-        } = waits.waiting
+        } = inner.state
         else {
             return;
         };
-        let theirs = theirs.saturating_sub(1);
-        let now = waits.moment();
-        waits.waiting = match (ours, theirs) {
-            (0, 0) if waits.ahead && !waits.http2 && !self.has_body => {
-                Waiting::Head(now + limits.header)
+        let unread = unread.saturating_sub(1);
+        let now = inner.current_time();
+        inner.state = match (pending, unread) {
+            (0, 0) if inner.has_next_head && !inner.is_http2 && !self.has_body => {
+                ConnState::ReadingHead(now + timeouts.header)
             }
-            (0, 0) => Waiting::Idle(now),
-            (ours, theirs) => Waiting::Answers {
-                ours,
-                theirs,
+            (0, 0) => ConnState::Idle(now),
+            (pending, unread) => ConnState::Responding {
+                pending,
+                unread,
                 since,
             },
         };

@@ -1,4 +1,4 @@
-//! TLS on the data listeners: what a connection is secured with, replaceable while others live on.
+//! TLS on the data listeners. A reload replaces the certificate, and open connections keep theirs.
 
 use std::fmt;
 use std::io;
@@ -15,60 +15,60 @@ use tokio_rustls::server::TlsStream;
 
 use crate::config;
 
-/// HTTP/2 as ALPN names it.
+/// The ALPN name of HTTP/2.
 pub(super) const H2: &[u8] = b"h2";
 
-/// HTTP/1.1 as ALPN names it.
+/// The ALPN name of HTTP/1.1.
 const HTTP_1_1: &[u8] = b"http/1.1";
 
-/// Secures connections with the certificate in force.
+/// Performs handshakes with the current certificate.
 pub(super) struct Tls {
-    current: watch::Sender<Current>,
+    current: watch::Sender<TlsConfig>,
 }
 
 #[derive(Clone)]
-struct Current {
+struct TlsConfig {
     server: Arc<ServerConfig>,
-    /// Of callers' certificates; none: they need not have one.
-    roots: Option<blake3::Hash>,
+    /// The hash of the roots in `client_ca`, or `None` if none is required.
+    client_ca: Option<blake3::Hash>,
 }
 
 /// A connection after its handshake.
 #[derive(Debug)]
-pub(super) struct Secured {
+pub(super) struct TlsConnection {
     pub(super) stream: TlsStream<TcpStream>,
-    /// What the caller's certificate passed.
-    pub(super) roots: Option<blake3::Hash>,
+    /// The hash of the roots against which the client's certificate was verified.
+    pub(super) client_ca: Option<blake3::Hash>,
 }
 
 impl Tls {
     pub(super) fn new(tls: &config::Tls) -> Self {
         Self {
-            current: watch::Sender::new(current(tls)),
+            current: watch::Sender::new(TlsConfig::new(tls)),
         }
     }
 
-    /// Puts another certificate in force, and other roots for callers: for connections whose
-    /// handshake begins from now on. Open ones live on, unless they are [`Tls::outgrown`].
+    /// Replaces the certificate and the client roots, for handshakes that begin from now on. An open connection
+    /// lives on until [`Tls::rejected`] returns for it.
     pub(super) fn replace(&self, tls: &config::Tls) {
-        self.current.send_replace(current(tls));
+        self.current.send_replace(TlsConfig::new(tls));
     }
 
-    /// Returns once callers need a certificate that passes other roots than these.
-    pub(super) async fn outgrown(&self, roots: Option<blake3::Hash>) {
+    /// Returns once client certificates must be verified against other roots than `client_ca`.
+    pub(super) async fn rejected(&self, client_ca: Option<blake3::Hash>) {
         let mut current = self.current.subscribe();
-        // It fails only when nobody can replace anything any more.
-        let outgrown = |now: &Current| now.roots.is_some() && now.roots != roots;
-        if current.wait_for(outgrown).await.is_err() {
+        // An error means that the configuration can no longer change.
+        let rejected = |now: &TlsConfig| now.client_ca.is_some() && now.client_ca != client_ca;
+        if current.wait_for(rejected).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// The server's side of the handshake; it has no time limit of its own.
-    pub(super) async fn handshake(&self, stream: TcpStream) -> io::Result<Secured> {
-        let Current { server, roots } = self.current.borrow().clone();
+    /// Performs the server's side of the handshake, without a time limit.
+    pub(super) async fn handshake(&self, stream: TcpStream) -> io::Result<TlsConnection> {
+        let TlsConfig { server, client_ca } = self.current.borrow().clone();
         let stream = TlsAcceptor::from(server).accept(stream).await?;
-        Ok(Secured { stream, roots })
+        Ok(TlsConnection { stream, client_ca })
     }
 }
 
@@ -78,19 +78,21 @@ impl fmt::Debug for Tls {
     }
 }
 
-fn current(tls: &config::Tls) -> Current {
-    Current {
-        server: server(tls),
-        roots: tls.client_ca_hash(),
+impl TlsConfig {
+    fn new(tls: &config::Tls) -> Self {
+        Self {
+            server: server_config(tls),
+            client_ca: tls.client_ca_hash(),
+        }
     }
 }
 
-fn server(tls: &config::Tls) -> Arc<ServerConfig> {
+fn server_config(tls: &config::Tls) -> Arc<ServerConfig> {
     let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .expect("ring supports TLS 1.2 and 1.3");
     let verifier = tls.verifier();
-    let resumes = verifier.is_none();
+    let may_resume = verifier.is_none();
     let builder = match verifier {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
@@ -98,8 +100,8 @@ fn server(tls: &config::Tls) -> Arc<ServerConfig> {
     let identity = SingleCertAndKey::from(tls.identity());
     let mut server = builder.with_cert_resolver(Arc::new(identity));
     server.alpn_protocols = vec![H2.to_vec(), HTTP_1_1.to_vec()];
-    if !resumes {
-        // Who resumes a session is not asked for a certificate again, expired or not.
+    if !may_resume {
+        // A resumed session would not verify the client's certificate again, even if it has expired.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
     }

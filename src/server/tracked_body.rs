@@ -1,4 +1,4 @@
-//! An answer on its way out: whose turn it is while it is made and sent.
+//! A response that tells the timers of its connection how far it is.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -9,19 +9,30 @@ use hyper::Response;
 use hyper::body::{Frame, SizeHint};
 use hyper::header::{CONNECTION, HeaderValue};
 
-use super::timeouts::Busy;
+use super::timeouts::ActiveRequest;
 use crate::gateway::Answer;
 use crate::upstream::Body;
 
-/// HTTP/2: the part of a body that is handed over at once. The peer's taking of the next part is how
-/// we know that it reads.
-pub(super) const PART: usize = 64 * 1024;
+/// Limits the part of a body that is handed to an HTTP/2 stream at once. When hyper asks for the next part, the
+/// client has read.
+pub(super) const MAX_FRAME: usize = 64 * 1024;
 
-/// A body that keeps its connection busy.
+/// A response body that updates the timers of its connection.
 pub(super) struct TrackedBody {
     body: Body,
-    busy: Busy,
-    in_parts: bool,
+    request: ActiveRequest,
+}
+
+impl TrackedBody {
+    fn wrap(mut response: Answer, mut request: ActiveRequest, close: bool) -> Response<Self> {
+        if close {
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        request.set_pending(false);
+        response.map(|body| Self { body, request })
+    }
 }
 
 impl hyper::body::Body for TrackedBody {
@@ -33,16 +44,16 @@ impl hyper::body::Body for TrackedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
-        // Asked for more: the peer has room, and what is missing is ours to bring.
-        self.busy.turn(frame.is_pending());
+        // hyper polls when the client has room. If no frame is ready, the gateway is to bring one.
+        self.request.set_pending(frame.is_pending());
         let Some(frame) = ready!(frame) else {
             return Poll::Ready(None);
         };
-        self.busy.progressed();
-        // We pass nothing but data.
+        self.request.progressed();
+        // `Body` yields data frames only.
         let mut data = frame?.into_data().unwrap_or_default();
-        if self.in_parts && data.len() > PART {
-            self.body.put_back(data.split_off(PART));
+        if self.request.is_http2 && data.len() > MAX_FRAME {
+            self.body.put_back(data.split_off(MAX_FRAME));
         }
         Poll::Ready(Some(Ok(Frame::data(data))))
     }
@@ -56,46 +67,37 @@ impl hyper::body::Body for TrackedBody {
     }
 }
 
-/// How an answer is sent.
-pub(super) struct Terms {
-    pub(super) busy: Busy,
-    pub(super) in_parts: bool,
-    /// It ends its connection.
-    pub(super) last: bool,
+/// A response that is ready, or is being made.
+pub(super) enum ResponseFuture {
+    Ready(Option<Response<TrackedBody>>),
+    Pending {
+        response: Pin<Box<dyn Future<Output = Answer> + Send>>,
+        request: Option<ActiveRequest>,
+        /// Whether the response closes its connection.
+        close: bool,
+    },
 }
 
-impl Terms {
-    pub(super) fn send(mut self, mut answer: Answer) -> Response<TrackedBody> {
-        if self.last {
-            answer
-                .headers_mut()
-                .insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        self.busy.turn(false);
-        answer.map(|body| TrackedBody {
-            body,
-            busy: self.busy,
-            in_parts: self.in_parts,
-        })
+impl ResponseFuture {
+    pub(super) fn ready(response: Answer, request: ActiveRequest, close: bool) -> Self {
+        Self::Ready(Some(TrackedBody::wrap(response, request, close)))
     }
 }
 
-/// An answer that is there, or is being made.
-pub(super) enum Replying {
-    Now(Option<Response<TrackedBody>>),
-    Later(Pin<Box<dyn Future<Output = Answer> + Send>>, Option<Terms>),
-}
-
-impl Future for Replying {
+impl Future for ResponseFuture {
     type Output = Result<Response<TrackedBody>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        const ONCE: &str = "hyper does not poll what has ended";
+        const POLLED_ONCE: &str = "hyper does not poll a future again after it is ready";
         Poll::Ready(Ok(match self.get_mut() {
-            Self::Now(answer) => answer.take().expect(ONCE),
-            Self::Later(answer, terms) => {
-                let answer = ready!(answer.as_mut().poll(cx));
-                terms.take().expect(ONCE).send(answer)
+            Self::Ready(response) => response.take().expect(POLLED_ONCE),
+            Self::Pending {
+                response,
+                request,
+                close,
+            } => {
+                let response = ready!(response.as_mut().poll(cx));
+                TrackedBody::wrap(response, request.take().expect(POLLED_ONCE), *close)
             }
         }))
     }

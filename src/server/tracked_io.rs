@@ -1,4 +1,4 @@
-//! The bytes of a connection, watched: whoever has patience with it hears of each.
+//! The bytes of an accepted connection, which update its timers.
 
 use std::io;
 use std::pin::Pin;
@@ -6,21 +6,50 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
 
-use super::listener::Stream;
 use super::timeouts::ConnectionTimers;
+use super::tls::{H2, TlsConnection};
+use crate::gateway::Transport;
 
-/// The bytes of a connection, watched.
+/// An accepted connection, after its TLS handshake if it has one.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    /// Boxed, so that connections without TLS stay small.
+    Tls(Box<TlsConnection>),
+}
+
+impl Stream {
+    /// Reports whether ALPN chose HTTP/2, or returns `None` without TLS, where the first bytes decide.
+    pub(super) fn is_http2(&self) -> Option<bool> {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => None,
+            Self::Tls(tls) => Some(tls.stream.get_ref().1.alpn_protocol() == Some(H2)),
+        }
+    }
+
+    pub(super) fn transport(&self) -> Transport {
+        match self {
+            Self::Tcp(_) => Transport::Tcp,
+            Self::Unix(_) => Transport::Unix,
+            Self::Tls(tls) => Transport::Tls(tls.client_ca),
+        }
+    }
+}
+
+/// A stream that updates the timers of its connection.
 pub(super) struct TrackedIo {
     pub(super) stream: Stream,
-    pub(super) patience: Arc<ConnectionTimers>,
+    pub(super) timers: Arc<ConnectionTimers>,
 }
 
 impl TrackedIo {
-    fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn track(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &written {
-            Poll::Ready(Ok(bytes)) => self.patience.sent(*bytes),
-            Poll::Pending => self.patience.sent(0),
+            Poll::Ready(Ok(bytes)) => self.timers.sent(*bytes),
+            Poll::Pending => self.timers.sent(0),
             Poll::Ready(Err(_)) => {}
         }
         written
@@ -34,9 +63,13 @@ impl AsyncRead for TrackedIo {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        ready!(match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Tls(tls) => Pin::new(&mut tls.stream).poll_read(cx, buf),
+        })?;
         if buf.filled().len() > before {
-            self.patience.received(&buf.filled()[before..]);
+            self.timers.received(&buf.filled()[before..]);
         }
         Poll::Ready(Ok(()))
     }
@@ -48,8 +81,12 @@ impl AsyncWrite for TrackedIo {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.note(written)
+        let written = match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Stream::Tls(tls) => Pin::new(&mut tls.stream).poll_write(cx, buf),
+        };
+        self.track(written)
     }
 
     fn poll_write_vectored(
@@ -57,19 +94,100 @@ impl AsyncWrite for TrackedIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.note(written)
+        let written = match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Stream::Tls(tls) => Pin::new(&mut tls.stream).poll_write_vectored(cx, bufs),
+        };
+        self.track(written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        match &mut self.stream {
+            // Plain sockets do not buffer.
+            Stream::Tcp(_) | Stream::Unix(_) => Poll::Ready(Ok(())),
+            Stream::Tls(tls) => Pin::new(&mut tls.stream).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(tls) => Pin::new(&mut tls.stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use rustls::crypto::ring::default_provider;
+    use rustls::{ClientConfig, RootCertStore, ServerConfig};
+    use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+    use tokio::net::TcpListener;
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::super::timeouts::Timeouts;
+    use super::*;
+
+    /// Returns a connection after its TLS handshake, and its client.
+    async fn tls_connection() -> (TrackedIo, impl AsyncRead) {
+        let issued = rcgen::generate_simple_self_signed(["h".to_owned()]).unwrap();
+        let key = PrivatePkcs8KeyDer::from(issued.signing_key.serialize_der());
+        let provider = Arc::new(default_provider());
+        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![issued.cert.der().clone()], PrivateKeyDer::from(key))
+            .unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(issued.cert.der().clone()).unwrap();
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (accepted, connected) = tokio::join!(listener.accept(), TcpStream::connect(address));
+        let connector = TlsConnector::from(Arc::new(client));
+        let name = ServerName::try_from("h").unwrap();
+        let (stream, client) = tokio::join!(
+            TlsAcceptor::from(Arc::new(server)).accept(accepted.unwrap().0),
+            connector.connect(name, connected.unwrap())
+        );
+        let tls = TlsConnection {
+            stream: stream.unwrap(),
+            client_ca: None,
+        };
+        let minute = Duration::from_secs(60);
+        let io = TrackedIo {
+            stream: Stream::Tls(Box::new(tls)),
+            timers: ConnectionTimers::new(Timeouts {
+                header: minute,
+                idle: minute,
+            }),
+        };
+        (io, client.unwrap())
+    }
+
+    #[tokio::test]
+    async fn flush_is_pending_while_tls_buffers_bytes() {
+        let (mut io, _unread) = tls_connection().await;
+        let flushed = poll_fn(|cx| {
+            while let Poll::Ready(written) = Pin::new(&mut io).poll_write(cx, &[0; 4096]) {
+                assert_ne!(written.unwrap(), 0);
+            }
+            Poll::Ready(Pin::new(&mut io).poll_flush(cx).is_ready())
+        });
+        assert!(!flushed.await);
     }
 }

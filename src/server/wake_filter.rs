@@ -1,45 +1,48 @@
-//! A future beside a busy one, in the same task: polled when it was woken itself, not whenever the
-//! other one was.
+//! A future that is polled only when it was woken itself, not whenever its task was.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-/// Polls its future only when that has something to say.
+/// Skips polls of its future while the future was not woken.
 pub(super) struct WakeFilter<F> {
     future: F,
-    bell: Option<Arc<Bell>>,
+    waker: Option<Arc<FlagWaker>>,
 }
 
-struct Bell {
-    rung: AtomicBool,
+/// Wakes a task, and remembers that it did.
+struct FlagWaker {
+    is_woken: AtomicBool,
     task: Waker,
 }
 
-impl Wake for Bell {
+impl Wake for FlagWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.rung.store(true, Ordering::Release);
+        self.is_woken.store(true, Ordering::Release);
         self.task.wake_by_ref();
     }
 }
 
 impl<F: Future + Unpin> WakeFilter<F> {
     pub(super) fn new(future: F) -> Self {
-        Self { future, bell: None }
+        Self {
+            future,
+            waker: None,
+        }
     }
 
     pub(super) fn get_mut(&mut self) -> &mut F {
         &mut self.future
     }
 
-    /// Has it polled next time, because it is not what it was.
-    pub(super) fn disturb(&mut self) {
-        self.bell = None;
+    /// Lets the next poll through, because the future was changed.
+    pub(super) fn force_poll(&mut self) {
+        self.waker = None;
     }
 }
 
@@ -47,20 +50,21 @@ impl<F: Future + Unpin> Future for WakeFilter<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let known = self
-            .bell
+        let current = self
+            .waker
             .take()
-            .filter(|bell| bell.task.will_wake(cx.waker()));
-        let bell = known.unwrap_or_else(|| {
-            // As if it had been rung: nobody has heard of this task yet.
-            Arc::new(Bell {
-                rung: AtomicBool::new(true),
+            .filter(|waker| waker.task.will_wake(cx.waker()));
+        let flag = current.unwrap_or_else(|| {
+            // A new waker starts as woken, because the future does not know this task yet.
+            Arc::new(FlagWaker {
+                is_woken: AtomicBool::new(true),
                 task: cx.waker().clone(),
             })
         });
-        let rung = bell.rung.load(Ordering::Acquire) && bell.rung.swap(false, Ordering::AcqRel);
-        let waker = rung.then(|| Waker::from(Arc::clone(&bell)));
-        self.bell = Some(bell);
+        let is_woken =
+            flag.is_woken.load(Ordering::Acquire) && flag.is_woken.swap(false, Ordering::AcqRel);
+        let waker = is_woken.then(|| Waker::from(Arc::clone(&flag)));
+        self.waker = Some(flag);
         match waker {
             Some(waker) => Pin::new(&mut self.future).poll(&mut Context::from_waker(&waker)),
             None => Poll::Pending,
@@ -73,7 +77,7 @@ mod tests {
     use super::*;
     use tokio::sync::oneshot;
 
-    /// Counts how often it is polled.
+    /// Counts the polls of a future.
     struct Counted<'c, F>(&'c mut usize, F);
 
     impl<F: Future + Unpin> Future for Counted<'_, F> {
@@ -86,37 +90,37 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_is_polled_once_to_begin_with_and_once_for_its_end() {
+    async fn future_is_polled_at_first_and_when_woken() {
         let (sender, receiver) = oneshot::channel();
         let mut polls = 0;
-        let mut quiet = WakeFilter::new(Counted(&mut polls, receiver));
-        let noise = async {
+        let mut filtered = WakeFilter::new(Counted(&mut polls, receiver));
+        let other_wakes = async {
             for _ in 0..100 {
                 tokio::task::yield_now().await;
             }
         };
         tokio::select! {
             biased;
-            _ = &mut quiet => panic!("nothing was sent"),
-            () = noise => {}
+            _ = &mut filtered => panic!("nothing was sent"),
+            () = other_wakes => {}
         }
         sender.send(7).unwrap();
-        assert_eq!(quiet.await, Ok(7));
+        assert_eq!(filtered.await, Ok(7));
         assert_eq!(polls, 2);
     }
 
     #[tokio::test]
-    async fn it_follows_its_owner_to_another_task() {
+    async fn future_is_woken_after_a_move_to_another_task() {
         let (sender, receiver) = oneshot::channel();
-        let mut quiet = WakeFilter::new(receiver);
+        let mut filtered = WakeFilter::new(receiver);
         assert!(
-            std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut quiet).poll(cx)))
+            std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut filtered).poll(cx)))
                 .await
                 .is_pending()
         );
-        let elsewhere = tokio::task::JoinSet::from_iter([quiet]);
+        let other_task = tokio::task::JoinSet::from_iter([filtered]);
         tokio::task::yield_now().await;
         sender.send(7).unwrap();
-        assert_eq!(elsewhere.join_all().await, [Ok(7)]);
+        assert_eq!(other_task.join_all().await, [Ok(7)]);
     }
 }

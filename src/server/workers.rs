@@ -1,6 +1,7 @@
-//! The threads that serve callers, each with a runtime of its own: a connection, the fetches that it
-//! causes and the connections upstream that they use stay on one core, and no worker ever waits for,
-//! wakes or robs another.
+//! The worker threads that serve connections, each with a runtime of its own.
+//!
+//! A connection, the fetches that it causes and the upstream connections of these fetches stay on one core. No
+//! worker waits for another, wakes another or steals its tasks.
 
 use std::io;
 use std::sync::Arc;
@@ -8,53 +9,53 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::runtime::{Builder, Handle};
 
-/// Who serves connections.
+/// The runtimes that serve connections.
 #[derive(Debug, Clone)]
 pub struct Workers {
-    hands: Arc<[Handle]>,
-    turn: Arc<AtomicUsize>,
+    runtimes: Arc<[Handle]>,
+    next: Arc<AtomicUsize>,
 }
 
 impl Workers {
-    /// The runtime that this is called on, whatever it is.
-    pub fn here() -> Self {
-        Self::of(vec![Handle::current()])
+    /// Uses the current runtime as the only worker.
+    pub fn current() -> Self {
+        Self::new(vec![Handle::current()])
     }
 
-    /// So many threads of its own, at least one. They run as long as the process does.
+    /// Starts `count` worker threads, at least one. They run until the process ends.
     ///
     /// # Errors
-    /// What the system says where a thread or its runtime cannot be had.
-    pub fn hire(workers: usize) -> io::Result<Self> {
-        let hands = (0..workers.max(1)).map(|_| {
+    /// The system's error if a thread or its runtime cannot be created.
+    pub fn spawn(count: usize) -> io::Result<Self> {
+        let runtimes = (0..count.max(1)).map(|_| {
             let runtime = Builder::new_current_thread().enable_all().build()?;
-            let hand = runtime.handle().clone();
+            let handle = runtime.handle().clone();
             std::thread::Builder::new()
                 .name("stepgate-worker".to_owned())
                 .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
-            Ok(hand)
+            Ok(handle)
         });
-        Ok(Self::of(hands.collect::<io::Result<_>>()?))
+        Ok(Self::new(runtimes.collect::<io::Result<_>>()?))
     }
 
-    fn of(hands: Vec<Handle>) -> Self {
+    fn new(runtimes: Vec<Handle>) -> Self {
         Self {
-            hands: hands.into(),
-            turn: Arc::default(),
+            runtimes: runtimes.into(),
+            next: Arc::default(),
         }
     }
 
-    /// Whose turn it is. Connections live long and are much alike, so each worker gets as many.
+    /// Returns the workers in turn. Connections live long and are much alike, so each worker gets as many.
     pub(super) fn next(&self) -> &Handle {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        &self.hands[turn % self.hands.len()]
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        &self.runtimes[next % self.runtimes.len()]
     }
 
-    /// Returns once each worker has done something for this: not while one of them hangs.
-    pub(super) async fn answers(&self) {
-        for hand in self.hands.iter() {
-            // An error would mean that its runtime ends, and with it the process.
-            let _ = hand.spawn(async {}).await;
+    /// Returns once each worker has run a task. If a worker hangs, this does not return.
+    pub(super) async fn ping(&self) {
+        for runtime in self.runtimes.iter() {
+            // An error means that the runtime ends, and the process with it.
+            let _ = runtime.spawn(async {}).await;
         }
     }
 }
@@ -67,12 +68,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn each_worker_has_its_turn_on_a_thread_of_its_own() {
-        let crew = Workers::hire(3).unwrap();
+    async fn workers_take_turns_each_on_its_own_thread() {
+        let workers = Workers::spawn(3).unwrap();
         let mut threads = Vec::new();
         for _ in 0..6 {
-            let asked = crew.next().spawn(async { std::thread::current().id() });
-            threads.push(asked.await.unwrap());
+            let thread = workers.next().spawn(async { std::thread::current().id() });
+            threads.push(thread.await.unwrap());
         }
         assert_eq!(threads[..3], threads[3..]);
         assert_eq!(HashSet::<_>::from_iter(&threads).len(), 3);
@@ -80,28 +81,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_is_hired_here() {
-        let crew = Workers::here();
-        let asked = crew.next().spawn(async { std::thread::current().id() });
-        assert_eq!(asked.await.unwrap(), std::thread::current().id());
+    async fn current_runtime_serves_on_its_own_thread() {
+        let workers = Workers::current();
+        let thread = workers.next().spawn(async { std::thread::current().id() });
+        assert_eq!(thread.await.unwrap(), std::thread::current().id());
     }
 
     #[tokio::test]
-    async fn one_that_hangs_is_noticed() {
-        let crew = Workers::hire(3).unwrap();
-        crew.answers().await;
-        let (let_go, held) = std::sync::mpsc::channel::<()>();
-        crew.next().spawn(async move { held.recv().is_err() });
-        let soon = Duration::from_millis(50);
-        tokio::time::timeout(soon, crew.answers())
+    async fn ping_does_not_return_while_a_worker_hangs() {
+        let workers = Workers::spawn(3).unwrap();
+        workers.ping().await;
+        let (release, blocked) = std::sync::mpsc::channel::<()>();
+        workers.next().spawn(async move { blocked.recv().is_err() });
+        tokio::time::timeout(Duration::from_millis(50), workers.ping())
             .await
-            .expect_err("a worker that hangs cannot have answered");
-        drop(let_go);
-        crew.answers().await;
+            .expect_err("a worker that hangs cannot run a task");
+        drop(release);
+        workers.ping().await;
     }
 
     #[test]
-    fn no_workers_are_one() {
-        assert_eq!(Workers::hire(0).unwrap().hands.len(), 1);
+    fn zero_workers_become_one() {
+        assert_eq!(Workers::spawn(0).unwrap().runtimes.len(), 1);
     }
 }

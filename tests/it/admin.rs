@@ -5,7 +5,7 @@ mod status;
 
 use crate::support::{Action, Gateway, Latch, Origin, STEP, body, step, until};
 
-/// The documented ones, without the suffix that OpenMetrics gives a counter's samples.
+/// The documented metrics, without the suffix that OpenMetrics gives a counter's samples.
 const METRICS: [&str; 14] = [
     "stepgate_requests",
     "stepgate_request_duration_seconds",
@@ -13,7 +13,7 @@ const METRICS: [&str; 14] = [
     "stepgate_upstream_duration_seconds",
     "stepgate_not_stored",
     "stepgate_polls_avoided",
-    "stepgate_regressions",
+    "stepgate_final_regressions",
     "stepgate_cache_entries",
     "stepgate_cache_bytes",
     "stepgate_connections",
@@ -24,7 +24,7 @@ const METRICS: [&str; 14] = [
 ];
 
 #[tokio::test]
-async fn probes_say_alive_and_ready() {
+async fn live_and_ready_are_200() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     for path in ["/live", "/ready"] {
@@ -34,7 +34,7 @@ async fn probes_say_alive_and_ready() {
 }
 
 #[tokio::test]
-async fn every_metric_is_there() {
+async fn every_documented_metric_is_exported() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let text = gateway.admin("GET", "/metrics").await.text();
@@ -49,7 +49,7 @@ async fn every_metric_is_there() {
 }
 
 #[tokio::test]
-async fn metrics_count_what_happened() {
+async fn metrics_count_requests_and_fetches() {
     let origin = Origin::start().await;
     origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, "").await;
@@ -80,16 +80,16 @@ async fn metrics_count_what_happened() {
         assert_eq!(gateway.metric(sample).await, value, "{sample}");
     }
     let bytes = gateway.metric("stepgate_cache_bytes").await;
-    assert!(bytes > 400.0, "less than the body: {bytes}");
+    assert!(bytes > 400.0, "fewer bytes than the body: {bytes}");
     let text = gateway.admin("GET", "/metrics").await.text();
     assert!(
         !text.contains("step_1") && !text.contains("nowhere"),
-        "no ids as labels"
+        "labels must not contain ids"
     );
 }
 
 #[tokio::test]
-async fn metrics_count_failures_and_steps_that_went_back() {
+async fn metrics_count_errors_and_final_regressions() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     gateway.get(STEP).await;
@@ -121,24 +121,24 @@ async fn status_is_json() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     gateway.get(STEP).await;
-    let answer = gateway.admin("GET", "/status").await;
-    assert_eq!(answer.status, 200);
-    let content_type = answer.header("content-type").unwrap_or_default();
+    let response = gateway.admin("GET", "/status").await;
+    assert_eq!(response.status, 200);
+    let content_type = response.header("content-type").unwrap_or_default();
     assert!(
         content_type.starts_with("application/json"),
         "{content_type}"
     );
-    assert!(answer.json().is_object());
+    assert!(response.json().is_object());
 }
 
 #[tokio::test]
-async fn a_purge_takes_what_lies_below_and_nothing_else() {
+async fn purge_removes_the_entries_below_a_prefix_only() {
     let variant = format!("{STEP}?include[]=a");
     let other_step = step("step_2");
     let other_run = "/v1/threads/thread_1/runs/run_2/steps/step_1";
     let other_thread = "/v1/threads/thread_10/runs/run_1/steps/step_1";
     let paths = [STEP, &variant, &other_step, other_run, other_thread];
-    for (below, purged) in [
+    for (prefix, purged) in [
         ("run-step", 5),
         ("run-step/thread_1", 4),
         ("run-step/thread_1/run_1", 3),
@@ -151,64 +151,64 @@ async fn a_purge_takes_what_lies_below_and_nothing_else() {
         for path in paths {
             assert!(gateway.get(path).await.is_stored(), "{path}");
         }
-        let answer = gateway.admin("DELETE", &format!("/cache/{below}")).await;
-        assert_eq!(answer.status, 200, "{below}");
+        let response = gateway.admin("DELETE", &format!("/cache/{prefix}")).await;
+        assert_eq!(response.status, 200, "{prefix}");
         assert_eq!(
-            answer.json(),
+            response.json(),
             serde_json::json!({ "purged": purged }),
-            "{below}"
+            "{prefix}"
         );
         let mut misses = 0;
         for path in paths {
             misses += usize::from(!gateway.get(path).await.is_hit());
         }
-        assert_eq!(misses, purged, "{below}");
+        assert_eq!(misses, purged, "{prefix}");
     }
 }
 
 #[tokio::test]
-async fn a_purge_with_a_query_is_refused_and_removes_nothing() {
+async fn purge_with_a_query_is_rejected_and_removes_nothing() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     assert!(gateway.get(STEP).await.is_stored());
     for query in ["?thread_id=thread_1", "?"] {
         let path = format!("/cache/run-step{query}");
-        let answer = gateway.admin("DELETE", &path).await;
-        assert_eq!(answer.status, 400, "{path}");
-        assert!(answer.json()["error"].is_string(), "{path}");
+        let response = gateway.admin("DELETE", &path).await;
+        assert_eq!(response.status, 400, "{path}");
+        assert!(response.json()["error"].is_string(), "{path}");
     }
     assert!(gateway.get(STEP).await.is_hit());
 }
 
 #[tokio::test]
-async fn a_flight_that_departed_before_a_purge_stores_nothing() {
+async fn fetch_that_started_before_a_purge_stores_nothing() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
-    let gate = Latch::closed();
-    origin.next(vec![Action::Wait(gate.clone()), Action::Respond]);
+    let latch = Latch::closed();
+    origin.next(vec![Action::Wait(latch.clone()), Action::Respond]);
     let purge = async {
         origin.wait_for_requests(1).await;
-        let answer = gateway.admin("DELETE", "/cache/run-step/thread_1").await;
-        gate.open();
-        answer.json()
+        let response = gateway.admin("DELETE", "/cache/run-step/thread_1").await;
+        latch.open();
+        response.json()
     };
-    let (answer, purged) = tokio::join!(gateway.get(STEP), purge);
+    let (response, purged) = tokio::join!(gateway.get(STEP), purge);
     assert_eq!(purged, serde_json::json!({ "purged": 0 }));
-    assert_eq!((answer.status, &answer.body), (200, &body("completed")));
+    assert_eq!((response.status, &response.body), (200, &body("completed")));
     assert!(
-        answer.cache_status().ends_with("detail=purged"),
+        response.cache_status().ends_with("detail=purged"),
         "{}",
-        answer.cache_status()
+        response.cache_status()
     );
     assert!(
         gateway.get(STEP).await.is_stored(),
-        "the next one is a fetch"
+        "the next request is a miss"
     );
     assert!(gateway.get(STEP).await.is_hit());
 }
 
 #[tokio::test]
-async fn a_purge_that_could_never_match_is_refused() {
+async fn purge_that_cannot_match_is_rejected() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     for (path, status) in [
@@ -221,15 +221,15 @@ async fn a_purge_that_could_never_match_is_refused() {
     }
 }
 
-/// Nobody is left to answer, and the upstream did nothing wrong.
+/// No waiter is left, and the upstream did not fail.
 #[tokio::test]
-async fn a_fetch_that_everybody_has_left_is_counted_as_dropped_and_not_as_an_error() {
+async fn fetch_without_waiters_counts_as_cancelled_and_not_as_an_error() {
     let origin = Origin::start().await;
     origin.always(vec![Action::Stall]);
     let gateway = Gateway::start(&origin, "").await;
-    let caller = gateway.send_get(STEP, &[]).await;
+    let client = gateway.send_get(STEP, &[]).await;
     origin.wait_for_requests(1).await;
-    drop(caller);
+    drop(client);
     origin.wait_for_hangups(1).await;
     let count = async |class: &str| {
         let labels = format!("{{rule=\"run-step\",class=\"{class}\"}}");
@@ -241,9 +241,9 @@ async fn a_fetch_that_everybody_has_left_is_counted_as_dropped_and_not_as_an_err
     assert_eq!(count("error").await, 0.0);
 }
 
-/// What nobody left, and nobody got an answer from in time.
+/// The waiters are still there, and get no response in time.
 #[tokio::test]
-async fn a_fetch_that_took_too_long_is_counted_as_an_error() {
+async fn fetch_that_exceeds_its_deadline_counts_as_an_error() {
     let origin = Origin::start().await;
     origin.always(vec![Action::Stall]);
     let gateway = Gateway::start(&origin, "[upstream]\ntimeout = \"200ms\"\n").await;

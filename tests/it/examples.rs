@@ -216,7 +216,7 @@ async fn each_rule_of_each_example_fetches_live_and_stores_final_resources() {
         let upstream = format!("http://{}{base_path}", origin.address);
         let config = example.load(&example.variables(), Some(upstream));
         let names: Vec<String> = config.rules.iter().map(|r| r.name().to_owned()).collect();
-        let workers = Workers::here();
+        let workers = Workers::current();
         let started = within("the start", Box::pin(Server::start(config, &workers)));
         let server = started.await.unwrap();
         let Address::Tcp(address) = server.data()[0].clone() else {

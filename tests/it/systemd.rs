@@ -1,5 +1,4 @@
-//! Under a service manager that speaks `sd_notify(3)`: what it is told, and when. The manager here is a
-//! datagram socket.
+//! The notifications to a service manager by `sd_notify(3)`. The service manager is a datagram socket here.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,22 +13,22 @@ use crate::support::{Action, Latch, Origin, Process, STEP, within};
 
 struct Manager {
     socket: UnixDatagram,
-    /// Kept apart from the folder of the process, which the process owns.
-    folder: TempDir,
+    /// Separate from the directory of the process, which the process owns.
+    directory: TempDir,
 }
 
 impl Manager {
     fn new() -> Self {
-        let folder = folder(&[]);
-        let socket = UnixDatagram::bind(folder.path().join("notify")).unwrap();
-        Self { socket, folder }
+        let directory = folder(&[]);
+        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
+        Self { socket, directory }
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
-    /// Starts a gateway; `environment` is what it has besides the socket.
+    /// Starts a gateway with `environment` and the socket.
     async fn start(&self, toml: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
         let socket = self.path("notify");
         let environment = [environment, &[("NOTIFY_SOCKET", socket.to_str().unwrap())]].concat();
@@ -41,17 +40,17 @@ impl Manager {
             .await
     }
 
-    /// The lines of the next message.
-    async fn told(&self) -> Vec<String> {
+    /// Returns the lines of the next message.
+    async fn message(&self) -> Vec<String> {
         let mut buffer = [0; 4096];
         let received = within("a message", self.socket.recv(&mut buffer)).await;
         let text = std::str::from_utf8(&buffer[..received.unwrap()]).unwrap();
         text.lines().map(str::to_owned).collect()
     }
 
-    /// That a reload begins: when, in microseconds of the system's monotonic clock.
-    async fn told_of_a_reload(&self) -> u64 {
-        let message = self.told().await;
+    /// Expects the begin of a reload, and returns its time in microseconds of the monotonic clock.
+    async fn reloading(&self) -> u64 {
+        let message = self.message().await;
         assert_eq!(message[0], "RELOADING=1", "{message:?}");
         let time = message[1].strip_prefix("MONOTONIC_USEC=");
         time.expect("the time").parse().unwrap()
@@ -59,8 +58,8 @@ impl Manager {
 }
 
 #[tokio::test]
-async fn ready_is_said_when_the_listeners_answer_and_not_before() {
-    // Takes connections and says nothing: the start waits for it a while.
+async fn ready_is_sent_once_the_listeners_accept() {
+    // This Redis accepts connections and never responds, which delays the start.
     let redis = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("redis://{}", redis.local_addr().unwrap());
     let toml = format!("[cache.redis]\nurl = \"{url}\"\nprefix = \"p\"\n");
@@ -69,24 +68,26 @@ async fn ready_is_said_when_the_listeners_answer_and_not_before() {
     let listen = format!("unix:{}", data.display());
     let arguments = ["--listen", &listen];
     let (process, ()) = tokio::join!(manager.start(&toml, &arguments, &[]), async {
-        assert_eq!(manager.told().await, ["READY=1", "STATUS=serving"]);
-        UnixStream::connect(&data).await.expect("it listens");
+        assert_eq!(manager.message().await, ["READY=1", "STATUS=serving"]);
+        UnixStream::connect(&data)
+            .await
+            .expect("the listener accepts");
     });
     assert_eq!(process.get("/v1/nowhere", &[]).await.status, 404);
 }
 
 #[tokio::test]
-async fn a_gateway_that_cannot_start_is_never_ready() {
+async fn gateway_that_cannot_start_sends_nothing() {
     let manager = Manager::new();
     let socket = manager.path("notify");
     let environment = [("NOTIFY_SOCKET", socket.to_str().unwrap())];
     let (code, output) = run(&["serve"], &environment).await;
-    assert_eq!(code, Some(78), "it has no credentials: {output}");
+    assert_eq!(code, Some(78), "no credentials: {output}");
     assert!(manager.socket.try_recv(&mut [0; 64]).is_err());
 }
 
 #[tokio::test]
-async fn an_ending_is_said_at_its_beginning_and_how_long_it_may_take() {
+async fn stopping_is_sent_with_the_time_that_the_drain_may_take() {
     let origin = Origin::start().await;
     let manager = Manager::new();
     let toml = format!(
@@ -94,66 +95,72 @@ async fn an_ending_is_said_at_its_beginning_and_how_long_it_may_take() {
         origin.url()
     );
     let process = manager.start(&toml, &[], &[]).await;
-    manager.told().await;
-    let gate = Latch::closed();
-    origin.next(vec![Action::Wait(gate.clone()), Action::Respond]);
-    let mut caller = process.send_get(STEP, &[]).await;
+    manager.message().await;
+    let latch = Latch::closed();
+    origin.next(vec![Action::Wait(latch.clone()), Action::Respond]);
+    let mut client = process.send_get(STEP, &[]).await;
     origin.wait_for_requests(1).await;
     process.terminate().await;
-    let message = manager.told().await;
-    gate.open();
-    // Its own seven seconds, and five for what comes after them.
-    let patience = "EXTEND_TIMEOUT_USEC=12000000";
-    assert_eq!(message, ["STOPPING=1", "STATUS=draining", patience]);
-    assert_eq!(caller.response().await.status, 200);
+    let message = manager.message().await;
+    latch.open();
+    // The drain timeout of 7 s, and 5 s for the rest of the shutdown.
+    let timeout = "EXTEND_TIMEOUT_USEC=12000000";
+    assert_eq!(message, ["STOPPING=1", "STATUS=draining", timeout]);
+    assert_eq!(client.response().await.status, 200);
     let (status, output) = process.exit().await;
     assert_eq!(status.code(), Some(0), "{output}");
 }
 
 #[tokio::test]
-async fn a_reload_is_said_to_begin_and_to_end_whatever_comes_of_it() {
+async fn reload_is_sent_with_its_begin_and_end_even_if_it_fails() {
     let manager = Manager::new();
     let toml = "[upstream]\nbase_url = \"http://127.0.0.1:1/v1\"\n";
     let process = manager.start(toml, &[], &[]).await;
-    manager.told().await;
+    manager.message().await;
 
     let start = Instant::now();
     process.signal("HUP").await;
-    let first = manager.told_of_a_reload().await;
-    assert_eq!(manager.told().await, ["READY=1", "STATUS=serving"]);
+    let first = manager.reloading().await;
+    assert_eq!(manager.message().await, ["READY=1", "STATUS=serving"]);
 
     process.write(FILE, "no = 1");
     process.signal("HUP").await;
-    let second = manager.told_of_a_reload().await;
-    let apart = Duration::from_micros(second - first);
-    assert!(!apart.is_zero() && apart < start.elapsed(), "{apart:?}");
-    let message = manager.told().await;
-    assert_eq!(message[0], "READY=1", "the old configuration serves");
+    let second = manager.reloading().await;
+    let interval = Duration::from_micros(second - first);
+    assert!(
+        !interval.is_zero() && interval < start.elapsed(),
+        "{interval:?}"
+    );
+    let message = manager.message().await;
+    assert_eq!(
+        message[0], "READY=1",
+        "the old configuration is still in use"
+    );
     assert!(message[1].contains("not reloaded"), "{message:?}");
 
     process.write(FILE, toml);
     process.signal("HUP").await;
-    manager.told_of_a_reload().await;
-    assert_eq!(manager.told().await, ["READY=1", "STATUS=serving"]);
+    manager.reloading().await;
+    assert_eq!(manager.message().await, ["READY=1", "STATUS=serving"]);
 }
 
 #[tokio::test]
-async fn a_watchdog_hears_of_it_in_time() {
+async fn watchdog_is_notified_within_its_limit() {
     const LIMIT: Duration = Duration::from_secs(1);
     let manager = Manager::new();
     let environment = [("WATCHDOG_USEC", "1000000"), ("TOKIO_WORKER_THREADS", "3")];
     let _process = manager.start("# empty\n", &[], &environment).await;
-    assert_eq!(manager.told().await[0], "READY=1");
-    let mut heard = Instant::now();
+    assert_eq!(manager.message().await[0], "READY=1");
+    let mut last = Instant::now();
     for _ in 0..4 {
-        assert_eq!(manager.told().await, ["WATCHDOG=1"]);
-        assert!(heard.elapsed() < LIMIT, "{:?}", heard.elapsed());
-        heard = Instant::now();
+        assert_eq!(manager.message().await, ["WATCHDOG=1"]);
+        assert!(last.elapsed() < LIMIT, "{:?}", last.elapsed());
+        last = Instant::now();
     }
 }
 
 #[tokio::test]
-async fn a_manager_that_is_gone_is_no_reason_to_end() {
+async fn missing_service_manager_does_not_stop_the_gateway() {
     let environment = [("NOTIFY_SOCKET", "/nowhere/notify")];
     let listen = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
     let process = Launch::new_in(folder(&[]), &listen)

@@ -1,4 +1,4 @@
-// Debian's Chromium, and a page in it that tells of everything that it complained about.
+// Opens pages in Debian's Chromium, and collects their errors.
 
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
@@ -9,13 +9,13 @@ const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.
 
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  // Its own sandbox needs what a container's root has not. It only sees pages from loopback.
+  // The sandbox does not work for root in a container. The browser only opens pages from loopback.
   args: ["--no-sandbox"],
 });
 
 export const close = () => browser.close();
 
-/** Opens `url`; `complaints` grows by each error of the console, of a script, of the policy. */
+/** Opens `url`, and collects errors of the console, of scripts and of the content security policy in `complaints`. */
 export async function open(url, { colorScheme = "light", width = 1040, before = async () => {} } = {}) {
   const context = await browser.newContext({ colorScheme, viewport: { width, height: 900 } });
   context.setDefaultTimeout(15_000);
@@ -35,7 +35,7 @@ export async function open(url, { colorScheme = "light", width = 1040, before = 
   return { page, complaints, close: () => context.close() };
 }
 
-/** What axe finds, a line each. It is put in by the debugger, past the page's policy. */
+/** Returns the violations that axe finds, one per line. The debugger injects axe past the page's policy. */
 export async function violations(page) {
   await page.evaluate(axe);
   const { violations } = await page.evaluate(() => window.axe.run());

@@ -1,4 +1,4 @@
-// The status page as people meet it: in a browser, with a gateway that lives, dies and comes back.
+// The status page in a browser, with a gateway that runs, stops and comes back.
 
 import assert from "node:assert/strict";
 import { after, afterEach, beforeEach, test } from "node:test";
@@ -9,29 +9,29 @@ import { Gateway, SECRET } from "./gateway.mjs";
 
 const TOKEN = '[admin]\ntoken = { env = "ADMIN_TOKEN" }\n';
 
-/** What a browser says of an answer that is no success, whatever a page does with it. */
+// Console messages that a browser writes for a failed request, whatever the page does with it.
 const UNAUTHORIZED = /the server responded with a status of 401/;
-const REFUSED = /ERR_CONNECTION_REFUSED/;
+const CONNECTION_REFUSED = /ERR_CONNECTION_REFUSED/;
 
 let gateway;
 let opened = [];
-let expected = [];
+let expectedComplaints = [];
 
-/** A page of the gateway, which must have nothing to complain about in the end, but for `expected`. */
+/** Opens the page of the gateway. At the end of the test, the browser must have reported only `expectedComplaints`. */
 async function visit(options) {
-  const visited = await open(gateway.page, options);
-  opened.push(visited);
-  return visited.page;
+  const tab = await open(gateway.page, options);
+  opened.push(tab);
+  return tab.page;
 }
 
 const text = (page, selector) => page.locator(selector).innerText();
 
-/** Waits until an element is to be seen and says that. */
-async function says(page, selector, expected) {
+/** Waits until an element is visible and its text matches. */
+async function expectText(page, selector, expected) {
   for (const end = Date.now() + 15_000; ; await sleep(50)) {
-    const said = (await page.locator(selector).isVisible()) ? await text(page, selector) : "";
-    if (expected.test(said)) return;
-    if (Date.now() > end) assert.match(said, expected);
+    const found = (await page.locator(selector).isVisible()) ? await text(page, selector) : "";
+    if (expected.test(found)) return;
+    if (Date.now() > end) assert.match(found, expected);
   }
 }
 
@@ -40,25 +40,25 @@ async function start(toml, listen) {
 }
 
 beforeEach(() => {
-  [opened, expected] = [[], []];
+  [opened, expectedComplaints] = [[], []];
 });
 
 afterEach(async () => {
   const complaints = opened.flatMap(({ complaints }) => complaints);
-  await Promise.all(opened.map((visited) => visited.close()));
+  await Promise.all(opened.map((tab) => tab.close()));
   await gateway.end();
-  assert.deepEqual(complaints.filter((text) => !expected.some((known) => known.test(text))), []);
+  assert.deepEqual(complaints.filter((text) => !expectedComplaints.some((pattern) => pattern.test(text))), []);
 });
 
 after(close);
 
-test("it shows what happened, with the numbers of /status", async () => {
+test("the page shows the figures of /status", async () => {
   await start();
   await gateway.poll("live_1", 3);
   await gateway.poll("step_1", 7);
   await fetch(`${gateway.data}/v1/nowhere`);
   const page = await visit();
-  await says(page, "#headline", /^10 polls, 4 fetches:\s+60\.0 % cut$/);
+  await expectText(page, "#headline", /^10 polls, 4 fetches:\s+60\.0 % saved$/);
 
   const status = await gateway.status();
   assert.deepEqual([status.polls, status.fetches], [10, 4]);
@@ -68,10 +68,10 @@ test("it shows what happened, with the numbers of /status", async () => {
   for (const { requests } of status.rules) {
     for (const [outcome, n] of Object.entries(requests)) counted[outcome] = (counted[outcome] ?? 0) + n;
   }
-  delete counted.forwarded; // there is none, and so no row
+  delete counted.bypass; // zero, so the page shows no row
   assert.deepEqual(Object.fromEntries(shown), counted);
   assert.equal(counted.hit, 6);
-  assert.equal(counted.refused, 1);
+  assert.equal(counted.rejected, 1);
 
   assert.equal(await text(page, "#entries"), "1");
   assert.equal(await text(page, "#bytes"), `${status.cache.bytes} B`);
@@ -79,86 +79,86 @@ test("it shows what happened, with the numbers of /status", async () => {
   assert.equal(await text(page, "#version"), status.version);
   assert.equal(await text(page, "#shared"), "off");
   assert.equal(await text(page, "#phase"), "serving");
-  assert.equal(await text(page, "#reload"), "As it was at the start.");
+  assert.equal(await text(page, "#reload"), "Not reloaded since the start.");
   for (const id of ["hit-p50", "hit-p99", "fetch-p50", "fetch-p99"]) {
     assert.match(await text(page, `#${id}`), /^\d+(\.\d)? (µs|ms)$/);
   }
   assert.match(await text(page, "#rules"), /^run-step\s+10\s+4\s+0\s+no rule\s+1\s+0\s+0$/);
 });
 
-test("what is forwarded is told, and is neither a poll nor a fetch", async () => {
+test("a bypass is shown, and is neither a poll nor a fetch", async () => {
   await start('[server]\nforward = "all"\n');
   const forward = async () => (await fetch(`${gateway.data}/v1/models`)).arrayBuffer();
   await forward();
   const page = await visit();
-  await says(page, "#headline", /^0 polls, 0 fetches:\s+no poll answered yet$/);
+  await expectText(page, "#headline", /^0 polls, 0 fetches:\s+no poll answered yet$/);
   await gateway.poll("step_1", 2);
   await forward();
-  await says(page, "#headline", /^2 polls, 1 fetch:\s+50\.0 % cut$/);
-  assert.match(await text(page, "[data-outcome=bypass]"), /^forwarded streamed through\s+2\s+50\.0 %\s*$/);
+  await expectText(page, "#headline", /^2 polls, 1 fetch:\s+50\.0 % saved$/);
+  assert.match(await text(page, "[data-outcome=bypass]"), /^bypass streamed, never stored\s+2\s+50\.0 %\s*$/);
   assert.match(await text(page, "#rules"), /^run-step\s+2\s+1\s+0\s+no rule\s+2\s+2\s+0$/);
 });
 
-for (const [listen, said] of [
+for (const [listen, clients] of [
   [["127.0.0.1:0", "unix:FOLDER/data.sock"], "none: anyone on this machine"],
-  [["127.0.0.1:0", "0.0.0.0:0"], "none: anyone who reaches it"],
+  [["127.0.0.1:0", "0.0.0.0:0"], "none: anyone who can connect"],
 ]) {
-  test(`without clients, who may ask depends on the listeners: ${listen.join(", ")}`, async () => {
+  test(`without configured clients the page says who can connect to ${listen.join(", ")}`, async () => {
     await start("[server]\nallow_unauthenticated = true\n", listen);
     await gateway.poll("step_1");
-    await says(await visit(), "#clients", new RegExp(`^${said}$`));
+    await expectText(await visit(), "#clients", new RegExp(`^${clients}$`));
   });
 }
 
-test("one purge on the way is one, two are two", async () => {
-  // A tier that nobody answers for, so they stay on the way.
+test("pending purges are counted", async () => {
+  // No Redis listens there, so purges stay pending.
   await start('[cache.redis]\nurl = "redis://127.0.0.1:9"\nprefix = "page"\n');
   await gateway.poll("step_1");
   const page = await visit();
-  for (const [thread, said] of [["thread_1", /; 1 purge on the way$/], ["thread_2", /; 2 purges on the way$/]]) {
+  for (const [thread, pending] of [["thread_1", /; 1 purge pending$/], ["thread_2", /; 2 purges pending$/]]) {
     await fetch(`${gateway.page}cache/run-step/${thread}`, { method: "DELETE" });
-    await says(page, "#shared-why", said);
+    await expectText(page, "#shared-reason", pending);
   }
 });
 
-test("it goes on without a reload, and draws what comes", async () => {
+test("figures and chart are updated without a page load", async () => {
   await start();
   await gateway.poll("step_1");
   const page = await visit();
   await page.evaluate(() => (window.sameDocument = true));
-  await says(page, "#headline", /^1 poll, 1 fetch:\s+0\.0 % cut$/);
+  await expectText(page, "#headline", /^1 poll, 1 fetch:\s+0\.0 % saved$/);
   await gateway.poll("step_1", 99);
-  await says(page, "#headline", /^100 polls, 1 fetch:\s+99\.0 % cut$/);
-  await page.locator("#picture .polls-line").waitFor({ state: "attached" });
+  await expectText(page, "#headline", /^100 polls, 1 fetch:\s+99\.0 % saved$/);
+  await page.locator("#chart .polls-line").waitFor({ state: "attached" });
   await page.locator("summary").click();
-  await says(page, "#minutes", /^0 to 1\s+100\s+1\s+99\.0 %$/);
-  assert.match(await page.locator("#picture").getAttribute("aria-labelledby"), /picture-said/);
-  assert.match(await page.locator("#picture-said").textContent(), /^In the last minute: \d/);
+  await expectText(page, "#minutes", /^0 to 1\s+100\s+1\s+99\.0 %$/);
+  assert.match(await page.locator("#chart").getAttribute("aria-labelledby"), /chart-summary/);
+  assert.match(await page.locator("#chart-summary").textContent(), /^In the last minute: \d/);
   assert.equal(await page.evaluate(() => window.sameDocument), true);
 });
 
-test("the picture tells of the moment under the pointer", async () => {
+test("the chart shows the sample under the pointer", async () => {
   await start();
   await gateway.poll("step_1", 50);
   const page = await visit();
-  await page.locator("#picture .polls-line").waitFor({ state: "attached" });
-  const { x, y, width, height } = await page.locator("#picture").boundingBox();
+  await page.locator("#chart .polls-line").waitFor({ state: "attached" });
+  const { x, y, width, height } = await page.locator("#chart").boundingBox();
   await page.mouse.move(x + 0.93 * width, y + height / 2);
-  await says(page, "#pointed", /^5 s ago: [\d.]+ polls?, 0(\.2)? fetches per second$/);
+  await expectText(page, "#sample", /^5 s ago: [\d.]+ polls?, 0(\.2)? fetches per second$/);
   await page.mouse.move(0, 0);
-  await says(page, "#pointed", /^per second$/);
+  await expectText(page, "#sample", /^per second$/);
 });
 
-/** So many times the page's two seconds, however long the gateway takes to answer. */
-async function turns(page, times) {
+/** Runs the refresh timer of the page `times` times, and waits for each response. */
+async function refresh(page, times) {
   for (let i = 0; i < times; i++) {
-    const answered = page.waitForResponse("**/status").then((response) => response.finished());
+    const response = page.waitForResponse("**/status").then((response) => response.finished());
     await page.clock.runFor(2_000);
-    await answered;
+    await response;
   }
 }
 
-test("no label of the picture lies on a line of it, nor close by", async () => {
+test("no label of the chart overlaps a line", async () => {
   await start();
   await gateway.poll("step_1");
   const interval = 5;
@@ -171,221 +171,221 @@ test("no label of the picture lies on a line of it, nor close by", async () => {
       await route.fulfill({ response, json: { ...(await response.json()), history } });
     });
   } });
-  const struck = () => page.locator("#picture").evaluate((picture) => {
-    const [texts, lines] = ["text", "line, path"].map((name) => [...picture.querySelectorAll(name)]);
-    const near = 3; // pixels, above and below
-    const meet = (text, line) => {
+  const overlapping = () => page.locator("#chart").evaluate((chart) => {
+    const [texts, lines] = ["text", "line, path"].map((name) => [...chart.querySelectorAll(name)]);
+    const margin = 3; // pixels, above and below
+    const overlap = (text, line) => {
       const [a, b] = [text, line].map((shape) => shape.getBoundingClientRect());
-      return a.left < b.right && b.left < a.right && a.top - near < b.bottom && b.top - near < a.bottom;
+      return a.left < b.right && b.left < a.right && a.top - margin < b.bottom && b.top - margin < a.bottom;
     };
-    return texts.filter((text) => lines.some((line) => meet(text, line))).map((text) => text.textContent);
+    return texts.filter((text) => lines.some((line) => overlap(text, line))).map((text) => text.textContent);
   });
-  await says(page, "#picture-said", /^There is nothing to draw yet\.$/);
-  assert.match(await page.locator("#picture").textContent(), /The first point comes after 5 s\./);
-  assert.deepEqual(await struck(), [], "before the first point");
+  await expectText(page, "#chart-summary", /^There is no sample yet\.$/);
+  assert.match(await page.locator("#chart").textContent(), /The first sample comes after 5 s\./);
+  assert.deepEqual(await overlapping(), [], "before the first sample");
   for (const rate of [0, 0.2, 1.1, 1.5, 3, 5, 600, 1_001, 987_654_321]) {
     polls = [rate * interval];
-    await turns(page, 1);
-    const spelled = rate.toLocaleString("en");
-    await says(page, "#picture-said", new RegExp(`: ${spelled} to ${spelled} polls and `));
-    assert.deepEqual(await struck(), [], `${rate} a second`);
+    await refresh(page, 1);
+    const shown = rate.toLocaleString("en");
+    await expectText(page, "#chart-summary", new RegExp(`: ${shown} to ${shown} polls and `));
+    assert.deepEqual(await overlapping(), [], `${rate} per second`);
   }
 });
 
-test("a screen reader hears the headline, and not every two seconds", async () => {
+test("a screen reader announces the headline at most every 30 seconds", async () => {
   await start();
   await gateway.poll("step_1");
   const page = await visit({ before: (page) => page.clock.install() });
   const spoken = page.locator("#spoken");
-  await says(page, "#headline", /^1 poll,/);
+  await expectText(page, "#headline", /^1 poll,/);
   assert.equal(await spoken.getAttribute("aria-live"), "polite");
-  assert.match(await spoken.textContent(), /^1 poll, 1 fetch: 0\.0 % cut$/);
+  assert.match(await spoken.textContent(), /^1 poll, 1 fetch: 0\.0 % saved$/);
   await gateway.poll("step_1");
-  await turns(page, 5);
-  await says(page, "#headline", /^2 polls,/);
+  await refresh(page, 5);
+  await expectText(page, "#headline", /^2 polls,/);
   assert.match(await spoken.textContent(), /^1 poll,/);
-  await turns(page, 12);
+  await refresh(page, 12);
   assert.match(await spoken.textContent(), /^2 polls,/);
 });
 
-test("a page that nobody sees asks nothing, and asks at once when it is seen", async () => {
+test("a hidden page sends no request, and refreshes at once when it is shown", async () => {
   await start();
   await gateway.poll("step_1");
   const page = await visit({ before: (page) => page.clock.install() });
-  await says(page, "#headline", /^1 poll,/);
+  await expectText(page, "#headline", /^1 poll,/);
   const hide = (hidden) => page.evaluate((hidden) => {
     Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
     document.dispatchEvent(new Event("visibilitychange"));
   }, hidden);
   await hide(true);
-  await turns(page, 1); // the one that was due
-  let asked = 0;
-  page.on("request", () => (asked += 1));
+  await refresh(page, 1); // the refresh that was already scheduled
+  let requests = 0;
+  page.on("request", () => (requests += 1));
   await page.clock.runFor(60_000);
-  assert.equal(asked, 0);
+  assert.equal(requests, 0);
   await gateway.poll("step_1");
   await hide(false);
-  await says(page, "#headline", /^2 polls,/);
-  assert.equal(asked, 1);
-  await turns(page, 1);
+  await expectText(page, "#headline", /^2 polls,/);
+  assert.equal(requests, 1);
+  await refresh(page, 1);
 });
 
-test("where nothing was asked it says how to ask", async () => {
+test("without requests the page shows how to send one", async () => {
   await start();
   const page = await visit();
-  await says(page, "#empty", /Nothing has been polled yet/);
+  await expectText(page, "#empty", /No request yet/);
   assert.equal(await text(page, "#environment"), `OPENAI_BASE_URL=${gateway.data}/v1\nOPENAI_API_KEY=unused`);
   const [url] = (await text(page, "#command")).match(/http\S+/);
   await fetch(url);
-  await says(page, "#headline", /^1 poll, 1 fetch/);
+  await expectText(page, "#headline", /^1 poll, 1 fetch/);
   assert.equal(await page.locator("#empty").isVisible(), false);
 });
 
-test("on a socket alone it says how to ask there", async () => {
+test("with a unix socket alone the example uses the socket", async () => {
   await start("", ["unix:FOLDER/data.sock"]);
   const page = await visit();
-  await says(page, "#environment", /^socket: \/.*\/data\.sock\nOPENAI_BASE_URL=http:\/\/localhost\/v1\nOPENAI_API_KEY=unused$/);
+  await expectText(page, "#environment", /^socket: \/.*\/data\.sock\nOPENAI_BASE_URL=http:\/\/localhost\/v1\nOPENAI_API_KEY=unused$/);
   const socket = (await text(page, "#environment")).match(/ (\S+)/)[1];
   assert.match(await text(page, "#command"), new RegExp(`^curl -i --unix-socket ${socket} http://localhost/v1/threads/`));
 });
 
-test("with clients it says that a token is the key", async () => {
+test("with configured clients the example uses a token", async () => {
   await start('[[client]]\nname = "billing"\ntoken = { env = "ADMIN_TOKEN" }\n');
   const page = await visit();
-  await says(page, "#empty", /the key is a client's token/);
+  await expectText(page, "#empty", /the key is a client's token/);
   assert.match(await text(page, "#command"), /^curl -i -H 'Authorization: Bearer TOKEN-OF-A-CLIENT' http/);
   await gateway.poll("step_1");
-  await says(page, "#clients", /^1$/);
+  await expectText(page, "#clients", /^1$/);
 });
 
-test("until the first answer it says that it loads", async () => {
+test("until the first response the page is loading", async () => {
   await start();
-  let answer;
-  const asked = new Promise((resolve) => (answer = resolve));
-  const page = await visit({ before: (page) => page.route("**/status", (route) => answer(route)) });
-  const route = await asked;
+  let intercept;
+  const intercepted = new Promise((resolve) => (intercept = resolve));
+  const page = await visit({ before: (page) => page.route("**/status", (route) => intercept(route)) });
+  const route = await intercepted;
   assert.equal(await text(page, "#phase"), "loading");
-  assert.deepEqual(await page.locator("main > :visible").all(), [], "and nothing else");
+  assert.deepEqual(await page.locator("main > :visible").all(), [], "nothing else is visible");
   await route.continue();
   await page.unroute("**/status");
-  await says(page, "#phase", /^serving$/);
+  await expectText(page, "#phase", /^serving$/);
 });
 
-test("a gateway that is gone is said to be, and one that comes back is shown again", async () => {
+test("an unreachable gateway is reported, and a restarted one is shown again", async () => {
   await start();
-  expected.push(REFUSED);
+  expectedComplaints.push(CONNECTION_REFUSED);
   await gateway.poll("step_1", 5);
   const page = await visit({ before: (page) => page.clock.install() });
-  await says(page, "#headline", /^5 polls/);
+  await expectText(page, "#headline", /^5 polls/);
   const isGrey = () =>
     page.locator("#figures").evaluate((figures) => getComputedStyle(figures).filter === "grayscale(1)");
   assert.equal(await isGrey(), false);
 
   await gateway.kill();
-  await says(page, "#news", /has not answered since \d\d:\d\d:\d\d\. These are its last figures/);
-  assert.equal(await text(page, "#phase"), "gone");
+  await expectText(page, "#notice", /has not answered since \d\d:\d\d:\d\d\. These are its last figures/);
+  assert.equal(await text(page, "#phase"), "unreachable");
   assert.match(await text(page, "#headline"), /^5 polls/);
   assert.equal(await isGrey(), true);
   assert.deepEqual(await violations(page), []);
 
   await gateway.run();
   await gateway.poll("step_1", 2);
-  await says(page, "#news", /answers again, since/);
-  await says(page, "#headline", /^2 polls/);
+  await expectText(page, "#notice", /answers again since/);
+  await expectText(page, "#headline", /^2 polls/);
   assert.equal(await text(page, "#phase"), "serving");
   assert.equal(await isGrey(), false);
   await page.clock.fastForward(10_000);
-  await page.locator("#news").waitFor({ state: "hidden" });
+  await page.locator("#notice").waitFor({ state: "hidden" });
 });
 
-test("a gateway that was never there is said not to answer", async () => {
+test("a gateway that never answered is reported", async () => {
   await start();
-  expected.push(/ERR_FAILED/);
+  expectedComplaints.push(/ERR_FAILED/);
   const page = await visit({ before: (page) => page.route("**/status", (route) => route.abort()) });
-  await says(page, "#news", /^The gateway does not answer; it is asked again every 2 s\.$/);
+  await expectText(page, "#notice", /^The gateway does not answer\. The page tries again every 2 s\.$/);
   await page.unroute("**/status");
-  await says(page, "#empty", /Nothing has been polled yet/);
+  await expectText(page, "#empty", /No request yet/);
 });
 
-test("where a token is wanted it is asked for, and kept nowhere", async () => {
+test("the admin token is requested and not stored", async () => {
   await start(TOKEN);
-  expected.push(UNAUTHORIZED);
+  expectedComplaints.push(UNAUTHORIZED);
   await gateway.poll("step_1", 4);
   const page = await visit();
-  await says(page, "#locked", /These figures need the admin token/);
+  await expectText(page, "#token-form", /The figures need the admin token/);
   assert.equal(await page.locator("#figures").isVisible(), false);
   assert.deepEqual(await violations(page), []);
 
-  await page.keyboard.type("wröng ☂"); // it has the focus; no header could hold this as it is
+  await page.keyboard.type("wröng ☂"); // the input has the focus; a header cannot contain these characters unencoded
   await page.keyboard.press("Enter");
-  await says(page, "#news", /does not know this token/);
+  await expectText(page, "#notice", /rejected this token/);
 
   await page.getByLabel("Admin token").fill(SECRET);
   await page.getByRole("button", { name: "Show" }).click();
-  await says(page, "#headline", /^4 polls/);
-  assert.equal(await page.locator("#news").isVisible(), false);
+  await expectText(page, "#headline", /^4 polls/);
+  assert.equal(await page.locator("#notice").isVisible(), false);
   assert.equal(await page.locator("#token").inputValue(), "");
-  const kept = await page.evaluate(() => [localStorage.length, sessionStorage.length, document.cookie, location.href]);
-  assert.deepEqual(kept, [0, 0, "", gateway.page]);
+  const stored = await page.evaluate(() => [localStorage.length, sessionStorage.length, document.cookie, location.href]);
+  assert.deepEqual(stored, [0, 0, "", gateway.page]);
   await page.reload();
-  await says(page, "#locked", /These figures need the admin token/);
+  await expectText(page, "#token-form", /The figures need the admin token/);
 });
 
-test("a reload that failed is told above all, politely and as text, until one succeeds", async () => {
+test("a failed reload is shown above the figures, as text, until one succeeds", async () => {
   await start();
   const page = await visit();
   await page.locator("#empty").waitFor();
-  assert.equal(await page.locator("#failure").isVisible(), false);
-  assert.equal(await page.locator("#failure").getAttribute("role"), "status");
+  assert.equal(await page.locator("#reload-failure").isVisible(), false);
+  assert.equal(await page.locator("#reload-failure").getAttribute("role"), "status");
   await gateway.configure('"<img src=x onerror=alert(1)>" = 1\n[cache]\nmax_byte = 1\n');
   gateway.reload();
-  const failure = /^Reloading failed on .*, \d\d:\d\d:\d\d\. The old configuration stays in force:\n/;
-  await says(page, "#failure", failure);
-  assert.match(await text(page, "#failure"), /<img src=x onerror=alert\(1\)>.*\n.*max_byte/);
-  await says(page, "#phase", /^serving, reload failed$/);
+  const failure = /^The reload on .*, \d\d:\d\d:\d\d failed\. The old configuration is still in use:\n/;
+  await expectText(page, "#reload-failure", failure);
+  assert.match(await text(page, "#reload-failure"), /<img src=x onerror=alert\(1\)>.*\n.*max_byte/);
+  await expectText(page, "#phase", /^serving, reload failed$/);
   assert.deepEqual(await violations(page), []);
   await gateway.poll("step_1");
-  await says(page, "#headline", /^1 poll,/);
-  await says(page, "#failure", failure);
-  await says(page, "#reload", /^Not reloaded on .*: see above\.$/);
+  await expectText(page, "#headline", /^1 poll,/);
+  await expectText(page, "#reload-failure", failure);
+  await expectText(page, "#reload", /^The reload on .* failed: see above\.$/);
 
-  expected.push(UNAUTHORIZED);
+  expectedComplaints.push(UNAUTHORIZED);
   await page.route("**/status", (route) => route.fulfill({ status: 401 }));
-  await page.locator("#locked").waitFor();
-  assert.equal(await page.locator("#failure").isVisible(), false, "a figure, too");
+  await page.locator("#token-form").waitFor();
+  assert.equal(await page.locator("#reload-failure").isVisible(), false, "the failure needs the token too");
   await page.unroute("**/status");
   await page.reload();
-  await says(page, "#failure", failure);
+  await expectText(page, "#reload-failure", failure);
 
   await gateway.configure('[cache]\nmax_bytes = "1MiB"\n[server]\nmax_long_polls = 5\n');
   gateway.reload();
-  await says(page, "#reload",
-    /^Reloaded on .*\nserver\.max_long_polls waits for a restart\.\ncache\.max_bytes waits for a restart\.$/);
-  assert.equal(await page.locator("#failure").isVisible(), false);
+  await expectText(page, "#reload",
+    /^Reloaded on .*\nserver\.max_long_polls needs a restart\.\ncache\.max_bytes needs a restart\.$/);
+  assert.equal(await page.locator("#reload-failure").isVisible(), false);
   assert.equal(await text(page, "#phase"), "serving");
 });
 
-test("the policy is in force: what is not the page's own does not run", async () => {
+test("the content security policy blocks an inline script", async () => {
   await start();
   const page = await visit();
-  await says(page, "#phase", /^serving$/);
-  expected.push(/^policy: script-src/, /Content Security Policy/);
-  const [refused, ran] = await page.evaluate(async () => {
+  await expectText(page, "#phase", /^serving$/);
+  expectedComplaints.push(/^policy: script-src/, /Content Security Policy/);
+  const [blocked, ran] = await page.evaluate(async () => {
     const violation = new Promise((resolve) => addEventListener("securitypolicyviolation", resolve));
     const script = document.createElement("script");
     script.textContent = "window.ran = true";
     document.body.append(script);
     return [(await violation).effectiveDirective, window.ran];
   });
-  assert.deepEqual([refused, ran], ["script-src-elem", undefined]);
+  assert.deepEqual([blocked, ran], ["script-src-elem", undefined]);
 });
 
-test("light and dark are two", async () => {
+test("the light and the dark scheme differ", async () => {
   await start();
   await gateway.poll("step_1", 3);
   const colours = async (colorScheme) => {
     const page = await visit({ colorScheme });
-    await says(page, "#headline", /^3 polls/);
+    await expectText(page, "#headline", /^3 polls/);
     return page.evaluate(() => {
       const { color, backgroundColor } = getComputedStyle(document.body);
       return [color, backgroundColor];
@@ -396,7 +396,7 @@ test("light and dark are two", async () => {
   assert.notEqual(light[1], dark[1]);
 });
 
-test("axe finds nothing to mend, in both schemes and however narrow", async () => {
+test("axe finds no violation in either scheme and width", async () => {
   await start();
   for (const shown of ["#empty", "#figures"]) {
     if (shown === "#figures") await gateway.poll("step_1", 3);
@@ -409,12 +409,12 @@ test("axe finds nothing to mend, in both schemes and however narrow", async () =
   }
 });
 
-test("a window of 320 px is wide enough, for large numbers too", async () => {
+test("nothing overflows a window of 320 px, even with large numbers", async () => {
   await start(TOKEN);
-  expected.push(UNAUTHORIZED);
+  expectedComplaints.push(UNAUTHORIZED);
   const page = await visit({ width: 320 });
   const overflow = () => page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-  await page.locator("#locked").waitFor();
+  await page.locator("#token-form").waitFor();
   assert.equal(await overflow(), 0);
 
   await page.keyboard.type(SECRET);
@@ -429,7 +429,7 @@ test("a window of 320 px is wide enough, for large numbers too", async () => {
     status.history = { interval_seconds: 5, polls: [9_876_543_210, 2], fetches: [123_456_789, 1] };
     status.rules[0].rule = "a-rule-with-a-name-that-does-not-end-before-the-window-does";
     status.last_reload = { result: "failure", timestamp_seconds: 0, problems: ["x".repeat(200)], needs_restart: [] };
-    status.shared = { state: "resting", reason: "connection refused ".repeat(9), pending_purges: 3 };
+    status.shared = { state: "circuit_open", reason: "connection refused ".repeat(9), pending_purges: 3 };
     await route.fulfill({ response, json: status });
   });
   await page.locator("#figures").waitFor();
@@ -438,15 +438,15 @@ test("a window of 320 px is wide enough, for large numbers too", async () => {
   assert.deepEqual(await violations(page), []);
 });
 
-test("the keyboard reaches every control, and shows where it is", async () => {
+test("the keyboard reaches every control, and the focus is visible", async () => {
   await start(TOKEN);
-  expected.push(UNAUTHORIZED);
+  expectedComplaints.push(UNAUTHORIZED);
   await gateway.poll("step_1");
   const page = await visit();
-  await page.locator("#locked").waitFor();
-  const walk = async () => {
+  await page.locator("#token-form").waitFor();
+  const tabThrough = async () => {
     const reached = [];
-    await page.mouse.click(1, 1); // from the top
+    await page.mouse.click(1, 1); // so that Tab begins at the top
     for (let i = 0; i < 12; i++) {
       await page.keyboard.press("Tab");
       const on = await page.evaluate(() => {
@@ -460,22 +460,22 @@ test("the keyboard reaches every control, and shows where it is", async () => {
     }
     return reached;
   };
-  assert.deepEqual(await walk(), ["token", "Show", "metrics", "status", "ready"]);
+  assert.deepEqual(await tabThrough(), ["token", "Show", "metrics", "status", "ready"]);
   await page.keyboard.press("Tab");
   await page.keyboard.type(SECRET);
   await page.keyboard.press("Enter");
   await page.locator("#figures").waitFor();
-  assert.deepEqual(await walk(), ["The same as a table", "metrics", "status", "ready"]);
+  assert.deepEqual(await tabThrough(), ["Show as a table", "metrics", "status", "ready"]);
 });
 
-test("who wants less motion gets none", async () => {
+test("reduced motion disables transitions", async () => {
   await start();
   await gateway.poll("step_1");
   const page = await visit();
   await page.locator("#figures").waitFor();
-  const moves = () => page.evaluate(() =>
+  const transitions = () => page.evaluate(() =>
     [...document.querySelectorAll("*")].filter((element) => getComputedStyle(element).transitionDuration !== "0s").length);
-  assert.ok((await moves()) > 0);
+  assert.ok((await transitions()) > 0);
   await page.emulateMedia({ reducedMotion: "reduce" });
-  assert.equal(await moves(), 0);
+  assert.equal(await transitions(), 0);
 });

@@ -1,4 +1,4 @@
-// A line a test, why it failed, and a last line to count by.
+// Reports one line per test, the cause of each failure, and a line with the totals.
 
 export default async function* report(events) {
   let [passed, failed] = [0, 0];

@@ -1,4 +1,4 @@
-// The picture in config/deploy/README.md: the page in both schemes, side by side, after two minutes of the demo.
+// Makes the screenshot in config/deploy/README.md: the page in both schemes, side by side, after two minutes of the demo.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -8,32 +8,33 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { close, open } from "./browser.mjs";
 import { program } from "./gateway.mjs";
 
-// Of each: the headline and the picture.
+// The part of each page with the headline and the chart.
 const [WIDTH, HEIGHT] = [760, 610];
-const SAMPLES = 24; // they fill the picture
+const SAMPLES = 24; // these fill the chart
 
-const [admin, file] = ["127.0.0.1:18181", new URL("page.png", import.meta.url)];
+const admin = "127.0.0.1:18181";
+const file = new URL("page.png", import.meta.url);
 
 const demo = spawn(program, ["demo", "--listen", "127.0.0.1:18180", "--admin", admin, "--duration", "3m"]);
 const ended = once(demo, "exit");
 demo.stdout.resume();
-const samples = async () => {
+const sampleCount = async () => {
   const status = await fetch(`http://${admin}/status`);
   return (await status.json()).history.polls.length;
 };
 
-while ((await samples().catch(() => -1)) < 0) await sleep(200);
+while ((await sampleCount().catch(() => -1)) < 0) await sleep(200);
 const pages = await Promise.all(["light", "dark"].map((colorScheme) =>
   open(`http://${admin}/`, { colorScheme, width: WIDTH })));
-while ((await samples()) < SAMPLES) await sleep(200);
-const shots = await Promise.all(pages.map(async ({ page }) => {
+while ((await sampleCount()) < SAMPLES) await sleep(200);
+const images = await Promise.all(pages.map(async ({ page }) => {
   await page.waitForResponse("**/status");
   return page.screenshot({ clip: { x: 0, y: 0, width: WIDTH, height: HEIGHT } });
 }));
 
 const { page } = await open("about:blank", { width: 2 * WIDTH });
-await page.setContent(shots.map((shot) =>
-  `<img src="data:image/png;base64,${shot.toString("base64")}" width="${WIDTH}">`).join(""));
+await page.setContent(images.map((image) =>
+  `<img src="data:image/png;base64,${image.toString("base64")}" width="${WIDTH}">`).join(""));
 await page.addStyleTag({ content: "body { display: flex; align-items: start; margin: 0 }" });
 await writeFile(file, await page.screenshot({ clip: { x: 0, y: 0, width: 2 * WIDTH, height: HEIGHT } }));
 await close();

@@ -15,7 +15,8 @@ not do:
     events   server-sent events; each but the first waits for a `go`
     hold     nothing: it keeps its caller waiting
 
-and `cut`, true, breaks the connection off in the middle of the body. A path without a script is a 404.
+and `cut`, true, breaks the connection off in the middle of the body; after events it waits for one more
+`go`, which says that the client has read the last of them. A path without a script is a 404.
 """
 
 import hashlib
@@ -207,6 +208,8 @@ class Service(Quiet):
             if not answer.get("cut"):
                 self.wfile.write(b"0\r\n\r\n")
                 return
+            # A client may discard what it has not read when the connection breaks off.
+            self.server.book.gate(path).acquire(timeout=LIMIT)
         self.close_connection = True
 
 

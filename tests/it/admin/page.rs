@@ -1,4 +1,4 @@
-//! The status page, as bytes: what it may do, to whom it is shown. `tests/page` looks at it in a browser.
+//! The files of the status page, their headers, and who may load them. `tests/page` tests the page in a browser.
 
 use crate::support::{Gateway, Origin, client, client::Response};
 
@@ -6,8 +6,8 @@ const FILES: [(&str, &str); 5] = [
     ("/", "text/html; charset=utf-8"),
     ("/page.css", "text/css; charset=utf-8"),
     ("/page.js", "text/javascript; charset=utf-8"),
-    ("/picture.js", "text/javascript; charset=utf-8"),
-    ("/words.js", "text/javascript; charset=utf-8"),
+    ("/chart.js", "text/javascript; charset=utf-8"),
+    ("/format.js", "text/javascript; charset=utf-8"),
 ];
 
 const HEADERS: [(&str, &str); 4] = [
@@ -21,48 +21,56 @@ const HEADERS: [(&str, &str); 4] = [
     ("cache-control", "no-store"),
 ];
 
-/// What a browser sends when a link on another site is followed.
-const FROM_ELSEWHERE: [(&str, &str); 3] = [
+/// The headers that a browser sends when a user follows a link on another site.
+const CROSS_SITE_NAVIGATION: [(&str, &str); 3] = [
     ("Sec-Fetch-Site", "cross-site"),
     ("Sec-Fetch-Mode", "navigate"),
     ("Sec-Fetch-Dest", "document"),
 ];
 
-async fn ask(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> Response {
-    let answer = client::send(gateway.admin_address(), "GET", path, headers).await;
-    answer.unwrap_or_else(|broken| panic!("{path}: {broken}"))
+async fn send(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> Response {
+    let response = client::send(gateway.admin_address(), "GET", path, headers).await;
+    response.unwrap_or_else(|broken| panic!("{path}: {broken}"))
 }
 
 #[tokio::test]
-async fn its_files_say_what_they_are_and_what_they_may() {
+async fn page_files_have_their_type_and_security_headers() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let mut bytes = 0;
     for (path, content_type) in FILES {
-        let whole = gateway.admin("GET", path).await;
+        let get = gateway.admin("GET", path).await;
         let head = gateway.admin("HEAD", path).await;
-        for answer in [&whole, &head] {
-            assert_eq!(answer.status, 200, "{path}");
-            assert_eq!(answer.header("content-type"), Some(content_type), "{path}");
+        for response in [&get, &head] {
+            assert_eq!(response.status, 200, "{path}");
+            assert_eq!(
+                response.header("content-type"),
+                Some(content_type),
+                "{path}"
+            );
             for (name, value) in HEADERS {
-                assert_eq!(answer.header(name), Some(value), "{path}");
+                assert_eq!(response.header(name), Some(value), "{path}");
             }
         }
-        assert!(!whole.body.is_empty(), "{path}");
-        bytes += whole.body.len();
+        assert!(!get.body.is_empty(), "{path}");
+        bytes += get.body.len();
     }
-    assert!(bytes < 30_000, "the page has become large: {bytes} bytes");
+    assert!(bytes < 30_000, "the page is too large: {bytes} bytes");
 }
 
 #[tokio::test]
-async fn it_is_only_read() {
+async fn page_files_accept_get_and_head_only() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     for (path, _) in FILES {
         for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
-            let answer = gateway.admin(method, path).await;
-            assert_eq!(answer.status, 405, "{method} {path}");
-            assert_eq!(answer.header("allow"), Some("GET, HEAD"), "{method} {path}");
+            let response = gateway.admin(method, path).await;
+            assert_eq!(response.status, 405, "{method} {path}");
+            assert_eq!(
+                response.header("allow"),
+                Some("GET, HEAD"),
+                "{method} {path}"
+            );
         }
     }
     for path in ["/index.html", "/page", "/page.css/", "//", "/page/page.js"] {
@@ -71,7 +79,7 @@ async fn it_is_only_read() {
 }
 
 #[tokio::test]
-async fn nothing_of_it_is_on_the_data_listener() {
+async fn page_is_not_on_the_data_listener() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     for (path, _) in FILES {
@@ -81,20 +89,20 @@ async fn nothing_of_it_is_on_the_data_listener() {
 }
 
 #[tokio::test]
-async fn it_needs_no_token_and_the_figures_do() {
+async fn page_needs_no_token_and_status_does() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "[admin]\ntoken = { env = \"BILLING_TOKEN\" }\n").await;
     for (path, _) in FILES {
         assert_eq!(gateway.admin("GET", path).await.status, 200, "{path}");
     }
-    let refused = gateway.admin("GET", "/status").await;
-    assert_eq!(refused.status, 401);
-    assert_eq!(refused.header("www-authenticate"), Some("Bearer"));
+    let unauthorized = gateway.admin("GET", "/status").await;
+    assert_eq!(unauthorized.status, 401);
+    assert_eq!(unauthorized.header("www-authenticate"), Some("Bearer"));
 }
 
-/// The policy would refuse it, and so the page would not work.
+/// The content security policy would block inline code and other hosts, and the page would not work.
 #[tokio::test]
-async fn it_has_nothing_inline_and_asks_nobody_else() {
+async fn page_has_nothing_inline_and_requests_no_other_host() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let html = gateway.admin("GET", "/").await.text();
@@ -115,29 +123,36 @@ async fn it_has_nothing_inline_and_asks_nobody_else() {
         let text = text
             .replace("http://www.w3.org/2000/svg", "")
             .replace("http://localhost", "");
-        for elsewhere in ["http://", "https://", "\"//", "innerHTML", "url("] {
-            assert!(!text.contains(elsewhere), "{elsewhere} in {path}");
+        for forbidden in ["http://", "https://", "\"//", "innerHTML", "url("] {
+            assert!(!text.contains(forbidden), "{forbidden} in {path}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_link_on_another_site_leads_to_the_page_and_nothing_else_gets_anything() {
+async fn cross_site_navigation_may_open_the_page_and_nothing_else() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
-    assert_eq!(ask(&gateway, "/", &FROM_ELSEWHERE).await.status, 200);
+    assert_eq!(
+        send(&gateway, "/", &CROSS_SITE_NAVIGATION).await.status,
+        200
+    );
     for path in ["/status", "/metrics", "/page.js"] {
-        let answer = ask(&gateway, path, &FROM_ELSEWHERE).await;
-        assert_eq!(answer.status, 403, "{path}");
+        let response = send(&gateway, path, &CROSS_SITE_NAVIGATION).await;
+        assert_eq!(response.status, 403, "{path}");
     }
-    let [site, mode, dest] = FROM_ELSEWHERE;
-    for others in [
+    let [site, mode, dest] = CROSS_SITE_NAVIGATION;
+    for headers in [
         &[site][..],
         &[site, mode, ("Sec-Fetch-Dest", "iframe")],
         &[site, dest, ("Sec-Fetch-Mode", "no-cors")],
         &[site, mode, dest, ("Host", "rebound.example")],
         &[site, mode, dest, ("Origin", "https://elsewhere.example")],
     ] {
-        assert_eq!(ask(&gateway, "/", others).await.status, 403, "{others:?}");
+        assert_eq!(
+            send(&gateway, "/", headers).await.status,
+            403,
+            "{headers:?}"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! `/status`: what it says, and what never stands in it.
+//! The figures of `/status`, and what it must not contain.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ async fn status(gateway: &Gateway) -> Value {
     gateway.admin("GET", "/status").await.json()
 }
 
-/// Three live answers, then the step ends: a fetch and two hits.
+/// Polls three times while the step is live, then three times once it is final: four fetches and two hits.
 async fn poll(origin: &Origin, gateway: &Gateway) {
     origin.set_status("in_progress");
     for _ in 0..3 {
@@ -22,22 +22,25 @@ async fn poll(origin: &Origin, gateway: &Gateway) {
 }
 
 #[tokio::test]
-async fn it_counts_polls_and_fetches() {
+async fn status_counts_polls_and_fetches() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     poll(&origin, &gateway).await;
-    let said = status(&gateway).await;
-    assert_eq!((&said["polls"], &said["fetches"]), (&6.into(), &4.into()));
-    let requests = &said["rules"][0]["requests"];
+    let figures = status(&gateway).await;
+    assert_eq!(
+        (&figures["polls"], &figures["fetches"]),
+        (&6.into(), &4.into())
+    );
+    let requests = &figures["rules"][0]["requests"];
     assert_eq!(
         (&requests["hit"], &requests["miss"]),
         (&2.into(), &4.into())
     );
 }
 
-/// Whoever is refused or gets nothing was not polled for: else trouble would look like a saving.
+/// Rejected requests and errors are no polls. Otherwise errors would increase the reported saving.
 #[tokio::test]
-async fn what_was_not_answered_is_no_poll_and_its_fetch_counts() {
+async fn unanswered_request_is_no_poll_and_its_fetch_counts() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     gateway.get("/v1/nowhere").await;
@@ -46,18 +49,18 @@ async fn what_was_not_answered_is_no_poll_and_its_fetch_counts() {
         .await;
     origin.always(vec![Action::Reset]);
     assert_eq!(gateway.get(STEP).await.status, 502);
-    let said = status(&gateway).await;
-    assert_eq!(said["polls"], 0);
-    assert_eq!(said["fetches"], 1);
+    let figures = status(&gateway).await;
+    assert_eq!(figures["polls"], 0);
+    assert_eq!(figures["fetches"], 1);
 }
 
 #[tokio::test]
-async fn it_says_how_long_hits_and_fetches_take() {
+async fn status_has_the_latency_of_hits_and_fetches() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
-    let nothing = &status(&gateway).await["latency"]["hit"];
+    let empty = &status(&gateway).await["latency"]["hit"];
     assert_eq!(
-        nothing,
+        empty,
         &serde_json::json!({ "count": 0, "p50_seconds": null, "p99_seconds": null })
     );
     poll(&origin, &gateway).await;
@@ -70,12 +73,12 @@ async fn it_says_how_long_hits_and_fetches_take() {
 }
 
 #[tokio::test]
-async fn its_history_holds_what_the_last_interval_brought() {
+async fn history_has_the_figures_of_the_last_interval() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     poll(&origin, &gateway).await;
-    let sampled = async || status(&gateway).await["history"]["polls"] != serde_json::json!([]);
-    until("the first sample", sampled).await;
+    let has_sample = async || status(&gateway).await["history"]["polls"] != serde_json::json!([]);
+    until("the first sample", has_sample).await;
     assert_eq!(
         status(&gateway).await["history"],
         serde_json::json!({ "interval_seconds": 5, "polls": [6], "fetches": [4] })
@@ -83,23 +86,23 @@ async fn its_history_holds_what_the_last_interval_brought() {
 }
 
 #[tokio::test]
-async fn it_says_where_callers_knock_and_how_many_clients_there_are() {
+async fn status_has_the_listeners_and_the_number_of_clients() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
-    let said = status(&gateway).await;
+    let figures = status(&gateway).await;
     let data = format!("http://{}", gateway.address());
-    assert_eq!(said["listen"], serde_json::json!([data]));
-    assert_eq!(said["clients"], 0);
+    assert_eq!(figures["listen"], serde_json::json!([data]));
+    assert_eq!(figures["clients"], 0);
     let toml = crate::support::gateway::TWO_CLIENTS;
     let gateway = Gateway::start_unix(&origin, toml).await;
-    let said = status(&gateway).await;
+    let figures = status(&gateway).await;
     let socket = format!("unix:{}", gateway.socket().display());
-    assert_eq!(said["listen"], serde_json::json!([socket]));
-    assert_eq!(said["clients"], 2);
+    assert_eq!(figures["listen"], serde_json::json!([socket]));
+    assert_eq!(figures["clients"], 2);
 }
 
 #[tokio::test]
-async fn neither_an_id_nor_a_secret_stands_in_it() {
+async fn status_contains_no_id_and_no_secret() {
     let origin = Origin::start().await;
     let toml = crate::support::gateway::TWO_CLIENTS;
     let gateway = Gateway::start(&origin, toml).await;
@@ -107,17 +110,17 @@ async fn neither_an_id_nor_a_secret_stands_in_it() {
     let bearer = format!("Bearer {token}");
     for status in ["in_progress", "completed", "completed"] {
         origin.set_status(status);
-        let answer = gateway.get_with(STEP, &[("Authorization", &bearer)]).await;
-        assert_eq!(answer.status, 200);
+        let response = gateway.get_with(STEP, &[("Authorization", &bearer)]).await;
+        assert_eq!(response.status, 200);
     }
-    let answer = gateway.admin("GET", "/status").await;
-    assert_eq!(answer.json()["polls"], 3);
-    let text = answer.everything();
+    let response = gateway.admin("GET", "/status").await;
+    assert_eq!(response.json()["polls"], 3);
+    let text = response.everything();
     let secrets = ENVIRONMENT.map(|(_, secret)| secret);
-    for unsaid in ["thread_1", "run_1", "step_1", "billing"]
+    for forbidden in ["thread_1", "run_1", "step_1", "billing"]
         .iter()
         .chain(&secrets)
     {
-        assert!(!text.contains(unsaid), "{unsaid} in {text}");
+        assert!(!text.contains(forbidden), "{forbidden} in {text}");
     }
 }

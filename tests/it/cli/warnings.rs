@@ -80,7 +80,7 @@ async fn an_invalid_number_of_workers_gives_a_warning() {
         );
         let warning = warnings.concat();
         assert_eq!(
-            warning.contains("TOKIO_WORKER_THREADS is passed over"),
+            warning.contains("TOKIO_WORKER_THREADS is ignored"),
             is_warned
         );
     }
@@ -93,7 +93,7 @@ async fn a_start_logs_the_warnings() {
     let process = Launch::new(&origin.url(), "").env(&env).start().await;
     process.terminate().await;
     let (_, log) = process.exit().await;
-    for words in ["did you mean STEPGATE_LISTEN?", "is passed over"] {
+    for words in ["did you mean STEPGATE_LISTEN?", "is ignored"] {
         let warning = log
             .lines()
             .filter(|l| l.contains("WARN") && l.contains(words));

@@ -1,4 +1,4 @@
-//! A proxy on a raw listener. It records what it is asked, and what goes through it.
+//! An HTTP proxy on a raw listener. It records requests, and the bytes that go through it.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -7,65 +7,65 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// What most of them say.
+/// The response head of most proxies.
 pub(crate) const ESTABLISHED: &str = "HTTP/1.1 200 Connection established\r\n\r\n";
 
-/// How it answers.
+/// What the proxy does with CONNECT.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Manner {
-    /// With this head, and then as it should.
+pub(crate) enum Behaviour {
+    /// Responds with this head and opens the tunnel.
     Tunnel(&'static str),
-    /// With these bytes, and then it hangs up.
-    Say(&'static [u8]),
-    /// Not at all.
-    Silence,
+    /// Sends these bytes and closes the connection.
+    Send(&'static [u8]),
+    /// Sends nothing.
+    Hang,
 }
 
 #[derive(Debug, Default)]
-struct Heard {
+struct Recorded {
     heads: Vec<String>,
-    passed: Vec<u8>,
+    tunnelled: Vec<u8>,
 }
 
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
-    heard: Arc<Mutex<Heard>>,
+    recorded: Arc<Mutex<Recorded>>,
     _accepts: JoinSet<()>,
 }
 
 impl Proxy {
-    pub(crate) async fn start(manner: Manner) -> Self {
+    pub(crate) async fn start(behaviour: Behaviour) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let heard = Arc::<Mutex<Heard>>::default();
-        let shared = Arc::clone(&heard);
+        let recorded = Arc::<Mutex<Recorded>>::default();
+        let shared = Arc::clone(&recorded);
         let mut accepts = JoinSet::new();
         accepts.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((tcp, _)) = listener.accept().await {
-                connections.spawn(serve(tcp, manner, Arc::clone(&shared)));
+                connections.spawn(serve(tcp, behaviour, Arc::clone(&shared)));
             }
         });
         Self {
             address,
-            heard,
+            recorded,
             _accepts: accepts,
         }
     }
 
-    /// The head of each request, as it came.
+    /// Returns the head of each request.
     pub(crate) fn heads(&self) -> Vec<String> {
-        self.heard.lock().unwrap().heads.clone()
+        self.recorded.lock().unwrap().heads.clone()
     }
 
-    /// What each was to be connected to.
+    /// Returns the target of each request.
     pub(crate) fn targets(&self) -> Vec<String> {
         self.heads().iter().map(|head| target(head)).collect()
     }
 
-    /// All bytes that went upwards after an answer.
-    pub(crate) fn passed(&self) -> Vec<u8> {
-        self.heard.lock().unwrap().passed.clone()
+    /// Returns all bytes that clients sent through tunnels.
+    pub(crate) fn tunnelled(&self) -> Vec<u8> {
+        self.recorded.lock().unwrap().tunnelled.clone()
     }
 }
 
@@ -73,7 +73,7 @@ fn target(head: &str) -> String {
     head.split(' ').nth(1).unwrap_or_default().to_owned()
 }
 
-async fn serve(mut tcp: TcpStream, manner: Manner, heard: Arc<Mutex<Heard>>) {
+async fn serve(mut tcp: TcpStream, behaviour: Behaviour, recorded: Arc<Mutex<Recorded>>) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         match tcp.read_u8().await {
@@ -82,9 +82,9 @@ async fn serve(mut tcp: TcpStream, manner: Manner, heard: Arc<Mutex<Heard>>) {
         }
     }
     let head = String::from_utf8_lossy(&head).into_owned();
-    heard.lock().unwrap().heads.push(head.clone());
-    match manner {
-        Manner::Tunnel(established) => {
+    recorded.lock().unwrap().heads.push(head.clone());
+    match behaviour {
+        Behaviour::Tunnel(established) => {
             let mut upstream = TcpStream::connect(target(&head)).await.unwrap();
             tcp.write_all(established.as_bytes()).await.unwrap();
             let (mut from, mut to) = tcp.split();
@@ -92,7 +92,7 @@ async fn serve(mut tcp: TcpStream, manner: Manner, heard: Arc<Mutex<Heard>>) {
             let upwards = async {
                 let mut part = [0; 4096];
                 while let Ok(read @ 1..) = from.read(&mut part).await {
-                    heard.lock().unwrap().passed.extend(&part[..read]);
+                    recorded.lock().unwrap().tunnelled.extend(&part[..read]);
                     if up.write_all(&part[..read]).await.is_err() {
                         break;
                     }
@@ -103,8 +103,8 @@ async fn serve(mut tcp: TcpStream, manner: Manner, heard: Arc<Mutex<Heard>>) {
                 _ = copy(&mut down, &mut to) => {}
             }
         }
-        // A caller that has heard enough may have gone.
-        Manner::Say(bytes) => drop(tcp.write_all(bytes).await),
-        Manner::Silence => drop(tcp.read_u8().await),
+        // The client may have closed the connection already.
+        Behaviour::Send(bytes) => drop(tcp.write_all(bytes).await),
+        Behaviour::Hang => drop(tcp.read_u8().await),
     }
 }

@@ -1,4 +1,4 @@
-//! Sharing where it does not belong: waits, holds, and bodies too large to share.
+//! Results that must not be shared: through long polls, after a 429, and of large bodies.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn gone() -> Action {
     Action::Send(respond("404 Not Found", &[], "{}"))
 }
 
-/// A refusal is not final: who asked after it departed is not told it.
+/// A 404 is not final, so it does not answer requests from after the start of its fetch.
 #[tokio::test]
 async fn a_long_poll_is_not_answered_with_a_404_from_before_its_request() {
     let origin = Origin::start().await;
@@ -34,7 +34,7 @@ async fn a_long_poll_is_not_answered_with_a_404_from_before_its_request() {
     assert_eq!(late.response().await.text(), text("completed"));
 }
 
-/// Waiting does not take from `no-cache` that it withdraws what is no longer true.
+/// `no-cache` on a long poll invalidates like any other `no-cache`.
 #[tokio::test]
 async fn a_no_cache_long_poll_invalidates_what_is_gone_or_live_again() {
     for act in [gone(), Action::RespondStatus("in_progress")] {
@@ -47,19 +47,19 @@ async fn a_no_cache_long_poll_invalidates_what_is_gone_or_live_again() {
     }
 }
 
-/// Nor from `no-store` that nothing is stored for it.
+/// `no-store` on a long poll stores nothing.
 #[tokio::test]
 async fn a_no_store_long_poll_stores_nothing() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
-    let answer = gateway
+    let response = gateway
         .get_with(STEP, &[WAIT, ("cache-control", "no-store")])
         .await;
-    assert!(!answer.is_stored());
+    assert!(!response.is_stored());
     assert!(!gateway.get(STEP).await.is_hit());
 }
 
-/// An end from before a purge, kept by a patrol that goes on for somebody else, is nobody's.
+/// A poll loop that goes on for an earlier client does not keep a final body from before a purge.
 #[tokio::test]
 async fn a_long_poll_is_not_answered_with_a_final_body_from_before_a_purge() {
     let origin = Origin::start().await;
@@ -84,13 +84,13 @@ async fn a_long_poll_is_not_answered_with_a_final_body_from_before_a_purge() {
     gate.open();
     assert_eq!(first.response().await.text(), text("completed"));
     gateway.admin("DELETE", "/cache/run-step").await;
-    // Until the polls that departed before the purge have landed, and its wall has fallen.
+    // By then the fetches from before the purge have ended, and its barrier is gone.
     origin.wait_for_requests(origin.count() + 2).await;
-    let answer = gateway.get_with(STEP, &[WAIT]).await;
-    assert_eq!(answer.text(), text("in_progress"));
+    let response = gateway.get_with(STEP, &[WAIT]).await;
+    assert_eq!(response.text(), text("in_progress"));
 }
 
-/// A status counts whatever the size of the body behind it.
+/// A status has its effect whatever the size of the body behind it.
 #[tokio::test]
 async fn a_large_error_body_blocks_and_invalidates_like_a_small_one() {
     let origin = Origin::start().await;
@@ -106,7 +106,7 @@ async fn a_large_error_body_blocks_and_invalidates_like_a_small_one() {
     assert_eq!(gateway.get(&step("step_3")).await.status, 429);
 }
 
-/// One goes first after a hold. If its caller leaves, the next one does, not all.
+/// One probe is sent first after a block. If its client leaves, one other request becomes the probe.
 #[tokio::test]
 async fn after_a_cancelled_probe_the_next_one_is_sent_first() {
     let origin = Origin::start().await;
@@ -130,7 +130,7 @@ async fn after_a_cancelled_probe_the_next_one_is_sent_first() {
     assert_eq!(origin.count(), 3);
 }
 
-/// A fetch whose body is too large to share, and which lands when it is told to.
+/// A fetch whose body is too large to share, and which ends when the test says so.
 struct Large(u64, oneshot::Receiver<()>);
 
 impl Fetch for Large {
@@ -147,37 +147,38 @@ impl Fetch for Large {
 
     fn no_berth(self) {}
 
-    async fn depart(self, _: BatchOptions, berth: Permit) -> NumberedCompletion<Self> {
+    async fn depart(self, _: BatchOptions, permit: Permit) -> NumberedCompletion<Self> {
         self.1.await.unwrap();
-        drop(berth);
+        drop(permit);
         (self.0, Completion::Own(self.0))
     }
 }
 
-/// What one passenger alone can have is for those who rode, also if none of them is left.
+/// A body that only one waiter can have goes to a waiter of that batch, or to none.
 #[tokio::test]
 async fn a_large_body_does_not_answer_a_request_from_after_its_start() {
     let second = Duration::from_secs(1);
-    let book: Coalescer<u8, Large> = Coalescer::new(5 * second, ConcurrencyLimit::new(9, second));
-    let seat = |after| FetchOptions {
+    let coalescer: Coalescer<u8, Large> =
+        Coalescer::new(5 * second, ConcurrencyLimit::new(9, second));
+    let options = |after| FetchOptions {
         deadline: Instant::now() + 30 * second,
         after,
         store: true,
         fresh: after > 0,
     };
-    let ((land, landed), (_later, never)) = (oneshot::channel(), oneshot::channel());
-    let mut first = Box::pin(book.ride(1, seat(0), || Large(1, landed)));
+    let ((finish, finished), (_later, never)) = (oneshot::channel(), oneshot::channel());
+    let mut first = Box::pin(coalescer.ride(1, options(0), || Large(1, finished)));
     assert!(
         timeout(second / 50, &mut first).await.is_err(),
-        "in the air"
+        "the first fetch has ended early"
     );
-    let mut next = Box::pin(book.ride(1, seat(2), || Large(2, never)));
+    let mut next = Box::pin(coalescer.ride(1, options(2), || Large(2, never)));
     assert!(
         timeout(second / 50, &mut next).await.is_err(),
-        "at the gate"
+        "the next fetch has ended early"
     );
-    land.send(()).unwrap();
+    finish.send(()).unwrap();
     drop(first);
-    let ride = timeout(second, &mut next).await;
-    assert!(!matches!(ride, Ok(JoinResult::Own(1))));
+    let result = timeout(second, &mut next).await;
+    assert!(!matches!(result, Ok(JoinResult::Own(1))));
 }

@@ -1,19 +1,19 @@
-// How figures are spelled.
+// Formats figures for people.
 
-const plain = new Intl.NumberFormat("en");
+const decimal = new Intl.NumberFormat("en");
 
-export const count = (n) => plain.format(n);
+export const count = (n) => decimal.format(n);
 
-export const some = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
+export const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
 
-/** So many a second, rounded. */
+/** Rounds a rate per second. */
 export const rate = (n) => (n < 10 ? Math.round(n * 10) / 10 : Math.round(n));
 
-// Rounded down, so that it says 100 % only where nothing was left to cut.
-export const percent = (part) => `${(Math.floor(part * 1000 + 1e-9) / 10).toFixed(1)} %`;
+// Rounds down, so that 100 % means that no poll cost a fetch.
+export const percent = (share) => `${(Math.floor(share * 1000 + 1e-9) / 10).toFixed(1)} %`;
 
-/** What share of the polls cost no fetch, where there were any and it is not below nothing. */
-export function cut(polls, fetches) {
+/** Returns the share of polls that cost no fetch, "none" if there were more fetches, "–" without polls. */
+export function saving(polls, fetches) {
   if (polls === 0) return "–";
   return fetches <= polls ? percent(1 - fetches / polls) : "none";
 }
@@ -25,7 +25,7 @@ export function bytes(n) {
   return `${value < 10 && power ? value.toFixed(1) : Math.round(value)} ${units[power]}`;
 }
 
-/** A latency; the steps of the gateway's scale have two digits, so these have no more. */
+/** Formats a latency with two digits, which is the precision of the gateway's histogram. */
 export function latency(seconds) {
   const [value, unit] = seconds < 0.001 ? [seconds * 1e6, "µs"]
     : seconds < 1 ? [seconds * 1e3, "ms"]
@@ -33,8 +33,8 @@ export function latency(seconds) {
   return `${Number(value.toPrecision(2))} ${unit}`;
 }
 
-/** A length of time, to its two largest units. */
-export function span(seconds) {
+/** Formats a duration in its two largest units. */
+export function duration(seconds) {
   const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
   const first = units.findIndex(([, length]) => seconds >= length);
   if (first < 0) return "0 s";
@@ -45,4 +45,4 @@ export function span(seconds) {
     .join(" ");
 }
 
-export const clock = (date) => date.toLocaleTimeString("en-GB");
+export const time = (date) => date.toLocaleTimeString("en-GB");

@@ -1,4 +1,4 @@
-//! A caller that speaks TLS.
+//! A client with TLS.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,25 +19,25 @@ use crate::support::certificates::{Authority, Identity};
 use crate::support::client::head;
 use crate::support::{Gateway, RawClient, within};
 
-/// The peer of [`Caller`].
-pub(super) fn here() -> ServerName<'static> {
+/// Returns the name of the gateway in its certificate.
+pub(super) fn server_name() -> ServerName<'static> {
     ServerName::try_from("127.0.0.1").unwrap()
 }
 
-/// What a caller brings along.
+/// The certificate and the protocols of a client.
 #[derive(Clone, Copy, Default)]
-pub(super) struct With<'a> {
+pub(super) struct ClientOptions<'a> {
     pub(super) identity: Option<&'a Identity>,
     pub(super) alpn: &'a [&'a str],
     pub(super) only_tls_1_2: bool,
 }
 
-/// Trusts one authority; its connections share their sessions.
+/// A client that trusts one authority. Its connections share their TLS sessions.
 #[derive(Clone)]
-pub(super) struct Caller(pub(super) Arc<ClientConfig>);
+pub(super) struct TlsClient(pub(super) Arc<ClientConfig>);
 
-impl Caller {
-    pub(super) fn new(authority: &Authority, with: With<'_>) -> Self {
+impl TlsClient {
+    pub(super) fn new(authority: &Authority, with: ClientOptions<'_>) -> Self {
         let mut roots = RootCertStore::empty();
         let root = CertificateDer::from_pem_file(authority.file()).unwrap();
         roots.add(root).unwrap();
@@ -69,7 +69,7 @@ impl Caller {
     ) -> io::Result<TlsStream<TcpStream>> {
         let tcp = within("a connection", TcpStream::connect(address)).await?;
         let connector = TlsConnector::from(Arc::clone(&self.0));
-        within("a handshake", connector.connect(here(), tcp)).await
+        within("a handshake", connector.connect(server_name(), tcp)).await
     }
 
     pub(super) async fn connect(&self, gateway: &Gateway) -> TlsStream<TcpStream> {
@@ -84,31 +84,35 @@ impl Caller {
         H2Client::over(self.connect(gateway).await).await
     }
 
-    /// All that comes back for a question on a connection of its own, and how the connection ended.
-    pub(super) async fn asks(&self, address: SocketAddr, path: &str) -> (Vec<u8>, io::Result<()>) {
+    /// Sends a request on a new connection. Returns all received bytes, and how the connection ended.
+    pub(super) async fn request(
+        &self,
+        address: SocketAddr,
+        path: &str,
+    ) -> (Vec<u8>, io::Result<()>) {
         match within("a connection", TcpStream::connect(address)).await {
-            Ok(tcp) => self.asks_on(tcp, path).await,
+            Ok(tcp) => self.request_on(tcp, path).await,
             Err(error) => (Vec::new(), Err(error)),
         }
     }
 
-    /// The same on a connection that is there.
-    pub(super) async fn asks_on(&self, tcp: TcpStream, path: &str) -> (Vec<u8>, io::Result<()>) {
-        let mut said = Vec::new();
+    /// Does the same as [`TlsClient::request`] on a TCP connection.
+    pub(super) async fn request_on(&self, tcp: TcpStream, path: &str) -> (Vec<u8>, io::Result<()>) {
+        let mut received = Vec::new();
         let ended = async {
             let connector = TlsConnector::from(Arc::clone(&self.0));
-            let mut stream = connector.connect(here(), tcp).await?;
-            let question = head("GET", path, "127.0.0.1", &[("connection", "close")]);
-            stream.write_all(question.as_bytes()).await?;
-            stream.read_to_end(&mut said).await.map(drop)
+            let mut stream = connector.connect(server_name(), tcp).await?;
+            let request = head("GET", path, "127.0.0.1", &[("connection", "close")]);
+            stream.write_all(request.as_bytes()).await?;
+            stream.read_to_end(&mut received).await.map(drop)
         };
         let ended = within("an end", ended).await;
-        (said, ended)
+        (received, ended)
     }
 
-    /// The first bytes that it says.
+    /// Returns the ClientHello.
     pub(super) fn hello(&self) -> Vec<u8> {
-        let mut connection = ClientConnection::new(Arc::clone(&self.0), here()).unwrap();
+        let mut connection = ClientConnection::new(Arc::clone(&self.0), server_name()).unwrap();
         let mut hello = Vec::new();
         connection.write_tls(&mut hello).unwrap();
         hello

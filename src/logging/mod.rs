@@ -1,6 +1,6 @@
-//! The log: standard error, text or JSON, filtered by `STEPGATE_LOG`.
+//! Writes the log to standard error, as text or as JSON, filtered by `STEPGATE_LOG`.
 
-mod fields;
+mod text_fields;
 
 use std::io::IsTerminal;
 
@@ -11,37 +11,38 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
-use fields::Fields;
+use text_fields::TextFields;
 
-/// Starts it, for the whole process.
+/// Starts the log for the whole process.
 ///
 /// # Errors
-/// The filter cannot be read.
-pub(crate) fn start(log: &Log) -> Result<(), ParseError> {
+/// Returns a [`ParseError`] if the filter is invalid.
+pub(crate) fn init(log: &Log) -> Result<(), ParseError> {
     let filter = EnvFilter::builder()
         .parse(&log.filter)?
-        .and(filter_fn(is_ours));
+        .and(filter_fn(is_allowed));
     let layer = fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(has_colours(&std::io::stderr()));
     let layer = match log.format {
-        LogFormat::Text => layer.fmt_fields(Fields).with_filter(filter).boxed(),
+        LogFormat::Text => layer.fmt_fields(TextFields).with_filter(filter).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).with_filter(filter).boxed(),
     };
     tracing_subscriber::registry().with(layer).init();
     Ok(())
 }
 
-/// On a terminal that has them, unless somebody wants none (<https://no-color.org>).
+/// Returns whether `stream` is a terminal with colours and `NO_COLOR` is unset or empty
+/// (<https://no-color.org>).
 pub(crate) fn has_colours(stream: &impl IsTerminal) -> bool {
-    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-    stream.is_terminal() && !unwanted && !is_dumb
+    stream.is_terminal() && !no_color && !is_dumb
 }
 
-/// Below warnings, the libraries under us print what they read and write, headers included: no
-/// filter may ask for that.
-fn is_ours(event: &Metadata<'_>) -> bool {
+/// Excludes events of libraries below warnings, whatever the filter says, because these events print
+/// headers, and with them secrets.
+fn is_allowed(event: &Metadata<'_>) -> bool {
     event.target().starts_with("stepgate") || *event.level() <= Level::WARN
 }

@@ -1,5 +1,5 @@
-//! The fields of a line of text. Whatever a value holds, it stays one value on one line: what is no
-//! single plain word is written in quotes, and no control character reaches the terminal.
+//! Formats the fields of a text line. A value always stays one value on one line: everything but a
+//! plain word is quoted, and no control character reaches the terminal.
 
 use std::fmt::{self, Debug};
 
@@ -8,30 +8,30 @@ use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::Writer;
 
-/// `message name=value name="a value"`
-pub(super) struct Fields;
+/// Formats fields as `message name=value name="a value"`.
+pub(super) struct TextFields;
 
-impl<'w> FormatFields<'w> for Fields {
+impl<'w> FormatFields<'w> for TextFields {
     fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
-        let mut line = Line {
+        let mut visitor = FieldWriter {
             writer,
-            begun: false,
+            needs_space: false,
             result: Ok(()),
         };
-        fields.record(&mut line);
-        line.result
+        fields.record(&mut visitor);
+        visitor.result
     }
 }
 
-struct Line<'w> {
+struct FieldWriter<'w> {
     writer: Writer<'w>,
-    begun: bool,
+    needs_space: bool,
     result: fmt::Result,
 }
 
-impl Line<'_> {
-    fn put(&mut self, field: &Field, value: &dyn Debug, always_quoted: bool) -> fmt::Result {
-        if std::mem::replace(&mut self.begun, true) {
+impl FieldWriter<'_> {
+    fn write_field(&mut self, field: &Field, value: &dyn Debug, is_quoted: bool) -> fmt::Result {
+        if std::mem::replace(&mut self.needs_space, true) {
             self.writer.write_char(' ')?;
         }
         let name = field.name();
@@ -47,7 +47,7 @@ impl Line<'_> {
         } else {
             write!(self.writer, "{name}=")?;
         }
-        if always_quoted || is_word(&text) {
+        if is_quoted || is_plain_word(&text) {
             self.writer.write_str(&text)
         } else {
             write!(self.writer, "{text:?}")
@@ -55,26 +55,26 @@ impl Line<'_> {
     }
 }
 
-impl Visit for Line<'_> {
+impl Visit for FieldWriter<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         if self.result.is_ok() {
-            self.result = self.put(field, value, false);
+            self.result = self.write_field(field, value, false);
         }
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
         if self.result.is_ok() {
             self.result = match field.name() {
-                "message" => self.put(field, &format_args!("{value}"), false),
-                // Its `Debug` is in quotes, and escaped.
-                _ => self.put(field, &value, true),
+                "message" => self.write_field(field, &format_args!("{value}"), false),
+                // `Debug` of a string quotes and escapes it.
+                _ => self.write_field(field, &value, true),
             };
         }
     }
 }
 
-/// Whether it can stand without quotes.
-fn is_word(text: &str) -> bool {
+/// Returns whether `text` needs no quotes.
+fn is_plain_word(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\' | b'=');
     !text.is_empty() && text.bytes().all(plain)
 }
@@ -87,12 +87,12 @@ mod tests {
 
     use super::*;
 
-    /// What one event looks like, without the time.
+    /// Returns the line of one event, without its time and level.
     fn line(ansi: bool, event: impl FnOnce()) -> String {
         let written = Arc::new(Mutex::new(Vec::new()));
         let writer = {
             let written = Arc::clone(&written);
-            move || Shared(Arc::clone(&written))
+            move || Buffer(Arc::clone(&written))
         };
         let subscriber = fmt()
             .with_writer(writer)
@@ -100,16 +100,16 @@ mod tests {
             .with_target(false)
             .with_level(false)
             .with_ansi(ansi)
-            .fmt_fields(Fields)
+            .fmt_fields(TextFields)
             .finish();
         tracing::subscriber::with_default(subscriber, event);
         let written = written.lock().unwrap().clone();
         String::from_utf8(written).unwrap()
     }
 
-    struct Shared(Arc<Mutex<Vec<u8>>>);
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
 
-    impl std::io::Write for Shared {
+    impl std::io::Write for Buffer {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().extend(bytes);
             Ok(bytes.len())
@@ -121,8 +121,8 @@ mod tests {
     }
 
     #[test]
-    fn a_value_stays_one_value_on_one_line() {
-        let told = line(false, || {
+    fn a_field_value_stays_one_value_on_one_line() {
+        let text = line(false, || {
             tracing::info!(
                 rule = "run-step",
                 n = 7,
@@ -138,7 +138,7 @@ mod tests {
             );
         });
         assert_eq!(
-            told,
+            text,
             "GET rule=\"run-step\" n=7 ms=0.25 address=127.0.0.1:1 \
              error=\"no\\nway \\u{1b}[31m\\u{9b}\\u{202e}\\\"x\\\"\" pair=\"a=b\" \
              text=\"two\\nlines\" empty=\"\" some=\"ö\"\n"
@@ -146,16 +146,16 @@ mod tests {
     }
 
     #[test]
-    fn a_message_stays_on_its_line() {
-        let told = line(false, || tracing::info!("a \"b\"\n{}", "\x1b[2J"));
-        assert_eq!(told, "a \"b\"\\n\\u{1b}[2J\n");
+    fn a_message_stays_on_one_line() {
+        let text = line(false, || tracing::info!("a \"b\"\n{}", "\x1b[2J"));
+        assert_eq!(text, "a \"b\"\\n\\u{1b}[2J\n");
     }
 
     #[test]
-    fn only_names_are_dimmed() {
-        let told = line(true, || tracing::info!(a = 1, b = %"\x1b[1m", "GET"));
+    fn only_field_names_are_dimmed() {
+        let text = line(true, || tracing::info!(a = 1, b = %"\x1b[1m", "GET"));
         assert_eq!(
-            told,
+            text,
             "GET \x1b[2ma=\x1b[0m1 \x1b[2mb=\x1b[0m\"\\u{1b}[1m\"\n"
         );
     }

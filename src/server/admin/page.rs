@@ -1,4 +1,4 @@
-//! The status page: a few files that hold no figures. What they show, they ask `/status` for.
+//! The files of the status page. They contain no figures: the page requests `/status`.
 
 use bytes::Bytes;
 use hyper::header::{
@@ -11,13 +11,13 @@ use hyper::{Method, Response};
 use crate::gateway::Answer;
 use crate::upstream::Body;
 
-/// Nothing but its own files and the figures; in no frame; no form is ever sent.
-const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; \
+/// Allows the page its own files and requests, and neither frames nor forms.
+const SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// The file at this path, if it is one of the page's.
+/// Returns the file of the page at `path`, or `None` if there is none.
 pub(super) fn file(path: &str) -> Option<Answer> {
     let (content_type, text) = match path {
         "/" => ("text/html; charset=utf-8", include_str!("page/index.html")),
@@ -27,28 +27,28 @@ pub(super) fn file(path: &str) -> Option<Answer> {
         "/format.js" => (SCRIPT, include_str!("page/format.js")),
         _ => return None,
     };
-    let mut answer = Response::new(Body::Full(Bytes::from_static(text.as_bytes())));
-    let said: [(HeaderName, &str); 5] = [
+    let mut response = Response::new(Body::Full(Bytes::from_static(text.as_bytes())));
+    let headers: [(HeaderName, &str); 5] = [
         (CONTENT_TYPE, content_type),
-        // After an upgrade they must fit each other.
+        // After an upgrade, all files must be of the same version.
         (CACHE_CONTROL, "no-store"),
-        (CONTENT_SECURITY_POLICY, POLICY),
+        (CONTENT_SECURITY_POLICY, SECURITY_POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (REFERRER_POLICY, "no-referrer"),
     ];
-    for (name, value) in said {
-        answer
+    for (name, value) in headers {
+        response
             .headers_mut()
             .insert(name, HeaderValue::from_static(value));
     }
-    Some(answer)
+    Some(response)
 }
 
-/// Whether a browser opens the page itself, not a script, a frame or an image on another page.
-pub(super) fn is_visit(head: &Parts) -> bool {
-    let says = |name, value: &str| head.headers.get(name).is_some_and(|said| said == value);
+/// Reports whether a browser opens the page itself, rather than a script, frame or image of another page.
+pub(super) fn is_navigation(head: &Parts) -> bool {
+    let has = |name, value: &str| head.headers.get(name).is_some_and(|found| found == value);
     head.method == Method::GET
         && head.uri.path() == "/"
-        && says("sec-fetch-mode", "navigate")
-        && says("sec-fetch-dest", "document")
+        && has("sec-fetch-mode", "navigate")
+        && has("sec-fetch-dest", "document")
 }

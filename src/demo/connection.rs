@@ -1,4 +1,4 @@
-//! One keep-alive connection to the gateway, opened again when it is gone.
+//! Polls the gateway over one keep-alive connection, which is opened again after an error.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,44 +15,45 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
-/// Longer than any answer of the sandbox takes; a poll that waits so long has failed.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The deadline of a poll. Every answer of the sandbox takes less.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why a poll has no answer.
+/// Request headers, sent with every poll.
+pub(super) type Headers = &'static [(&'static str, &'static str)];
+
+/// Says why a poll failed.
 #[derive(Debug, Error)]
 pub(super) enum PollError {
-    #[error("no connection: {0}")]
+    #[error("cannot connect: {0}")]
     Connect(#[source] io::Error),
-    #[error("the connection failed: {0}")]
+    #[error("connection failed: {0}")]
     Http(#[from] hyper::Error),
-    #[error("no answer within {} s", PATIENCE.as_secs())]
-    Late,
-    #[error("answered {0}")]
+    #[error("no answer within {} s", TIMEOUT.as_secs())]
+    Timeout,
+    #[error("status {0}")]
     Status(StatusCode),
 }
 
-/// An answer with status 200.
-pub(super) struct Answer {
-    pub(super) hit: bool,
-    /// From the request's first byte to the body's last.
-    pub(super) took: Duration,
+/// Holds a response with status 200.
+pub(super) struct Response {
+    /// Whether the gateway answered from memory.
+    pub(super) is_hit: bool,
+    /// When the request was sent.
+    pub(super) sent: Instant,
+    /// When the body had arrived whole.
+    pub(super) received: Instant,
     pub(super) body: Bytes,
 }
 
-pub(super) struct Line {
+pub(super) struct Connection {
     address: SocketAddr,
-    headers: &'static [(&'static str, &'static str)],
+    headers: Headers,
     tracker: TaskTracker,
     sender: Option<SendRequest<Empty<Bytes>>>,
 }
 
-impl Line {
-    /// `headers` are sent with every request.
-    pub(super) fn new(
-        address: SocketAddr,
-        headers: &'static [(&'static str, &'static str)],
-        tracker: TaskTracker,
-    ) -> Self {
+impl Connection {
+    pub(super) fn new(address: SocketAddr, headers: Headers, tracker: TaskTracker) -> Self {
         Self {
             address,
             headers,
@@ -62,17 +63,18 @@ impl Line {
     }
 
     /// # Errors
-    /// Whatever is not a whole answer with status 200; the next poll starts on a new connection.
-    pub(super) async fn poll(&mut self, path: &str) -> Result<Answer, PollError> {
-        let answer = timeout(PATIENCE, self.exchange(path)).await;
-        let answer = answer.unwrap_or(Err(PollError::Late));
-        if answer.is_err() {
+    /// Returns a [`PollError`] for everything but a whole response with status 200. The next poll
+    /// opens a new connection then.
+    pub(super) async fn poll(&mut self, path: &str) -> Result<Response, PollError> {
+        let result = timeout(TIMEOUT, self.exchange(path)).await;
+        let result = result.unwrap_or(Err(PollError::Timeout));
+        if result.is_err() {
             self.sender = None;
         }
-        answer
+        result
     }
 
-    async fn exchange(&mut self, path: &str) -> Result<Answer, PollError> {
+    async fn exchange(&mut self, path: &str) -> Result<Response, PollError> {
         let mut request = Request::get(path)
             .header(HOST, self.address.to_string())
             .header("user-agent", "stepgate-demo");
@@ -83,26 +85,27 @@ impl Line {
             .body(Empty::new())
             .expect("ids and headers are plain letters");
         let sender = self.sender().await?;
-        let asked = Instant::now();
+        let sent = Instant::now();
         let (head, body) = sender.send_request(request).await?.into_parts();
         let body = body.collect().await?.to_bytes();
         match head.status {
-            StatusCode::OK => Ok(Answer {
-                hit: is_hit(&head.headers),
-                took: asked.elapsed(),
+            StatusCode::OK => Ok(Response {
+                is_hit: is_hit(&head.headers),
+                sent,
+                received: Instant::now(),
                 body,
             }),
             status => Err(PollError::Status(status)),
         }
     }
 
-    /// The connection, if it is still there, or a new one.
+    /// Returns the open connection, or a new one.
     async fn sender(&mut self) -> Result<&mut SendRequest<Empty<Bytes>>, PollError> {
-        let usable = match self.sender.take() {
+        let open = match self.sender.take() {
             Some(mut sender) => sender.ready().await.is_ok().then_some(sender),
             None => None,
         };
-        let sender = match usable {
+        let sender = match open {
             Some(sender) => sender,
             None => self.connect().await?,
         };
@@ -115,23 +118,22 @@ impl Line {
             .map_err(PollError::Connect)?;
         stream.set_nodelay(true).map_err(PollError::Connect)?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        // Its end shows up at the sender.
+        // The sender reports the end of the connection.
         self.tracker.spawn(connection);
         Ok(sender)
     }
 }
 
-/// Whether the gateway says that it answered from memory (RFC 9211: the member nearest to the
-/// caller is the last).
+/// Returns whether `Cache-Status` says that the gateway answered from memory. The last member is the
+/// one of the cache nearest to the client (RFC 9211).
 fn is_hit(headers: &HeaderMap) -> bool {
-    let nearest = headers.get_all("cache-status").iter().next_back();
-    let nearest = nearest.and_then(|value| value.to_str().ok());
-    nearest
-        .and_then(|list| list.rsplit(',').next())
-        .is_some_and(|member| {
-            let mut parts = member.split(';').map(str::trim);
-            parts.next() == Some("stepgate") && parts.any(|part| part == "hit")
-        })
+    let last = headers.get_all("cache-status").iter().next_back();
+    let last = last.and_then(|value| value.to_str().ok());
+    let member = last.and_then(|list| list.rsplit(',').next());
+    member.is_some_and(|member| {
+        let mut parts = member.split(';').map(str::trim);
+        parts.next() == Some("stepgate") && parts.any(|part| part == "hit")
+    })
 }
 
 #[cfg(test)]
@@ -139,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hit_is_what_the_gateway_calls_one() {
+    fn a_hit_is_a_hit_of_the_gateway() {
         for (value, hit) in [
             ("stepgate; hit; ttl=86340", true),
             ("stepgate;hit", true),

@@ -1,4 +1,4 @@
-//! What the sandbox reads from a request and writes around a body: routes, query, headers, errors.
+//! Parses paths and queries, and writes headers and errors as the real service does.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -7,16 +7,15 @@ use hyper::{Response, StatusCode, Uri};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
-use super::body::{Ids, written};
+use super::body::{Ids, to_json};
 use crate::demo::seeded_rng::SeededRng;
 
-/// What a caller without the injected credentials lacks.
+/// The headers that the gateway must inject.
 const CREDENTIALS: [&str; 2] = ["x-portkey-api-key", "x-portkey-virtual-key"];
 
-/// The one value of `include[]` that the upstream knows.
+/// The only value of `include[]` that the upstream accepts.
 const CONTENT: &str = "step_details.tool_calls[*].file_search.results[*].content";
 
-/// What a path asks for.
 pub(super) enum Route<'a> {
     Step(Ids<'a>),
     List { thread: &'a str, run: &'a str },
@@ -49,20 +48,20 @@ fn is_id(id: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
 }
 
-/// What a query asks for. Parameters that the sandbox does not know are ignored.
+/// Holds the parameters of the query. Unknown parameters are ignored.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Query {
     pub(super) include: bool,
     pub(super) limit: usize,
     pub(super) oldest_first: bool,
-    /// Only what follows this step in the list.
+    /// The list begins after this step.
     pub(super) after: Option<String>,
 }
 
 impl Query {
     /// # Errors
-    /// The refusal for a value that the upstream would refuse.
-    pub(super) fn of(uri: &Uri) -> Result<Self, Refusal> {
+    /// Returns an [`ApiError`] for a value that the upstream refuses.
+    pub(super) fn of(uri: &Uri) -> Result<Self, ApiError> {
         let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
         let mut query = Self {
             include: false,
@@ -80,10 +79,10 @@ impl Query {
                 ("after", _) => query.after = Some(value),
                 ("limit", number) => match number.parse() {
                     Ok(limit @ 1..=100) => query.limit = limit,
-                    Ok(_) | Err(_) => return Err(Refusal::Value("limit")),
+                    Ok(_) | Err(_) => return Err(ApiError::Value("limit")),
                 },
-                ("include[]", _) => return Err(Refusal::Value("include[]")),
-                ("order", _) => return Err(Refusal::Value("order")),
+                ("include[]", _) => return Err(ApiError::Value("include[]")),
+                ("order", _) => return Err(ApiError::Value("order")),
                 (_, _) => {}
             }
         }
@@ -91,9 +90,9 @@ impl Query {
     }
 }
 
-/// Why the sandbox gives no step.
+/// Says why there is no step in the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum ApiError {
     Unauthorized,
     UnknownUrl,
     Method,
@@ -105,7 +104,7 @@ struct Envelope {
     error: Error,
 }
 
-/// The members in OpenAI's order.
+/// Has its members in OpenAI's order.
 #[derive(Serialize)]
 struct Error {
     message: String,
@@ -114,13 +113,14 @@ struct Error {
     code: Option<&'static str>,
 }
 
-impl Refusal {
-    /// Names nothing of the request: a test greps bodies for what must not be there.
+impl ApiError {
+    /// Returns the error response. It repeats nothing of the request, because tests search bodies for
+    /// secrets.
     pub(super) fn response(self) -> Response<Full<Bytes>> {
         let (status, message, param, code) = match self {
             Self::Unauthorized => (
                 StatusCode::UNAUTHORIZED,
-                format!("The credentials are missing: {}.", CREDENTIALS.join(", ")),
+                format!("Missing credentials: {}.", CREDENTIALS.join(", ")),
                 None,
                 Some("invalid_api_key"),
             ),
@@ -149,22 +149,22 @@ impl Refusal {
             param,
             code,
         };
-        let mut response = Response::new(Full::new(written(&Envelope { error })));
+        let mut response = Response::new(Full::new(to_json(&Envelope { error })));
         *response.status_mut() = status;
         response
     }
 }
 
-/// Whether both injected credentials are there. Which ones they are is not the sandbox's business.
+/// Returns whether both injected credentials are present. Any value is accepted.
 pub(super) fn is_authorized(headers: &HeaderMap) -> bool {
     CREDENTIALS
         .iter()
         .all(|name| headers.get(*name).is_some_and(|value| !value.is_empty()))
 }
 
-/// The headers of the real service; `number` is the fetch's, from 1.
-pub(super) fn dress(response: &mut Response<Full<Bytes>>, number: u64, processing_ms: u128) {
-    let mut dice = SeededRng::of(&["headers", &number.to_string()]);
+/// Adds the headers of the real service. `number` counts requests from 1.
+pub(super) fn add_headers(response: &mut Response<Full<Bytes>>, number: u64, processing_ms: u128) {
+    let mut rng = SeededRng::of(&["headers", &number.to_string()]);
     let headers = response.headers_mut();
     for (name, value) in [
         ("openai-organization", "org-sandbox"),
@@ -175,17 +175,17 @@ pub(super) fn dress(response: &mut Response<Full<Bytes>>, number: u64, processin
         headers.insert(name, HeaderValue::from_static(value));
     }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let mut say = |name: &'static str, text: String| {
+    let mut add = |name: &'static str, text: String| {
         let value = HeaderValue::try_from(text).expect("letters, digits and punctuation");
         headers.insert(HeaderName::from_static(name), value);
     };
-    say("openai-processing-ms", processing_ms.to_string());
-    say("x-request-id", dice.id("req_"));
-    say("cf-ray", format!("{:x}-FRA", dice.below(u32::MAX)));
-    // The real edge sets its cookie now and then, which is when a cache forgets to drop it.
+    add("openai-processing-ms", processing_ms.to_string());
+    add("x-request-id", rng.id("req_"));
+    add("cf-ray", format!("{:x}-FRA", rng.below(u32::MAX)));
+    // The real service sets its cookie only sometimes, and a cache must drop it then.
     if number.is_multiple_of(8) {
-        let cookie = dice.id("__cf_bm=") + "; path=/; HttpOnly; Secure";
-        say(SET_COOKIE.as_str(), cookie);
+        let cookie = rng.id("__cf_bm=") + "; path=/; HttpOnly; Secure";
+        add(SET_COOKIE.as_str(), cookie);
     }
 }
 
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn include_is_known_in_every_encoding() {
+    fn include_is_parsed_in_every_encoding() {
         for query in [
             "include[]=step_details.tool_calls[*].file_search.results[*].content",
             "include[]=step_details.tool_calls%5B%2A%5D.file_search.results%5B%2A%5D.content",
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn values_the_upstream_refuses_are_refused() {
+    fn invalid_values_are_refused() {
         for (query, param) in [
             ("include[]=all", "include[]"),
             ("limit=0", "limit"),
@@ -214,7 +214,7 @@ mod tests {
             ("order=up", "order"),
         ] {
             let uri = format!("/v1/x?{query}").parse().unwrap();
-            assert_eq!(Query::of(&uri), Err(Refusal::Value(param)), "{query}");
+            assert_eq!(Query::of(&uri), Err(ApiError::Value(param)), "{query}");
         }
     }
 }
