@@ -204,7 +204,7 @@ async fn c46_made_you_reset_is_cut() {
 /// The head never ends (CVE-2024-27316).
 #[tokio::test]
 async fn c46_continuation_flood_is_cut() {
-    let opening = || frame(HEADERS, 0, 1, &fields("GET", STEP));
+    let opening = || frame(HEADERS, 0, 1, &header_block("GET", STEP));
     let round: Round = |_| {
         let field = [&[0, 3, b'x', b'-', b'a', 100][..], &[b'a'; 100]].concat();
         frame(CONTINUATION, 0, 1, &field.repeat(100))
@@ -215,7 +215,7 @@ async fn c46_continuation_flood_is_cut() {
 /// The head never ends, and never grows.
 #[tokio::test]
 async fn c46_empty_continuation_flood_is_cut() {
-    let opening = || frame(HEADERS, 0, 1, &fields("GET", STEP));
+    let opening = || frame(HEADERS, 0, 1, &header_block("GET", STEP));
     let round: Round = |_| frame(CONTINUATION, 0, 1, &[]).repeat(100);
     assert_cut("empty CONTINUATION", opening, round, 0).await;
 }
@@ -223,7 +223,7 @@ async fn c46_empty_continuation_flood_is_cut() {
 /// The request body is endless and empty (CVE-2019-9518).
 #[tokio::test]
 async fn c46_empty_data_flood_is_cut() {
-    let opening = || frame(HEADERS, END_HEADERS, 1, &fields("GET", &step("data")));
+    let opening = || frame(HEADERS, END_HEADERS, 1, &header_block("GET", &step("data")));
     let round: Round = |_| frame(DATA, 0, 1, &[]).repeat(1000);
     assert_cut("empty DATA", opening, round, PEERS).await;
 }

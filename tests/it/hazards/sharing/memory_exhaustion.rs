@@ -1,7 +1,6 @@
 //! Memory exhaustion by more entries than `max_bytes` holds (item 38).
 
 use crate::hazards::load_test;
-use crate::hazards::load_test;
 use crate::support::process::Launch;
 use crate::support::{Action, Origin, RawClient, STEP, client::head, respond, step};
 
