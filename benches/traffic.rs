@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use stepgate::coalesce::fetch::MAX_IN_FLIGHT_PER_KEY;
+use stepgate::coalesce::coalescer::MAX_IN_FLIGHT_PER_KEY;
 use stepgate::config;
 use tokio::runtime;
 use tokio::task::JoinSet;

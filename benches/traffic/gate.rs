@@ -9,8 +9,8 @@ use hyper::StatusCode;
 use hyper::header::HeaderMap;
 use stepgate::cache::{Cache, Entry};
 use stepgate::coalesce::{
-    BatchOptions, Coalescer, Completion, ConcurrencyLimit, Fetch, FetchOptions, JoinResult,
-    LongPolls, NumberedCompletion, Permit, PollEvent, PollResult, WaitOptions,
+    Coalescer, Completion, ConcurrencyLimit, Fetch, FetchOptions, Fetched, JoinResult, LongPolls,
+    Permit, PollEvent, PollResult, WaitOptions,
 };
 use stepgate::config;
 use stepgate::policy::{CacheKey, NoStoreReason, Partition, Rule, check};
@@ -34,42 +34,33 @@ pub(super) struct Gate {
     rule: Rule,
     key: CacheKey,
     cache: Cache,
+    limit: ConcurrencyLimit,
     book: Coalescer<CacheKey, Trip>,
     patrols: LongPolls<CacheKey, News>,
     timeout: Duration,
 }
 
-pub(super) struct Trip(Arc<Gate>);
+pub(super) struct Trip(Arc<Gate>, Option<Permit>);
 
 impl Fetch for Trip {
-    type Shared = News;
-    type Own = Infallible;
+    type Output = News;
+    type Stream = Infallible;
 
-    async fn clearance(&mut self) -> Option<News> {
-        None
+    async fn admit(&mut self) -> Result<(), News> {
+        let permit = self.0.limit.acquire().await;
+        self.1 = Some(permit.expect("one resource does not use all permits"));
+        Ok(())
     }
 
-    fn recalled(&self) -> Option<Self::Shared> {
-        None
-    }
-
-    fn no_berth(self) -> News {
-        unreachable!("one step's flights do not fill the berths")
-    }
-
-    fn depart(
-        self,
-        _manifest: BatchOptions,
-        berth: Permit,
-    ) -> impl Future<Output = NumberedCompletion<Self>> + Send + 'static {
-        let Self(gate) = self;
+    fn start(self, _: FetchOptions) -> impl Future<Output = Fetched<Self>> + Send + 'static {
+        let Self(gate, permit) = self;
         let departure = gate.cache.begin_fetch();
         let number = departure.seq();
         let departed = Instant::now();
         let flight = gate.origin.fetch();
         async move {
             let body = flight.await;
-            drop(berth);
+            drop(permit);
             let headers = HeaderMap::new();
             let verdict = check(&gate.rule, &IDS, StatusCode::OK, &headers, body, true);
             let news = News {
@@ -110,7 +101,8 @@ impl Gate {
             rule: Rule::run_step(),
             key: CacheKey::new(Partition::of(["traffic"]), "run-step", &IDS, ""),
             cache: Cache::new(config::Cache::default().max_bytes),
-            book: Coalescer::new(window, ConcurrencyLimit::new(berths, limits.queue_timeout)),
+            limit: ConcurrencyLimit::new(berths, limits.queue_timeout),
+            book: Coalescer::new(window),
             patrols: LongPolls::default(),
             timeout: limits.timeout,
         })
@@ -134,23 +126,25 @@ impl Gate {
     async fn ride(self: &Arc<Self>) -> News {
         let seat = FetchOptions {
             deadline: Instant::now() + self.timeout,
-            after: self.cache.min_valid_seq(&self.key),
-            store: true,
-            fresh: false,
+            min_seq: self.cache.min_valid_seq(&self.key),
+            may_store: true,
+            force_fresh: false,
         };
-        let trip = || Trip(Arc::clone(self));
-        match self.book.ride(self.key.clone(), seat, trip).await {
-            JoinResult::Opened(news) | JoinResult::Joined(news) => news,
-            JoinResult::Own(own) => match own {},
-            JoinResult::Alone => {
-                let berth = self.book.berths().take().await;
-                let berth = berth.expect("there are more berths than pollers");
-                match trip().depart(seat.manifest(), berth).await.1 {
+        let trip = || Trip(Arc::clone(self), None);
+        match self.book.fetch(self.key.clone(), seat, trip).await {
+            JoinResult::Led(news) | JoinResult::Joined(news) => news,
+            JoinResult::Unshareable(own) => match own {},
+            JoinResult::FetchAlone => {
+                let mut trip = trip();
+                let Ok(()) = trip.admit().await else {
+                    unreachable!("there are more permits than pollers");
+                };
+                match trip.start(seat).await.1 {
                     Completion::Final(news) | Completion::Live(news) => news,
-                    Completion::Own(own) => match own {},
+                    Completion::Unshareable(own) => match own {},
                 }
             }
-            JoinResult::Late | JoinResult::Lost => {
+            JoinResult::TimedOut | JoinResult::Abandoned => {
                 unreachable!("this upstream always answers in time")
             }
         }
@@ -158,8 +152,8 @@ impl Gate {
 
     async fn await_end(self: &Arc<Self>, until: Instant) -> News {
         let terms = WaitOptions {
-            after: self.cache.min_valid_seq(&self.key),
-            since: self.cache.next_seq(),
+            min_final_seq: self.cache.min_valid_seq(&self.key),
+            min_seq: self.cache.next_seq(),
             until,
             deadline: until + self.timeout,
         };
@@ -183,15 +177,15 @@ impl Gate {
         let early = PACE / 10 * u32::try_from(hash).expect("eight bits") / 256;
         let news = self.ride().await;
         let heard = if news.is_final {
-            PollEvent::End
+            PollEvent::Final
         } else {
-            PollEvent::Body
+            PollEvent::Live
         };
         PollResult {
-            number: news.number,
-            heard,
-            news,
-            pace: PACE - early,
+            seq: news.number,
+            event: heard,
+            result: news,
+            interval: PACE - early,
         }
     }
 }

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::support::certificates::{Authority, Flaw, TLS_1_1_SERVER_HELLO};
 use crate::support::origin::Connections;
@@ -13,10 +12,9 @@ const SHORT: &str = "[upstream]\nconnect_timeout = \"300ms\"\ntimeout = \"600ms\
 
 #[tokio::test]
 async fn c31_connection_refused_is_a_502() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
-    let gateway = Gateway::start_with_upstream(&format!("http://{address}/v1"), "").await;
+    let origin = Origin::start().await;
+    origin.set_connections(Connections::Refuse).await;
+    let gateway = Gateway::start(&origin, "").await;
     let response = gateway.get(STEP).await;
     assert_eq!(response.status, 502);
     assert_eq!(response.code().as_deref(), Some("upstream_unreachable"));
@@ -33,18 +31,9 @@ async fn c31_dns_failure_is_an_error_within_the_deadline() {
 
 #[tokio::test]
 async fn c31_black_hole_is_a_504_within_the_deadline() {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let listener = socket.listen(1).unwrap();
-    let address = listener.local_addr().unwrap();
-    // The listener never accepts: once its queue is full, the kernel drops further SYNs.
-    let mut queued = Vec::new();
-    let limit = Duration::from_millis(200);
-    while let Ok(Ok(tcp)) = timeout(limit, TcpStream::connect(address)).await {
-        queued.push(tcp);
-        assert!(queued.len() < 64, "the accept queue never fills up");
-    }
-    let gateway = Gateway::start_with_upstream(&format!("http://{address}/v1"), SHORT).await;
+    let origin = Origin::start().await;
+    origin.set_connections(Connections::DropSyn).await;
+    let gateway = Gateway::start(&origin, SHORT).await;
     let start = Instant::now();
     let response = gateway.get(STEP).await;
     assert_eq!(response.status, 504);
