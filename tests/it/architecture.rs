@@ -18,9 +18,6 @@ const ROOMS: [&str; 11] = [
     "config", "policy",
 ];
 
-/// Rooms whose circles of imports are still to be removed.
-const EXCUSED_CIRCLES: [&str; 2] = ["coalesce", "gateway"];
-
 /// File names that do not say what the file holds.
 const EMPTY_WORDS: [&str; 4] = ["utils", "common", "manager", "helpers"];
 
@@ -207,12 +204,7 @@ fn imports_between_rooms_point_down_the_list() {
 
 #[test]
 fn imports_between_files_form_no_circle() {
-    let mut circles = circles(&IMPORTS);
-    circles.retain(|circle| {
-        let excused = |room| circle.contains(&format!("  src/{room}"));
-        !EXCUSED_CIRCLES.into_iter().any(excused)
-    });
-    assert_none(&circles);
+    assert_none(&circles(&IMPORTS));
 }
 
 #[test]
