@@ -141,7 +141,7 @@ impl Sent<'_> {
         let (status, stored, error): (_, _, Option<&dyn fmt::Display>) = match ended {
             Ended::Answered(status, stored) => (Some(status.as_u16()), *stored, None),
             Ended::Failed(error) => (None, Ok(()), Some(&Causes(*error))),
-            Ended::Dropped => (None, Ok(()), Some(&"nobody waits for it any more")),
+            Ended::Dropped => (None, Ok(()), Some(&"cancelled: no waiters left")),
             Ended::Late => (None, Ok(()), Some(&"deadline passed")),
         };
         let ids = self
