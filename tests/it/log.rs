@@ -229,11 +229,7 @@ async fn a_failed_start_is_logged_as_json_too() {
     let address = taken.address.to_string();
     let toml = "[server]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n";
     let folder = folder(&[(process::FILE, toml)]);
-    let file = folder
-        .path()
-        .join(process::FILE)
-        .disrun_gateway()
-        .to_string();
+    let file = folder.path().join(process::FILE).display().to_string();
     let arguments = ["--config", &file, "--admin", &address];
     let (code, output) = process::run(&arguments, &ENVIRONMENT).await;
     assert_eq!(code, Some(1), "{output}");

@@ -23,8 +23,8 @@ async fn clients_are_added_and_removed() {
     ] {
         process.configure(&with(clients)).await;
         for (token, status) in [("token-b", billing), ("token-s", support)] {
-            let answer = get_with_token(&process, STEP, token).await;
-            assert_eq!(answer.status, status, "{clients:?}: {token}");
+            let response = get_with_token(&process, STEP, token).await;
+            assert_eq!(response.status, status, "{clients:?}: {token}");
         }
     }
 }
@@ -76,9 +76,9 @@ async fn a_body_stored_under_a_wrong_rule_is_not_served_under_the_corrected_one(
     let right = run_step("\"completed\"");
     process.configure(&config_for(&origin, &right)).await;
     origin.set_status("completed");
-    let answer = process.get(STEP, &[]).await;
-    assert_eq!(answer.text(), text("completed"));
-    assert!(answer.is_stored(), "{}", answer.cache_status());
+    let response = process.get(STEP, &[]).await;
+    assert_eq!(response.text(), text("completed"));
+    assert!(response.is_stored(), "{}", response.cache_status());
 }
 
 #[tokio::test]
@@ -105,9 +105,9 @@ async fn two_upstreams_share_neither_secrets_nor_bodies() {
     let process = start(&with(&a, "a"), &files).await;
     assert_eq!(process.get(STEP, &[]).await.text(), text("completed"));
     process.configure(&with(&b, "b")).await;
-    let answer = process.get(STEP, &[]).await;
-    assert_eq!(answer.text(), text("failed"));
-    assert!(answer.is_stored(), "{}", answer.cache_status());
+    let response = process.get(STEP, &[]).await;
+    assert_eq!(response.text(), text("failed"));
+    assert!(response.is_stored(), "{}", response.cache_status());
     process.configure(&with(&a, "a")).await;
     assert_eq!(process.get(STEP, &[]).await.text(), text("completed"));
     assert_eq!(

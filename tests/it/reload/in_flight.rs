@@ -10,9 +10,9 @@ const FINAL: &str = "completed";
 
 /// Sends a GET for [`STEP`].
 async fn send_get(process: &Process, headers: &[(&str, &str)]) -> RawClient {
-    let mut raw = RawClient::connect(process.data).await;
-    raw.send(head("GET", STEP, "127.0.0.1", headers)).await;
-    raw
+    let mut client = RawClient::connect(process.data).await;
+    client.send(head("GET", STEP, "127.0.0.1", headers)).await;
+    client
 }
 
 /// Writes another key to the file `key`, and waits until it is in force.
@@ -23,27 +23,27 @@ async fn rotate(process: &Process) {
 }
 
 /// The next fetch gets a body with this status once the latch is opened.
-fn gated(origin: &Origin, status: &'static str) -> Latch {
-    let gate = Latch::closed();
+fn respond_after_latch(origin: &Origin, status: &'static str) -> Latch {
+    let latch = Latch::closed();
     origin.next(vec![
-        Action::Wait(gate.clone()),
+        Action::Wait(latch.clone()),
         Action::RespondStatus(status),
     ]);
-    gate
+    latch
 }
 
 #[tokio::test]
 async fn c47_a_fetch_from_before_a_reload_answers_its_waiter_and_stores_nothing() {
     let origin = Origin::start().await;
     let process = start(&config_for(&origin, KEY), &[("key", "old-key")]).await;
-    let gate = gated(&origin, FINAL);
+    let latch = respond_after_latch(&origin, FINAL);
     let mut old = send_get(&process, &[]).await;
     origin.wait_for_requests(1).await;
     rotate(&process).await;
-    gate.open();
-    let answer = old.response().await;
-    assert_eq!(answer.text(), text(FINAL));
-    assert!(!answer.is_stored(), "{}", answer.cache_status());
+    latch.open();
+    let response = old.response().await;
+    assert_eq!(response.text(), text(FINAL));
+    assert!(!response.is_stored(), "{}", response.cache_status());
     let next = process.get(STEP, &[]).await;
     assert!(next.is_stored(), "{}", next.cache_status());
     assert_eq!(keys(&origin), ["old-key", "new-key"]);
@@ -53,7 +53,10 @@ async fn c47_a_fetch_from_before_a_reload_answers_its_waiter_and_stores_nothing(
 async fn c47_a_request_after_a_reload_joins_no_earlier_fetch() {
     let origin = Origin::start().await;
     let process = start(&config_for(&origin, KEY), &[("key", "old-key")]).await;
-    let (first, second) = (gated(&origin, FINAL), gated(&origin, "in_progress"));
+    let (first, second) = (
+        respond_after_latch(&origin, FINAL),
+        respond_after_latch(&origin, "in_progress"),
+    );
     let mut old = send_get(&process, &[]).await;
     origin.wait_for_requests(1).await;
     rotate(&process).await;
@@ -72,19 +75,21 @@ async fn c47_four_fetches_in_flight_do_not_delay_a_request_after_a_reload() {
     let origin = Origin::start().await;
     let toml = config_for(&origin, &format!("coalesce_window = \"0s\"\n{KEY}"));
     let process = start(&toml, &[("key", "old-key")]).await;
-    let gates: Vec<_> = (0..4).map(|_| gated(&origin, FINAL)).collect();
+    let latches: Vec<_> = (0..4)
+        .map(|_| respond_after_latch(&origin, FINAL))
+        .collect();
     let mut old = Vec::new();
     for fetches in 1..=4 {
         old.push(send_get(&process, &[]).await);
         origin.wait_for_requests(fetches).await;
     }
     rotate(&process).await;
-    let answer = process.get(STEP, &[]).await;
-    assert_eq!(answer.status, 200);
+    let response = process.get(STEP, &[]).await;
+    assert_eq!(response.status, 200);
     assert_eq!(keys(&origin).last().map(String::as_str), Some("new-key"));
-    for (gate, mut raw) in gates.into_iter().zip(old) {
-        gate.open();
-        assert_eq!(raw.response().await.text(), text(FINAL));
+    for (latch, mut client) in latches.into_iter().zip(old) {
+        latch.open();
+        assert_eq!(client.response().await.text(), text(FINAL));
     }
 }
 
@@ -117,9 +122,9 @@ async fn c47_a_request_after_a_reload_joins_no_earlier_batch() {
 async fn c47_a_batch_from_before_a_reload_stores_nothing() {
     let (origin, process, mut waiter) = batch_before_a_rotation().await;
     origin.set_status(FINAL);
-    let answer = waiter.response().await;
-    assert_eq!(answer.text(), text(FINAL));
-    assert!(!answer.is_stored(), "{}", answer.cache_status());
+    let response = waiter.response().await;
+    assert_eq!(response.text(), text(FINAL));
+    assert!(!response.is_stored(), "{}", response.cache_status());
     assert!(process.get(STEP, &[]).await.is_stored());
     assert_eq!(keys(&origin), ["old-key", "old-key", "new-key"]);
 }
@@ -128,14 +133,14 @@ async fn c47_a_batch_from_before_a_reload_stores_nothing() {
 async fn c47_a_fetch_keeps_its_upstream_across_a_reload() {
     let (a, b) = (Origin::start().await, Origin::start().await);
     let process = start(&config_for(&a, KEY), &[("key", "old-key")]).await;
-    let gate = gated(&a, "failed");
+    let latch = respond_after_latch(&a, "failed");
     let mut old = send_get(&process, &[]).await;
     a.wait_for_requests(1).await;
     process.write("key", "new-key");
     process.configure(&config_for(&b, KEY)).await;
     let new = process.get(STEP, &[]).await;
     assert_eq!(new.text(), text(FINAL));
-    gate.open();
+    latch.open();
     assert_eq!(old.response().await.text(), text("failed"));
     assert_eq!(process.get(STEP, &[]).await.text(), text(FINAL));
     assert_eq!(
@@ -189,8 +194,8 @@ async fn c47_a_long_poll_across_a_rotation_stores_nothing_fetched_with_the_old_k
     let with_new = async || keys(&origin).iter().filter(|key| *key == "new-key").count() > 1;
     until("polls with the new key", with_new).await;
     origin.always(poll_again_soon(FINAL));
-    for raw in [&mut old, &mut new] {
-        assert_eq!(raw.response().await.text(), text(FINAL));
+    for client in [&mut old, &mut new] {
+        assert_eq!(client.response().await.text(), text(FINAL));
     }
     assert!(
         process.get(STEP, &[]).await.is_hit(),
@@ -204,11 +209,11 @@ async fn c47_a_no_cache_request_from_before_a_reload_replaces_nothing() {
     let process = start(&config_for(&origin, KEY), &[("key", "old-key")]).await;
     assert!(process.get(STEP, &[]).await.is_stored());
     let no_cache = [("Cache-Control", "no-cache")];
-    let gate = gated(&origin, "failed");
+    let latch = respond_after_latch(&origin, "failed");
     let mut old = send_get(&process, &no_cache).await;
     origin.wait_for_requests(2).await;
     rotate(&process).await;
-    gate.open();
+    latch.open();
     assert_eq!(old.response().await.text(), text("failed"));
     let hit = process.get(STEP, &[]).await;
     assert_eq!((hit.is_hit(), hit.text()), (true, text(FINAL)));
@@ -226,12 +231,12 @@ async fn c47_a_streamed_body_continues_across_a_reload() {
     )
     .await;
     let large = vec![b' '; 1024 * 1024];
-    let gate = Latch::closed();
+    let latch = Latch::closed();
     let mut start = respond("200 OK", &[], &large);
     let rest = start.split_off(64 * 1024);
     a.next(vec![
         Action::Send(start),
-        Action::Wait(gate.clone()),
+        Action::Wait(latch.clone()),
         Action::Send(rest),
     ]);
     let mut old = send_get(&process, &[]).await;
@@ -239,7 +244,7 @@ async fn c47_a_streamed_body_continues_across_a_reload() {
     process.write("key", "new-key");
     process.configure(&config_for(&b, KEY)).await;
     assert_eq!(process.get(STEP, &[]).await.text(), text(FINAL));
-    gate.open();
+    latch.open();
     assert_eq!(old.response().await.body, large);
     assert_eq!(
         (keys(&a), keys(&b)),
@@ -252,12 +257,12 @@ async fn c47_a_429_from_before_a_reload_blocks_no_request_with_another_key() {
     let origin = Origin::start().await;
     let process = start(&config_for(&origin, KEY), &[("key", "old-key")]).await;
     let limited = respond("429 Slow", &[("retry-after", "20")], "{}");
-    let gate = Latch::closed();
-    origin.next(vec![Action::Wait(gate.clone()), Action::Send(limited)]);
+    let latch = Latch::closed();
+    origin.next(vec![Action::Wait(latch.clone()), Action::Send(limited)]);
     let mut old = send_get(&process, &[]).await;
     origin.wait_for_requests(1).await;
     rotate(&process).await;
-    gate.open();
+    latch.open();
     assert_eq!(old.response().await.status, 429);
     assert_eq!(process.get(STEP, &[]).await.status, 200);
 }

@@ -67,12 +67,12 @@ impl Client {
 }
 
 /// Returns the origin of the body. Each origin has statuses of its own.
-fn origin_of(answer: &Response, id: &str) -> char {
-    let of = |status| step_json("thread_1", "run_1", id, status) == answer.body;
-    match answer.status {
+fn origin_of(response: &Response, id: &str) -> char {
+    let of = |status| step_json("thread_1", "run_1", id, status) == response.body;
+    match response.status {
         200 if of("completed") || of("at_a") => 'a',
         200 if of("failed") || of("at_b") => 'b',
-        status => panic!("{status} for {id}: {}", answer.text()),
+        status => panic!("{status} for {id}: {}", response.text()),
     }
 }
 
@@ -130,8 +130,8 @@ async fn c47_a_thousand_reloads_under_load() {
         };
         within("a reload", counted).await;
         let id = format!("j{}", nth / 8);
-        let answer = judge.get(&step(&id), &[]).await;
-        assert_eq!(origin_of(&answer, &id), *expected, "after reload {nth}");
+        let response = judge.get(&step(&id), &[]).await;
+        assert_eq!(origin_of(&response, &id), *expected, "after reload {nth}");
         descriptors = descriptors.max(process.descriptors());
         if nth == RELOADS / 4 {
             memory = process.memory("VmHWM:");

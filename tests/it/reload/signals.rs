@@ -33,10 +33,10 @@ async fn the_last_of_many_signals_is_handled() {
 async fn sighup_during_a_drain_is_ignored() {
     let origin = Origin::start().await;
     let process = start(&config_for(&origin, KEY), &[("key", "the-key")]).await;
-    let gate = Latch::closed();
-    origin.next(vec![Action::Wait(gate.clone()), Action::Respond]);
-    let mut raw = RawClient::connect(process.data).await;
-    raw.send(head("GET", STEP, "127.0.0.1", &[])).await;
+    let latch = Latch::closed();
+    origin.next(vec![Action::Wait(latch.clone()), Action::Respond]);
+    let mut client = RawClient::connect(process.data).await;
+    client.send(head("GET", STEP, "127.0.0.1", &[])).await;
     origin.wait_for_requests(1).await;
     process.terminate().await;
     let refused = async || tokio::net::TcpStream::connect(process.data).await.is_err();
@@ -45,8 +45,8 @@ async fn sighup_during_a_drain_is_ignored() {
     for _ in 0..5 {
         process.signal("HUP").await;
     }
-    gate.open();
-    assert_eq!(raw.response().await.body, body("completed"));
+    latch.open();
+    assert_eq!(client.response().await.body, body("completed"));
     let (status, output) = process.exit().await;
     assert_eq!(status.code(), Some(0), "{output}");
     assert_eq!(keys(&origin), ["the-key"]);

@@ -58,8 +58,8 @@ async fn one_of_two_tokens_is_rotated_and_the_other_stays_valid() {
     process.write("one", "token-3");
     wait_for_reload(&process).await;
     for (token, status) in [("token-1", 401), ("token-2", 200), ("token-3", 200)] {
-        let answer = get_with_token(&process, STEP, token).await;
-        assert_eq!(answer.status, status, "{token}");
+        let response = get_with_token(&process, STEP, token).await;
+        assert_eq!(response.status, status, "{token}");
     }
 }
 
@@ -75,8 +75,8 @@ async fn a_token_shared_by_two_clients_is_refused_and_the_old_tokens_stay() {
     until("the failed reload", failed).await;
     assert!(!process.output().contains("token-1"));
     for token in ["token-1", "token-2"] {
-        let answer = get_with_token(&process, STEP, token).await;
-        assert_eq!(answer.status, 200, "{token}");
+        let response = get_with_token(&process, STEP, token).await;
+        assert_eq!(response.status, 200, "{token}");
     }
 }
 
