@@ -1,8 +1,8 @@
 //! Tests the program as a process: exit codes, error messages, `health`, SIGHUP.
 
-mod cautions;
 mod help;
-mod mistakes;
+mod usage_errors;
+mod warnings;
 
 use std::process::Stdio;
 

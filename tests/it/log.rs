@@ -207,7 +207,7 @@ async fn a_fetch_without_waiters_and_one_past_its_deadline_are_logged() {
     let lines = json(&process.exit().await.1);
     let fetches = with_message(&lines, "fetch");
     assert_eq!(fetches.len(), 1, "{lines:?}");
-    assert_eq!(fetches[0].get("error"), Some("deadline passed"));
+    assert_eq!(fetches[0].get("error"), Some("deadline exceeded"));
 }
 
 #[tokio::test]

@@ -3,17 +3,12 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::http1;
-use hyper::header::HeaderMap;
-use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use stepgate::demo::Sandbox;
 use stepgate::demo::sandbox::{Settings, Status};
 use tokio::net::TcpStream;
-use tokio_util::task::TaskTracker;
+
+use crate::support::client::{self, Response};
 
 const STEP: &str = "/v1/threads/thread_abc123/runs/run_abc123/steps/step_abc123";
 const CREDENTIALS: [(&str, &str); 2] = [
@@ -22,55 +17,14 @@ const CREDENTIALS: [(&str, &str); 2] = [
 ];
 const FOREVER: Duration = Duration::from_secs(3600);
 
-struct Response {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
-}
-
-impl Response {
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).expect("every body is JSON")
-    }
-}
-
 async fn request(
     sandbox: &Sandbox,
     method: &str,
     path: &str,
-    headers: &[(&'static str, &'static str)],
+    headers: &[(&str, &str)],
 ) -> Response {
-    let stream = TcpStream::connect(sandbox.address())
-        .await
-        .expect("the sandbox listens");
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .expect("the sandbox speaks HTTP/1.1");
-    TaskTracker::new().spawn(connection);
-    let mut request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header("host", "sandbox");
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let request = request
-        .body(Empty::<Bytes>::new())
-        .expect("the table's requests are well-formed");
-    let (head, body) = sender
-        .send_request(request)
-        .await
-        .expect("the sandbox responds")
-        .into_parts();
-    Response {
-        status: head.status,
-        headers: head.headers,
-        body: body
-            .collect()
-            .await
-            .expect("the body arrives whole")
-            .to_bytes(),
-    }
+    let response = client::send(sandbox.address(), method, path, headers).await;
+    response.expect("the response arrives whole")
 }
 
 async fn poll(sandbox: &Sandbox, path: &str) -> Response {
@@ -108,23 +62,21 @@ async fn a_response_has_the_expected_body_and_the_headers_of_the_real_service() 
         sandbox.set_status("step_abc123", status);
         let response = poll(&sandbox, STEP).await;
         let expected = sandbox.current_body("thread_abc123", "run_abc123", "step_abc123", false);
-        assert_eq!(response.status, StatusCode::OK);
+        assert_eq!(response.status, 200);
         assert_eq!(response.body, expected);
         assert_eq!(response.json()["status"], status.as_str());
-        assert_eq!(response.headers["content-type"], "application/json");
-        assert_eq!(
-            response.headers["content-length"],
-            response.body.len().to_string()
-        );
+        assert_eq!(response.header("content-type"), Some("application/json"));
+        let length = response.body.len().to_string();
+        assert_eq!(response.header("content-length"), Some(&*length));
         for name in [
             "openai-organization",
             "openai-processing-ms",
             "x-request-id",
         ] {
-            assert!(response.headers.contains_key(name), "{name}");
+            assert!(response.header(name).is_some(), "{name}");
         }
         for name in ["etag", "cache-control", "age"] {
-            assert!(!response.headers.contains_key(name), "{name}");
+            assert!(response.header(name).is_none(), "{name}");
         }
     }
 }
@@ -162,7 +114,7 @@ async fn requests_without_the_injected_credentials_are_refused() {
     let sandbox = start_sandbox(FOREVER).await;
     for headers in [&CREDENTIALS[..1], &CREDENTIALS[1..], &[]] {
         let response = request(&sandbox, "GET", STEP, headers).await;
-        assert_eq!(response.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(response.status, 401);
         assert_eq!(response.json()["error"]["code"], "invalid_api_key");
     }
     assert_eq!(sandbox.polls_of("step_abc123"), 0);
@@ -181,7 +133,7 @@ async fn errors_have_the_upstreams_format() {
         ("GET", odd.as_str(), 400),
     ] {
         let response = request(&sandbox, method, path, &CREDENTIALS).await;
-        assert_eq!(response.status.as_u16(), status, "{method} {path}");
+        assert_eq!(response.status, status, "{method} {path}");
         let error = &response.json()["error"];
         assert!(error["message"].is_string() && error["type"] == "invalid_request_error");
     }
