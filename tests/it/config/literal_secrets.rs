@@ -1,15 +1,13 @@
-//! A secret that was written where its file or variable should be named: refused, and repeated
-//! nowhere.
+//! A secret in place of the name of its file or variable: it is rejected, and never repeated.
 
-use crate::support::process::Launch;
-use crate::support::process::{FILE, folder, run};
+use crate::support::process::{FILE, Launch, folder, run};
 use crate::support::until;
 
-const NO_PATH: &str = "is not a path; write where the file is, not what it holds";
+const NO_PATH: &str = "is not a path; write the path of the file, not its content";
 const NO_NAME: &str = "is not the name of an environment variable";
 
-/// Key and secret, each with what is said.
-fn misplaced() -> Vec<(String, &'static str)> {
+/// Returns configurations with a literal secret, each with the expected problem.
+fn literal_secrets() -> Vec<(String, &'static str)> {
     let pem = "\"\"\"-----BEGIN PRIVATE KEY-----\nMIGcanary\n-----END PRIVATE KEY-----\n\"\"\"";
     let one_line = "\"-----BEGIN PRIVATE KEY----- MIGcanary\"";
     let lines = "\"canary\\nof two lines\"";
@@ -45,27 +43,27 @@ fn misplaced() -> Vec<(String, &'static str)> {
 }
 
 #[tokio::test]
-async fn a_misplaced_secret_is_repeated_neither_by_check_nor_at_the_start() {
-    for (toml, words) in misplaced() {
+async fn check_and_serve_do_not_repeat_a_literal_secret() {
+    for (toml, words) in literal_secrets() {
         let folder = folder(&[(FILE, &toml)]);
         let file = folder.path().join(FILE).display().to_string();
         for command in ["check", "serve"] {
-            let (code, told) = run(&[command, "--config", &file], &[]).await;
-            assert_eq!(code, Some(78), "{toml}{told}");
-            assert!(told.contains(words), "{toml}{told}");
-            assert!(!told.contains("canary"), "{toml}{told}");
+            let (code, output) = run(&[command, "--config", &file], &[]).await;
+            assert_eq!(code, Some(78), "{toml}{output}");
+            assert!(output.contains(words), "{toml}{output}");
+            assert!(!output.contains("canary"), "{toml}{output}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_misplaced_secret_is_repeated_neither_in_the_log_of_a_reload_nor_in_the_status() {
+async fn reload_log_and_status_do_not_repeat_a_literal_secret() {
     let listen = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
     let process = Launch::new_in(folder(&[(FILE, "[log]\n")]), &listen)
         .log("trace")
         .start()
         .await;
-    for (nth, (toml, words)) in misplaced().into_iter().enumerate() {
+    for (nth, (toml, words)) in literal_secrets().into_iter().enumerate() {
         process.configure(&toml).await;
         assert_eq!(process.reloads("failure").await, nth as f64 + 1.0, "{toml}");
         let status = process.status().await.to_string();

@@ -1,5 +1,5 @@
-//! What people get wrong on the command line, in the environment and in the file: each is told what
-//! would be right, on one line that names the place.
+//! Mistakes on the command line, in the environment and in the file: each problem is one line that names
+//! the place and what would be right.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -10,7 +10,7 @@ use crate::support::gateway::ENVIRONMENT;
 use crate::support::{process, within};
 
 #[tokio::test]
-async fn on_the_command_line() {
+async fn an_invalid_command_line_exits_2_with_a_suggestion() {
     for (arguments, words) in [
         (&["--confg", "f.toml"][..], "'--config'"),
         (&["chek"], "'check'"),
@@ -39,7 +39,7 @@ async fn on_the_command_line() {
 }
 
 #[tokio::test]
-async fn in_what_flags_and_variables_hold() {
+async fn an_invalid_flag_or_variable_exits_78_with_its_name() {
     type Env = &'static [(&'static str, &'static str)];
     let cases: [(&[&str], Env, &str, &str); 19] = [
         (&["--listen", "8080"], &[], "--listen", "127.0.0.1:8080"),
@@ -92,7 +92,12 @@ async fn in_what_flags_and_variables_hold() {
             "STEPGATE_LOG_FORMAT",
             "\"json\"",
         ),
-        (&[], &[("STEPGATE_LOG", "loud")], "STEPGATE_LOG", "no level"),
+        (
+            &[],
+            &[("STEPGATE_LOG", "loud")],
+            "STEPGATE_LOG",
+            "is not a level",
+        ),
         (
             &[],
             &[("STEPGATE_LOG", "stepgate=loud")],
@@ -103,7 +108,7 @@ async fn in_what_flags_and_variables_hold() {
             &[],
             &[("STEPGATE_LOG", "info,dbg")],
             "STEPGATE_LOG",
-            "\"dbg\" is no level",
+            "\"dbg\" is not a level",
         ),
         (
             &[],
@@ -136,7 +141,7 @@ async fn in_what_flags_and_variables_hold() {
 }
 
 #[tokio::test]
-async fn in_the_file() {
+async fn an_invalid_key_or_value_exits_78_with_its_place() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("f.toml");
     let name = file.display().to_string();
@@ -150,6 +155,16 @@ async fn in_the_file() {
             "[\"stepgate.internal\"]",
         ),
         ("[server]\nworkers = 4", "2:1", "TOKIO_WORKER_THREADS"),
+        (
+            "[server]\nopen = true",
+            "2:1",
+            "renamed to \"allow_unauthenticated\"",
+        ),
+        (
+            "[upstream]\nmax_hold = \"1s\"",
+            "2:1",
+            "renamed to \"max_retry_after\"",
+        ),
         (
             "[server]\nbase_url = \"http://a\"",
             "2:1",
@@ -176,7 +191,7 @@ async fn in_the_file() {
         (
             "[upstream.headers]\nx-key = { env = \"sk-canary\" }",
             "2:17",
-            "the name, not what",
+            "the name, not the value",
         ),
         (
             "[cache]\nmax_entry_bytes = \"1GiB\"",
@@ -208,31 +223,31 @@ async fn in_the_file() {
         ("[client]\nname = \"a\"", "1:1", "[[client]]"),
     ] {
         std::fs::write(&file, text).unwrap();
-        let (code, told) = process::run(&["check", "--config", &name], &ENVIRONMENT).await;
-        assert_eq!(code, Some(78), "{text}: {told}");
-        assert_eq!(told.lines().count(), 1, "{text}: {told}");
+        let (code, problems) = process::run(&["check", "--config", &name], &ENVIRONMENT).await;
+        assert_eq!(code, Some(78), "{text}: {problems}");
+        assert_eq!(problems.lines().count(), 1, "{text}: {problems}");
         assert!(
-            told.starts_with(&format!("{name}:{place}: ")),
-            "{text}: {told}"
+            problems.starts_with(&format!("{name}:{place}: ")),
+            "{text}: {problems}"
         );
-        assert!(told.contains(words), "{text}: {told}");
-        assert!(!told.contains("canary"), "{told}");
-        // The key stands in front, once.
-        let key = told.split(": ").nth(1).unwrap();
+        assert!(problems.contains(words), "{text}: {problems}");
+        assert!(!problems.contains("canary"), "{problems}");
+        // The line names the key once, at its beginning.
+        let key = problems.split(": ").nth(1).unwrap();
         assert!(
-            !key.contains('.') || told.matches(key).count() < 3,
-            "{told}"
+            !key.contains('.') || problems.matches(key).count() < 3,
+            "{problems}"
         );
         let doubled = format!("{key}: {key}");
-        assert!(!told.contains(&doubled), "{told}");
+        assert!(!problems.contains(&doubled), "{problems}");
     }
 }
 
-/// Each slip is one line, and what follows from it none.
+/// Each mistake gives one line. Its consequences give none.
 #[tokio::test]
-async fn in_the_toml_itself() {
+async fn a_toml_syntax_error_exits_78_with_its_place() {
     const QUOTE: &str = "strings must be quoted";
-    const SMALL: &str = "true or false, in small letters";
+    const LOWER_CASE: &str = "true or false, in small letters";
     const EQUALS: &str = "`=` between a key and its value";
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("f.toml");
@@ -246,13 +261,13 @@ async fn in_the_toml_itself() {
         ("[upstream.headers]\nx-key = canary", "2:", QUOTE),
         ("[upstream.headers]\nx-key = { env = canary }", "2:", QUOTE),
         ("[upstream.headers]\nx-key = { env = CANARY }", "2:", QUOTE),
-        ("[server]\nallow_unauthenticated = True", "2:", SMALL),
+        ("[server]\nallow_unauthenticated = True", "2:", LOWER_CASE),
         (
             "[server]\nallow_unauthenticated = FALSE # or not",
             "2:",
-            SMALL,
+            LOWER_CASE,
         ),
-        ("[server]\nallow_unauthenticated = yes", "2:", SMALL),
+        ("[server]\nallow_unauthenticated = yes", "2:", LOWER_CASE),
         (
             "[server]\nallow_unauthenticated =",
             "2:",
@@ -265,12 +280,12 @@ async fn in_the_toml_itself() {
         (
             "[server]\nallow_unauthenticated = true\nallow_unauthenticated = false",
             "3:1",
-            "the key `allow_unauthenticated` is there twice",
+            "the key `allow_unauthenticated` occurs twice",
         ),
         (
             "[log]\nids = true\n[cache]\n[log]\n",
             "4:2",
-            "[log] is there twice",
+            "the table [log] occurs twice",
         ),
         (
             "[server\nlisten = \"127.0.0.1:1\"\nallow_unauthenticated = true\n[log]\nids = true",
@@ -281,7 +296,7 @@ async fn in_the_toml_itself() {
         (
             "[server]\nlisten = [\"127.0.0.1:1\"\nallow_unauthenticated = true\n[log]\nids = true",
             "3:1",
-            "`]` is missing",
+            "add `]`",
         ),
         ("[server]\nlisten == 1", "2:9", "extra `=`"),
         (
@@ -291,27 +306,27 @@ async fn in_the_toml_itself() {
         ),
     ] {
         std::fs::write(&file, text).unwrap();
-        let (code, told) = process::run(&["check", "--config", &name], &ENVIRONMENT).await;
-        assert_eq!(code, Some(78), "{text}: {told}");
-        assert_eq!(told.lines().count(), 1, "{text}: {told}");
+        let (code, problems) = process::run(&["check", "--config", &name], &ENVIRONMENT).await;
+        assert_eq!(code, Some(78), "{text}: {problems}");
+        assert_eq!(problems.lines().count(), 1, "{text}: {problems}");
         let place = format!("{name}:{place}");
-        assert!(told.starts_with(&place), "{text}: {told}");
-        assert!(told.contains(words), "{text}: {told}");
-        assert!(!told.to_lowercase().contains("canary"), "{told}");
+        assert!(problems.starts_with(&place), "{text}: {problems}");
+        assert!(problems.contains(words), "{text}: {problems}");
+        assert!(!problems.to_lowercase().contains("canary"), "{problems}");
     }
-    // What stands behind it is judged all the same.
+    // Later lines are validated all the same.
     std::fs::write(
         &file,
         "[server\nallow_unauthenticated = 1\n[log]\nids = 1\n[cache]\nttl = 5s",
     )
     .unwrap();
-    let (_, told) = process::run(&["check", "--config", &name], &ENVIRONMENT).await;
-    let places: Vec<&str> = told.lines().map(|l| &l[name.len()..][..3]).collect();
-    assert_eq!(places, [":1:", ":4:", ":6:"], "{told}");
+    let (_, problems) = process::run(&["check", "--config", &name], &ENVIRONMENT).await;
+    let places: Vec<&str> = problems.lines().map(|l| &l[name.len()..][..3]).collect();
+    assert_eq!(places, [":1:", ":4:", ":6:"], "{problems}");
 }
 
 #[tokio::test]
-async fn in_a_variable_that_is_no_text() {
+async fn a_variable_that_is_not_unicode_exits_78() {
     let folder = tempfile::tempdir().unwrap();
     for (name, words) in [
         ("HTTPS_PROXY", "HTTPS_PROXY: "),

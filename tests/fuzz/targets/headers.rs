@@ -1,8 +1,8 @@
-//! What goes up and what comes down, against slow references.
+//! Header policy and secret scanner, compared with slow references.
 //!
-//! Upwards: every injected header once, the caller's few, nothing else. Downwards: everything but
-//! what belongs to the connection, a session, or us. And the search for echoed secrets: what a
-//! naive search finds, in whatever escaping, is found, and nothing else is.
+//! A request to the upstream has every injected header once, the selected headers of the client, and no
+//! others. A response to the client has all headers except those of the connection, of a session, or with
+//! a secret. The scanner finds exactly what a naive search finds, in any escaping.
 
 #![no_main]
 
@@ -10,9 +10,11 @@ use arbitrary::{Arbitrary, Result, Unstructured};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 use stepgate::config::{Header, Secret, SecretSource, Value};
-use stepgate::upstream::{FORWARDABLE_HEADERS, HeaderPolicy, SecretScanner, filter_response_headers};
+use stepgate::upstream::{
+    FORWARDABLE_HEADERS, HeaderPolicy, SecretScanner, filter_response_headers,
+};
 
-/// Names that decide something, on either way.
+/// Names headers that have a special meaning in either direction.
 const NAMES: [&str; 40] = [
     "accept",
     "accept-encoding",
@@ -56,7 +58,7 @@ const NAMES: [&str; 40] = [
     "x-tenant",
 ];
 
-/// What a configuration may inject, so far as it matters here.
+/// Names headers that a configuration may inject.
 const INJECTABLE: [&str; 9] = [
     "api-key",
     "authorization",
@@ -69,8 +71,8 @@ const INJECTABLE: [&str; 9] = [
     "x-request-id",
 ];
 
-/// What a configuration may let pass beside the usual.
-const FORWARDABLE: [&str; 4] = [
+/// Names headers that a configuration may name in `vary_headers`.
+const VARY_CANDIDATES: [&str; 4] = [
     "accept-language",
     "openai-beta",
     "x-portkey-metadata",
@@ -89,9 +91,9 @@ const HOP_BY_HOP: [&str; 9] = [
     "upgrade",
 ];
 
-/// As the configuration takes them: visible ASCII, no space around, not empty.
+/// Returns a secret as the configuration accepts it: visible ASCII, trimmed, not empty.
 fn secret_text(u: &mut Unstructured<'_>) -> Result<String> {
-    const USUAL: [&str; 6] = [
+    const EXAMPLES: [&str; 6] = [
         "pk-canary/0+1=",
         "Bearer canary-token-2",
         "short7!",
@@ -100,7 +102,7 @@ fn secret_text(u: &mut Unstructured<'_>) -> Result<String> {
         "Basic a b",
     ];
     if u.ratio(1, 2)? {
-        return Ok((*u.choose(&USUAL)?).to_owned());
+        return Ok((*u.choose(&EXAMPLES)?).to_owned());
     }
     let length = u.int_in_range(1..=24)?;
     let letters: Result<String> = (0..length)
@@ -110,13 +112,13 @@ fn secret_text(u: &mut Unstructured<'_>) -> Result<String> {
     Ok(if text.is_empty() { "x".into() } else { text })
 }
 
-struct World {
+struct Scenario {
     injected: Vec<Header>,
     secrets: Vec<String>,
-    forward: Vec<HeaderName>,
+    vary: Vec<HeaderName>,
 }
 
-impl<'a> Arbitrary<'a> for World {
+impl<'a> Arbitrary<'a> for Scenario {
     fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
         let mut injected: Vec<Header> = Vec::new();
         let mut secrets = Vec::new();
@@ -136,35 +138,35 @@ impl<'a> Arbitrary<'a> for World {
             };
             injected.push(Header { name, value });
         }
-        let mut forward: Vec<HeaderName> = Vec::new();
-        for name in FORWARDABLE {
+        let mut vary: Vec<HeaderName> = Vec::new();
+        for name in VARY_CANDIDATES {
             let name = HeaderName::from_static(name);
-            // The configuration refuses a forwarded header that is injected.
+            // The configuration rejects a vary header that is injected.
             if u.ratio(1, 3)? && injected.iter().all(|header| header.name != name) {
-                forward.push(name);
+                vary.push(name);
             }
         }
         Ok(Self {
             injected,
             secrets,
-            forward,
+            vary,
         })
     }
 }
 
-/// A text with a secret in it, as it is or escaped.
+/// Holds a text that contains a secret, plain or escaped.
 struct Echo {
     text: Vec<u8>,
-    /// Whether the secret must be found.
-    is_sure: bool,
+    /// Whether the scanner must find the secret.
+    must_be_found: bool,
 }
 
-/// Writes a secret the way a URL, a JSON string, or a URL in a JSON string would hold it.
+/// Writes a secret as in a URL, in a JSON string, or in a URL in a JSON string.
 fn echo(secret: &str, u: &mut Unstructured<'_>) -> Result<Echo> {
     let (in_url, in_json): (bool, bool) = (u.arbitrary()?, u.arbitrary()?);
     let mut written = String::new();
     for c in secret.chars() {
-        // These have no other way to stand in a URL.
+        // A URL must escape these characters.
         if in_url && (matches!(c, '%' | ' ' | '"' | '\\') || u.ratio(1, 4)?) {
             let digits = format!("%{:02X}", u32::from(c));
             written.push_str(&if u.arbitrary()? {
@@ -194,11 +196,11 @@ fn echo(secret: &str, u: &mut Unstructured<'_>) -> Result<Echo> {
     let stands_alone = !borders(before.chars().next_back()) && !borders(after.chars().next());
     Ok(Echo {
         text: format!("{before}{written}{after}").into_bytes(),
-        is_sure: secret.len() >= 8 || stands_alone,
+        must_be_found: secret.len() >= 8 || stands_alone,
     })
 }
 
-/// Header lines out of the palette, with secrets and connection options among the values.
+/// Generates header lines, some of them with secrets or connection options.
 fn headers(u: &mut Unstructured<'_>, secrets: &[String]) -> Result<Vec<(HeaderName, HeaderValue)>> {
     let mut lines = Vec::new();
     for _ in 0..u.int_in_range(0..=8)? {
@@ -236,7 +238,7 @@ fn headers(u: &mut Unstructured<'_>, secrets: &[String]) -> Result<Vec<(HeaderNa
                 options.into_bytes()
             }
             _ => u
-                .choose(&["1", "close", "gzip", "caller-canary", "chunked"])?
+                .choose(&["1", "close", "gzip", "client-canary", "chunked"])?
                 .as_bytes()
                 .to_vec(),
         };
@@ -255,7 +257,7 @@ fn map_of(lines: &[(HeaderName, HeaderValue)]) -> HeaderMap {
     map
 }
 
-/// The connection options of some lines, in lower case.
+/// Returns the connection options, in lower case.
 fn options(lines: &[(HeaderName, HeaderValue)]) -> Vec<Vec<u8>> {
     let values = lines.iter().filter(|(name, _)| name == "connection");
     values
@@ -270,22 +272,22 @@ fn line((name, value): (&HeaderName, &HeaderValue)) -> Line {
     (name.to_string(), value.as_bytes().to_vec())
 }
 
-/// Lines in an order that does not depend on a map's.
+/// Sorts lines by name.
 fn sorted(mut lines: Vec<Line>) -> Vec<Line> {
-    // Stable: two lines of one name keep their order, which means something.
+    // The sort is stable, because the order of lines with one name is significant.
     lines.sort_by(|one, other| one.0.cmp(&other.0));
     lines
 }
 
-fn check_upward(world: &World, caller: &[(HeaderName, HeaderValue)]) {
-    let policy = HeaderPolicy::new(&world.injected, &world.forward);
-    let up = policy.fetch_headers(&map_of(caller));
-    let options = options(caller);
+fn check_request_headers(scenario: &Scenario, client: &[(HeaderName, HeaderValue)]) {
+    let policy = HeaderPolicy::new(&scenario.injected, &scenario.vary);
+    let up = policy.fetch_headers(&map_of(client));
+    let options = options(client);
     let mut expected: Vec<Line> = vec![
         ("accept".to_owned(), b"application/json".to_vec()),
         ("accept-encoding".to_owned(), b"identity".to_vec()),
     ];
-    for Header { name, value } in &world.injected {
+    for Header { name, value } in &scenario.injected {
         let text = match value {
             Value::Literal(text) => text.as_bytes(),
             Value::Secret(secret) => secret.expose().as_bytes(),
@@ -295,30 +297,30 @@ fn check_upward(world: &World, caller: &[(HeaderName, HeaderValue)]) {
     }
     let passes = |name: &HeaderName, among: &[HeaderName]| {
         among.contains(name)
-            && world.injected.iter().all(|header| header.name != *name)
+            && scenario.injected.iter().all(|header| header.name != *name)
             && !options
                 .iter()
                 .any(|option| option == name.as_str().as_bytes())
     };
     let mut keyed = Vec::new();
-    for (name, value) in caller {
-        if passes(name, &world.forward) {
+    for (name, value) in client {
+        if passes(name, &scenario.vary) {
             keyed.push(line((name, value)));
         }
-        if passes(name, &FORWARDABLE_HEADERS) || passes(name, &world.forward) {
+        if passes(name, &FORWARDABLE_HEADERS) || passes(name, &scenario.vary) {
             expected.push(line((name, value)));
         }
     }
     let went: Vec<Line> = up.iter().map(line).collect();
     assert_eq!(sorted(went), sorted(expected));
-    let key: Vec<Line> = policy.vary_headers(&map_of(caller)).map(line).collect();
+    let key: Vec<Line> = policy.vary_headers(&map_of(client)).map(line).collect();
     assert_eq!(sorted(key), sorted(keyed));
     for name in HOP_BY_HOP {
         assert!(!up.contains_key(name), "{name} went up");
     }
 }
 
-/// What is looked for: each secret, and of one with a scheme the rest.
+/// Returns the texts to search for: each secret, and the part after the scheme if it has one.
 fn needles(secrets: &[String]) -> Vec<String> {
     let mut needles = Vec::new();
     for secret in secrets {
@@ -337,8 +339,8 @@ fn hex(digits: &[u8]) -> Option<u32> {
     })
 }
 
-/// Each JSON escape of an ASCII letter that letter, any other backslash dropped.
-fn without_backslashes(text: &[u8]) -> Vec<u8> {
+/// Replaces each JSON escape of an ASCII character by that character, and drops other backslashes.
+fn unescape_json(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
     let mut at = 0;
     while at < text.len() {
@@ -369,7 +371,7 @@ fn without_backslashes(text: &[u8]) -> Vec<u8> {
     plain
 }
 
-fn without_percents(text: &[u8]) -> Vec<u8> {
+fn percent_decode(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
     let mut at = 0;
     while at < text.len() {
@@ -381,8 +383,8 @@ fn without_percents(text: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// Whether it stands there; a short one only between what is neither letter nor digit.
-fn stands_in(needle: &str, text: &[u8]) -> bool {
+/// Returns whether the text contains the needle. A short needle must not touch a letter or digit.
+fn contains_needle(needle: &str, text: &[u8]) -> bool {
     let needle = needle.as_bytes();
     let word = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
     text.windows(needle.len()).enumerate().any(|(at, window)| {
@@ -393,30 +395,30 @@ fn stands_in(needle: &str, text: &[u8]) -> bool {
 }
 
 fn naively_found(secrets: &[String], text: &[u8]) -> bool {
-    let unescaped = without_backslashes(text);
-    let forms = [without_percents(&unescaped), unescaped, text.to_vec()];
+    let unescaped = unescape_json(text);
+    let forms = [percent_decode(&unescaped), unescaped, text.to_vec()];
     needles(secrets)
         .iter()
-        .any(|needle| forms.iter().any(|form| stands_in(needle, form)))
+        .any(|needle| forms.iter().any(|form| contains_needle(needle, form)))
 }
 
 fn naively_found_in_name(secrets: &[String], name: &str) -> bool {
     needles(secrets)
         .iter()
-        .any(|needle| stands_in(&needle.to_lowercase(), name.as_bytes()))
+        .any(|needle| contains_needle(&needle.to_lowercase(), name.as_bytes()))
 }
 
-fn check_downward(world: &World, answer: &[(HeaderName, HeaderValue)]) {
-    let redactor = SecretScanner::new(world.secrets.iter().map(String::as_str));
+fn check_response_headers(scenario: &Scenario, answer: &[(HeaderName, HeaderValue)]) {
+    let scanner = SecretScanner::new(scenario.secrets.iter().map(String::as_str));
     let mut down = map_of(answer);
-    filter_response_headers(&mut down, &redactor);
+    filter_response_headers(&mut down, &scanner);
     let options = options(answer);
     let has_coding = answer.iter().any(|(name, _)| name == "transfer-encoding");
     let echoes: Vec<&HeaderName> = answer
         .iter()
         .filter(|(name, value)| {
-            naively_found(&world.secrets, value.as_bytes())
-                || naively_found_in_name(&world.secrets, name.as_str())
+            naively_found(&scenario.secrets, value.as_bytes())
+                || naively_found_in_name(&scenario.secrets, name.as_str())
         })
         .map(|(name, _)| name)
         .collect();
@@ -435,33 +437,36 @@ fn check_downward(world: &World, answer: &[(HeaderName, HeaderValue)]) {
     assert_eq!(sorted(down.iter().map(line).collect()), sorted(expected));
 }
 
-fn check_search(world: &World, u: &mut Unstructured<'_>) -> Result<()> {
-    let redactor = SecretScanner::new(world.secrets.iter().map(String::as_str));
+fn check_scanner(scenario: &Scenario, u: &mut Unstructured<'_>) -> Result<()> {
+    let scanner = SecretScanner::new(scenario.secrets.iter().map(String::as_str));
     let shown = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
-    if !world.secrets.is_empty() {
-        let secret = u.choose(&world.secrets)?.clone();
-        let Echo { text, is_sure } = echo(&secret, u)?;
-        let found = redactor.finds_in(&text);
-        assert!(found || !is_sure, "{secret:?} in {}", shown(&text));
+    if !scenario.secrets.is_empty() {
+        let secret = u.choose(&scenario.secrets)?.clone();
+        let Echo {
+            text,
+            must_be_found,
+        } = echo(&secret, u)?;
+        let found = scanner.finds_in(&text);
+        assert!(found || !must_be_found, "{secret:?} in {}", shown(&text));
         assert_eq!(
             found,
-            naively_found(&world.secrets, &text),
+            naively_found(&scenario.secrets, &text),
             "{}",
             shown(&text)
         );
     }
     let mut text = u.bytes(u.len())?.to_vec();
     assert_eq!(
-        redactor.finds_in(&text),
-        naively_found(&world.secrets, &text),
+        scanner.finds_in(&text),
+        naively_found(&scenario.secrets, &text),
         "{}",
         shown(&text)
     );
     text.make_ascii_lowercase();
     if let Ok(name) = std::str::from_utf8(&text) {
         assert_eq!(
-            redactor.finds_in_header_name(name),
-            naively_found_in_name(&world.secrets, name),
+            scanner.finds_in_header_name(name),
+            naively_found_in_name(&scenario.secrets, name),
             "{name}"
         );
     }
@@ -471,13 +476,13 @@ fn check_search(world: &World, u: &mut Unstructured<'_>) -> Result<()> {
 fuzz_target!(|data: &[u8]| {
     let mut u = Unstructured::new(data);
     let mut check = || -> Result<()> {
-        let world = World::arbitrary(&mut u)?;
-        let caller = headers(&mut u, &world.secrets)?;
-        check_upward(&world, &caller);
-        let answer = headers(&mut u, &world.secrets)?;
-        check_downward(&world, &answer);
-        check_search(&world, &mut u)
+        let scenario = Scenario::arbitrary(&mut u)?;
+        let client = headers(&mut u, &scenario.secrets)?;
+        check_request_headers(&scenario, &client);
+        let answer = headers(&mut u, &scenario.secrets)?;
+        check_response_headers(&scenario, &answer);
+        check_scanner(&scenario, &mut u)
     };
-    // Too few bytes for a whole case.
+    // The input may have too few bytes for a whole case.
     let _ = check();
 });

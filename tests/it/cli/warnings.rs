@@ -1,10 +1,10 @@
-//! What is valid and may yet not be what was meant: a warning of `check` and of a start, no error.
+//! Warnings of `check` and of a start: valid settings that are probably a mistake.
 
 use crate::support::gateway::ENVIRONMENT;
 use crate::support::process::Launch;
 use crate::support::{Origin, process};
 
-/// What `check` says with this in its environment besides: warnings, then the configuration.
+/// Runs `check` with these additional variables. Returns its warnings and its whole output.
 async fn check(arguments: &[&str], more: &[(&str, &str)]) -> (Vec<String>, String) {
     let env = [&ENVIRONMENT[..], more].concat();
     let arguments = [&["check"], arguments].concat();
@@ -15,26 +15,29 @@ async fn check(arguments: &[&str], more: &[(&str, &str)]) -> (Vec<String>, Strin
 }
 
 #[tokio::test]
-async fn a_variable_that_nothing_reads_is_told() {
+async fn an_unread_variable_gives_a_warning() {
     for (name, words) in [
         ("STEPGATE_LISTN", "did you mean STEPGATE_LISTEN?"),
         ("STEPGATE_ADMIN_", "did you mean STEPGATE_ADMIN?"),
         ("STEPGATE_LOGFORMAT", "did you mean STEPGATE_LOG_FORMAT?"),
         ("STEPGATE_LOGS", "did you mean STEPGATE_LOG?"),
-        ("STEPGATE_API_KEY", "there may be CONFIG, LISTEN"),
-        ("STEPGATE_PORT", "there may be"),
+        ("STEPGATE_API_KEY", "it reads CONFIG, LISTEN"),
+        ("STEPGATE_PORT", "it reads CONFIG"),
     ] {
         let (warnings, _) = check(&[], &[(name, "canary")]).await;
-        let [told] = &warnings[..] else {
+        let [warning] = &warnings[..] else {
             panic!("{name}: {warnings:?}");
         };
-        assert!(told.starts_with(&format!("{name}: ")), "{told}");
-        assert!(told.contains(words) && !told.contains("canary"), "{told}");
+        assert!(warning.starts_with(&format!("{name}: ")), "{warning}");
+        assert!(
+            warning.contains(words) && !warning.contains("canary"),
+            "{warning}"
+        );
     }
 }
 
 #[tokio::test]
-async fn a_variable_that_is_read_or_not_ours_is_not() {
+async fn a_variable_that_is_read_or_set_by_kubernetes_gives_no_warning() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("f.toml");
     let text = "[cache.redis]\nurl = { env = \"STEPGATE_REDIS\" }\nprefix = \"p\"\n\
@@ -51,7 +54,7 @@ async fn a_variable_that_is_read_or_not_ours_is_not() {
         ("STEPGATE_LOG_FORMAT", "json"),
         ("MYSTEPGATE_X", "1"),
     ];
-    // As Kubernetes sets them for Services named stepgate and stepgate-admin.
+    // Kubernetes sets these for Services named stepgate and stepgate-admin.
     let of_services = [
         ("STEPGATE_SERVICE_HOST", "10.0.0.1"),
         ("STEPGATE_SERVICE_PORT_HTTP", "8180"),
@@ -67,36 +70,39 @@ async fn a_variable_that_is_read_or_not_ours_is_not() {
 }
 
 #[tokio::test]
-async fn a_number_of_workers_that_is_none_is_told() {
-    for (value, is_told) in [("x", true), ("0", true), ("-1", true), ("2", false)] {
+async fn an_invalid_number_of_workers_gives_a_warning() {
+    for (value, is_warned) in [("x", true), ("0", true), ("-1", true), ("2", false)] {
         let (warnings, _) = check(&[], &[("TOKIO_WORKER_THREADS", value)]).await;
         assert_eq!(
             warnings.len(),
-            usize::from(is_told),
+            usize::from(is_warned),
             "{value}: {warnings:?}"
         );
-        let told = warnings.concat();
-        assert_eq!(told.contains("TOKIO_WORKER_THREADS is ignored"), is_told);
+        let warning = warnings.concat();
+        assert_eq!(
+            warning.contains("TOKIO_WORKER_THREADS is ignored"),
+            is_warned
+        );
     }
 }
 
 #[tokio::test]
-async fn a_start_tells_them_too() {
+async fn a_start_logs_the_warnings() {
     let origin = Origin::start().await;
     let env = [("STEPGATE_LISTN", "x"), ("TOKIO_WORKER_THREADS", "0")];
     let process = Launch::new(&origin.url(), "").env(&env).start().await;
     process.terminate().await;
     let (_, log) = process.exit().await;
     for words in ["did you mean STEPGATE_LISTEN?", "is ignored"] {
-        let told = log
+        let warning = log
             .lines()
             .filter(|l| l.contains("WARN") && l.contains(words));
-        assert_eq!(told.count(), 1, "{words}: {log}");
+        assert_eq!(warning.count(), 1, "{words}: {log}");
     }
 }
 
 #[tokio::test]
-async fn an_authorization_of_one_word_is_told_without_it() {
+async fn an_authorization_without_a_scheme_gives_a_warning() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("f.toml");
     let name = file.display().to_string();
@@ -110,21 +116,24 @@ async fn an_authorization_of_one_word_is_told_without_it() {
         let text =
             format!("{table}Authorization = {{ env = \"KEY\" }}\nx-key = {{ env = \"KEY\" }}\n");
         std::fs::write(&file, text).unwrap();
-        for (value, is_told) in [("sk-canary", true), ("Bearer sk-canary", false)] {
+        for (value, is_warned) in [("sk-canary", true), ("Bearer sk-canary", false)] {
             let env = [("KEY", value), ("T", "token")];
             let (warnings, text) = check(&["--config", &name], &env).await;
-            assert_eq!(warnings.len(), usize::from(is_told), "{warnings:?}");
-            let told = warnings.concat();
-            assert_eq!(told.contains(place) && told.contains("`Bearer `"), is_told);
+            assert_eq!(warnings.len(), usize::from(is_warned), "{warnings:?}");
+            let warning = warnings.concat();
+            assert_eq!(
+                warning.contains(place) && warning.contains("`Bearer `"),
+                is_warned
+            );
             assert!(!text.contains("canary"), "{text}");
         }
     }
 }
 
-/// So that a path that the base URL lacks is seen.
+/// A path that is missing from the base URL is visible there.
 #[tokio::test]
-async fn check_shows_where_a_step_is_fetched() {
-    const REST: &str = "/threads/…/runs/…/steps/…";
+async fn check_shows_an_example_of_a_fetched_url() {
+    const PATH: &str = "/threads/…/runs/…/steps/…";
     for base in [
         "https://api.portkey.ai/v1",
         "https://api.portkey.ai",
@@ -136,6 +145,9 @@ async fn check_shows_where_a_step_is_fetched() {
             lines.any(|line| line == format!("base_url = {base:?}")),
             "{text}"
         );
-        assert_eq!(lines.next(), Some(&*format!("# a step: {base}{REST}")));
+        assert_eq!(
+            lines.next(),
+            Some(&*format!("# requests go to {base}{PATH}"))
+        );
     }
 }
