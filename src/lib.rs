@@ -1,41 +1,69 @@
-//! stepgate: a caching sidecar for run-step polling.
+//! stepgate is a caching reverse-proxy sidecar for resources that are polled until they are final.
 //!
-//! Services poll `GET /v1/threads/{thread_id}/runs/{run_id}/steps/{step_id}` until the step ends,
-//! and again afterwards. stepgate injects the credentials, fetches every live step afresh, and
-//! answers from memory once a step is final.
+//! The built-in resource is a run step, `GET /v1/threads/{thread_id}/runs/{run_id}/steps/{step_id}`.
+//! Internal services poll stepgate in place of the upstream. stepgate injects the credentials,
+//! coalesces the requests for a live resource into few fetches, and answers from memory once the
+//! resource is final.
 //!
-//! # The way of a request
-//! Data flows one way, down this list; an answer comes back the same way. Imports point down it,
-//! too (`tests/it/house.rs` holds them to it).
+//! # Architecture
+//! A request passes down this list, and its response comes back the same way. Imports point down the
+//! list, too; `tests/it/architecture.rs` checks that.
 //!
-//! | room | what it owns |
+//! | module | what it owns |
 //! |---|---|
-//! | `main.rs` | the command line: serve, check, demo, health; exit codes |
-//! | [`demo`] | the sandbox upstream, the pollers, the live view |
+//! | `main.rs` | the command line, the log and the exit codes |
+//! | [`demo`] | a sandbox upstream, pollers, a live view |
 //! | this file | builds a gateway from a configuration and starts it |
-//! | [`reload`] | the configuration and its secrets, read anew |
-//! | [`server`] | the edge: listeners, connection limits, drain, the admin listener and its page, what a service manager is told |
-//! | [`gateway`] | the pipeline: admit, authorise, look up, fly, check, store, answer |
-//! | [`upstream`] | the client: connections, TLS, deadlines, what may pass up and down |
-//! | [`coalesce`] | when a fetch may depart |
-//! | [`cache`] | final bodies, and the walls that purges put up; the tier that a fleet shares |
-//! | [`config`] | the file as written, the configuration as meant, secrets |
-//! | [`policy`] | pure: rules and paths, what a body says, the verdict, the key |
+//! | [`reload`] | SIGHUP, and secret files that change |
+//! | [`server`] | listeners, connections, timeouts, drain, TLS, systemd; the admin listener and its page |
+//! | [`gateway`] | the pipeline: parse, authenticate, look up, fetch, respond |
+//! | [`coalesce`] | one fetch for many requests: batches, the concurrency limit, the Retry-After gate, long polls |
+//! | [`cache`] | final bodies in memory, purge barriers, the shared tier in Redis |
+//! | [`upstream`] | the connection pool, TLS, deadlines, header policy, the secret scanner |
+//! | [`config`] | loads, validates and prints the configuration |
+//! | [`policy`] | rules, routes, queries, keys, cacheability; pure, without IO and without a clock |
+//!
+//! # Glossary
+//! - **client**: the program that sends requests (RFC 9110). A *configured client* is a `[[client]]`.
+//! - **downstream, upstream**: the side of the clients, and the service that stepgate fetches from.
+//! - **resource**: what a rule makes cacheable. It is *live* until its status is terminal, then *final*.
+//! - **fetch**: a request of stepgate's own to the upstream. A *poll* is a client's request for a resource.
+//! - **coalescing**: several requests share one fetch (`collapsed` in RFC 9211).
+//! - **leader, waiter, batch**: the leader's request starts the fetch; its result answers every waiter
+//!   in the batch.
+//! - **sequence number** (`seq`): the order in which fetches start. An older fetch never replaces the
+//!   result of a newer one.
+//! - **purge barrier**: a fetch that started before the barrier stores nothing.
+//! - **permit**: the right to have one fetch in flight, out of `upstream.max_in_flight`.
+//! - **Retry-After gate**: blocks fetches after an upstream 429. One *probe* goes first when it reopens.
+//! - **long poll**: a request with `Prefer: wait=N` (RFC 7240) that waits for a final resource.
+//! - **cacheability**: whether a response may be stored, and if not, the reason.
+//! - **bypass**: a request is forwarded without the cache (RFC 9211).
+//! - **invalidation**: an unsafe request removes what it may have changed (RFC 9111 section 4.4).
+//! - **drain**: the end of the process, in which every accepted request is still answered.
+//! - **runtime config**: a snapshot of the configuration, replaced as a whole by a reload.
+//! - **shared tier**: a Redis behind the memory cache, shared by the gateways of a *fleet*.
+//! - **circuit breaker**: skips the shared tier after repeated failures, until a probe succeeds.
+//! - **transport**: how a client is connected: TCP, TLS or a unix socket.
 //!
 //! # Threads
-//! Callers are served by a crew of threads with a runtime each ([`server::Workers`]); listeners, the admin
-//! listener and reloads have the main one. What callers share (the cache, the book of live steps, the
-//! counters) is locked for moments only, and nothing waits under a lock. The connection to Redis lives on
-//! the main one; requests wait for it where they are, for no longer than its budget.
+//! Clients are served by worker threads with one tokio runtime each ([`server::Workers`]). The main
+//! thread runs the listeners, the admin listener, reloads and the connection to Redis. The cache, the
+//! coalescer and the counters are shared between threads. Their locks are held for short sections, and
+//! no task awaits while it holds one.
 //!
-//! # Bounds
-//! Memory: `cache.max_bytes` for what is stored, `upstream.max_in_flight` ×
-//! `cache.max_entry_bytes` for what is under way, and some kilobytes a connection. A larger body
-//! passes through without being held, and so does all that is forwarded for a caller: 1,024 requests at
-//! most, each with what its two connections read ahead, some hundred KiB. A shared tier
-//! adds 16 MiB of bodies on their way there, 256 look-ups × `cache.max_entry_bytes`, and some 20 MiB of
-//! what was asked. All threads share one heap: of glibc's own, one a thread, each would keep what bodies
-//! leave behind.
+//! # Memory
+//! Memory is bounded by the sum of these:
+//! - `cache.max_bytes` for stored bodies, keys and overhead.
+//! - `upstream.max_in_flight` × `cache.max_entry_bytes` for fetches in flight. A larger body is
+//!   streamed and never buffered whole.
+//! - Some KiB for each connection.
+//! - Some hundred KiB for each forwarded request, of which there are at most 1,024.
+//! - With a shared tier: 16 MiB of bodies that wait to be written, 256 × `cache.max_entry_bytes` for
+//!   lookups, and about 20 MiB for keys and purges.
+//!
+//! On glibc, all threads share one heap: with one heap for each thread, each of them would keep the
+//! memory that bodies leave behind.
 
 #![forbid(unsafe_code)]
 
@@ -60,10 +88,10 @@ use config::{Address, Config};
 use gateway::Gateway;
 use server::{Listeners, Workers};
 
-/// Why a gateway did not start.
+/// Says why a gateway did not start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// The upstream cannot be used as configured.
+    /// The TLS of the upstream or of a listener cannot be prepared.
     #[error(transparent)]
     Setup(#[from] upstream::SetupError),
     /// A listener cannot be opened.
@@ -71,72 +99,74 @@ pub enum StartError {
     Bind(#[from] server::BindError),
 }
 
-/// A running gateway.
+/// Runs a gateway: its listeners and its background tasks.
 #[derive(Debug)]
 pub struct Server {
     gateway: Arc<Gateway>,
-    edge: Listeners,
-    /// What keeps the shared tier and the history, and what ends it.
-    keeping: (TaskTracker, DropGuard),
+    listeners: Listeners,
+    /// Tasks that serve no request: the upkeep of the shared tier and the traffic history.
+    background: TaskTracker,
+    /// Cancels `background` when dropped.
+    stop_background: DropGuard,
 }
 
 impl Server {
-    /// Builds a gateway and opens its listeners. Callers are served by `crew`, everything else runs on
+    /// Builds a gateway and opens its listeners. `workers` serve the clients; all other tasks run on
     /// the current tokio runtime.
     ///
     /// # Errors
-    /// [`StartError`]; nothing is left open then.
-    pub async fn start(config: Config, crew: &Workers) -> Result<Self, StartError> {
+    /// Returns a [`StartError`] if the configuration cannot be prepared or a listener cannot be
+    /// opened. No listener stays open then.
+    pub async fn start(config: Config, workers: &Workers) -> Result<Self, StartError> {
         let gateway = Arc::new(Gateway::new(&config)?);
-        let end = CancellationToken::new();
-        let keeping = TaskTracker::new();
-        keeping.spawn(Arc::clone(&gateway).keep_tier(end.clone()));
-        keeping.spawn(Arc::clone(&gateway).keep_history(end.clone()));
-        gateway.tried_tier().await;
-        let edge = Listeners::open(&config, &gateway, crew)?;
+        let (background, stop) = (TaskTracker::new(), CancellationToken::new());
+        background.spawn(Arc::clone(&gateway).sync_shared_tier(stop.clone()));
+        background.spawn(Arc::clone(&gateway).record_history(stop.clone()));
+        gateway.shared_tier_tried().await;
+        let listeners = Listeners::open(&config, &gateway, workers)?;
         Ok(Self {
             gateway,
-            edge,
-            keeping: (keeping, end.drop_guard()),
+            listeners,
+            background,
+            stop_background: stop.drop_guard(),
         })
     }
 
-    /// Puts another configuration in force for whatever arrives from now on; all of it or, where
-    /// something cannot be prepared, nothing. Listeners and limits stay as they are.
+    /// Replaces the configuration for all requests that arrive from now on. Listeners and limits stay
+    /// as they are.
     ///
     /// # Errors
-    /// [`upstream::SetupError`]; nothing has changed then.
-    pub fn take_up(&self, config: &Config) -> Result<(), upstream::SetupError> {
+    /// Returns a [`upstream::SetupError`] if TLS cannot be prepared. Nothing has changed then.
+    pub fn apply_config(&self, config: &Config) -> Result<(), upstream::SetupError> {
         let prepared = self.gateway.prepare(config)?;
-        self.edge.apply_config(config);
-        self.gateway.put_in_force(prepared);
+        self.listeners.apply_config(config);
+        self.gateway.swap_config(prepared);
         Ok(())
     }
 
-    /// Counts a reload, and shows it in the status: the keys that wait for a restart, or what was
-    /// wrong.
-    pub fn note_reload(&self, outcome: Result<Vec<&'static str>, Vec<String>>) {
-        self.gateway.note_reload(outcome);
+    /// Counts a reload and shows it in `/status`. `result` holds the keys that need a restart, or the
+    /// problems.
+    pub fn record_reload(&self, result: Result<Vec<&'static str>, Vec<String>>) {
+        self.gateway.record_reload(result);
     }
 
-    /// Where it listens for data; a port 0 is resolved.
+    /// Returns the addresses of the data listeners, with a port 0 resolved.
     pub fn data(&self) -> &[Address] {
-        self.edge.data()
+        self.listeners.data()
     }
 
-    /// Where the admin listener listens.
+    /// Returns the address of the admin listener, with a port 0 resolved.
     pub fn admin(&self) -> SocketAddr {
-        self.edge.admin()
+        self.listeners.admin()
     }
 
-    /// Ends it gracefully, within `server.drain_timeout`. Returns whether every accepted request
-    /// was answered.
+    /// Stops the gateway within `server.drain_timeout`. Returns whether every accepted request was
+    /// answered.
     pub async fn drain(self) -> bool {
-        let all_answered = self.edge.drain().await;
-        let (keeping, end) = self.keeping;
-        drop(end);
-        keeping.close();
-        keeping.wait().await;
+        let all_answered = self.listeners.drain().await;
+        drop(self.stop_background);
+        self.background.close();
+        self.background.wait().await;
         all_answered
     }
 }

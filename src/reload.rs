@@ -1,11 +1,12 @@
-//! Reads the configuration anew: all of it when asked to, its secrets when their files change.
+//! Reloads the configuration at SIGHUP, and the secrets and certificates when their files change.
 //!
-//! What is whole and valid replaces what runs, between two requests; anything else changes nothing
-//! but the log, a metric and the status. A changed secret is read together with the text of the
-//! configuration that runs, not with a file that somebody may just be editing.
+//! A configuration that is whole and valid replaces the running one between two requests. Any other
+//! one changes nothing but the log, a metric and the status. A changed secret is read with the text of
+//! the running configuration, because somebody may be editing the configuration file at that moment.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,267 +18,260 @@ use crate::Server;
 use crate::config::{Config, Problems, ReloadPlan, Sources};
 use crate::server::systemd;
 
-/// How often the files of secrets are looked at. Reading them tells more than a notice of the file
-/// system would: it works across symlink swaps, network file systems and bind mounts alike.
-const EVERY: Duration = Duration::from_secs(1);
+/// How often the files of secrets are hashed. Unlike file system events, hashes work across symlink
+/// swaps, network file systems and bind mounts alike.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Longer than any secret or bundle of certificates.
-const LONGEST_FILE: u64 = 4 * 1024 * 1024;
+/// How many bytes of a file are hashed. No secret and no certificate bundle is longer.
+const MAX_HASHED: u64 = 4 * 1024 * 1024;
 
-/// Reading takes milliseconds: files that change in all of these are written without a pause.
-const ATTEMPTS: usize = 10;
+/// How often [`read_stable`] reads. A read takes milliseconds, so files that change during each of
+/// these are written without a pause.
+const MAX_READS: usize = 10;
 
-/// What each file held, as a hash; none where it cannot be read, or is no file to read: opening a
-/// pipe may wait for ever.
-type Seen = BTreeMap<PathBuf, Option<blake3::Hash>>;
+/// Holds a hash of each file; `None` if it cannot be read or is not a regular file. A pipe is not
+/// opened, because that may block for ever.
+#[derive(Clone, Default, PartialEq)]
+struct FileHashes(BTreeMap<PathBuf, Option<blake3::Hash>>);
 
-/// Keeps a running gateway's configuration up to date.
+impl FileHashes {
+    fn of(files: Vec<PathBuf>) -> Self {
+        let hashes = files.into_iter().map(|path| {
+            let hash = hash(&path).ok();
+            (path, hash)
+        });
+        Self(hashes.collect())
+    }
+}
+
+fn hash(path: &Path) -> std::io::Result<blake3::Hash> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path)?;
+    file.take(MAX_HASHED).read_to_end(&mut bytes)?;
+    Ok(blake3::hash(&bytes))
+}
+
+/// Keeps the configuration of a running gateway up to date.
 pub struct Reloader {
     sources: Arc<Sources<'static>>,
-    running: Config,
-    /// The text of the configuration that runs.
+    config: Config,
+    /// The text that `config` was parsed from.
     text: String,
-    /// What the files of its secrets held when they were last read.
-    seen: Seen,
+    /// The files of secrets and certificates, as they were when `config` was read.
+    hashes: FileHashes,
 }
 
 impl Reloader {
     /// Reads the configuration for the first time.
     ///
     /// # Errors
-    /// All problems at once, each with its place.
+    /// Returns all problems at once, each with its place.
     pub fn load(sources: Sources<'static>) -> Result<Self, Problems> {
         let (first, text) = Config::load_with_text(&sources)?;
-        // The text again rather than the file: a pipe can be read once.
+        // The file may be a pipe, which can be read only once.
         let parse = || Config::parse(&text, &sources);
-        let (running, seen) = match steadily(parse, Config::files)? {
-            Some(read) => read,
-            // Wrong at most until the next look.
-            None => (first, Seen::new()),
-        };
+        // If the files never were stable, `run` reads them again within seconds.
+        let (config, hashes) =
+            read_stable(parse, Config::files)?.unwrap_or((first, FileHashes::default()));
         Ok(Self {
             sources: Arc::new(sources),
-            running,
+            config,
             text,
-            seen,
+            hashes,
         })
     }
 
-    /// The configuration that runs.
-    pub fn running(&self) -> &Config {
-        &self.running
+    /// Returns the running configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
-    /// Reads the whole configuration at every `hangup`, and its secrets when their files have
-    /// changed. Never returns.
+    /// Reloads the configuration at every `hangup`, and the secrets when their files have changed.
+    /// Never returns.
     pub async fn run(&mut self, server: &Server, hangup: &mut Signal) {
-        let mut looks = interval(EVERY);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut before = self.seen.clone();
+        let mut ticks = interval(POLL_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut previous = self.hashes.clone();
         loop {
             tokio::select! {
                 Some(()) = hangup.recv() => {
                     systemd::reloading();
-                    self.reload(server, Occasion::Asked).await;
+                    self.reload(server, ReloadTrigger::Sighup).await;
                 }
-                _ = looks.tick() => {
-                    let now = self.look().await;
-                    // The same at two looks: whoever writes them is done.
-                    if now != self.seen && now == before {
-                        let taken = self.reload(server, Occasion::FilesChanged).await;
-                        if !taken {
-                            // As it is it was tried; unless it has changed meanwhile.
-                            let tried = self.look().await == now;
-                            self.seen = if tried { now.clone() } else { Seen::new() };
+                _ = ticks.tick() => {
+                    let current = self.hash_files().await;
+                    // Two equal readings in a row mean that the files are written completely.
+                    if current != self.hashes && current == previous {
+                        let applied = self.reload(server, ReloadTrigger::FilesChanged).await;
+                        if !applied {
+                            // The same files are not tried again, unless they changed meanwhile.
+                            let tried = self.hash_files().await == current;
+                            self.hashes = if tried { current.clone() } else { FileHashes::default() };
                         }
                     }
-                    before = now;
+                    previous = current;
                 }
             }
         }
     }
 
-    /// Returns whether what was read runs now.
-    async fn reload(&mut self, server: &Server, occasion: Occasion) -> bool {
-        let outcome = self.read(occasion).await.and_then(|read| {
-            let changed = read.config != self.running || read.seen != self.seen;
+    /// Returns whether the configuration that was read is running now.
+    async fn reload(&mut self, server: &Server, trigger: ReloadTrigger) -> bool {
+        let result = self.read(trigger).await.and_then(|candidate| {
+            let changed = candidate.plan.config != self.config || candidate.hashes != self.hashes;
             if changed {
                 server
-                    .take_up(&read.config)
-                    .map_err(|e| vec![e.to_string()])?;
+                    .apply_config(&candidate.plan.config)
+                    .map_err(|error| vec![error.to_string()])?;
             }
-            Ok((read, changed))
+            Ok((candidate, changed))
         });
-        let occasion = occasion.as_str();
-        match outcome {
-            Ok((read, changed)) => {
-                tracing::info!(occasion, changed, "configuration reloaded");
-                if read.config.clients.is_empty() && !self.running.clients.is_empty() {
-                    tracing::warn!("no clients any more: whoever reaches the listener may ask");
-                }
-                let known = self.running.warnings();
-                for caution in read.config.warnings() {
-                    if !known.contains(&caution) {
-                        tracing::warn!("{caution}");
-                    }
-                }
-                if !read.needs_restart.is_empty() {
-                    let keys = read.needs_restart.join(", ");
-                    tracing::warn!(keys, "these differ from what runs, and wait for a restart");
-                }
-                (self.text, self.running, self.seen) = (read.text, read.config, read.seen);
-                server.note_reload(Ok(read.needs_restart));
-                systemd::reloaded(true);
-                true
+        let trigger = trigger.as_str();
+        let applied = result.is_ok();
+        match result {
+            Ok((candidate, changed)) => {
+                tracing::info!(trigger, changed, "configuration reloaded");
+                let ReloadPlan {
+                    config,
+                    needs_restart,
+                } = candidate.plan;
+                self.log_warnings(&config, &needs_restart);
+                self.config = config;
+                self.text = candidate.text;
+                self.hashes = candidate.hashes;
+                server.record_reload(Ok(needs_restart));
             }
             Err(problems) => {
-                tracing::error!(occasion, "configuration not reloaded: the old one stays");
+                tracing::error!(trigger, "configuration not reloaded: the old one stays");
                 for problem in &problems {
                     tracing::error!("{problem}");
                 }
-                server.note_reload(Err(problems));
-                systemd::reloaded(false);
-                false
+                server.record_reload(Err(problems));
             }
+        }
+        systemd::reloaded(applied);
+        applied
+    }
+
+    /// Logs what an operator should know of `config`, which replaces the running one.
+    fn log_warnings(&self, config: &Config, needs_restart: &[&str]) {
+        if config.clients.is_empty() && !self.config.clients.is_empty() {
+            tracing::warn!("no configured clients left: requests need no token any more");
+        }
+        let old_warnings = self.config.warnings();
+        for warning in config.warnings() {
+            if !old_warnings.contains(&warning) {
+                tracing::warn!("{warning}");
+            }
+        }
+        if !needs_restart.is_empty() {
+            let keys = needs_restart.join(", ");
+            tracing::warn!(keys, "changes of these keys need a restart");
         }
     }
 
-    async fn read(&self, occasion: Occasion) -> Result<Read, Vec<String>> {
-        let (sources, running) = (Arc::clone(&self.sources), self.running.clone());
-        let text = match occasion {
-            Occasion::Asked => None,
-            Occasion::FilesChanged => Some(self.text.clone()),
+    async fn read(&self, trigger: ReloadTrigger) -> Result<Candidate, Vec<String>> {
+        let (sources, running) = (Arc::clone(&self.sources), self.config.clone());
+        let text = match trigger {
+            ReloadTrigger::Sighup => None,
+            ReloadTrigger::FilesChanged => Some(self.text.clone()),
         };
-        // On a thread of its own: while a file system does not answer, signals must be heard.
-        spawn_blocking(move || read(&sources, &running, text))
+        // A file system may not answer for a long time, and signals must be received meanwhile.
+        spawn_blocking(move || Candidate::read(&sources, &running, text))
             .await
             .unwrap_or_else(|error| Err(vec![error.to_string()]))
     }
 
-    /// What the files of the secrets that run hold now; as before where that cannot be said.
-    async fn look(&self) -> Seen {
-        let files = self.running.files();
-        spawn_blocking(|| look(files))
+    /// Hashes the files of the running configuration's secrets and certificates.
+    async fn hash_files(&self) -> FileHashes {
+        let files = self.config.files();
+        spawn_blocking(|| FileHashes::of(files))
             .await
-            .unwrap_or_else(|_| self.seen.clone())
+            .unwrap_or_else(|_| self.hashes.clone())
     }
 }
 
-/// Reads `text`, or else the file, and its secrets, for a gateway that runs with `running`.
-fn read(
-    sources: &Sources<'_>,
-    running: &Config,
-    text: Option<String>,
-) -> Result<Read, Vec<String>> {
-    let told =
-        |problems: Problems| -> Vec<String> { problems.iter().map(ToString::to_string).collect() };
-    let attempt = || {
-        let text = match &text {
-            Some(text) => text.clone(),
-            None => Config::reread_text(sources)?,
-        };
-        let successor = running.plan_reload(&text, sources)?;
-        Ok((text, successor))
-    };
-    // The configuration's own file among them: it may be valid and yet only half saved.
-    let own = sources.file.as_ref().filter(|_| text.is_none());
-    let files = |(_, successor): &(String, ReloadPlan)| {
-        let beside = successor.config.files().into_iter();
-        beside.chain(own.cloned()).collect()
-    };
-    let read = steadily(attempt, files).map_err(told)?;
-    let Some((
-        (
-            text,
-            ReloadPlan {
-                config,
-                needs_restart,
-            },
-        ),
-        mut seen,
-    )) = read
-    else {
-        return Err(vec![
-            "the files change faster than they can be read".to_owned(),
-        ]);
-    };
-    // Later looks leave it out: it is taken when that is asked for.
-    let beside = config.files();
-    seen.retain(|path, _| beside.contains(path));
-    Ok(Read {
-        text,
-        config,
-        needs_restart,
-        seen,
-    })
-}
-
-/// Reads until all files are the same before and after: what changes together is taken together, and
-/// what changes later is found to have changed. None: they never were.
-fn steadily<T>(
-    read: impl Fn() -> Result<T, Problems>,
-    files: impl Fn(&T) -> Vec<PathBuf>,
-) -> Result<Option<(T, Seen)>, Problems> {
-    let mut before = look(files(&read()?));
-    for _ in 0..ATTEMPTS {
-        let read = read()?;
-        let after = look(files(&read));
-        if after == before {
-            return Ok(Some((read, after)));
-        }
-        before = after;
-    }
-    Ok(None)
-}
-
-/// What was read anew.
-struct Read {
-    text: String,
-    config: Config,
-    needs_restart: Vec<&'static str>,
-    seen: Seen,
-}
-
-/// Why it is read anew.
+/// Says what started a reload.
 #[derive(Debug, Clone, Copy)]
-enum Occasion {
-    Asked,
+enum ReloadTrigger {
+    Sighup,
     FilesChanged,
 }
 
-impl Occasion {
+impl ReloadTrigger {
     fn as_str(self) -> &'static str {
         match self {
-            Self::Asked => "hangup",
+            Self::Sighup => "sighup",
             Self::FilesChanged => "files_changed",
         }
     }
 }
 
-fn look(files: Vec<PathBuf>) -> Seen {
-    files
-        .into_iter()
-        .map(|path| {
-            let hash = hash(&path).ok();
-            (path, hash)
-        })
-        .collect()
+/// Holds a valid configuration that may replace the running one.
+struct Candidate {
+    plan: ReloadPlan,
+    /// The text that it was parsed from.
+    text: String,
+    /// The files of its secrets and certificates.
+    hashes: FileHashes,
 }
 
-fn hash(path: &std::path::Path) -> std::io::Result<blake3::Hash> {
-    use std::io::Read;
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(std::io::Error::other("it is not a regular file"));
-    }
-    let mut hasher = blake3::Hasher::new();
-    let mut file = std::fs::File::open(path)?.take(LONGEST_FILE);
-    let mut part = [0; 8 * 1024];
-    loop {
-        match file.read(&mut part)? {
-            0 => return Ok(hasher.finalize()),
-            read => hasher.update(&part[..read]),
+impl Candidate {
+    /// Reads `text`, by default the configuration file, and the secrets in it, for a gateway that runs
+    /// with `running`.
+    fn read(
+        sources: &Sources<'_>,
+        running: &Config,
+        text: Option<String>,
+    ) -> Result<Self, Vec<String>> {
+        let read = || {
+            let text = match &text {
+                Some(text) => text.clone(),
+                None => Config::reread_text(sources)?,
+            };
+            let plan = running.plan_reload(&text, sources)?;
+            Ok((text, plan))
         };
+        // The configuration file must be stable, too: a file that is half saved may be valid.
+        let own_file = sources.file.as_ref().filter(|_| text.is_none());
+        let files = |(_, plan): &(String, ReloadPlan)| {
+            let mut files = plan.config.files();
+            files.extend(own_file.cloned());
+            files
+        };
+        let stable = read_stable(read, files)
+            .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let Some(((text, plan), mut hashes)) = stable else {
+            return Err(vec![
+                "the files change faster than they can be read".to_owned(),
+            ]);
+        };
+        // A change of the configuration file alone triggers no reload.
+        let watched = plan.config.files();
+        hashes.0.retain(|path, _| watched.contains(path));
+        Ok(Self { plan, text, hashes })
     }
+}
+
+/// Calls `read` until all of its `files` are the same before and after, so that files that change
+/// together are used together. Returns `None` if they still change after [`MAX_READS`].
+fn read_stable<T>(
+    read: impl Fn() -> Result<T, Problems>,
+    files: impl Fn(&T) -> Vec<PathBuf>,
+) -> Result<Option<(T, FileHashes)>, Problems> {
+    let mut before = FileHashes::of(files(&read()?));
+    for _ in 0..MAX_READS {
+        let value = read()?;
+        let after = FileHashes::of(files(&value));
+        if after == before {
+            return Ok(Some((value, after)));
+        }
+        before = after;
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -288,20 +282,20 @@ mod tests {
     use super::*;
     use crate::config::Flags;
 
-    const HALF: &str = "[upstream]\nbase_url = \"http://127.0.0.1:1/v1\"\n";
+    const FIRST_HALF: &str = "[upstream]\nbase_url = \"http://127.0.0.1:1/v1\"\n";
 
-    const REST: &str = "[[client]]\nname = \"a\"\ntoken = { env = \"TOKEN\" }\n";
+    const SECOND_HALF: &str = "[[client]]\nname = \"a\"\ntoken = { env = \"TOKEN\" }\n";
 
-    /// Reads a half saved file, whose rest is saved while it is read for the `nth` time.
-    fn read_while_it_is_saved(nth: usize) -> Config {
+    /// Reads a file that holds its first half. The second half is written during read `nth`.
+    fn read_during_save(nth: usize) -> Config {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("f.toml");
-        fs::write(&file, HALF).unwrap();
-        let asked = AtomicUsize::new(0);
-        // Whoever asks for a secret has read the text that names it.
+        fs::write(&file, FIRST_HALF).unwrap();
+        let reads = AtomicUsize::new(0);
+        // A secret is looked up once in each read, after the text was read.
         let env = |name: &str| {
-            if name == "PORTKEY_API_KEY" && asked.fetch_add(1, Ordering::Relaxed) == nth {
-                fs::write(&file, format!("{HALF}{REST}")).unwrap();
+            if name == "PORTKEY_API_KEY" && reads.fetch_add(1, Ordering::Relaxed) == nth {
+                fs::write(&file, format!("{FIRST_HALF}{SECOND_HALF}")).unwrap();
             }
             (!name.starts_with("STEPGATE_")).then(|| name.to_owned())
         };
@@ -310,15 +304,16 @@ mod tests {
             flags: Flags::default(),
             env: &env,
         };
-        let running = Config::parse(HALF, &sources).unwrap();
-        read(&sources, &running, None).unwrap().config
+        let running = Config::parse(FIRST_HALF, &sources).unwrap();
+        let candidate = Candidate::read(&sources, &running, None).unwrap();
+        candidate.plan.config
     }
 
     #[test]
-    fn a_file_that_is_saved_while_it_is_read_is_taken_whole() {
+    fn a_file_saved_during_a_reload_is_read_whole() {
         for nth in 1..=2 {
-            let config = read_while_it_is_saved(nth);
-            assert_eq!(config.clients.len(), 1, "during reading {nth}");
+            let config = read_during_save(nth);
+            assert_eq!(config.clients.len(), 1, "saved during read {nth}");
         }
     }
 }

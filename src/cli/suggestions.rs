@@ -1,38 +1,38 @@
-//! What to say to those whom clap leaves without a word of what would be right.
+//! Adds to clap's errors what the user probably meant, where clap has no suggestion.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, Error};
 
-/// Flags of other programs, and what does it here.
-const TIPS: [(&[&str], &str); 4] = [
+/// Pairs flags of other programs with what stepgate has in their place.
+const FLAGS_OF_OTHERS: [(&[&str], &str); 4] = [
     (
         &["-c", "-f", "--file"],
-        "a configuration is named by --config FILE",
+        "name the configuration file with --config FILE",
     ),
     (
         &["-p", "--port", "--host", "--bind", "--address"],
-        "address and port are named by --listen 127.0.0.1:8180",
+        "set address and port with --listen 127.0.0.1:8180",
     ),
     (
         &["-v", "--verbose", "--debug", "--log-level"],
-        "what is logged is set by the variable STEPGATE_LOG, as in STEPGATE_LOG=debug",
+        "set the log level with the variable STEPGATE_LOG, as in STEPGATE_LOG=debug",
     ),
     (
         &["--api-key", "--key", "--token"],
-        "secrets come from variables such as PORTKEY_API_KEY, or from files",
+        "set secrets in variables such as PORTKEY_API_KEY, or in files",
     ),
 ];
 
-/// The error, with a tip where there is one to give.
-pub(super) fn with_tip(mut error: Error, command: &Command) -> Error {
-    if let Some(tip) = tip(&error, command) {
-        let tip = ContextValue::StyledStrs(vec![tip.into()]);
-        error.insert(ContextKind::Suggested, tip);
+/// Returns `error`, with a suggestion if there is one.
+pub(super) fn add(mut error: Error, command: &Command) -> Error {
+    if let Some(suggestion) = suggestion(&error, command) {
+        let suggestion = ContextValue::StyledStrs(vec![suggestion.into()]);
+        error.insert(ContextKind::Suggested, suggestion);
     }
     error
 }
 
-fn tip(error: &Error, command: &Command) -> Option<String> {
+fn suggestion(error: &Error, command: &Command) -> Option<String> {
     let word = if error.kind() == ErrorKind::InvalidSubcommand {
         error.get(ContextKind::InvalidSubcommand)
     } else if error.kind() == ErrorKind::UnknownArgument {
@@ -44,14 +44,15 @@ fn tip(error: &Error, command: &Command) -> Option<String> {
         return None;
     };
     if word.ends_with(".toml") {
-        return Some(format!("a configuration is named by --config {word}"));
+        return Some(format!("name the configuration file with --config {word}"));
     }
-    if let Some((_, tip)) = TIPS.iter().find(|(words, _)| words.contains(&&**word)) {
-        return Some((*tip).to_owned());
+    let mut foreign = FLAGS_OF_OTHERS.iter();
+    if let Some((_, suggestion)) = foreign.find(|(flags, _)| flags.contains(&&**word)) {
+        return Some((*suggestion).to_owned());
     }
     let flag = word.strip_prefix("--")?;
-    let elsewhere = command
+    let is_of_serve = command
         .get_arguments()
         .any(|argument| argument.get_long() == Some(flag));
-    elsewhere.then(|| format!("{word} is for `stepgate serve` and `stepgate check`"))
+    is_of_serve.then(|| format!("{word} is a flag of `stepgate serve` and `stepgate check`"))
 }

@@ -1,14 +1,16 @@
-//! `stepgate demo`: a sandbox upstream, the gateway in front of it and services that poll, in one
-//! process, to see what the gateway does without a key and without a cost.
+//! `stepgate demo`: a sandbox upstream, the gateway and pollers in one process, without a key and
+//! without cost.
 //!
-//! The gateway is the real one, on real sockets, configured as by a user; what is shown is what the
-//! pollers saw and what the sandbox counted, nothing that the gateway says about itself.
+//! The gateway is the real one, on real sockets, configured as a user would. The demo shows only what
+//! the pollers saw and what the sandbox counted, and nothing that the gateway says about itself.
 
+mod checker;
+mod connection;
+mod output;
 mod pollers;
 pub mod sandbox;
 mod seeded_rng;
-mod text;
-mod view;
+mod snapshot;
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,41 +20,40 @@ use console::Term;
 use thiserror::Error;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
+use self::output::Output;
 use self::pollers::Pollers;
 pub use self::sandbox::Sandbox;
-use self::text::Scene;
-use self::view::View;
+use self::snapshot::Snapshot;
 use crate::config::{Address, Config, Flags, Problems, Sources};
 use crate::server::{BindError, Workers};
 use crate::{Server, StartError};
 
-/// What the gateway of the demo takes for its own when the user does not say.
+/// The addresses of the gateway's listeners, unless the user names others or they are taken.
 const LISTEN: &str = "127.0.0.1:8180";
 const ADMIN: &str = "127.0.0.1:8181";
 
-/// Any free port.
-const FREE: &str = "127.0.0.1:0";
+const FREE_PORT: &str = "127.0.0.1:0";
 
-/// How often the view is drawn.
+/// The time between two drawings of the live view.
 const FRAME: Duration = Duration::from_millis(100);
 
-/// What the user asked for.
+/// Holds what the user asked for.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// None: until Ctrl-C.
+    /// How long the demo runs; `None`: until Ctrl-C.
     pub duration: Option<Duration>,
-    /// Pollers, each with a connection and several steps of its own.
+    /// The number of pollers. Each has one connection and polls several steps.
     pub pollers: usize,
-    /// Where the gateway listens; none: 127.0.0.1:8180, or a free port where that is taken.
+    /// The data listener; `None`: 127.0.0.1:8180, or a free port if that is taken.
     pub listen: Option<String>,
-    /// Where its admin listener is; none: 127.0.0.1:8181, or a free port where that is taken.
+    /// The admin listener; `None`: 127.0.0.1:8181, or a free port if that is taken.
     pub admin: Option<String>,
-    /// Whether standard output is to have colours.
+    /// Whether standard output gets colours.
     pub colours: bool,
 }
 
 impl Default for Options {
-    /// Eight teams.
+    /// Returns eight teams of pollers, until Ctrl-C.
     fn default() -> Self {
         Self {
             duration: None,
@@ -64,47 +65,49 @@ impl Default for Options {
     }
 }
 
-/// Why there is no demo.
+/// Says why the demo failed.
 #[derive(Debug, Error)]
 pub enum DemoError {
-    /// No loopback port for the sandbox.
-    #[error("the sandbox could not listen")]
+    /// The sandbox got no loopback port.
+    #[error("the sandbox upstream cannot listen")]
     Sandbox(#[source] io::Error),
-    /// An address that the user named is not one.
+    /// An address from the command line is invalid.
     #[error(transparent)]
     Config(#[from] Problems),
     /// A listener of the gateway cannot be opened.
     #[error("{}", .0.with_advice())]
     Bind(#[source] BindError),
     /// The gateway did not start for another reason.
-    #[error("the gateway could not start: {0}")]
+    #[error("the gateway cannot start: {0}")]
     Start(#[source] StartError),
-    /// `--listen unix:…`
-    #[error("the demo polls over TCP: write --listen like `{LISTEN}`")]
-    NoTcp,
-    /// Neither a terminal nor a file nor a pipe to write to.
-    #[error("the output could not be written")]
+    /// `--listen unix:…` was given.
+    #[error("the demo polls over TCP; write --listen like `{LISTEN}`")]
+    UnixListener,
+    /// Standard output cannot be written.
+    #[error("standard output cannot be written")]
     Output(#[source] io::Error),
 }
 
-/// Runs the demo until its time is over or Ctrl-C, and sums up. The gateway's callers are served by `crew`.
+/// Runs the demo until its time is over or Ctrl-C, then prints a summary. `workers` serve the
+/// gateway's clients.
 ///
 /// # Errors
-/// What kept it from starting or from being seen. A reader that left (`| head`) is no error.
-pub async fn run(options: Options, crew: &Workers) -> Result<(), DemoError> {
+/// Returns a [`DemoError`] if the demo cannot start or its output cannot be written. A reader that
+/// closes the pipe early (`| head`) is no error.
+pub async fn run(options: Options, workers: &Workers) -> Result<(), DemoError> {
     let settings = sandbox::Settings::wan();
     let latency = settings.latency;
     let sandbox = Sandbox::start(settings).await.map_err(DemoError::Sandbox)?;
-    let (server, taken) = gateway(&options, &sandbox.base_url(), crew).await?;
-    let shown = match tcp(server.data()) {
+    let (server, bind_error) = start_gateway(&options, &sandbox.base_url(), workers).await?;
+    let shown = match tcp_address(server.data()) {
         Some(data) => {
-            let taken = taken.as_ref().map(|error| &*error.address);
-            let intro = text::intro(options.pollers, latency, (data, server.admin()), taken);
-            perform(&options, &sandbox, data, &intro).await
+            let taken = bind_error.as_ref().map(|error| &*error.address);
+            let intro = snapshot::intro(options.pollers, latency, (data, server.admin()), taken);
+            show(&options, &sandbox, data, &intro).await
         }
-        None => Err(DemoError::NoTcp),
+        None => Err(DemoError::UnixListener),
     };
-    // Whoever presses Ctrl-C again does not want to wait for the rest.
+    // A second Ctrl-C ends the drain.
     tokio::select! {
         () = async { server.drain().await; sandbox.stop().await } => {}
         Ok(()) = tokio::signal::ctrl_c() => {}
@@ -115,49 +118,46 @@ pub async fn run(options: Options, crew: &Workers) -> Result<(), DemoError> {
     }
 }
 
-/// The gateway, where the user wants it, else at its usual place, else anywhere: then with what kept it
-/// from there.
-async fn gateway(
+/// Starts the gateway at the addresses from the command line, by default at [`LISTEN`] and [`ADMIN`].
+/// If a default is taken, both get free ports, and the error is returned beside the server.
+async fn start_gateway(
     options: &Options,
     upstream: &str,
-    crew: &Workers,
+    workers: &Workers,
 ) -> Result<(Server, Option<BindError>), DemoError> {
-    let usual = start(options, [LISTEN, ADMIN], upstream, crew).await;
-    match usual {
+    match start_at(options, [LISTEN, ADMIN], upstream, workers).await {
         Err(DemoError::Bind(error)) if options.listen.is_none() || options.admin.is_none() => {
-            let server = start(options, [FREE, FREE], upstream, crew).await?;
+            let server = start_at(options, [FREE_PORT, FREE_PORT], upstream, workers).await?;
             Ok((server, Some(error)))
         }
-        outcome => outcome.map(|server| (server, None)),
+        result => result.map(|server| (server, None)),
     }
 }
 
-async fn start(
+async fn start_at(
     options: &Options,
     [listen, admin]: [&str; 2],
     upstream: &str,
-    crew: &Workers,
+    workers: &Workers,
 ) -> Result<Server, DemoError> {
-    let or = |named: &Option<String>, usual: &str| named.as_deref().unwrap_or(usual).to_owned();
     let config = Config::load(&Sources {
         file: None,
         flags: Flags {
-            listen: vec![or(&options.listen, listen)],
-            admin: Some(or(&options.admin, admin)),
+            listen: vec![options.listen.clone().unwrap_or(listen.to_owned())],
+            admin: Some(options.admin.clone().unwrap_or(admin.to_owned())),
             upstream: Some(upstream.to_owned()),
             log_format: None,
         },
         env: &environment,
     })?;
-    Server::start(config, crew)
-        .await
-        .map_err(|error| match error {
-            StartError::Bind(error) => DemoError::Bind(error),
-            error => DemoError::Start(error),
-        })
+    let started = Server::start(config, workers).await;
+    started.map_err(|error| match error {
+        StartError::Bind(error) => DemoError::Bind(error),
+        error => DemoError::Start(error),
+    })
 }
 
-/// All that the gateway sees of an environment: none of the user's settings and keys.
+/// Returns the variables that the gateway sees in place of the user's own.
 fn environment(name: &str) -> Option<String> {
     let value = match name {
         "PORTKEY_API_KEY" => "demo-portkey-key-0001",
@@ -167,39 +167,35 @@ fn environment(name: &str) -> Option<String> {
     Some(value.to_owned())
 }
 
-fn tcp(addresses: &[Address]) -> Option<SocketAddr> {
+fn tcp_address(addresses: &[Address]) -> Option<SocketAddr> {
     addresses.iter().find_map(|address| match address {
         Address::Tcp(address) => Some(*address),
         Address::Unix(_) => None,
     })
 }
 
-/// The show itself: pollers on, view on, until the end.
-async fn perform(
+/// Runs the pollers and the output until the demo ends.
+async fn show(
     options: &Options,
     sandbox: &Sandbox,
-    data: SocketAddr,
+    gateway: SocketAddr,
     intro: &str,
 ) -> Result<(), DemoError> {
     console::set_colors_enabled(options.colours);
-    let mut view = View::open(Term::stdout(), intro).map_err(DemoError::Output)?;
-    let begun = Instant::now();
-    let pollers = Pollers::start(&pollers::Settings {
-        address: data,
-        count: options.pollers,
-        headers: &[],
-    });
-    let scene = |figures| Scene {
+    let mut output = Output::open(Term::stdout(), intro).map_err(DemoError::Output)?;
+    let started = Instant::now();
+    let pollers = Pollers::start(gateway, options.pollers, &[]);
+    let snapshot = |figures| Snapshot {
         figures,
-        upstream: sandbox.fetches(),
-        elapsed: begun.elapsed(),
+        fetches: sandbox.request_count(),
+        elapsed: started.elapsed(),
     };
     let frames = async {
-        let mut frames = interval(FRAME);
-        frames.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut ticks = interval(FRAME);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
-            frames.tick().await;
-            view.show(&scene(pollers.figures()))?;
+            ticks.tick().await;
+            output.show(&snapshot(pollers.figures()))?;
         }
     };
     let shown: io::Result<()> = tokio::select! {
@@ -208,21 +204,21 @@ async fn perform(
     };
     let figures = pollers.stop().await;
     shown
-        .and_then(|()| view.close(&scene(figures)))
+        .and_then(|()| output.close(&snapshot(figures)))
         .map_err(DemoError::Output)
 }
 
-/// Ctrl-C, or the end of the time.
+/// Returns after `duration` or at Ctrl-C.
 async fn end(duration: Option<Duration>) {
-    let over = async {
+    let timeout = async {
         match duration {
             Some(duration) => sleep(duration).await,
             None => std::future::pending().await,
         }
     };
     tokio::select! {
-        () = over => {}
-        // It fails where no handler can be installed; then only the time ends the demo.
+        () = timeout => {}
+        // If no handler can be installed, Ctrl-C ends the process.
         Ok(()) = tokio::signal::ctrl_c() => {}
     }
 }
@@ -232,14 +228,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_address_that_is_taken_is_told_with_the_flag_that_names_another() {
-        let taken = std::net::TcpListener::bind(FREE).unwrap();
+    async fn an_address_in_use_is_an_error_that_names_the_flag_for_another() {
+        let taken = std::net::TcpListener::bind(FREE_PORT).unwrap();
         let address = taken.local_addr().unwrap().to_string();
-        let other = || Some(FREE.to_owned());
+        let free = || Some(FREE_PORT.to_owned());
         for (listen, admin, flag) in [
             (Some(address.clone()), None, "--listen"),
-            (Some(address.clone()), other(), "--listen"),
-            (other(), Some(address.clone()), "--admin"),
+            (Some(address.clone()), free(), "--listen"),
+            (free(), Some(address.clone()), "--admin"),
         ] {
             let options = Options {
                 duration: Some(Duration::ZERO),
@@ -248,16 +244,12 @@ mod tests {
                 admin,
                 ..Options::default()
             };
-            let told = run(options, &Workers::current())
-                .await
-                .unwrap_err()
-                .to_string();
-            let said = format!("cannot listen on {address}: Address already in use");
-            assert!(told.starts_with(&said), "{told}");
-            assert!(
-                told.ends_with(&format!("choose another with {flag}")),
-                "{told}"
-            );
+            let error = run(options, &Workers::current()).await.unwrap_err();
+            let text = error.to_string();
+            let start = format!("cannot listen on {address}: Address already in use");
+            assert!(text.starts_with(&start), "{text}");
+            let end = format!("choose another with {flag}");
+            assert!(text.ends_with(&end), "{text}");
         }
     }
 }

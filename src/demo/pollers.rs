@@ -1,88 +1,73 @@
-//! Services that poll run steps, as services do: each over one keep-alive connection, several steps
-//! at a time, and several services looking at the same step.
-//!
-//! They read every answer. What they see goes into the ledger, errors too.
-
-mod checker;
-mod line;
-mod watch;
+//! Polls run steps as services do: each poller has one keep-alive connection and polls several steps
+//! at a time, and several pollers poll the same step. Every answer is read and checked.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use bytes::Bytes;
+use serde::Deserialize;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::checker::{Checker, Seen};
-pub(super) use self::checker::{Figures, Spread};
-use self::line::Line;
-use self::watch::{Role, Watch};
+use super::checker::{Checker, Figures};
+use super::connection::{Connection, Headers};
+use super::sandbox::{Sandbox, Status};
 use super::seeded_rng::SeededRng;
 
-/// Steps that each poller has under way.
-const DESK: usize = 3;
+/// The number of steps that each poller polls at a time.
+const SLOTS: usize = 3;
 
-/// Pollers that look at the same steps: workers that wait for them, dashboards that show them,
-/// auditors that read them, a replica of each for every pod.
+/// The number of pollers that poll the same steps: three services with ten replicas each.
 const TEAM: usize = 30;
 
-/// Who polls.
-pub(super) struct Settings {
-    /// The gateway's, or the sandbox's own.
-    pub(super) address: SocketAddr,
-    /// How many.
-    pub(super) count: usize,
-    /// Sent with every poll: none to a gateway, which injects what is needed.
-    pub(super) headers: &'static [(&'static str, &'static str)],
-}
+/// Counts the steps that a team has finished in each slot. A poller that finishes a step continues with
+/// the newest step of its team. Otherwise slow pollers would poll steps that are long final, and the
+/// gateway would look better than it is.
+type FinishedSlots = [AtomicU64; SLOTS];
 
-/// The steps that a team looks at: in each place of the desk, how
-/// many there have been. Whoever is done with a step moves on to the newest, so that no service
-/// falls behind into steps long final, which would make the gateway look better than it is.
-type Desk = [AtomicU64; DESK];
-
-/// Pollers at work.
+/// Runs the pollers.
 pub(super) struct Pollers {
-    ledger: Arc<Mutex<Checker>>,
+    checker: Arc<Mutex<Checker>>,
     tracker: TaskTracker,
     token: CancellationToken,
 }
 
 impl Pollers {
-    /// Sends them off.
-    pub(super) fn start(settings: &Settings) -> Self {
+    /// Starts `count` pollers against the gateway or the sandbox at `address`. Polls through a gateway
+    /// need no `headers`, because it injects the credentials.
+    pub(super) fn start(address: SocketAddr, count: usize, headers: Headers) -> Self {
         let pollers = Self {
-            ledger: Arc::default(),
+            checker: Arc::default(),
             tracker: TaskTracker::new(),
             token: CancellationToken::new(),
         };
-        let mut desk = Arc::<Desk>::default();
-        for index in 0..settings.count {
+        let mut finished = Arc::<FinishedSlots>::default();
+        for index in 0..count {
             if index.is_multiple_of(TEAM) {
-                desk = Arc::default();
+                finished = Arc::default();
             }
             let poller = Poller {
                 team: index / TEAM,
-                role: Role::of(index),
-                dice: SeededRng::of(&["pace", &index.to_string()]),
-                desk: Arc::clone(&desk),
-                ledger: Arc::clone(&pollers.ledger),
-                line: Line::new(settings.address, settings.headers, pollers.tracker.clone()),
+                role: ROLES[index % ROLES.len()],
+                rng: SeededRng::of(&["pace", &index.to_string()]),
+                finished: Arc::clone(&finished),
+                checker: Arc::clone(&pollers.checker),
+                connection: Connection::new(address, headers, pollers.tracker.clone()),
             };
-            pollers.tracker.spawn(poller.work(pollers.token.clone()));
+            pollers.tracker.spawn(poller.run(pollers.token.clone()));
         }
         pollers
     }
 
-    /// What they have seen so far.
+    /// Returns what was counted so far.
     pub(super) fn figures(&self) -> Figures {
-        open(&self.ledger).figures()
+        lock(&self.checker).figures()
     }
 
-    /// Lets each finish the poll that it is at, and sends them home.
+    /// Stops every poller after its current poll.
     pub(super) async fn stop(self) -> Figures {
         self.token.cancel();
         self.tracker.close();
@@ -91,76 +76,166 @@ impl Pollers {
     }
 }
 
-fn open(ledger: &Mutex<Checker>) -> MutexGuard<'_, Checker> {
-    ledger.lock().expect("nothing panics with the ledger open")
+fn lock(checker: &Mutex<Checker>) -> MutexGuard<'_, Checker> {
+    checker
+        .lock()
+        .expect("nothing panics while the checker is locked")
 }
+
+/// Says how a service reads its steps.
+#[derive(Clone, Copy)]
+struct Role {
+    /// How often it reads a step again after it was final.
+    rereads: u32,
+    /// Whether it asks for the content of file search results.
+    include: bool,
+}
+
+const WORKER: Role = Role {
+    rereads: 3,
+    include: false,
+};
+const DASHBOARD: Role = Role {
+    rereads: 12,
+    include: false,
+};
+const AUDITOR: Role = Role {
+    rereads: 6,
+    include: true,
+};
+
+/// The roles of a team's pollers, in turn.
+const ROLES: [Role; 3] = [WORKER, DASHBOARD, AUDITOR];
 
 struct Poller {
     team: usize,
     role: Role,
-    dice: SeededRng,
-    desk: Arc<Desk>,
-    ledger: Arc<Mutex<Checker>>,
-    line: Line,
+    rng: SeededRng,
+    finished: Arc<FinishedSlots>,
+    checker: Arc<Mutex<Checker>>,
+    connection: Connection,
 }
 
 impl Poller {
-    async fn work(mut self, token: CancellationToken) {
-        let mut watches: Vec<Watch> = (0..DESK).map(|place| self.watch(place, 0)).collect();
-        while let Some(next) = watches.iter_mut().min_by_key(|watch| watch.due) {
-            let waited = token.run_until_cancelled(sleep_until(next.due)).await;
-            if waited.is_none() || token.is_cancelled() {
+    async fn run(mut self, token: CancellationToken) {
+        let mut steps: Vec<PolledStep> = (0..SLOTS).map(|slot| self.step(slot, 0)).collect();
+        while let Some(next) = steps.iter_mut().min_by_key(|step| step.due) {
+            let due = token.run_until_cancelled(sleep_until(next.due)).await;
+            if due.is_none() || token.is_cancelled() {
                 return;
             }
             self.poll(next).await;
-            if next.is_over() {
-                *next = self.successor(next);
+            if next.is_finished() {
+                *next = self.next_step(next);
             } else {
                 next.due = self.due();
             }
         }
     }
 
-    async fn poll(&mut self, watch: &mut Watch) {
-        let asked = Instant::now();
-        let answer = match self.line.poll(&watch.path()).await {
-            Ok(answer) => answer,
-            Err(error) => return open(&self.ledger).failed(&error),
-        };
-        let status = watch.read(&answer.body);
-        let seen = Seen {
-            step: &watch.step,
-            asked,
-            answer: &answer,
-            status,
-        };
-        open(&self.ledger).answered(&seen, Instant::now());
+    async fn poll(&mut self, step: &mut PolledStep) {
+        match self.connection.poll(&step.path()).await {
+            Ok(response) => {
+                let status = step.read(&response.body);
+                lock(&self.checker).record(&step.id, &response, status);
+            }
+            Err(error) => lock(&self.checker).record_error(&error),
+        }
     }
 
-    fn watch(&mut self, place: usize, turn: u64) -> Watch {
-        Watch::new(self.team, self.role, place, turn, self.due())
+    fn step(&mut self, slot: usize, number: u64) -> PolledStep {
+        PolledStep::new(self.team, self.role, slot, number, self.due())
     }
 
-    /// The newest step in that place: the first of a team to be done brings it.
-    fn successor(&mut self, done: &Watch) -> Watch {
-        let next = done.turn + 1;
-        let newest = self.desk[done.place].fetch_max(next, Ordering::Relaxed);
-        self.watch(done.place, newest.max(next))
+    /// Returns the newest step in the slot. The first poller of the team to finish a step starts the
+    /// next one.
+    fn next_step(&mut self, finished: &PolledStep) -> PolledStep {
+        let next = finished.number + 1;
+        let newest = self.finished[finished.slot].fetch_max(next, Ordering::Relaxed);
+        self.step(finished.slot, newest.max(next))
     }
 
-    /// The time of a step's next poll: 0.3 to 1.0 s from now.
+    /// Returns the time of a step's next poll, 0.3 to 1.0 s from now.
     fn due(&mut self) -> Instant {
-        Instant::now() + Duration::from_millis(300 + u64::from(self.dice.below(701)))
+        Instant::now() + Duration::from_millis(300 + u64::from(self.rng.below(701)))
+    }
+}
+
+/// A step as one poller sees it, from the first poll to the last reread.
+struct PolledStep {
+    role: Role,
+    slot: usize,
+    /// How many steps the slot had before this one.
+    number: u64,
+    thread: String,
+    run: String,
+    id: String,
+    /// The time of the next poll.
+    due: Instant,
+    /// `None` while the step is live.
+    rereads_left: Option<u32>,
+}
+
+impl PolledStep {
+    /// Derives the ids from `team`, `slot` and `number`, so that all pollers of a team poll the same
+    /// step.
+    fn new(team: usize, role: Role, slot: usize, number: u64, due: Instant) -> Self {
+        let team = team.to_string();
+        let mut rng = SeededRng::of(&["step", &team, &slot.to_string(), &number.to_string()]);
+        Self {
+            role,
+            slot,
+            number,
+            thread: SeededRng::of(&["thread", &team]).id("thread_"),
+            run: rng.id("run_"),
+            id: rng.id("step_"),
+            due,
+            rereads_left: None,
+        }
+    }
+
+    fn path(&self) -> String {
+        let query = match self.role.include {
+            true => "?include[]=step_details.tool_calls[*].file_search.results[*].content",
+            false => "",
+        };
+        let (thread, run, id) = (&self.thread, &self.run, &self.id);
+        format!("/v1/threads/{thread}/runs/{run}/steps/{id}{query}")
+    }
+
+    /// Returns the status in `body`, or `None` if it is not the upstream's body for that status, byte
+    /// for byte.
+    fn read(&mut self, body: &Bytes) -> Option<Status> {
+        #[derive(Deserialize)]
+        struct Body<'a> {
+            status: &'a str,
+        }
+        let parsed: Body<'_> = serde_json::from_slice(body).ok()?;
+        let status = Status::ALL
+            .into_iter()
+            .find(|status| status.as_str() == parsed.status)?;
+        let (thread, run, id) = (&self.thread, &self.run, &self.id);
+        if *body != Sandbox::body_for(thread, run, id, status, self.role.include) {
+            return None;
+        }
+        self.rereads_left = match self.rereads_left {
+            Some(left) => Some(left.saturating_sub(1)),
+            None => status.is_final().then_some(self.role.rereads),
+        };
+        Some(status)
+    }
+
+    fn is_finished(&self) -> bool {
+        self.rereads_left == Some(0)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::sandbox::{self, Sandbox, Status};
+    use crate::demo::sandbox;
 
-    const CREDENTIALS: &[(&str, &str)] =
-        &[("x-portkey-api-key", "k"), ("x-portkey-virtual-key", "v")];
+    const CREDENTIALS: Headers = &[("x-portkey-api-key", "k"), ("x-portkey-virtual-key", "v")];
 
     async fn sandbox() -> Sandbox {
         let settings = sandbox::Settings {
@@ -170,78 +245,125 @@ mod tests {
         Sandbox::start(settings).await.unwrap()
     }
 
-    fn poller(sandbox: &Sandbox, headers: &'static [(&'static str, &'static str)]) -> Poller {
+    fn poller(sandbox: &Sandbox, headers: Headers) -> Poller {
         Poller {
             team: 0,
-            role: Role::Auditor,
-            dice: SeededRng::of(&["pace"]),
-            desk: Arc::default(),
-            ledger: Arc::default(),
-            line: Line::new(sandbox.address(), headers, TaskTracker::new()),
+            role: AUDITOR,
+            rng: SeededRng::of(&["pace"]),
+            finished: Arc::default(),
+            checker: Arc::default(),
+            connection: Connection::new(sandbox.address(), headers, TaskTracker::new()),
         }
     }
 
+    fn step(role: Role) -> PolledStep {
+        PolledStep::new(7, role, 1, 4, Instant::now())
+    }
+
+    fn body(step: &PolledStep, status: Status) -> Bytes {
+        Sandbox::body_for(&step.thread, &step.run, &step.id, status, step.role.include)
+    }
+
     #[tokio::test]
-    async fn a_step_is_polled_to_its_end_and_every_poll_is_accounted_for() {
+    async fn a_step_is_polled_until_it_is_finished_and_every_poll_is_counted() {
         let sandbox = sandbox().await;
         let mut poller = poller(&sandbox, CREDENTIALS);
-        let mut watch = poller.watch(0, 0);
-        sandbox.hold_live(&watch.step);
+        let mut step = poller.step(0, 0);
+        sandbox.set_status(&step.id, Status::InProgress);
         for _ in 0..3 {
-            poller.poll(&mut watch).await;
+            poller.poll(&mut step).await;
         }
-        assert_eq!(open(&poller.ledger).figures().live, 1);
-        sandbox.finish(&watch.step, Status::Expired);
-        while !watch.is_over() {
-            poller.poll(&mut watch).await;
+        assert_eq!(lock(&poller.checker).figures().live, 1);
+        sandbox.set_status(&step.id, Status::Expired);
+        while !step.is_finished() {
+            poller.poll(&mut step).await;
         }
-        let figures = open(&poller.ledger).figures();
-        assert_eq!((figures.polls, sandbox.fetches()), (10, 10));
+        let figures = lock(&poller.checker).figures();
+        assert_eq!((figures.polls, sandbox.request_count()), (10, 10));
         assert_eq!((figures.hits, figures.errors, figures.live), (0, 0, 0));
         assert_eq!((figures.stale, figures.wrong), (0, 0));
         assert_eq!(figures.finished[&Status::Expired], 1);
     }
 
     #[tokio::test]
-    async fn a_step_that_comes_back_to_life_is_noticed() {
+    async fn a_final_step_that_becomes_live_again_counts_as_stale() {
         let sandbox = sandbox().await;
         let mut poller = poller(&sandbox, CREDENTIALS);
-        let mut watch = poller.watch(0, 0);
-        poller.poll(&mut watch).await;
-        sandbox.hold_live(&watch.step);
-        poller.poll(&mut watch).await;
-        assert_eq!(open(&poller.ledger).figures().stale, 1);
+        let mut step = poller.step(0, 0);
+        poller.poll(&mut step).await;
+        sandbox.set_status(&step.id, Status::InProgress);
+        poller.poll(&mut step).await;
+        assert_eq!(lock(&poller.checker).figures().stale, 1);
     }
 
     #[tokio::test]
-    async fn what_is_not_a_200_is_an_error_that_says_so() {
+    async fn another_status_than_200_counts_as_an_error() {
         let sandbox = sandbox().await;
         let mut poller = poller(&sandbox, &[]);
-        let mut watch = poller.watch(0, 0);
-        poller.poll(&mut watch).await;
-        let figures = open(&poller.ledger).figures();
+        let mut step = poller.step(0, 0);
+        poller.poll(&mut step).await;
+        let figures = lock(&poller.checker).figures();
         assert_eq!((figures.polls, figures.errors), (0, 1));
-        assert_eq!(figures.last_error.unwrap(), "answered 401 Unauthorized");
+        assert_eq!(figures.last_error.unwrap(), "status 401 Unauthorized");
     }
 
     #[tokio::test]
-    async fn who_is_behind_skips_to_the_newest_step() {
+    async fn a_slow_poller_continues_with_the_newest_step() {
         let sandbox = sandbox().await;
         let mut poller = poller(&sandbox, &[]);
-        let first = poller.watch(1, 0);
-        assert_eq!(poller.successor(&first).turn, 1);
-        poller.desk[1].store(5, Ordering::Relaxed);
-        assert_eq!(poller.successor(&first).turn, 5);
+        let first = poller.step(1, 0);
+        assert_eq!(poller.next_step(&first).number, 1);
+        poller.finished[1].store(5, Ordering::Relaxed);
+        assert_eq!(poller.next_step(&first).number, 5);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn stopped_pollers_leave_nothing_running() {
-        let nowhere = Settings {
-            address: ([127, 0, 0, 1], 1).into(),
-            count: 6,
-            headers: &[],
-        };
-        let figures = Pollers::start(&nowhere).stop().await;
+    async fn stopped_pollers_leave_no_task_running() {
+        let nowhere = ([127, 0, 0, 1], 1).into();
+        let figures = Pollers::start(nowhere, 6, &[]).stop().await;
         assert_eq!((figures.polls, figures.errors), (0, 0));
+    }
+
+    #[test]
+    fn a_team_polls_one_step_and_its_auditor_asks_for_content() {
+        let [worker, dashboard, auditor] = ROLES.map(|role| step(role).path());
+        assert_eq!(worker, dashboard);
+        assert!(auditor.starts_with(&format!("{worker}?include[]=")));
+    }
+
+    #[test]
+    fn a_final_step_is_reread_as_often_as_the_role_says() {
+        let mut step = step(WORKER);
+        for _ in 0..10 {
+            let live = body(&step, Status::InProgress);
+            assert_eq!(step.read(&live), Some(Status::InProgress));
+        }
+        let expired = body(&step, Status::Expired);
+        let mut reads = 0;
+        while !step.is_finished() {
+            assert_eq!(step.read(&expired), Some(Status::Expired));
+            reads += 1;
+        }
+        assert_eq!(reads, 1 + WORKER.rereads);
+    }
+
+    #[test]
+    fn a_body_that_differs_in_one_byte_is_refused() {
+        let mut step = step(WORKER);
+        let failed = body(&step, Status::Failed);
+        let other_team = PolledStep::new(8, WORKER, 1, 4, Instant::now());
+        let mut altered = failed.to_vec();
+        let digit = altered.iter().rposition(u8::is_ascii_digit).unwrap();
+        altered[digit] ^= 1;
+        for wrong in [
+            altered.into(),
+            body(&other_team, Status::Failed),
+            failed.slice(1..),
+            Bytes::from([&failed[..], b"\n"].concat()),
+            Bytes::from_static(b"{}"),
+        ] {
+            assert_eq!(step.read(&wrong), None);
+        }
+        assert!(step.rereads_left.is_none());
     }
 }

@@ -1,17 +1,16 @@
-//! A stand-in for the upstream: run steps over real HTTP, without a key and without a cost.
+//! Plays the upstream: run steps over real HTTP, without a key and without cost.
 //!
-//! It owns what an outsider sees of the real service: paths, wire form, sizes, latency, errors. Any
-//! id works: a step comes to be on its first poll, is in progress for a while and ends. All of it
-//! follows from the ids, so that tests know each body beforehand; time alone decides which one it
-//! is, and a test may decide that instead. It refuses whoever lacks the injected credentials, and
-//! forwards nothing anywhere.
+//! The sandbox looks like the real service from outside: paths, wire format, sizes, latency, errors.
+//! Any id works. A step is created by its first poll, is in progress for a while and then ends. All of
+//! this follows from the ids, so a test can compute each body. Only time decides the status, and a test
+//! can set the status instead. Requests without the injected credentials are refused. Nothing is
+//! forwarded.
 
 mod body;
-mod schema;
+mod http;
 mod server;
 mod step_spec;
 mod step_store;
-mod wire;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -28,18 +27,18 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use self::body::Ids;
-use self::server::Shared;
+use self::server::State;
 pub use self::step_spec::Status;
 
-/// How the sandbox behaves. The default is a test's: no latency, nothing recorded.
+/// Sets how the sandbox behaves. The default suits tests: no latency, and no recorded requests.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// How long a step is in progress from its first poll; its id decides where in the range.
+    /// How long a step is in progress after its first poll. The id decides where in the range.
     pub lifetime: RangeInclusive<Duration>,
-    /// The median time to an answer, jittered; zero: at once.
+    /// The median time to a response, with jitter. Zero: responses come at once.
     pub latency: Duration,
-    /// Whether request heads are kept for [`Sandbox::heads`].
-    pub record: bool,
+    /// Whether requests are kept for [`Sandbox::recorded_requests`].
+    pub record_requests: bool,
 }
 
 impl Default for Settings {
@@ -47,14 +46,14 @@ impl Default for Settings {
         Self {
             lifetime: Duration::from_secs(2)..=Duration::from_secs(8),
             latency: Duration::ZERO,
-            record: false,
+            record_requests: false,
         }
     }
 }
 
 impl Settings {
-    /// Like the real service, seen from another continent; steps a little hastier than real ones,
-    /// so that whoever watches sees them end.
+    /// Returns the latency of the real service from another continent. Steps end a little faster than
+    /// real ones, so that a user of the demo sees them end.
     pub fn wan() -> Self {
         Self {
             lifetime: Duration::from_secs(1)..=Duration::from_secs(6),
@@ -64,101 +63,97 @@ impl Settings {
     }
 }
 
-/// A request as it arrived, without its body.
+/// Holds a request as it arrived, without its body.
 #[derive(Debug, Clone)]
-pub struct Head {
-    /// `GET`
+pub struct RecordedRequest {
+    /// The method.
     pub method: Method,
-    /// Path and query, as they came.
+    /// Path and query, byte for byte.
     pub uri: Uri,
-    /// Everything that was sent, in lower case.
+    /// All headers, with names in lower case.
     pub headers: HeaderMap,
 }
 
-/// A running sandbox. Dropping it ends it.
+/// Runs a sandbox until it is dropped.
 pub struct Sandbox {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    state: Arc<State>,
     tracker: TaskTracker,
     stop: DropGuard,
 }
 
 impl Sandbox {
-    /// Binds a free loopback port and serves from now on.
+    /// Binds a free loopback port and starts to serve.
     ///
     /// # Errors
-    /// That no port could be bound.
+    /// Returns an error if no port can be bound.
     pub async fn start(settings: Settings) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared::new(settings));
+        let state = Arc::new(State::new(settings));
         let (tracker, token) = (TaskTracker::new(), CancellationToken::new());
         tracker.spawn(server::accept(
             listener,
-            Arc::clone(&shared),
+            Arc::clone(&state),
             tracker.clone(),
             token.clone(),
         ));
         Ok(Self {
             address,
-            shared,
+            state,
             tracker,
             stop: token.drop_guard(),
         })
     }
 
-    /// Where it listens.
+    /// Returns the address that the sandbox listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What a gateway takes as its upstream.
+    /// Returns the `upstream.base_url` of a gateway in front of the sandbox.
     pub fn base_url(&self) -> String {
         format!("http://{}/v1", self.address)
     }
 
-    /// Requests that arrived so far, of every kind.
-    pub fn fetches(&self) -> u64 {
-        self.shared.fetches()
+    /// Returns how many requests of any kind arrived so far.
+    pub fn request_count(&self) -> u64 {
+        self.state.request_count()
     }
 
-    /// Requests for this step that arrived so far, on whatever thread and run.
-    pub fn fetches_of(&self, step: &str) -> u64 {
-        self.shared.book().fetches(step)
+    /// Returns how many polls of this step arrived so far, on any thread and run.
+    pub fn polls_of(&self, step: &str) -> u64 {
+        self.state.steps().polls_of(step)
     }
 
-    /// The latest request heads, oldest first; empty unless [`Settings::record`].
-    pub fn heads(&self) -> Vec<Head> {
-        self.shared.heads().iter().cloned().collect()
+    /// Returns the latest requests, oldest first. Empty unless [`Settings::record_requests`] is set.
+    pub fn recorded_requests(&self) -> Vec<RecordedRequest> {
+        self.state.recorded().iter().cloned().collect()
     }
 
-    /// Puts the step there for good, whatever its time; it need not have been polled.
-    pub fn finish(&self, step: &str, status: Status) {
-        self.shared.book().steer(step, status);
+    /// Sets the status of the step, whatever its age, until the next call. The step need not have been
+    /// polled.
+    pub fn set_status(&self, step: &str, status: Status) {
+        self.state.steps().set_status(step, status);
     }
 
-    /// Keeps the step in progress until [`finish`](Self::finish).
-    pub fn hold_live(&self, step: &str) {
-        self.finish(step, Status::InProgress);
-    }
-
-    /// Where the step stands now.
+    /// Returns the current status of the step.
     pub fn status(&self, step: &str) -> Status {
-        self.shared.book().status(step, Instant::now())
+        self.state.steps().status(step, Instant::now())
     }
 
-    /// The body that an answer decided now would carry; `include` is whether `include[]` asks for
-    /// content. A final step's never changes.
-    pub fn expected_body(&self, thread: &str, run: &str, step: &str, include: bool) -> Bytes {
-        self.shared.body(Ids { thread, run, step }, include)
+    /// Returns the body that a response would have now. `include` says whether `include[]` asks for
+    /// content. The body of a final step never changes.
+    pub fn current_body(&self, thread: &str, run: &str, step: &str, include: bool) -> Bytes {
+        self.state.body(Ids { thread, run, step }, include)
     }
 
-    /// The body of a step that stands there, on any sandbox.
-    pub fn body_as(thread: &str, run: &str, step: &str, status: Status, include: bool) -> Bytes {
-        body::written(&body::step(Ids { thread, run, step }, status, include))
+    /// Returns the body of a step with this status, on any sandbox.
+    pub fn body_for(thread: &str, run: &str, step: &str, status: Status, include: bool) -> Bytes {
+        body::to_json(&body::step(Ids { thread, run, step }, status, include))
     }
 
-    /// Ends every connection and waits until nothing runs any more.
+    /// Closes every connection and waits until all tasks have ended.
     pub async fn stop(self) {
         drop(self.stop);
         self.tracker.close();

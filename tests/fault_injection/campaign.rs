@@ -1,218 +1,202 @@
-//! The campaign: every kind so many times, in an order that the seed gives. Lanes work side by
-//! side, each with an origin and a gateway of its own; within a lane one fault at a time.
+//! The campaign: every fault so many times, in an order that the seed gives. Lanes work side by side,
+//! each with a testbed of its own. Within a lane there is one fault at a time.
 
 use std::error::Error;
-use std::sync::Arc;
 
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::caller::Manner;
-use crate::dice::Dice;
-use crate::kind::{Harm, Kind, Wire};
-use crate::kinds::life::UNASKED;
-use crate::ledger::{Case, Ledger, Verdict, say};
-use crate::origin::{Authority, Door};
+use crate::fault::{self, Effect, Fault, Injection};
+use crate::fixtures::certificates::Authority;
+use crate::fixtures::client::Version;
+use crate::fixtures::origin::{Connections, Protocol};
+use crate::fixtures::random::seeded;
+use crate::judge::raw;
+use crate::ledger::{Case, Ledger, Verdict, print};
 use crate::step::Step;
-use crate::world::{LIMIT, World};
-use crate::{client_faults, process_faults};
+use crate::testbed::{LIMIT, Testbed};
+use crate::upstream_faults::UNSOLICITED;
 
-/// What is to be done.
 #[derive(Debug, Clone)]
-pub(crate) struct Orders {
+pub(crate) struct Options {
     pub(crate) seed: u64,
-    /// Injections of each kind.
+    /// The number of injections of each fault.
     pub(crate) each: u64,
-    /// Only this kind.
+    /// The only fault to inject; `None` for all.
     pub(crate) only: Option<String>,
-    /// Lanes for plain HTTP; half as many for each of the others.
+    /// The number of lanes for HTTP/1.1 without TLS. Each other protocol has half as many.
     pub(crate) lanes: usize,
 }
 
-/// One fault to inject.
-#[derive(Clone, Copy)]
-struct Injection {
-    kind: Kind,
-    number: u64,
-}
-
-/// Runs it. The ledger tells how it went.
-pub(crate) async fn run(orders: &Orders, ledger: &Ledger) -> Result<(), Box<dyn Error>> {
-    let mut kinds = Kind::all();
-    kinds.retain(|kind| orders.only.as_deref().is_none_or(|only| only == kind.word));
-    if kinds.is_empty() {
-        let words: Vec<&str> = Kind::all().iter().map(|kind| kind.word).collect();
-        return Err(format!("no such kind; there are: {}", words.join(" ")).into());
+/// Runs the campaign. The ledger says how it went.
+pub(crate) async fn run(options: &Options, ledger: &Ledger) -> Result<(), Box<dyn Error>> {
+    let Options {
+        seed,
+        each,
+        only,
+        lanes,
+    } = options;
+    let mut faults = fault::all();
+    faults.retain(|fault| only.as_deref().is_none_or(|only| only == fault.name));
+    if faults.is_empty() {
+        let names: Vec<&str> = fault::all().iter().map(|fault| fault.name).collect();
+        return Err(format!("no such fault; there are: {}", names.join(" ")).into());
     }
-    let (seed, each) = (orders.seed, orders.each);
-    say(&format!(
-        "{} kinds of fault, {each} injections each, seed {seed}",
-        kinds.len()
+    let count = faults.len();
+    print(&format!(
+        "{count} faults, {each} injections each, seed {seed}"
     ));
     let started = Instant::now();
-    let authority = Arc::new(Authority::new()?);
-    let mut lanes = JoinSet::new();
-    for (wire, count) in [
-        (Wire::Plain, orders.lanes),
-        (Wire::Tls, orders.lanes.div_ceil(2)),
-        (Wire::Http2, orders.lanes.div_ceil(2)),
+    let authority = Authority::new();
+    let mut tasks = JoinSet::new();
+    for (protocol, lanes) in [
+        (Protocol::Http1, *lanes),
+        (Protocol::Http1Tls, lanes.div_ceil(2)),
+        (Protocol::Http2, lanes.div_ceil(2)),
     ] {
-        for injections in deal(&kinds, wire, count, orders) {
-            let world = World::new(wire, &authority, ledger).await?;
-            lanes.spawn(lane(world, injections, seed));
+        let mut injections: Vec<(Fault, u64)> = faults
+            .iter()
+            .filter(|fault| fault.protocol == protocol)
+            .flat_map(|&fault| (0..*each).map(move |number| (fault, number)))
+            .collect();
+        seeded(*seed, &["order"]).shuffle(&mut injections);
+        for share in injections.chunks(injections.len().div_ceil(lanes).max(1)) {
+            let testbed = Testbed::start(protocol, &authority, ledger).await?;
+            tasks.spawn(lane(testbed, share.to_vec(), *seed));
         }
     }
-    while let Some(done) = lanes.join_next().await {
-        done?;
-    }
-    let seconds = started.elapsed().as_secs_f64();
-    report(ledger, kinds.len(), each, seed, seconds);
-    Ok(())
-}
-
-/// The injections over this wire, shuffled, dealt to at most `count` lanes.
-fn deal(kinds: &[Kind], wire: Wire, count: usize, orders: &Orders) -> Vec<Vec<Injection>> {
-    let of_wire = kinds.iter().filter(|kind| kind.wire == wire);
-    let mut all: Vec<Injection> = of_wire
-        .flat_map(|&kind| (0..orders.each).map(move |number| Injection { kind, number }))
-        .collect();
-    Dice::of(orders.seed, &["order"]).shuffle(&mut all);
-    let share = all.len().div_ceil(count).max(1);
-    all.chunks(share).map(<[Injection]>::to_vec).collect()
-}
-
-async fn lane(world: World, injections: Vec<Injection>, seed: u64) {
-    for Injection { kind, number } in injections {
-        let case = Case {
-            seed,
-            number,
-            kind: kind.word.to_owned(),
-        };
-        world.origin.set_case(&case);
-        inject(&world, &kind, &case).await;
-    }
-    let case = Case {
-        seed,
-        number: 0,
-        kind: "end".to_owned(),
-    };
-    world.end(&case).await;
-}
-
-/// Injects one fault, judges what came of it, and looks for traces that it left.
-async fn inject(world: &World, kind: &Kind, case: &Case) {
-    let number = case.number.to_string();
-    let mut dice = Dice::of(case.seed, &[kind.word, &number]);
-    let (step, other) = (Step::draw(&mut dice), Step::draw(&mut dice));
-    let warm = match kind.harm {
-        // These strike a connection that was used before.
-        Harm::Reused(_) | Harm::Stream(_) => true,
-        Harm::Door(_) | Harm::Answer(_) | Harm::Caller(_) | Harm::Deed(_) => dice.one_in(2),
-    };
-    if warm {
-        world.warm(case, &Step::draw(&mut dice)).await;
-    }
-    let manner = if dice.one_in(4) {
-        Manner::Http2
-    } else {
-        Manner::Http1
-    };
-    match kind.harm {
-        Harm::Door(door) => meet_door(world, kind, door, case, manner, &step).await,
-        Harm::Answer(_) | Harm::Reused(_) | Harm::Stream(_) => {
-            meet_answer(world, kind, case, manner, (&step, &other)).await;
-        }
-        Harm::Caller(prank) => {
-            client_faults::play(prank, world, case, &mut dice, (&step, &other)).await
-        }
-        Harm::Deed(deed) => {
-            process_faults::befall(deed, world, case, &mut dice, (&step, &other)).await
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            let lost = Verdict::Lost(format!("a lane ended: {error}"));
+            ledger.note(&Case::new(*seed, 0, "lane"), &lost, b"");
         }
     }
-    world.settle(case).await;
-    world
-        .probe(case, &step, "the same step after the fault", kind.expect)
-        .await;
-    world
-        .probe(case, &other, "another step after the fault", kind.expect)
-        .await;
-    for step in [&step, &other] {
-        world.origin.forget(step);
-    }
-}
-
-async fn meet_door(
-    world: &World,
-    kind: &Kind,
-    door: Door,
-    case: &Case,
-    manner: Manner,
-    step: &Step,
-) {
-    if let Err(error) = world.origin.set_door(door).await {
-        say(&format!("the rig cannot set {door:?}: {error}"));
-    }
-    let asked = world.asked(step);
-    let got = world.ask(manner, step).await;
-    let verdict = asked.judge(&got, kind.expect, &[]);
-    if let Err(error) = world.origin.set_door(Door::Open).await {
-        say(&format!("the rig cannot open its door: {error}"));
-    }
-    world.note(case, &verdict, got.raw());
-}
-
-/// The harm strikes `step`; a request for `other` flies beside it and must be right.
-async fn meet_answer(
-    world: &World,
-    kind: &Kind,
-    case: &Case,
-    manner: Manner,
-    (step, other): (&Step, &Step),
-) {
-    world.origin.plan(step, kind.harm);
-    // A harm to a connection is not for others to meet.
-    let alone = !matches!(kind.harm, Harm::Answer(_)) || UNASKED.contains(&kind.word);
-    let beside = case.number.is_multiple_of(2) && !alone;
-    let asked = world.asked(step);
-    let bystander = async {
-        if beside {
-            world
-                .probe(case, other, "another step beside the fault", kind.expect)
-                .await;
-        }
-    };
-    let (got, ()) = tokio::join!(world.ask(manner, step), bystander);
-    // What is said unasked must be said before the next question, or nobody can tell it from an
-    // answer. Over HTTP/2 nothing is.
-    let done = kind.wire == Wire::Http2 || world.origin.is_done(step, LIMIT).await;
-    let plan = world.origin.unplan(step);
-    let verdict = if !done {
-        Verdict::Lost("the gateway kept the fetch's connection".to_owned())
-    } else if plan.struck == 0 {
-        Verdict::Wrong("the rig did not get to inject it".to_owned())
-    } else {
-        asked.judge(&got, kind.expect, &plan.told)
-    };
-    world.note(case, &verdict, got.raw());
-}
-
-/// A line a kind, and the sum.
-fn report(ledger: &Ledger, kinds: usize, each: u64, seed: u64, seconds: f64) {
-    for (kind, counts) in ledger.by_kind() {
+    for (name, counts) in ledger.by_name() {
         if counts.bad() > 0 {
-            say(&format!("{kind}: {counts:?}"));
+            print(&format!("{name}: {counts:?}"));
         }
     }
     let total = ledger.total();
-    say(&format!(
-        "{kinds} kinds × {each}, seed {seed}, {seconds:.0} s: {} requests; {} right, {} errors as \
-         they should be, {} cut as they should be; {} lost, {} wrong, {} leaked",
+    print(&format!(
+        "{count} faults × {each}, seed {seed}, {:.0} s: {} requests; {} correct, {} errors as \
+         expected, {} truncated as expected; {} lost, {} wrong, {} leaked",
+        started.elapsed().as_secs_f64(),
         total.all(),
-        total.right,
+        total.correct,
         total.error,
-        total.cut,
+        total.truncated,
         total.lost,
         total.wrong,
         total.leaked
     ));
+    Ok(())
+}
+
+async fn lane(testbed: Testbed, injections: Vec<(Fault, u64)>, seed: u64) {
+    for (fault, number) in injections {
+        let case = Case::new(seed, number, fault.name);
+        testbed.upstream.set_case(&case);
+        inject(&testbed, &fault, &case).await;
+    }
+    testbed.end(&Case::new(seed, 0, "end")).await;
+}
+
+/// Injects one fault, judges what came of it, and looks for traces that it left.
+async fn inject(testbed: &Testbed, fault: &Fault, case: &Case) {
+    let mut rng = seeded(case.seed, &[fault.name, &case.number.to_string()]);
+    let (step, other) = (Step::draw(&mut rng), Step::draw(&mut rng));
+    let needs_reuse = match fault.effect {
+        // These strike a connection that was used before.
+        Effect::Reused(_) | Effect::Stream(_) | Effect::ReusedStream(_) => true,
+        Effect::Connections(_) | Effect::Response(_) | Effect::Run(_) => false,
+    };
+    if rng.bool() || needs_reuse {
+        let expected = fault::Expected {
+            rate_limited: true,
+            ..fault::CORRECT
+        };
+        let first = Step::draw(&mut rng);
+        let what = "a request before the fault";
+        testbed.probe(case, &first, what, expected).await;
+    }
+    let injection = Injection {
+        testbed,
+        case,
+        step: &step,
+        other: &other,
+        version: match rng.u32(..4) {
+            0 => Version::Http2,
+            _ => Version::Http1,
+        },
+    };
+    match fault.effect {
+        Effect::Connections(connections) => {
+            strike_connections(&injection, fault, connections).await
+        }
+        Effect::Response(_) | Effect::Reused(_) | Effect::Stream(_) | Effect::ReusedStream(_) => {
+            strike_fetches(&injection, fault).await;
+        }
+        Effect::Run(run) => run(&injection).await,
+    }
+    testbed.settle(case).await;
+    for (step, what) in [
+        (&step, "the same step after the fault"),
+        (&other, "another step after the fault"),
+    ] {
+        testbed.probe(case, step, what, fault.expected).await;
+    }
+    for step in [&step, &other] {
+        testbed.upstream.forget(step);
+    }
+}
+
+async fn strike_connections(injection: &Injection<'_>, fault: &Fault, connections: Connections) {
+    let Injection {
+        testbed,
+        case,
+        step,
+        version,
+        ..
+    } = *injection;
+    testbed.set_connections(connections).await;
+    let sent = testbed.sent(step);
+    let outcome = testbed.get(version, step).await;
+    let verdict = sent.judge(&outcome, fault.expected, &[]).await;
+    testbed.set_connections(Connections::Serve).await;
+    testbed.note(case, &verdict, raw(&outcome));
+}
+
+/// Lets the fault strike the step's fetches. A request for another step beside it must be correct.
+async fn strike_fetches(injection: &Injection<'_>, fault: &Fault) {
+    let Injection {
+        testbed,
+        case,
+        step,
+        other,
+        version,
+    } = *injection;
+    testbed.upstream.plan(step, fault.effect);
+    // A fault of a connection may strike any request on it.
+    let strikes_alone =
+        !matches!(fault.effect, Effect::Response(_)) || UNSOLICITED.contains(&fault.name);
+    let sent = testbed.sent(step);
+    let bystander = async {
+        if case.number.is_multiple_of(2) && !strikes_alone {
+            let what = "another step beside the fault";
+            testbed.probe(case, other, what, fault.expected).await;
+        }
+    };
+    let (outcome, ()) = tokio::join!(testbed.get(version, step), bystander);
+    // What the upstream sends unasked has to come before the next request, or nothing could tell it
+    // from a response. Over HTTP/2 it sends nothing unasked.
+    let is_done = fault.protocol == Protocol::Http2 || testbed.upstream.is_done(step, LIMIT).await;
+    let plan = testbed.upstream.unplan(step);
+    let verdict = if !is_done {
+        Verdict::Lost("the gateway kept the fetch's connection".to_owned())
+    } else if plan.struck == 0 {
+        Verdict::Wrong("the fault did not strike".to_owned())
+    } else {
+        sent.judge(&outcome, fault.expected, &plan.sent).await
+    };
+    testbed.note(case, &verdict, raw(&outcome));
 }

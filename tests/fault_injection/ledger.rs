@@ -1,53 +1,71 @@
-//! The ledger: what was asked and what became of it. Lost, wrong and leaked are printed at once,
-//! with what it takes to see them again.
+//! The ledger: every request and its verdict. What is lost, wrong or leaked is printed at once, with
+//! what it takes to see it again.
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Every secret contains this, so that one search finds them all; without its first letter, which
-/// some faults escape.
+/// A part of every secret, so that one search finds them all. The first letter is left out, since
+/// some faults escape it.
 const CANARY: &[u8] = b"anary";
 
-/// At most so many are printed: the first ones tell.
-const MOST_PRINTED: u64 = 40;
+/// The number of verdicts that are printed at most, since the first ones tell the cause.
+const MAX_PRINTED: u64 = 40;
 
-/// Bytes of an answer that are printed.
-const SHOWN: usize = 700;
+/// The number of a response's bytes that are printed.
+const MAX_SHOWN: usize = 700;
 
 /// What became of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Complete, its bytes as the upstream made them, and fresh enough.
-    Right,
-    /// A well-formed error: the gateway's, or the upstream's untouched.
+    /// The response is whole, fresh, and byte for byte as the upstream made it.
+    Correct,
+    /// The response is a well-formed error: the gateway's own, or the upstream's untouched.
     Error,
-    /// Visibly truncated, where the fault is one of a body too large to be held.
-    Cut,
-    /// Neither, until the deadline.
+    /// The body is visibly truncated, and the fault is in a body too large to be buffered.
+    Truncated,
+    /// There was no response before the deadline.
     Lost(String),
-    /// An answer that must not be.
+    /// The response is one that must not be.
     Wrong(String),
-    /// A secret where none may be.
+    /// A secret is where none may be.
     Leaked(String),
 }
 
-/// Where something happened.
+impl Verdict {
+    /// Puts `what` in front of the reason.
+    pub(crate) fn of(self, what: &str) -> Self {
+        match self {
+            Self::Lost(why) => Self::Lost(format!("{what}: {why}")),
+            Self::Wrong(why) => Self::Wrong(format!("{what}: {why}")),
+            Self::Leaked(why) => Self::Leaked(format!("{what}: {why}")),
+            good @ (Self::Correct | Self::Error | Self::Truncated) => good,
+        }
+    }
+}
+
+/// Identifies an injection, or a request of the soak.
 #[derive(Debug, Clone)]
 pub(crate) struct Case {
     pub(crate) seed: u64,
-    /// Of the injection, or of the request.
     pub(crate) number: u64,
-    /// The kind of fault in force, or the kind of traffic.
-    pub(crate) kind: String,
+    /// The name of the fault, or of the traffic.
+    pub(crate) name: String,
 }
 
-/// How many of each.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+impl Case {
+    pub(crate) fn new(seed: u64, number: u64, name: &str) -> Self {
+        let name = name.to_owned();
+        Self { seed, number, name }
+    }
+}
+
+/// The number of verdicts of each kind.
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Counts {
-    pub(crate) right: u64,
+    pub(crate) correct: u64,
     pub(crate) error: u64,
-    pub(crate) cut: u64,
+    pub(crate) truncated: u64,
     pub(crate) lost: u64,
     pub(crate) wrong: u64,
     pub(crate) leaked: u64,
@@ -59,57 +77,54 @@ impl Counts {
     }
 
     pub(crate) fn all(&self) -> u64 {
-        self.right + self.error + self.cut + self.bad()
+        self.correct + self.error + self.truncated + self.bad()
+    }
+
+    fn add(&mut self, verdict: &Verdict) {
+        *match verdict {
+            Verdict::Correct => &mut self.correct,
+            Verdict::Error => &mut self.error,
+            Verdict::Truncated => &mut self.truncated,
+            Verdict::Lost(_) => &mut self.lost,
+            Verdict::Wrong(_) => &mut self.wrong,
+            Verdict::Leaked(_) => &mut self.leaked,
+        } += 1;
     }
 }
 
-/// Shared by everything that sees an answer.
+/// Counts verdicts. Clones share their counts.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Ledger(Arc<Mutex<Book>>);
+pub(crate) struct Ledger(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
-struct Book {
+struct State {
     total: Counts,
-    by_kind: BTreeMap<String, Counts>,
-    printed: u64,
+    by_name: BTreeMap<String, Counts>,
 }
 
 impl Ledger {
-    fn lock(&self) -> MutexGuard<'_, Book> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes a verdict down; `bytes` is what came.
+    /// Counts a verdict, and prints it with these bytes if it is bad.
     pub(crate) fn note(&self, case: &Case, verdict: &Verdict, bytes: &[u8]) {
-        let mut book = self.lock();
-        let Book { total, by_kind, .. } = &mut *book;
-        let kind = by_kind.entry(case.kind.clone()).or_default();
+        let mut state = self.lock();
+        let Case { seed, number, name } = case;
+        state.total.add(verdict);
+        state.by_name.entry(name.clone()).or_default().add(verdict);
         let (word, why) = match verdict {
-            Verdict::Right => return count(total, kind, |c| &mut c.right),
-            Verdict::Error => return count(total, kind, |c| &mut c.error),
-            Verdict::Cut => return count(total, kind, |c| &mut c.cut),
-            Verdict::Lost(why) => {
-                count(total, kind, |c| &mut c.lost);
-                ("LOST", why)
-            }
-            Verdict::Wrong(why) => {
-                count(total, kind, |c| &mut c.wrong);
-                ("WRONG", why)
-            }
-            Verdict::Leaked(why) => {
-                count(total, kind, |c| &mut c.leaked);
-                ("LEAKED", why)
-            }
+            Verdict::Correct | Verdict::Error | Verdict::Truncated => return,
+            Verdict::Lost(why) => ("LOST", why),
+            Verdict::Wrong(why) => ("WRONG", why),
+            Verdict::Leaked(why) => ("LEAKED", why),
         };
-        book.printed += 1;
-        if book.printed <= MOST_PRINTED {
-            let Case { seed, number, kind } = case;
-            let shown = &bytes[..bytes.len().min(SHOWN)];
+        if state.total.bad() <= MAX_PRINTED {
+            let shown = &bytes[..bytes.len().min(MAX_SHOWN)];
             let more = bytes.len() - shown.len();
             let text = shown.escape_ascii();
-            say(&format!(
-                "{word}  seed {seed}, {kind} {number}: {why}\n  \
-                 {text} ({more} bytes more)"
+            print(&format!(
+                "{word}  seed {seed}, {name} {number}: {why}\n  {text} ({more} bytes more)"
             ));
         }
     }
@@ -118,26 +133,20 @@ impl Ledger {
         self.lock().total
     }
 
-    pub(crate) fn by_kind(&self) -> Vec<(String, Counts)> {
-        let book = self.lock();
-        book.by_kind.iter().map(|(k, c)| (k.clone(), *c)).collect()
+    pub(crate) fn by_name(&self) -> BTreeMap<String, Counts> {
+        self.lock().by_name.clone()
     }
 }
 
-fn count(total: &mut Counts, kind: &mut Counts, which: impl Fn(&mut Counts) -> &mut u64) {
-    *which(total) += 1;
-    *which(kind) += 1;
-}
-
-/// Whether a secret shows in these bytes, in whatever case.
+/// Returns whether a secret shows in these bytes, in upper or lower case.
 pub(crate) fn shows_secret(bytes: &[u8]) -> bool {
     bytes
         .windows(CANARY.len())
         .any(|window| window.eq_ignore_ascii_case(CANARY))
 }
 
-/// A line to standard output.
-pub(crate) fn say(text: &str) {
-    // A closed pipe is the reader's wish.
+/// Prints a line to standard output.
+pub(crate) fn print(text: &str) {
+    // If the reader has closed the pipe, it does not want the line.
     let _ = writeln!(std::io::stdout(), "{text}");
 }

@@ -1,45 +1,43 @@
-//! The fault rig and the soak: a harmful upstream, harmful callers, the real gateway between them,
-//! and a ledger of every request.
+//! Fault injection and the soak: the gateway's own process between a harmful upstream and harmful
+//! clients, and a ledger of every request.
 //!
-//! `tests/faults` and `tests/soak` run them whole. Without arguments, as `cargo test` runs it, this
-//! is their short form.
-#![expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "a rig picks out what it looks for; a new variant is not that"
-)]
+//! `tests/faults` and `tests/soak` run the long forms. Without arguments, as `cargo test` runs it,
+//! this is the short form of both.
 
-mod caller;
 mod campaign;
 mod client_faults;
-mod dice;
-mod gateway;
-mod kind;
-mod kinds;
+mod fault;
+mod judge;
 mod ledger;
-mod origin;
 mod process_faults;
-mod refusals;
-mod reloads;
 mod soak;
 mod step;
-mod verdict;
-mod world;
+mod testbed;
+mod upstream;
+mod upstream_faults;
+
+#[expect(
+    dead_code,
+    unused_imports,
+    reason = "the tests and the benches use the rest of it"
+)]
+#[path = "../fixtures/mod.rs"]
+mod fixtures;
 
 use std::error::Error;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use campaign::Orders;
-use ledger::{Ledger, say};
+use ledger::{Ledger, print};
 
-/// Injections of each kind in the short form.
-const SHORT: u64 = 2;
+/// Injections of each fault in the short form.
+const EACH: u64 = 2;
 
-/// The soak's short form.
-const SHORT_SOAK: Duration = Duration::from_secs(5);
+/// The duration and the requests a second of the short soak.
+const SOAK: Duration = Duration::from_secs(5);
 const RATE: u32 = 200;
 
-/// Lanes of the campaign: they mostly wait.
+/// Lanes of the short form. A lane mostly waits.
 const LANES: usize = 8;
 
 fn main() -> ExitCode {
@@ -47,7 +45,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
-            say(&format!("no runtime: {error}"));
+            print(&format!("no runtime: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -55,48 +53,48 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            say(&format!("the rig failed: {error}"));
+            print(&format!("the fault injection failed: {error}"));
             ExitCode::FAILURE
         }
     }
 }
 
-/// Whether nothing was lost, wrong or leaked.
+/// Runs what the arguments name, and returns whether nothing was lost, wrong or leaked.
 async fn run(arguments: &[String]) -> Result<bool, Box<dyn Error>> {
     let value = |name: &str| {
         let at = arguments.iter().position(|argument| argument == name)?;
         arguments.get(at + 1).cloned()
     };
-    let seed = match value("--seed") {
-        Some(seed) => seed.parse()?,
-        // The same each time, so that what fails can be seen again.
-        None => 1,
-    };
-    let orders = Orders {
-        seed,
-        each: value("--each").map_or(Ok(SHORT), |each| each.parse())?,
-        only: value("--only"),
-        lanes: value("--lanes").map_or(Ok(LANES), |lanes| lanes.parse())?,
-    };
-    let ledger = Ledger::default();
-    let soak = soak::Orders {
-        seed,
-        duration: match value("--duration") {
-            Some(duration) => humantime::parse_duration(&duration)?,
-            None => SHORT_SOAK,
-        },
-        rate: value("--rate").map_or(Ok(RATE), |rate| rate.parse())?,
-    };
-    let (faults, soaking) = match arguments.first().map(String::as_str) {
+    // The default seed is fixed, so that a failure can be seen again.
+    let seed = value("--seed").map_or(Ok(1), |seed| seed.parse())?;
+    let (faults, soaks) = match arguments.first().map(String::as_str) {
         Some("faults") => (true, false),
         Some("soak") => (false, true),
-        // A filter of `cargo test`, for somebody else.
+        // A filter of `cargo test` names tests of another binary.
         Some(filter) if !filter.starts_with("--") => (false, false),
         _ => (true, true),
     };
+    let ledger = Ledger::default();
     if faults {
-        campaign::run(&orders, &ledger).await?;
+        let options = campaign::Options {
+            seed,
+            each: value("--each").map_or(Ok(EACH), |each| each.parse())?,
+            only: value("--only"),
+            lanes: value("--lanes").map_or(Ok(LANES), |lanes| lanes.parse())?,
+        };
+        campaign::run(&options, &ledger).await?;
     }
-    let well = !soaking || soak::run(&soak).await?;
-    Ok(well && ledger.total().bad() == 0)
+    let mut passed = ledger.total().bad() == 0;
+    if soaks {
+        let options = soak::Options {
+            seed,
+            duration: match value("--duration") {
+                Some(duration) => humantime::parse_duration(&duration)?,
+                None => SOAK,
+            },
+            rate: value("--rate").map_or(Ok(RATE), |rate| rate.parse())?,
+        };
+        passed &= soak::run(&options).await?;
+    }
+    Ok(passed)
 }

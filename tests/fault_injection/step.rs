@@ -1,37 +1,42 @@
-//! Steps, and their bodies: each byte a function of ids, account, query and version, so that any
-//! answer can be judged alone.
+//! Steps and their bodies. Each byte follows from the ids, the account, the query and the version, so
+//! that any response can be judged alone.
 
-use crate::dice::Dice;
+use crate::fixtures::random::seeded;
 
-/// A run step, or the list that it is part of.
+/// A run step, or the list that contains it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Step {
     pub(crate) thread: String,
     pub(crate) run: String,
-    /// None: the list.
+    /// `None` for the list.
     pub(crate) id: Option<String>,
-    /// Without its `?`, as it reaches the upstream.
+    /// The query without its `?`, as it reaches the upstream.
     pub(crate) query: String,
 }
 
-/// What a body says of itself.
+/// The version of a body, and whether it is final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Edition {
     pub(crate) version: u64,
     pub(crate) is_final: bool,
 }
 
+fn word(rng: &mut fastrand::Rng) -> String {
+    format!("{:016x}", rng.u64(..))
+}
+
 impl Step {
-    pub(crate) fn draw(dice: &mut Dice) -> Self {
+    /// Draws a step that no other draw returns.
+    pub(crate) fn draw(rng: &mut fastrand::Rng) -> Self {
         Self {
-            thread: format!("thread_{}", dice.word()),
-            run: format!("run_{}", dice.word()),
-            id: Some(format!("step_{}", dice.word())),
+            thread: format!("thread_{}", word(rng)),
+            run: format!("run_{}", word(rng)),
+            id: Some(format!("step_{}", word(rng))),
             query: String::new(),
         }
     }
 
-    /// The list that this step is part of.
+    /// Returns the list that contains this step.
     pub(crate) fn list(&self) -> Self {
         Self {
             id: None,
@@ -70,12 +75,11 @@ impl Step {
         target
     }
 
-    /// The bytes that the upstream answers `account` with.
+    /// Returns the body that the upstream gives this account.
     pub(crate) fn body(&self, account: &str, edition: Edition) -> Vec<u8> {
         let Edition { version, is_final } = edition;
-        let target = self.target();
-        let mut dice = Dice::of(version, &[account, &target]);
-        let status = match (is_final, dice.below(8)) {
+        let mut rng = seeded(version, &[account, &self.target()]);
+        let status = match (is_final, rng.u32(..8)) {
             (false, _) => "in_progress",
             (true, 0) => "failed",
             (true, 1) => "cancelled",
@@ -85,15 +89,21 @@ impl Step {
         let Self {
             thread, run, query, ..
         } = self;
-        let who = match &self.id {
+        let what = match &self.id {
             Some(id) => format!("\"id\": \"{id}\",\n \"object\": \"thread.run.step\""),
             None => "\"object\": \"list\"".to_owned(),
         };
-        // Spelled as no serialiser would: whoever reads and writes it anew is found out.
+        // No serialiser writes this, so a body that was read and written again is found out.
         let odd = r#""odd": [1.0, 1e2, -0, 12345678901234567890123, "\u00e9é\/", {"":{ }}]"#;
-        let filler = filler(&mut dice);
+        // Most bodies are a few hundred bytes long, as steps are. Some have ten thousand.
+        let words = if rng.u32(..16) == 0 {
+            1200
+        } else {
+            rng.usize(..80)
+        };
+        let filler: String = (0..words).map(|_| word(&mut rng)).collect();
         let text = format!(
-            "{{\n {who},\n \"run_id\":\"{run}\",  \"thread_id\":\"{thread}\",\n \
+            "{{\n {what},\n \"run_id\":\"{run}\",  \"thread_id\":\"{thread}\",\n \
              \"status\": \"{status}\", \"version\": {version}, \"account\": \"{account}\",\n \
              \"query\": \"{query}\", {odd},\n \"filler\": \"{filler}\",\n \"checksum\": \""
         );
@@ -101,18 +111,19 @@ impl Step {
         format!("{text}{sum}\"}}\n").into_bytes()
     }
 
-    /// A body for these ids that claims to be final and is not: stored, it would be found.
-    pub(crate) fn lie(&self) -> Vec<u8> {
+    /// Returns a body with these ids that claims to be final and is not. If it were stored, a later
+    /// response would show it.
+    pub(crate) fn false_final(&self) -> Vec<u8> {
         let id = self.id.as_deref().unwrap_or_default();
         let Self { thread, run, .. } = self;
         format!(
             "{{\"id\":\"{id}\",\"object\":\"thread.run.step\",\"run_id\":\"{run}\",\
-             \"thread_id\":\"{thread}\",\"status\":\"completed\",\"version\":0,\"lie\":true}}"
+             \"thread_id\":\"{thread}\",\"status\":\"completed\",\"version\":0,\"false\":true}}"
         )
         .into_bytes()
     }
 
-    /// Which edition these bytes are, if they are one of this step's for this account.
+    /// Returns the edition of a body, if it is one of this step's for this account.
     pub(crate) fn edition_of(&self, account: &str, bytes: &[u8]) -> Result<Edition, String> {
         let value: serde_json::Value =
             serde_json::from_slice(bytes).map_err(|error| format!("not JSON: {error}"))?;
@@ -125,14 +136,4 @@ impl Step {
             Err(format!("not the bytes of version {version}"))
         }
     }
-}
-
-/// Mostly a few hundred bytes, as steps are; now and then some ten thousand.
-fn filler(dice: &mut Dice) -> String {
-    let words = if dice.one_in(16) {
-        1200
-    } else {
-        dice.below(80)
-    };
-    (0..words).map(|_| dice.word()).collect()
 }

@@ -1,4 +1,4 @@
-//! What a caller may ask of the cache: `Cache-Control` and `Pragma`.
+//! `Cache-Control` and `Pragma` of requests.
 
 use crate::support::{Action, Gateway, Origin, STEP, body, respond, until};
 
@@ -18,26 +18,26 @@ async fn no_cache_fetches_and_a_final_body_replaces_the_entry() {
     let origin = Origin::start().await;
     let gateway = stored(&origin, "").await;
     origin.next(vec![Action::RespondStatus("failed")]);
-    let answer = gateway.get_with(STEP, &NO_CACHE).await;
-    assert_eq!(answer.body, body("failed"));
+    let response = gateway.get_with(STEP, &NO_CACHE).await;
+    assert_eq!(response.body, body("failed"));
     let expected = "stepgate; fwd=request; fwd-status=200; stored";
-    assert_eq!(answer.cache_status(), expected);
+    assert_eq!(response.cache_status(), expected);
     let hit = gateway.get(STEP).await;
     assert_eq!((hit.is_hit(), hit.body), (true, body("failed")));
 }
 
 #[tokio::test]
 async fn no_cache_invalidates_every_variant_of_a_live_or_gone_step() {
-    for (answer, detail) in [
+    for (response, detail) in [
         (respond("200 OK", &[], body("in_progress")), "not_final"),
         (respond("404 Not Found", &[], "{}"), "bad_status"),
         (respond("410 Gone", &[], "{}"), "bad_status"),
     ] {
         let origin = Origin::start().await;
         let gateway = stored(&origin, "").await;
-        origin.next(vec![Action::Send(answer)]);
-        let answer = gateway.get_with(STEP, &NO_CACHE).await;
-        let status = answer.cache_status();
+        origin.next(vec![Action::Send(response)]);
+        let response = gateway.get_with(STEP, &NO_CACHE).await;
+        let status = response.cache_status();
         assert!(
             status.starts_with("stepgate; fwd=request; fwd-status="),
             "{status}"
@@ -68,10 +68,10 @@ async fn no_cache_with_another_failure_keeps_the_entry() {
         let origin = Origin::start().await;
         let toml = "[upstream]\ntimeout = \"500ms\"\nmax_retry_after = \"0s\"\n";
         let gateway = stored(&origin, toml).await;
-        // A reused connection that fails at once is tried again: that must fail, too.
+        // A fetch that fails on a reused connection is retried, and the retry must fail too.
         origin.always(script.clone());
-        let answer = gateway.get_with(STEP, &NO_CACHE).await;
-        assert_ne!(answer.status, 200, "{script:?}");
+        let response = gateway.get_with(STEP, &NO_CACHE).await;
+        assert_ne!(response.status, 200, "{script:?}");
         for path in [STEP, VARIANT] {
             let hit = gateway.get(path).await;
             assert_eq!(
@@ -104,9 +104,9 @@ async fn max_age_fetches_if_the_entry_is_older() {
     let young_enough = [("Cache-Control", "max-age=3600")];
     assert!(gateway.get_with(STEP, &young_enough).await.is_hit());
     let too_old = [("Cache-Control", "max-age=0")];
-    let answer = gateway.get_with(STEP, &too_old).await;
+    let response = gateway.get_with(STEP, &too_old).await;
     let expected = "stepgate; fwd=request; fwd-status=200; stored";
-    assert_eq!(answer.cache_status(), expected);
+    assert_eq!(response.cache_status(), expected);
 }
 
 #[tokio::test]
@@ -115,8 +115,8 @@ async fn no_store_is_served_or_fetched_and_stores_nothing_new() {
     let gateway = Gateway::start(&origin, "").await;
     let no_store = [("Cache-Control", "no-store")];
     for fetches in 1..=2 {
-        let answer = gateway.get_with(STEP, &no_store).await;
-        assert_eq!((answer.status, answer.is_stored()), (200, false));
+        let response = gateway.get_with(STEP, &no_store).await;
+        assert_eq!((response.status, response.is_stored()), (200, false));
         assert_eq!(origin.count(), fetches);
     }
     assert!(gateway.get(STEP).await.is_stored());
@@ -129,10 +129,10 @@ async fn only_if_cached_never_fetches() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let only = [("Cache-Control", "only-if-cached")];
-    let answer = gateway.get_with(STEP, &only).await;
-    assert_eq!(answer.status, 504);
-    assert_eq!(answer.code().as_deref(), Some("not_cached"));
-    assert_eq!(answer.header("x-should-retry"), Some("false"));
+    let response = gateway.get_with(STEP, &only).await;
+    assert_eq!(response.status, 504);
+    assert_eq!(response.code().as_deref(), Some("not_cached"));
+    assert_eq!(response.header("x-should-retry"), Some("false"));
     assert_eq!(origin.count(), 0);
     gateway.get(STEP).await;
     assert!(gateway.get_with(STEP, &only).await.is_hit());
@@ -151,8 +151,11 @@ async fn directives_are_read_in_any_case_and_over_several_lines() {
             ("cache-control", "no-cache"),
         ],
     ] {
-        let answer = gateway.get_with(STEP, headers).await;
-        assert!(answer.cache_status().contains("fwd=request"), "{headers:?}");
+        let response = gateway.get_with(STEP, headers).await;
+        assert!(
+            response.cache_status().contains("fwd=request"),
+            "{headers:?}"
+        );
     }
     for headers in [
         &[("cache-control", "no-cache-please")][..],

@@ -1,4 +1,4 @@
-//! Who may ask, and that nobody gets another client's body or fetch.
+//! Authentication of configured clients. Their separation is in `hazards::credentials::partitions`.
 
 use crate::support::gateway::{BILLING_TOKEN, SUPPORT_TOKEN, TWO_CLIENTS};
 use crate::support::{Gateway, Origin, STEP};
@@ -30,16 +30,16 @@ async fn without_a_valid_token_a_request_is_401_and_nothing_is_fetched() {
         ],
         &[("Cookie", BILLING_TOKEN)],
     ] {
-        let answer = gateway.get_with(STEP, headers).await;
-        assert_eq!(answer.status, 401, "{headers:?}");
+        let response = gateway.get_with(STEP, headers).await;
+        assert_eq!(response.status, 401, "{headers:?}");
         assert_eq!(
-            answer.code().as_deref(),
+            response.code().as_deref(),
             Some("unauthorized"),
             "{headers:?}"
         );
-        assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
-        assert_eq!(answer.header("x-should-retry"), Some("false"));
-        assert!(!answer.everything().contains("canary"), "{headers:?}");
+        assert_eq!(response.header("www-authenticate"), Some("Bearer"));
+        assert_eq!(response.header("x-should-retry"), Some("false"));
+        assert!(!response.everything().contains("canary"), "{headers:?}");
     }
     assert_eq!(origin.count(), 0);
 }
@@ -63,7 +63,7 @@ async fn a_token_is_read_from_authorization_and_x_portkey_api_key() {
         &[("Authorization", token.as_str())][..],
         &[("Authorization", &lower)],
         &[("x-portkey-api-key", BILLING_TOKEN)],
-        // The Portkey SDKs send an Authorization of their own beside their key, a dummy often.
+        // The Portkey SDKs send an Authorization beside their key, often a dummy.
         &[
             ("x-portkey-api-key", BILLING_TOKEN),
             ("Authorization", "Bearer dummy"),
@@ -73,11 +73,11 @@ async fn a_token_is_read_from_authorization_and_x_portkey_api_key() {
             ("x-portkey-api-key", BILLING_TOKEN),
             ("Authorization", &token),
         ],
-        // Behind a token, names are nobody's way in.
+        // With clients configured, the Host name is not checked.
         &[("Authorization", &token), ("Host", "stepgate.internal")],
     ] {
-        let answer = gateway.get_with(STEP, headers).await;
-        assert_eq!(answer.status, 200, "{headers:?}");
+        let response = gateway.get_with(STEP, headers).await;
+        assert_eq!(response.status, 200, "{headers:?}");
     }
     assert!(!origin.last().text().contains(BILLING_TOKEN));
 }
@@ -91,9 +91,9 @@ async fn tokens_of_two_clients_in_one_request_are_rejected() {
         ("Authorization", token.as_str()),
         ("x-portkey-api-key", SUPPORT_TOKEN),
     ];
-    let answer = gateway.get_with(STEP, &headers).await;
-    assert_eq!(answer.status, 401);
-    assert_eq!(answer.code().as_deref(), Some("unauthorized"));
+    let response = gateway.get_with(STEP, &headers).await;
+    assert_eq!(response.status, 401);
+    assert_eq!(response.code().as_deref(), Some("unauthorized"));
     assert_eq!(origin.count(), 0);
 }
 
@@ -105,8 +105,12 @@ async fn every_token_of_a_client_is_accepted() {
     let gateway = Gateway::start(&origin, toml).await;
     for token in [BILLING_TOKEN, SUPPORT_TOKEN] {
         let token = bearer(token);
-        let answer = gateway.get_with(STEP, &[("Authorization", &token)]).await;
-        assert_eq!(answer.status, 200);
+        let response = gateway.get_with(STEP, &[("Authorization", &token)]).await;
+        assert_eq!(response.status, 200);
     }
-    assert_eq!(origin.count(), 1, "it is one client, with one partition");
+    assert_eq!(
+        origin.count(),
+        1,
+        "the tokens of one client have different partitions"
+    );
 }

@@ -1,5 +1,4 @@
-//! One fetch for many pollers: what departures promise and what they cost (DESIGN section 5).
-//! What the catalogue says of it is in `catalogue::sharing`.
+//! Coalescing: one fetch for many pollers. Its hazards are in `hazards::sharing`.
 
 use std::time::Duration;
 
@@ -8,10 +7,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::support::{Action, Clients, Gateway, LIST, Latch, Origin, STEP, step};
 
-/// `coalesce_window` where the file does not say.
+/// The default of `coalesce_window`.
 const WINDOW: Duration = Duration::from_millis(100);
 
-/// Wide enough that whatever is asked at once is asked within it.
+/// A window so wide that requests which a test sends together join one batch.
 const WIDE: &str = "[upstream]\ncoalesce_window = \"1s\"\n";
 
 #[tokio::test]
@@ -60,19 +59,19 @@ async fn at_most_four_fetches_of_a_key_are_in_flight() {
     origin.always(vec![Action::RespondNumbered]);
     let gateway = Gateway::start(&origin, "").await;
     let mut pollers = Vec::new();
-    for flight in 1..=4 {
+    for fetch in 1..=4 {
         pollers.push(gateway.send_get(STEP, &[]).await);
-        origin.wait_for_requests(flight).await;
+        origin.wait_for_requests(fetch).await;
     }
     for _ in 0..46 {
         pollers.push(gateway.send_get(STEP, &[]).await);
         sleep(WINDOW / 10).await;
     }
-    assert_eq!(origin.count(), 4, "over several windows, all four held");
+    assert_eq!(origin.count(), 4, "more than four fetches in flight");
     assert_eq!(
         gateway.get(&step("other")).await.status,
         200,
-        "a step of its own"
+        "another step waited for this one"
     );
 
     gates[2].open();
@@ -83,7 +82,7 @@ async fn at_most_four_fetches_of_a_key_are_in_flight() {
     for poller in &mut pollers {
         fetches.push(poller.response().await.fetch());
     }
-    // Number 5 was the other step's.
+    // Fetch 5 was for the other step.
     assert_eq!(fetches[..3], [1, 2, 4]);
     assert_eq!(fetches[3..], [6; 46]);
     assert_eq!(origin.count(), 6);
@@ -101,8 +100,8 @@ async fn lists_coalesce_by_their_whole_query() {
     assert_eq!(gateway.get(&page).await.fetch(), 1);
     let mut together = JoinSet::new();
     for _ in 0..5 {
-        let mut raw = gateway.send_get(&page, &[]).await;
-        together.spawn(async move { raw.response().await.fetch() });
+        let mut client = gateway.send_get(&page, &[]).await;
+        together.spawn(async move { client.response().await.fetch() });
     }
     assert_eq!(gateway.get(&other).await.fetch(), 2);
     assert_eq!(together.join_all().await, [3; 5]);
@@ -118,7 +117,7 @@ async fn requests_with_different_keys_are_not_coalesced() {
     origin.always(vec![Action::Wait(gate.clone()), Action::RespondNumbered]);
     let toml = "[upstream]\ncoalesce_window = \"8s\"\nvary_headers = [\"x-a\"]\n";
     let gateway = Gateway::start(&origin, toml).await;
-    let mut raws = Vec::new();
+    let mut clients = Vec::new();
     for (path, headers) in [
         (STEP, &[][..]),
         (&step("step_2"), &[]),
@@ -127,13 +126,13 @@ async fn requests_with_different_keys_are_not_coalesced() {
         (LIST, &[]),
         (STEP, &[("x-a", "b")]),
     ] {
-        raws.push(gateway.send_get(path, headers).await);
+        clients.push(gateway.send_get(path, headers).await);
     }
     origin.wait_for_requests(6).await;
     gate.open();
     let mut fetches = Vec::new();
-    for raw in &mut raws {
-        fetches.push(raw.response().await.fetch());
+    for client in &mut clients {
+        fetches.push(client.response().await.fetch());
     }
     fetches.sort_unstable();
     assert_eq!(fetches, [1, 2, 3, 4, 5, 6]);
@@ -146,12 +145,12 @@ async fn without_a_window_every_request_is_a_fetch_of_its_own() {
     let gate = Latch::closed();
     origin.always(vec![Action::Wait(gate.clone()), Action::RespondNumbered]);
     let gateway = Gateway::start(&origin, "[upstream]\ncoalesce_window = \"0s\"\n").await;
-    let crowd = Clients::connect(&gateway, 10).await;
+    let clients = Clients::connect(&gateway, 10).await;
     let open = async {
         origin.wait_for_requests(10).await;
         gate.open();
     };
-    let (served, ()) = tokio::join!(crowd.get(STEP, &[]), open);
+    let (served, ()) = tokio::join!(clients.get(STEP, &[]), open);
     let mut fetches: Vec<usize> = served.iter().map(|one| one.response.fetch()).collect();
     fetches.sort_unstable();
     assert_eq!(fetches, (1..=10).collect::<Vec<_>>());
@@ -176,16 +175,20 @@ async fn coalesced_requests_are_named_in_cache_status_and_metrics() {
         let alone = gateway.get(STEP).await.cache_status();
         let expected = "stepgate; fwd=uri-miss; fwd-status=200; detail=not_final";
         assert_eq!(alone, expected);
-        let crowd = Clients::connect(&gateway, 5).await;
-        let served = crowd.get(STEP, &[]).await;
-        let said: Vec<String> = served
+        let clients = Clients::connect(&gateway, 5).await;
+        let served = clients.get(STEP, &[]).await;
+        let statuses: Vec<String> = served
             .iter()
             .map(|one| one.response.cache_status())
             .collect();
         let expected = "stepgate; fwd=uri-miss; fwd-status=200";
-        assert!(said.iter().all(|s| s.starts_with(expected)), "{said:?}");
-        let (joined, own): (Vec<_>, Vec<_>) = said.iter().partition(|s| s.contains("; collapsed"));
-        assert_eq!((joined.len(), own.len()), (4, 1), "{said:?}");
+        assert!(
+            statuses.iter().all(|s| s.starts_with(expected)),
+            "{statuses:?}"
+        );
+        let (joined, own): (Vec<_>, Vec<_>) =
+            statuses.iter().partition(|s| s.contains("; collapsed"));
+        assert_eq!((joined.len(), own.len()), (4, 1), "{statuses:?}");
         assert_eq!(own[0], &format!("{expected}{reason}"));
         assert_eq!(gateway.outcomes("coalesced").await, 4.0, "{status}");
         assert_eq!(gateway.outcomes("miss").await, 2.0, "{status}");

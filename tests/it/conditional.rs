@@ -4,8 +4,8 @@ use crate::support::H2Client;
 use crate::support::client::head;
 use crate::support::{Action, Gateway, Origin, STEP, body, client::Response, respond};
 
-fn etag(answer: &Response) -> String {
-    answer.header("etag").expect("an entity tag").to_owned()
+fn etag(response: &Response) -> String {
+    response.header("etag").expect("an entity tag").to_owned()
 }
 
 #[tokio::test]
@@ -14,17 +14,13 @@ async fn head_is_a_get_without_the_body() {
         let origin = Origin::start().await;
         origin.set_status(status);
         let gateway = Gateway::start(&origin, "").await;
-        let mut raw = gateway.connect().await;
+        let mut client = gateway.connect().await;
         for _fetch_then_perhaps_hit in 0..2 {
-            raw.send(head("HEAD", STEP, "127.0.0.1", &[])).await;
-            let without = raw.response_to("HEAD").await;
-            raw.send(head("GET", STEP, "127.0.0.1", &[])).await;
-            let with = raw.response().await;
-            assert_eq!(
-                with.body,
-                body(status),
-                "a body after HEAD would be read as this"
-            );
+            client.send(head("HEAD", STEP, "127.0.0.1", &[])).await;
+            let without = client.response_to("HEAD").await;
+            client.send(head("GET", STEP, "127.0.0.1", &[])).await;
+            let with = client.response().await;
+            assert_eq!(with.body, body(status), "the response to HEAD had a body");
             let length = with.body.len().to_string();
             assert_eq!(without.status, 200);
             assert_eq!(without.header("content-length"), Some(length.as_str()));
@@ -57,10 +53,10 @@ async fn head_over_http_2_has_the_length_and_no_body() {
     let gateway = Gateway::start(&origin, "").await;
     let h2 = H2Client::connect(gateway.address()).await;
     for _fetch_then_hit in 0..2 {
-        let answer = h2.send(gateway.h2_request("HEAD", STEP)).await;
+        let response = h2.send(gateway.h2_request("HEAD", STEP)).await;
         let length = body("completed").len().to_string();
-        assert_eq!(answer.header("content-length"), Some(length.as_str()));
-        assert!(answer.body.is_empty());
+        assert_eq!(response.header("content-length"), Some(length.as_str()));
+        assert!(response.body.is_empty());
     }
 }
 
@@ -81,10 +77,10 @@ async fn if_none_match_is_answered_304_from_memory_and_from_a_fetch() {
             ("HEAD", "*".to_owned()),
         ] {
             let headers = [("If-None-Match", value.as_str())];
-            let answer = gateway.request(method, STEP, &headers).await;
-            assert_eq!(answer.status, 304, "{status}: {value}");
-            assert_eq!(etag(&answer), tag, "{status}: {value}");
-            assert!(!answer.cache_status().is_empty());
+            let response = gateway.request(method, STEP, &headers).await;
+            assert_eq!(response.status, 304, "{status}: {value}");
+            assert_eq!(etag(&response), tag, "{status}: {value}");
+            assert!(!response.cache_status().is_empty());
         }
         let two_lines = [
             ("If-None-Match", "\"other\""),
@@ -103,14 +99,15 @@ async fn if_none_match_is_answered_304_from_memory_and_from_a_fetch() {
 async fn a_304_has_no_body() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
-    let mut raw = gateway.connect().await;
+    let mut client = gateway.connect().await;
     for _fetch_then_hit in 0..2 {
-        raw.send(head("GET", STEP, "127.0.0.1", &[("If-None-Match", "*")]))
+        client
+            .send(head("GET", STEP, "127.0.0.1", &[("If-None-Match", "*")]))
             .await;
-        assert_eq!(raw.response().await.status, 304);
+        assert_eq!(client.response().await.status, 304);
     }
-    raw.send(head("GET", STEP, "127.0.0.1", &[])).await;
-    assert_eq!(raw.response().await.body, body("completed"));
+    client.send(head("GET", STEP, "127.0.0.1", &[])).await;
+    assert_eq!(client.response().await.body, body("completed"));
 }
 
 #[tokio::test]
@@ -120,9 +117,9 @@ async fn an_entity_tag_that_does_not_match_is_answered_with_the_body() {
     let tag = etag(&gateway.get(STEP).await);
     let unquoted = tag.trim_matches('"').to_owned();
     for value in ["\"other\"", &unquoted, "", "\"*\"", "W/\"other\", \"more\""] {
-        let answer = gateway.get_with(STEP, &[("If-None-Match", value)]).await;
+        let response = gateway.get_with(STEP, &[("If-None-Match", value)]).await;
         assert_eq!(
-            (answer.status, answer.body),
+            (response.status, response.body),
             (200, body("completed")),
             "{value}"
         );
@@ -135,8 +132,8 @@ async fn only_a_200_is_answered_304() {
     let gateway = Gateway::start(&origin, "").await;
     for status in ["404 Not Found", "500 Oh", "302 Found"] {
         origin.next(vec![Action::Send(respond(status, &[], "{}"))]);
-        let answer = gateway.get_with(STEP, &[("If-None-Match", "*")]).await;
-        assert_eq!(answer.status.to_string(), status[..3]);
+        let response = gateway.get_with(STEP, &[("If-None-Match", "*")]).await;
+        assert_eq!(response.status.to_string(), status[..3]);
     }
 }
 
@@ -159,7 +156,7 @@ async fn an_entity_tag_depends_on_the_body_only() {
     assert_eq!(
         etag(&two.get(STEP).await),
         live,
-        "the same bytes on another gateway"
+        "another gateway gives the same bytes another entity tag"
     );
     origin.next(vec![Action::Send(respond(
         "200 OK",
@@ -169,8 +166,12 @@ async fn an_entity_tag_depends_on_the_body_only() {
     assert_eq!(
         etag(&one.get(STEP).await),
         live,
-        "the same bytes with other headers"
+        "other headers give the same bytes another entity tag"
     );
     origin.set_status("completed");
-    assert_ne!(etag(&one.get(STEP).await), live, "other bytes");
+    assert_ne!(
+        etag(&one.get(STEP).await),
+        live,
+        "other bytes have the same entity tag"
+    );
 }

@@ -1,4 +1,4 @@
-//! `server.forward = "all"`: what no rule answers goes through, both ways, as it comes.
+//! `server.forward = "all"`: requests that no rule answers are streamed in both directions.
 
 mod changes;
 mod limits;
@@ -14,7 +14,7 @@ const ALL: &str = "[server]\nforward = \"all\"";
 async fn every_other_request_below_v1_is_forwarded() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, ALL).await;
-    for (asked, (method, target)) in [
+    for (count, (method, target)) in [
         ("GET", "/v1/models"),
         ("POST", "/v1/threads"),
         ("GET", "/v1/threads/thread_1/runs/run_1?x=1&y=%2F&x=2"),
@@ -27,25 +27,30 @@ async fn every_other_request_below_v1_is_forwarded() {
     .into_iter()
     .enumerate()
     {
-        let said = respond("201 Made", &[("x-said", "so")], format!("{target}!"));
-        origin.next(vec![Action::Send(said)]);
-        let answer = gateway.request(method, target, &[]).await;
-        assert_eq!(answer.status, 201, "{method} {target}: {}", answer.text());
-        assert_eq!(answer.text(), format!("{target}!"));
-        assert_eq!(answer.header("x-said"), Some("so"));
+        let created = respond("201 Made", &[("x-upstream", "yes")], format!("{target}!"));
+        origin.next(vec![Action::Send(created)]);
+        let response = gateway.request(method, target, &[]).await;
         assert_eq!(
-            answer.cache_status(),
+            response.status,
+            201,
+            "{method} {target}: {}",
+            response.text()
+        );
+        assert_eq!(response.text(), format!("{target}!"));
+        assert_eq!(response.header("x-upstream"), Some("yes"));
+        assert_eq!(
+            response.cache_status(),
             "stepgate; fwd=bypass; fwd-status=201",
             "{target}"
         );
-        assert_eq!(origin.count(), asked + 1);
+        assert_eq!(origin.count(), count + 1);
         assert_eq!(origin.last().line(), format!("{method} {target}"));
     }
     let forwarded = r#"stepgate_requests_total{rule="none",outcome="bypass"}"#;
     assert_eq!(gateway.metric(forwarded).await, 8.0);
     let fetched = r#"stepgate_upstream_requests_total{rule="none",class="2xx"}"#;
     assert_eq!(gateway.metric(fetched).await, 8.0);
-    // How long they take says nothing of the upstream's latency for a step.
+    // Forwarded requests are not part of the upstream latency of a rule.
     assert_eq!(
         gateway
             .metric("stepgate_upstream_duration_seconds_count")
@@ -61,8 +66,8 @@ async fn a_rules_path_is_still_cached() {
     assert!(gateway.get(STEP).await.is_stored());
     assert!(gateway.get(STEP).await.is_hit());
     assert_eq!(gateway.request("HEAD", STEP, &[]).await.status, 200);
-    let answer = gateway.get(&format!("{}%20", step("a"))).await;
-    assert_eq!(answer.code().as_deref(), Some("invalid_path"));
+    let response = gateway.get(&format!("{}%20", step("a"))).await;
+    assert_eq!(response.code().as_deref(), Some("invalid_path"));
     assert_eq!(origin.count(), 1);
 }
 
@@ -78,21 +83,25 @@ async fn paths_outside_v1_and_tunnels_are_not_forwarded() {
         "/admin",
         "/V1/models",
     ] {
-        let answer = gateway.get(path).await;
-        assert_eq!(answer.code().as_deref(), Some("route_not_found"), "{path}");
-        assert!(answer.text().contains("/v1/"), "{}", answer.text());
+        let response = gateway.get(path).await;
+        assert_eq!(
+            response.code().as_deref(),
+            Some("route_not_found"),
+            "{path}"
+        );
+        assert!(response.text().contains("/v1/"), "{}", response.text());
     }
     for path in ["/v1/../admin", "/v1/x/%2e%2e/%2E%2e/admin", "/v1/./models"] {
-        let answer = gateway.get(path).await;
-        assert_eq!(answer.code().as_deref(), Some("invalid_path"), "{path}");
+        let response = gateway.get(path).await;
+        assert_eq!(response.code().as_deref(), Some("invalid_path"), "{path}");
     }
     for method in ["TRACE", "CONNECT"] {
-        let answer = gateway.request(method, "/v1/models", &[]).await;
-        assert_eq!(answer.code().as_deref(), Some("method_not_allowed"));
+        let response = gateway.request(method, "/v1/models", &[]).await;
+        assert_eq!(response.code().as_deref(), Some("method_not_allowed"));
     }
     let long = format!("/v1/files/{}", "x".repeat(40_000));
-    let answer = gateway.get(&long).await;
-    assert_eq!(answer.code().as_deref(), Some("invalid_request"));
+    let response = gateway.get(&long).await;
+    assert_eq!(response.code().as_deref(), Some("invalid_request"));
     assert_eq!(origin.count(), 0);
 }
 
@@ -157,7 +166,7 @@ async fn credentials_and_routing_headers_are_removed_and_others_forwarded() {
     assert_eq!(sent.all("accept-encoding"), ["identity"]);
     assert_eq!(sent.all("openai-beta"), ["assistants=v2"]);
     assert_eq!(sent.all("host"), [origin.address.to_string()]);
-    // A caller's own stands, and only that.
+    // The client's own value is kept, and only that.
     gateway
         .request("GET", "/v1/threads", &[("OpenAI-Beta", "realtime=v1")])
         .await;
@@ -169,8 +178,8 @@ async fn credentials_and_routing_headers_are_removed_and_others_forwarded() {
 async fn a_forwarded_request_is_authenticated_and_gets_the_headers_of_its_client() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, &format!("{ALL}\n{TWO_CLIENTS}")).await;
-    let answer = gateway.request("POST", "/v1/threads", &[]).await;
-    assert_eq!(answer.status, 401);
+    let response = gateway.request("POST", "/v1/threads", &[]).await;
+    assert_eq!(response.status, 401);
     let token = format!("Bearer {BILLING_TOKEN}");
     let known = [("Authorization", token.as_str())];
     assert_eq!(
@@ -208,40 +217,40 @@ async fn hop_by_hop_headers_and_reflected_secrets_are_removed_from_forwarded_res
         ("x-ratelimit-remaining", "7"),
     ];
     origin.next(vec![Action::Send(respond("302 Found", &headers, ""))]);
-    let answer = gateway.get("/v1/models").await;
-    assert_eq!(answer.status, 302);
+    let response = gateway.get("/v1/models").await;
+    assert_eq!(response.status, 302);
     assert_eq!(
-        answer.header("location"),
+        response.header("location"),
         Some("https://elsewhere.example/v1")
     );
-    assert_eq!(answer.header("x-ratelimit-remaining"), Some("7"));
+    assert_eq!(response.header("x-ratelimit-remaining"), Some("7"));
     for name in ["set-cookie", "keep-alive", "x-echo"] {
-        assert_eq!(answer.header(name), None);
+        assert_eq!(response.header(name), None);
     }
     let echo = format!(r#"{{"error": "bad key {VIRTUAL_KEY}"}}"#);
     origin.next(vec![Action::Send(respond("401 No", &[], echo))]);
-    let answer = gateway.request("POST", "/v1/threads", &[]).await;
-    assert_eq!(answer.code().as_deref(), Some("upstream_invalid"));
-    assert!(!answer.everything().contains("canary"));
+    let response = gateway.request("POST", "/v1/threads", &[]).await;
+    assert_eq!(response.code().as_deref(), Some("upstream_invalid"));
+    assert!(!response.everything().contains("canary"));
     let error = r#"{"error": {"message": "no such model"}}"#;
     origin.next(vec![Action::Send(respond("404 No", &[], error))]);
-    let answer = gateway.get("/v1/models/x").await;
-    assert_eq!((answer.status, answer.text().as_str()), (404, error));
+    let response = gateway.get("/v1/models/x").await;
+    assert_eq!((response.status, response.text().as_str()), (404, error));
 }
 
 #[tokio::test]
 async fn the_status_line_of_a_forwarded_response_is_written_by_the_gateway() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, ALL).await;
-    for (said, expected) in [
+    for (sent, expected) in [
         (format!("HTTP/1.1 200 {API_KEY}"), "HTTP/1.1 200 OK"),
         (format!("HTTP/1.1 404 {API_KEY}"), "HTTP/1.1 404 Not Found"),
         ("HTTP/1.0 200 OK".to_owned(), "HTTP/1.1 200 OK"),
     ] {
-        let answer = format!("{said}\r\ncontent-length: 2\r\n\r\n{{}}");
-        origin.next(vec![Action::Send(answer.into_bytes())]);
-        let mut raw = gateway.send_get("/v1/models", &[]).await;
-        assert_eq!(raw.text_before("\r\n").await, expected, "{said}");
+        let response = format!("{sent}\r\ncontent-length: 2\r\n\r\n{{}}");
+        origin.next(vec![Action::Send(response.into_bytes())]);
+        let mut client = gateway.send_get("/v1/models", &[]).await;
+        assert_eq!(client.text_before("\r\n").await, expected, "{sent}");
     }
 }
 
@@ -258,36 +267,36 @@ async fn response_smuggling_contradictory_framing_is_a_502() {
         ("GET", "transfer-encoding: gzip"),
         ("POST", "transfer-encoding: identity"),
     ] {
-        let answer = format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n");
-        origin.next(vec![Action::Send(answer.into_bytes()), Action::Close]);
-        let answer = gateway.request(method, "/v1/models", &[]).await;
-        assert_eq!(answer.status, 502, "{method} {framing}");
+        let response = format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n");
+        origin.next(vec![Action::Send(response.into_bytes()), Action::Close]);
+        let response = gateway.request(method, "/v1/models", &[]).await;
+        assert_eq!(response.status, 502, "{method} {framing}");
         if method != "HEAD" {
             assert_eq!(
-                answer.code().as_deref(),
+                response.code().as_deref(),
                 Some("upstream_invalid"),
                 "{framing}"
             );
         }
     }
-    // So too on a rule's path: a coding that nobody asked for is in the body, unsaid.
+    // The same on a rule's path, because a transfer coding that was not asked for alters the body.
     let body = text("completed");
     let coded = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n{body}");
     origin.next(vec![Action::Send(coded.into_bytes()), Action::Close]);
-    let answer = gateway.get(STEP).await;
-    assert_eq!(answer.code().as_deref(), Some("upstream_invalid"));
-    // The same said twice is one thing.
+    let response = gateway.get(STEP).await;
+    assert_eq!(response.code().as_deref(), Some("upstream_invalid"));
+    // Two equal lengths are one length.
     let twice = "HTTP/1.1 200 OK\r\ncontent-length: 7\r\ncontent-length: 7\r\n\r\n";
     origin.next(vec![Action::Send(twice.into()), Action::Close]);
-    let answer = gateway.request("HEAD", "/v1/models", &[]).await;
-    assert_eq!(answer.header("content-length"), Some("7"));
+    let response = gateway.request("HEAD", "/v1/models", &[]).await;
+    assert_eq!(response.header("content-length"), Some("7"));
 }
 
 #[tokio::test]
 async fn responses_without_a_body_are_forwarded_without_one() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, ALL).await;
-    let mut raw = gateway.connect().await;
+    let mut client = gateway.connect().await;
     let host = gateway.address().to_string();
     for (method, status, length, expected) in [
         ("HEAD", "200 OK", "12345", Some("12345")),
@@ -296,24 +305,24 @@ async fn responses_without_a_body_are_forwarded_without_one() {
         ("GET", "304 Not Modified", "55", None),
         ("DELETE", "200 OK", "0", Some("0")),
     ] {
-        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n");
-        origin.next(vec![Action::Send(answer.into_bytes())]);
-        raw.send(head(method, "/v1/files/f", &host, &[])).await;
-        let answer = raw.response_to(method).await;
-        assert_eq!(answer.status.to_string(), status[..3]);
+        let response = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n");
+        origin.next(vec![Action::Send(response.into_bytes())]);
+        client.send(head(method, "/v1/files/f", &host, &[])).await;
+        let response = client.response_to(method).await;
+        assert_eq!(response.status.to_string(), status[..3]);
         assert_eq!(
-            answer.header("content-length"),
+            response.header("content-length"),
             expected,
             "{method} {status}"
         );
-        assert!(answer.body.is_empty());
+        assert!(response.body.is_empty());
     }
     origin.next(vec![Action::Send(
         b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(),
     )]);
-    raw.send(head("DELETE", "/v1/files/f", &host, &[])).await;
-    assert_eq!(raw.response_to("DELETE").await.status, 204);
-    // All of it on one connection up, and one down.
+    client.send(head("DELETE", "/v1/files/f", &host, &[])).await;
+    assert_eq!(client.response_to("DELETE").await.status, 204);
+    // All of these used one connection on each side.
     assert_eq!(origin.connections(), 1);
 }
 
@@ -326,11 +335,11 @@ async fn the_log_line_of_a_forwarded_request_names_its_path_only_if_ids_are_logg
         let token = format!("Bearer {BILLING_TOKEN}");
         let headers = [("Authorization", token.as_str())];
         let path = "/v1/threads/thread_1/messages";
-        let answer = client::send(process.data, "POST", path, &headers).await;
-        assert_eq!(answer.unwrap().status, 200);
+        let response = client::send(process.data, "POST", path, &headers).await;
+        assert_eq!(response.unwrap().status, 200);
         process.terminate().await;
         let (_, log) = process.exit().await;
-        let line = log.lines().find(|line| line.contains("forwarded")).unwrap();
+        let line = log.lines().find(|line| line.contains("bypass")).unwrap();
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         assert_eq!(line["message"], "POST");
         assert_eq!(line["client"], "billing");
@@ -344,9 +353,9 @@ async fn the_log_line_of_a_forwarded_request_names_its_path_only_if_ids_are_logg
 async fn forwarding_is_off_by_default_and_a_reload_turns_it_off() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
-    let answer = gateway.get("/v1/models").await;
-    assert_eq!(answer.code().as_deref(), Some("route_not_found"));
-    assert!(answer.text().contains(r#"server.forward = \"all\""#));
+    let response = gateway.get("/v1/models").await;
+    assert_eq!(response.code().as_deref(), Some("route_not_found"));
+    assert!(response.text().contains(r#"server.forward = \"all\""#));
     gateway.apply_config(&origin, ALL);
     assert_eq!(gateway.get("/v1/models").await.status, 200);
     gateway.apply_config(&origin, "");

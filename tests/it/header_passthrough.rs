@@ -1,4 +1,4 @@
-//! What passes through, what does not, and how the gateway's own errors look.
+//! Headers, lists and queries that pass through, and the gateway's own errors.
 
 use crate::support::{Action, Gateway, LIST, Origin, STEP, body, respond, step};
 
@@ -11,10 +11,10 @@ async fn a_list_is_fetched_every_time_with_its_whole_query() {
         .enumerate()
     {
         let target = format!("{LIST}{query}");
-        let answer = gateway.get(&target).await;
-        assert_eq!(answer.json()["object"], "list");
-        assert!(answer.cache_status().contains("fwd="), "{target}");
-        assert!(!answer.is_hit() && !answer.is_stored(), "{target}");
+        let response = gateway.get(&target).await;
+        assert_eq!(response.json()["object"], "list");
+        assert!(response.cache_status().contains("fwd="), "{target}");
+        assert!(!response.is_hit() && !response.is_stored(), "{target}");
         assert_eq!(origin.count(), fetches + 1);
         assert_eq!(origin.last().target(), target);
     }
@@ -48,12 +48,16 @@ async fn an_unknown_path_is_404_and_the_error_names_forward() {
         "/x",
     ] {
         for method in ["GET", "POST", "DELETE"] {
-            let answer = gateway.request(method, path, &[]).await;
-            assert_eq!(answer.status, 404, "{method} {path}");
-            assert_eq!(answer.code().as_deref(), Some("route_not_found"), "{path}");
-            assert!(answer.text().contains("forward"), "{}", answer.text());
-            // What it mostly is.
-            assert!(answer.text().contains("Is the base URL right"), "{path}");
+            let response = gateway.request(method, path, &[]).await;
+            assert_eq!(response.status, 404, "{method} {path}");
+            assert_eq!(
+                response.code().as_deref(),
+                Some("route_not_found"),
+                "{path}"
+            );
+            assert!(response.text().contains("forward"), "{}", response.text());
+            // The most frequent mistake.
+            assert!(response.text().contains("Is the base URL right"), "{path}");
         }
     }
     assert_eq!(origin.count(), 0);
@@ -75,10 +79,10 @@ async fn gateway_errors_have_the_shape_that_sdks_parse() {
         ("GET", STEP, &[("Host", "evil.example")]),
         ("GET", STEP, &[]),
     ] {
-        let answer = gateway.request(method, path, headers).await;
-        assert!(answer.status >= 400);
-        assert_eq!(answer.header("content-type"), Some("application/json"));
-        let json = answer.json();
+        let response = gateway.request(method, path, headers).await;
+        assert!(response.status >= 400);
+        assert_eq!(response.header("content-type"), Some("application/json"));
+        let json = response.json();
         let error = json["error"].as_object().expect("an error");
         let mut members: Vec<&str> = error.keys().map(String::as_str).collect();
         members.sort_unstable();
@@ -114,11 +118,11 @@ async fn upstream_error_bodies_reach_the_client_untouched() {
     ] {
         let headers = [("content-type", content_type)];
         origin.next(vec![Action::Send(respond(status, &headers, body))]);
-        let answer = gateway.get(STEP).await;
-        assert_eq!(answer.status.to_string(), status[..3]);
-        assert_eq!(answer.text(), body, "{status}");
+        let response = gateway.get(STEP).await;
+        assert_eq!(response.status.to_string(), status[..3]);
+        assert_eq!(response.text(), body, "{status}");
         assert_eq!(
-            answer.header("content-type"),
+            response.header("content-type"),
             Some(content_type),
             "{status}"
         );
@@ -178,10 +182,10 @@ async fn cookies_and_hop_by_hop_headers_never_reach_the_client() {
             &headers,
             body("in_progress"),
         ))]);
-        let answer = gateway.get(STEP).await;
+        let response = gateway.get(STEP).await;
         for name in headers.iter().map(|(name, _)| *name) {
-            let ours = name == "connection" && !answer.everything().contains("x-private");
-            assert!(ours || answer.all(name).is_empty(), "{status}: {name}");
+            let ours = name == "connection" && !response.everything().contains("x-private");
+            assert!(ours || response.all(name).is_empty(), "{status}: {name}");
         }
     }
 }
@@ -277,7 +281,7 @@ async fn a_rule_in_the_file_makes_another_resource_cacheable() {
         assert_eq!(gateway.get(&path).await.json()["status"], status);
     }
     assert_eq!(origin.count(), 8);
-    // The rules do not lend each other their terminal statuses.
+    // The terminal statuses of one rule do not count for another.
     origin.set_status("expired");
     assert!(!gateway.get("/v1/responses/resp_1").await.is_stored());
     assert!(gateway.get(STEP).await.is_stored());

@@ -1,5 +1,5 @@
-//! `Prefer: wait=N` (RFC 7240): held requests, one poll loop for all who wait for a step
-//! (DESIGN section 6). How a wait ends before its time is in `endings`.
+//! Long polls, `Prefer: wait=N` (RFC 7240): all requests for a step share one poll loop. Failures during
+//! a long poll are in `endings`.
 
 mod endings;
 
@@ -9,20 +9,20 @@ use tokio::time::{Instant, sleep};
 
 use crate::support::{Clients, Gateway, Origin, STEP, client::Response, poll_after, step, text};
 
-/// What is polled once a second, jittered, is found this soon after it happened.
+/// The time within which a poll once a second, with jitter, finds a final body.
 const FOUND: Duration = Duration::from_secs(2);
 
-/// Asks with this preference; with how long the answer took.
+/// Sends a request with this preference; returns the response and how long it took.
 async fn wait(gateway: &Gateway, prefer: &str) -> (Response, Duration) {
     let start = Instant::now();
-    let answer = gateway.get_with(STEP, &[("Prefer", prefer)]).await;
-    (answer, start.elapsed())
+    let response = gateway.get_with(STEP, &[("Prefer", prefer)]).await;
+    (response, start.elapsed())
 }
 
-fn assert_applied(answer: &Response, seconds: u32) {
+fn assert_applied(response: &Response, seconds: u32) {
     let applied = format!("wait={seconds}");
-    assert_eq!(answer.header("preference-applied"), Some(&*applied));
-    assert_eq!(answer.header("vary"), Some("Prefer"));
+    assert_eq!(response.header("preference-applied"), Some(&*applied));
+    assert_eq!(response.header("vary"), Some("Prefer"));
 }
 
 #[tokio::test]
@@ -35,9 +35,9 @@ async fn a_long_poll_ends_when_the_step_is_final() {
             sleep(Duration::from_secs(2)).await;
             origin.set_status(status);
         };
-        let ((answer, took), ()) = tokio::join!(wait(&gateway, "wait=30"), end);
-        assert_eq!((answer.status, answer.text()), (200, text(status)));
-        assert_applied(&answer, 30);
+        let ((response, took), ()) = tokio::join!(wait(&gateway, "wait=30"), end);
+        assert_eq!((response.status, response.text()), (200, text(status)));
+        assert_applied(&response, 30);
         let end = Duration::from_secs(2);
         assert!(took >= end && took < end + FOUND, "{status}: {took:?}");
         assert!(
@@ -55,10 +55,13 @@ async fn a_long_poll_past_its_time_is_answered_with_the_live_body() {
     let origin = Origin::start().await;
     origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, "").await;
-    let (answer, took) = wait(&gateway, "wait=1").await;
-    assert_eq!((answer.status, answer.text()), (200, text("in_progress")));
-    assert_applied(&answer, 1);
-    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    let (response, took) = wait(&gateway, "wait=1").await;
+    assert_eq!(
+        (response.status, response.text()),
+        (200, text("in_progress"))
+    );
+    assert_applied(&response, 1);
+    assert_eq!(response.header("cache-control"), Some("no-store"));
     let second = Duration::from_secs(1);
     assert!(took >= second * 9 / 10 && took < second * 2, "{took:?}");
     assert!(
@@ -75,8 +78,8 @@ async fn a_long_poll_is_answered_with_the_latest_body() {
     origin.next(poll_after("300"));
     origin.set_status("queued_again");
     let gateway = Gateway::start(&origin, "").await;
-    let (answer, _) = wait(&gateway, "wait=2").await;
-    assert_eq!(answer.text(), text("queued_again"));
+    let (response, _) = wait(&gateway, "wait=2").await;
+    assert_eq!(response.text(), text("queued_again"));
 }
 
 #[tokio::test]
@@ -101,9 +104,9 @@ async fn the_first_valid_wait_preference_is_applied() {
         origin.next(poll_after("20"));
         let gateway = Gateway::start(&origin, "").await;
         let prefer: Vec<_> = lines.iter().map(|line| ("Prefer", *line)).collect();
-        let answer = gateway.get_with(STEP, &prefer).await;
-        assert_eq!(answer.text(), text("completed"), "{lines:?}");
-        assert_applied(&answer, seconds);
+        let response = gateway.get_with(STEP, &prefer).await;
+        assert_eq!(response.text(), text("completed"), "{lines:?}");
+        assert_applied(&response, seconds);
     }
 }
 
@@ -126,9 +129,9 @@ async fn a_request_without_a_valid_wait_preference_is_answered_at_once() {
         "a;wait=5",
         "",
     ]) {
-        let (answer, took) = wait(&gateway, prefer).await;
-        assert_eq!(answer.text(), text("in_progress"), "{prefer:?}");
-        assert_eq!(answer.header("preference-applied"), None, "{prefer:?}");
+        let (response, took) = wait(&gateway, prefer).await;
+        assert_eq!(response.text(), text("in_progress"), "{prefer:?}");
+        assert_eq!(response.header("preference-applied"), None, "{prefer:?}");
         assert!(took < Duration::from_secs(1), "{prefer:?}: {took:?}");
         assert_eq!(origin.count(), polls, "{prefer:?}");
     }
@@ -140,9 +143,9 @@ async fn a_stored_step_is_answered_at_once() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     assert!(gateway.get(STEP).await.is_stored());
-    let (answer, took) = wait(&gateway, "wait=30").await;
-    assert!(answer.is_hit(), "{}", answer.cache_status());
-    assert_eq!(answer.text(), text("completed"));
+    let (response, took) = wait(&gateway, "wait=30").await;
+    assert!(response.is_hit(), "{}", response.cache_status());
+    assert_eq!(response.text(), text("completed"));
     assert!(took < Duration::from_secs(1), "{took:?}");
     assert_eq!(origin.count(), 1);
 }
@@ -152,12 +155,12 @@ async fn five_hundred_long_polls_share_one_poll_loop() {
     let origin = Origin::start().await;
     origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, "").await;
-    let crowd = Clients::connect(&gateway, 500).await;
+    let clients = Clients::connect(&gateway, 500).await;
     let end = async {
         sleep(Duration::from_secs(3)).await;
         origin.set_status("completed");
     };
-    let (served, ()) = tokio::join!(crowd.get(STEP, &[("Prefer", "wait=30")]), end);
+    let (served, ()) = tokio::join!(clients.get(STEP, &[("Prefer", "wait=30")]), end);
     assert_eq!(served.len(), 500);
     for one in &served {
         assert_eq!(
@@ -168,7 +171,7 @@ async fn five_hundred_long_polls_share_one_poll_loop() {
     }
     let slowest = served.last().unwrap().after;
     assert!(slowest < Duration::from_secs(3) + FOUND, "{slowest:?}");
-    // A poll a second, and the departures that those who came during the first one needed.
+    // One poll a second, and the fetches for requests that arrived during the first poll.
     assert!(origin.count() <= 8, "{} fetches", origin.count());
     assert_eq!(gateway.outcomes("long_poll").await, 500.0);
     assert_eq!(gateway.metric("stepgate_long_polls").await, 0.0);
@@ -181,8 +184,8 @@ async fn poll_after_and_retry_after_of_a_live_response_set_the_poll_interval() {
         origin.next(poll_after("200"));
     }
     let gateway = Gateway::start(&origin, "").await;
-    let (answer, took) = wait(&gateway, "wait=30").await;
-    assert_eq!(answer.text(), text("completed"));
+    let (response, took) = wait(&gateway, "wait=30").await;
+    assert_eq!(response.text(), text("completed"));
     let (soonest, latest) = (Duration::from_millis(500), Duration::from_millis(2500));
     assert!(
         took > soonest && took < latest,
@@ -192,8 +195,8 @@ async fn poll_after_and_retry_after_of_a_live_response_set_the_poll_interval() {
     let origin = Origin::start().await;
     origin.next(poll_after("3000"));
     let gateway = Gateway::start(&origin, "").await;
-    let (answer, took) = wait(&gateway, "wait=30").await;
-    assert_eq!(answer.text(), text("completed"));
+    let (response, took) = wait(&gateway, "wait=30").await;
+    assert_eq!(response.text(), text("completed"));
     let (soonest, latest) = (Duration::from_secs(2), Duration::from_secs(5));
     assert!(
         took > soonest && took < latest,
@@ -207,10 +210,10 @@ async fn a_long_poll_holds_no_permit_between_its_fetches() {
     let origin = Origin::start().await;
     origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, "[upstream]\nmax_in_flight = 1\n").await;
-    let mut waiters = Vec::new();
+    let mut long_polls = Vec::new();
     for n in 0..20 {
         let prefer = [("Prefer", "wait=30")];
-        waiters.push(gateway.send_get(&step(&format!("step_{n}")), &prefer).await);
+        long_polls.push(gateway.send_get(&step(&format!("step_{n}")), &prefer).await);
     }
     origin.wait_for_requests(20).await;
     assert_eq!(gateway.metric("stepgate_long_polls").await, 20.0);
@@ -219,8 +222,8 @@ async fn a_long_poll_holds_no_permit_between_its_fetches() {
     }
     assert_eq!(gateway.get(&step("other")).await.status, 200);
     origin.set_status("completed");
-    for waiter in &mut waiters {
-        assert_eq!(waiter.response().await.json()["status"], "completed");
+    for long_poll in &mut long_polls {
+        assert_eq!(long_poll.response().await.json()["status"], "completed");
     }
 }
 
@@ -229,9 +232,9 @@ async fn a_final_body_fetched_for_another_request_ends_a_long_poll() {
     let origin = Origin::start().await;
     origin.next(poll_after("60000"));
     let gateway = Gateway::start(&origin, "").await;
-    let mut waiter = gateway.send_get(STEP, &[("Prefer", "wait=30")]).await;
+    let mut long_poll = gateway.send_get(STEP, &[("Prefer", "wait=30")]).await;
     origin.wait_for_requests(1).await;
     assert_eq!(gateway.get(STEP).await.text(), text("completed"));
-    assert_eq!(waiter.response().await.text(), text("completed"));
+    assert_eq!(long_poll.response().await.text(), text("completed"));
     assert_eq!(origin.count(), 2);
 }

@@ -1,5 +1,5 @@
-//! The five promises, by name. What is not stored and why is in `not_stored`; credentials have a
-//! file of their own.
+//! The promises by their numbers. `hazards::upstream::unstorable_responses` tests what is not stored
+//! (promise 1), and `hazards::credentials` the credentials (promise 4).
 
 use crate::support::gateway::{API_KEY, VIRTUAL_KEY};
 use crate::support::{Action, Gateway, Latch, Origin, STEP, body, respond, step, step_json, until};
@@ -40,7 +40,7 @@ async fn promise_1_a_hit_carries_age_etag_and_cache_status() {
     let etag = hit.header("etag").expect("an entity tag");
     assert!(
         etag.starts_with('"') && etag.ends_with('"'),
-        "a strong one: {etag}"
+        "not a strong entity tag: {etag}"
     );
     assert_eq!(fetched.header("etag"), Some(etag));
     assert_eq!(fetched.header("age"), None);
@@ -53,7 +53,7 @@ async fn promise_1_a_body_is_kept_no_longer_than_its_ttl() {
     assert!(gateway.get(STEP).await.is_stored());
     assert!(gateway.get(STEP).await.is_hit());
     let refetched = || async { !gateway.get(STEP).await.is_hit() };
-    until("the end of its time", refetched).await;
+    until("the entry to expire", refetched).await;
     assert_eq!(origin.count(), 2);
 }
 
@@ -63,13 +63,16 @@ async fn promise_2_ten_polls_of_a_live_step_are_ten_fetches() {
     origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, "").await;
     for polls in 1..=10 {
-        let answer = gateway.get(STEP).await;
-        assert_eq!((answer.status, &answer.body), (200, &body("in_progress")));
+        let response = gateway.get(STEP).await;
+        assert_eq!(
+            (response.status, &response.body),
+            (200, &body("in_progress"))
+        );
         assert_eq!(origin.count(), polls);
         let expected = "stepgate; fwd=uri-miss; fwd-status=200; detail=not_final";
-        assert_eq!(answer.cache_status(), expected);
-        assert_eq!(answer.header("cache-control"), Some("no-store"));
-        assert_eq!(answer.header("age"), None);
+        assert_eq!(response.cache_status(), expected);
+        assert_eq!(response.header("cache-control"), Some("no-store"));
+        assert_eq!(response.header("age"), None);
     }
     origin.set_status("completed");
     for _ in 0..10 {
@@ -91,15 +94,15 @@ async fn promise_2_a_live_response_never_predates_its_request() {
     let first = gateway.get(STEP);
     let second = async {
         origin.wait_for_requests(1).await;
-        let answer = gateway.get(STEP).await;
+        let response = gateway.get(STEP).await;
         gate.open();
-        answer
+        response
     };
     let (first, second) = tokio::join!(first, second);
     assert_eq!(
         second.body,
         body("queued_again"),
-        "it rode on a flight that had left"
+        "the response is from a fetch that had started before the request"
     );
     assert_eq!(first.body, body("in_progress"));
     assert_eq!(origin.count(), 2);
@@ -192,22 +195,22 @@ async fn promise_5_a_cache_that_is_too_small_costs_fetches_and_nothing_else() {
     for round in 0..2 {
         for n in 0..60 {
             let id = format!("step_{n}");
-            let answer = gateway.get(&step(&id)).await;
+            let response = gateway.get(&step(&id)).await;
             let expected = step_json("thread_1", "run_1", &id, "completed");
             assert_eq!(
-                (answer.status, answer.body),
+                (response.status, response.body),
                 (200, expected),
                 "{round}: {id}"
             );
         }
     }
-    assert!(origin.count() > 60, "more than fits was kept");
-    // A newcomer gets in though everything is full.
-    gateway.get(&step("newcomer")).await;
-    let kept = || async { gateway.get(&step("newcomer")).await.is_hit() };
-    until("the newcomer's place", kept).await;
+    assert!(origin.count() > 60, "the cache held more than max_bytes");
+    // A new entry is stored although the cache is full.
+    gateway.get(&step("newest")).await;
+    let stored = || async { gateway.get(&step("newest")).await.is_hit() };
+    until("the newest entry to be stored", stored).await;
     let bounded = || async {
-        gateway.get(&step("newcomer")).await;
+        gateway.get(&step("newest")).await;
         gateway.metric("stepgate_cache_bytes").await <= 16.0 * 1024.0
     };
     until("the cache to be within its bound", bounded).await;

@@ -1,4 +1,4 @@
-//! Failures that were found by attacking the gateway; each test says what would be right.
+//! Failures that were found by attacking the gateway. Each test states the right behaviour.
 
 mod connections;
 mod http2;
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::support::client::head;
 use crate::support::{Action, Gateway, Origin, STEP, body, respond};
 
-/// A variant that was there before a purge is gone after it, whatever is stored meanwhile.
+/// A purge removes every variant from before it, although another one is stored meanwhile.
 #[test]
 fn a_purge_racing_with_a_store_of_another_variant_leaves_no_old_entry() {
     let toml =
@@ -36,7 +36,7 @@ fn a_purge_racing_with_a_store_of_another_variant_leaves_no_old_entry() {
     let barrier = Arc::new(Barrier::new(2));
     let other = {
         let (cache, barrier) = (Arc::clone(&cache), Arc::clone(&barrier));
-        let terms = config.cache.clone();
+        let options = config.cache.clone();
         std::thread::spawn(move || {
             for _ in 0..rounds {
                 barrier.wait();
@@ -45,7 +45,7 @@ fn a_purge_racing_with_a_store_of_another_variant_leaves_no_old_entry() {
                     &after,
                     &key("new"),
                     Entry::new(b"new", None),
-                    &terms,
+                    &options,
                     Instant::now(),
                 );
                 drop(after);
@@ -75,21 +75,21 @@ fn a_purge_racing_with_a_store_of_another_variant_leaves_no_old_entry() {
     assert_eq!(survived, 0, "of {rounds} purges");
 }
 
-/// Canonical spelling may be three times as long as what was sent, and base path and added query
-/// come on top: too long for a target is an answer, not a panic.
+/// The canonical query may be three times as long as the client's, and the base path and the configured
+/// query are added. If the target becomes too long, the gateway answers with an error, not a panic.
 #[tokio::test]
 async fn a_query_that_becomes_too_long_upstream_is_an_error_response() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let target = format!("{STEP}?include[]={}", "*".repeat(25_000));
-    let answer = gateway.try_request("GET", &target, &[]).await;
-    let answer = answer.unwrap_or_else(|broken| panic!("no answer: {broken}"));
-    assert!(answer.code().is_some(), "{}", answer.status);
+    let response = gateway.try_request("GET", &target, &[]).await;
+    let response = response.unwrap_or_else(|broken| panic!("no answer: {broken}"));
+    assert!(response.code().is_some(), "{}", response.status);
 }
 
 const TENANTS: &str = "[upstream]\nvary_headers = [\"x-tenant\"]\n";
 
-/// A forwarded header that `Connection` names away does not go up, so it must not be in the key.
+/// If `Connection` names a vary header, that header does not go upstream, so it must not be in the key.
 #[tokio::test]
 async fn a_vary_header_named_in_connection_is_not_in_the_cache_key() {
     let origin = Origin::start().await;
@@ -98,14 +98,14 @@ async fn a_vary_header_named_in_connection_is_not_in_the_cache_key() {
     let away = [("x-tenant", "acme"), ("connection", "x-tenant")];
     assert!(gateway.get_with(STEP, &away).await.is_stored());
     assert!(origin.last().all("x-tenant").is_empty());
-    let answer = gateway.get_with(STEP, &[("x-tenant", "acme")]).await;
+    let response = gateway.get_with(STEP, &[("x-tenant", "acme")]).await;
     assert!(
-        !answer.is_hit(),
-        "acme is given what was fetched for nobody"
+        !response.is_hit(),
+        "acme got a body that was fetched without its header"
     );
 }
 
-/// Two values that are not UTF-8 are two keys.
+/// Two different values that are not UTF-8 have two keys.
 #[tokio::test]
 async fn vary_header_values_that_are_not_utf_8_have_different_cache_keys() {
     let origin = Origin::start().await;
@@ -117,63 +117,63 @@ async fn vary_header_values_that_are_not_utf_8_have_different_cache_keys() {
             .bytes()
             .map(|b| if b == b'?' { byte } else { b })
             .collect();
-        let mut raw = gateway.connect().await;
-        raw.send(bytes).await;
-        raw.response().await
+        let mut client = gateway.connect().await;
+        client.send(bytes).await;
+        client.response().await
     };
     assert!(ask(0xfe).await.is_stored());
     assert!(
         !ask(0xff).await.is_hit(),
-        "0xff is given what was fetched for 0xfe"
+        "0xff got the body that was fetched for 0xfe"
     );
 }
 
-/// Content-Length beside Transfer-Encoding says nothing (RFC 9112 section 6.3); it must not cut a
-/// body that passes through.
+/// Transfer-Encoding overrides Content-Length (RFC 9112 section 6.3), so the length must not truncate a
+/// streamed body.
 #[tokio::test]
 async fn a_content_length_beside_chunked_does_not_cut_a_large_body() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let large = vec![b' '; 2 << 20];
-    let mut answer =
+    let mut response =
         b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
-    answer.extend_from_slice(format!("{:x}\r\n", large.len()).as_bytes());
-    answer.extend_from_slice(&large);
-    answer.extend_from_slice(b"\r\n0\r\n\r\n");
-    origin.next(vec![Action::Send(answer), Action::Stall]);
-    if let Ok(answer) = gateway.try_request("GET", STEP, &[]).await {
+    response.extend_from_slice(format!("{:x}\r\n", large.len()).as_bytes());
+    response.extend_from_slice(&large);
+    response.extend_from_slice(b"\r\n0\r\n\r\n");
+    origin.next(vec![Action::Send(response), Action::Stall]);
+    if let Ok(response) = gateway.try_request("GET", STEP, &[]).await {
         assert!(
-            answer.status == 502 || answer.body == large,
+            response.status == 502 || response.body == large,
             "{} with {} of {} bytes",
-            answer.status,
-            answer.body.len(),
+            response.status,
+            response.body.len(),
             large.len()
         );
     }
 }
 
-/// A directive beside bytes that are not ASCII is still a directive.
+/// A directive counts although the header has bytes beyond ASCII.
 #[tokio::test]
 async fn no_store_beside_bytes_beyond_ascii_is_honored() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let body = body("completed");
-    let mut answer = format!(
+    let mut response = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
          Cache-Control: no-store, x=\"",
         body.len()
     )
     .into_bytes();
-    answer.extend_from_slice(b"\xe9\"\r\n\r\n");
-    answer.extend_from_slice(&body);
-    origin.next(vec![Action::Send(answer)]);
-    let answer = gateway.get(STEP).await;
-    assert_eq!(answer.status, 200);
-    assert!(!answer.is_stored(), "{}", answer.cache_status());
+    response.extend_from_slice(b"\xe9\"\r\n\r\n");
+    response.extend_from_slice(&body);
+    origin.next(vec![Action::Send(response)]);
+    let response = gateway.get(STEP).await;
+    assert_eq!(response.status, 200);
+    assert!(!response.is_stored(), "{}", response.cache_status());
 }
 
-/// A caller that takes nothing of a body that passes through is cut, and frees the upstream's
-/// connection, at the latest when its deadline and the idle limit are over.
+/// A client that reads nothing of a streamed body is cut at the latest after its deadline and the idle
+/// timeout, which frees the upstream connection.
 #[tokio::test]
 async fn a_client_that_does_not_read_a_streamed_body_is_cut() {
     let origin = Origin::start().await;
@@ -186,14 +186,14 @@ async fn a_client_that_does_not_read_a_streamed_body_is_cut() {
         Action::Send(respond("200 OK", &coding, "")),
         Action::Repeat(chunk, 64),
     ]);
-    let mut raw = gateway.connect().await;
-    raw.send(head("GET", STEP, "127.0.0.1", &[])).await;
+    let mut client = gateway.connect().await;
+    client.send(head("GET", STEP, "127.0.0.1", &[])).await;
     gateway.wait_for_connections(1).await;
     gateway.wait_for_connections(0).await;
-    drop(raw);
+    drop(client);
 }
 
-/// What hosts a base URL may have is the same for `check` and for `serve`.
+/// `check` and `serve` accept the same hosts in a base URL.
 #[tokio::test]
 async fn check_rejects_every_host_that_serve_rejects() {
     for url in ["https://a..b/v1", "https://./v1"] {
@@ -212,10 +212,10 @@ async fn check_rejects_every_host_that_serve_rejects() {
     }
 }
 
-/// JSON and URLs escape in more than one way, and an upstream's library chooses.
+/// JSON and URLs have several escapes for one character, and an upstream may use any.
 #[test]
 fn the_secret_scanner_finds_every_escaped_spelling() {
-    let redactor = stepgate::upstream::SecretScanner::new(["abc+def/ghi-123=="]);
+    let scanner = stepgate::upstream::SecretScanner::new(["abc+def/ghi-123=="]);
     for text in [
         r#"{"e":"abc+def\/ghi-123=="}"#,
         r#"{"e":"abc\u002Bdef/ghi-123=="}"#,
@@ -223,11 +223,11 @@ fn the_secret_scanner_finds_every_escaped_spelling() {
         "https://x/?k=abc%2bdef%2fghi-123%3d%3d",
         "https://x/?k=abc%2Bdef%2Fghi-123%3D%3D",
     ] {
-        assert!(redactor.finds_in(text.as_bytes()), "{text}");
+        assert!(scanner.finds_in(text.as_bytes()), "{text}");
     }
 }
 
-/// What is gone is gone for every variant, also where the question itself could not be stored.
+/// A 404 invalidates every variant, although the response to this query could not be stored.
 #[tokio::test]
 async fn a_no_cache_404_with_an_unknown_query_invalidates_every_variant() {
     let origin = Origin::start().await;
@@ -236,7 +236,7 @@ async fn a_no_cache_404_with_an_unknown_query_invalidates_every_variant() {
     assert!(gateway.get(STEP).await.is_hit());
     origin.always(vec![Action::Send(respond("404 Gone", &[], "{}"))]);
     let fresh = [("cache-control", "no-cache")];
-    let answer = gateway.get_with(&format!("{STEP}?x=1"), &fresh).await;
-    assert_eq!(answer.status, 404);
+    let response = gateway.get_with(&format!("{STEP}?x=1"), &fresh).await;
+    assert_eq!(response.status, 404);
     assert_eq!(gateway.get(STEP).await.status, 404);
 }

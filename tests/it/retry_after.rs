@@ -1,4 +1,4 @@
-//! The shared hold: what an upstream's 429 means for everybody in its partition (DESIGN section 6).
+//! The Retry-After gate: an upstream 429 blocks the fetches of its whole partition.
 
 mod ending;
 
@@ -11,7 +11,7 @@ use crate::support::{
 
 const ERROR: &str = r#"{"error": {"message": "slow down", "type": "requests", "code": null}}"#;
 
-/// A 429 that says so, with an id of its own.
+/// Returns a 429 with these headers and a request id.
 fn too_many(headers: &[(&str, &str)]) -> Vec<Action> {
     let headers = [headers, &[("x-request-id", "req_429")]].concat();
     vec![Action::Send(respond(
@@ -21,35 +21,37 @@ fn too_many(headers: &[(&str, &str)]) -> Vec<Action> {
     ))]
 }
 
-/// A gateway whose upstream has just said 429 to the poll of a step of its own, and when.
-async fn held(origin: &Origin, toml: &str, headers: &[(&str, &str)]) -> (Gateway, Instant) {
+/// Starts a gateway and polls the step `blocked`, which the upstream answers with a 429; returns when.
+async fn blocked(origin: &Origin, toml: &str, headers: &[(&str, &str)]) -> (Gateway, Instant) {
     let gateway = Gateway::start(origin, toml).await;
     origin.next(too_many(headers));
     let at = Instant::now();
-    let answer = gateway.get(&step("held")).await;
-    assert_eq!((answer.status, answer.text()), (429, ERROR.to_owned()));
+    let response = gateway.get(&step("blocked")).await;
+    assert_eq!((response.status, response.text()), (429, ERROR.to_owned()));
     for (name, value) in headers {
-        assert_eq!(answer.header(name), Some(*value), "untouched");
+        assert_eq!(response.header(name), Some(*value), "untouched");
     }
-    assert_eq!(answer.header("x-request-id"), Some("req_429"));
+    assert_eq!(response.header("x-request-id"), Some("req_429"));
     (gateway, at)
 }
 
-/// That a 429 is the hold's: its seconds, and nothing of the request that it came from.
-fn assert_held(answer: &Response, seconds: &[&str]) {
-    assert_eq!((answer.status, answer.text()), (429, ERROR.to_owned()));
-    let retry_after = answer.header("retry-after").expect("the remaining seconds");
+/// Asserts that a 429 is the gate's: it has the remaining seconds, and no request id.
+fn assert_rate_limited(response: &Response, seconds: &[&str]) {
+    assert_eq!((response.status, response.text()), (429, ERROR.to_owned()));
+    let retry_after = response
+        .header("retry-after")
+        .expect("the remaining seconds");
     assert!(
         seconds.contains(&retry_after),
         "{retry_after} of {seconds:?}"
     );
-    assert_eq!(answer.header("x-request-id"), None);
-    assert_eq!(answer.header("content-type"), Some("application/json"));
-    // The SDKs believe this one first: it must not outlast the other.
-    if let Some(milliseconds) = answer.header("retry-after-ms") {
-        let (most, rest): (u64, u64) =
+    assert_eq!(response.header("x-request-id"), None);
+    assert_eq!(response.header("content-type"), Some("application/json"));
+    // The SDKs prefer retry-after-ms, so it must not exceed retry-after.
+    if let Some(milliseconds) = response.header("retry-after-ms") {
+        let (most, remaining): (u64, u64) =
             (retry_after.parse().unwrap(), milliseconds.parse().unwrap());
-        assert!(rest <= most * 1000, "{rest} ms, {most} s");
+        assert!(remaining <= most * 1000, "{remaining} ms, {most} s");
     }
 }
 
@@ -57,17 +59,17 @@ fn assert_held(answer: &Response, seconds: &[&str]) {
 async fn a_429_with_retry_after_blocks_the_whole_partition() {
     for headers in [[("retry-after", "2")], [("retry-after-ms", "1500")]] {
         let origin = Origin::start().await;
-        let (gateway, _) = held(&origin, "", &headers).await;
-        assert_held(&gateway.get(STEP).await, &["2"]);
+        let (gateway, _) = blocked(&origin, "", &headers).await;
+        assert_rate_limited(&gateway.get(STEP).await, &["2"]);
         let variant = format!("{STEP}?include[]=a");
         let unknown = format!("{STEP}?unknown=a");
-        for path in [&variant, &unknown, LIST, &step("held")] {
-            assert_held(&gateway.get(path).await, &["2", "1"]);
+        for path in [&variant, &unknown, LIST, &step("blocked")] {
+            assert_rate_limited(&gateway.get(path).await, &["2", "1"]);
         }
         let counts_down = async || {
-            let answer = gateway.get(STEP).await;
-            assert_held(&answer, &["2", "1"]);
-            answer.header("retry-after") == Some("1")
+            let response = gateway.get(STEP).await;
+            assert_rate_limited(&response, &["2", "1"]);
+            response.header("retry-after") == Some("1")
         };
         until("the second of the last second", counts_down).await;
         assert_eq!(origin.count(), 1, "{headers:?}");
@@ -82,14 +84,14 @@ async fn hits_are_served_while_fetches_are_blocked() {
     let gateway = Gateway::start(&origin, "").await;
     assert!(gateway.get(STEP).await.is_stored());
     origin.next(too_many(&[("retry-after", "20")]));
-    assert_eq!(gateway.get(&step("held")).await.status, 429);
+    assert_eq!(gateway.get(&step("blocked")).await.status, 429);
     for _ in 0..3 {
         let hit = gateway.get(STEP).await;
         assert_eq!((hit.is_hit(), hit.text()), (true, text("completed")));
     }
     let no_cache = [("Cache-Control", "no-cache")];
-    assert_held(&gateway.get_with(STEP, &no_cache).await, &["20", "19"]);
-    assert!(gateway.get(STEP).await.is_hit(), "it is stored as before");
+    assert_rate_limited(&gateway.get_with(STEP, &no_cache).await, &["20", "19"]);
+    assert!(gateway.get(STEP).await.is_hit(), "a hit was blocked");
     assert_eq!(origin.count(), 2);
 }
 
@@ -100,13 +102,13 @@ async fn the_batch_in_flight_gets_the_429_and_the_pending_batch_is_rate_limited(
     let toml = "[upstream]\ncoalesce_window = \"500ms\"\n";
     let gateway = Gateway::start(&origin, toml).await;
     let mut first = gateway.send_get(STEP, &[]).await;
-    let mut gather = Vec::new();
+    let mut pending = Vec::new();
     for _ in 0..3 {
-        gather.push(gateway.send_get(STEP, &[]).await);
+        pending.push(gateway.send_get(STEP, &[]).await);
     }
     assert_eq!(first.response().await.status, 429);
-    for one in &mut gather {
-        assert_held(&one.response().await, &["20", "19"]);
+    for one in &mut pending {
+        assert_rate_limited(&one.response().await, &["20", "19"]);
     }
     assert_eq!(origin.count(), 1);
 }
@@ -125,8 +127,8 @@ async fn a_429_without_retry_after_blocks_nothing() {
         &[("x-should-retry", "true")],
     ] {
         let origin = Origin::start().await;
-        let (gateway, _) = held(&origin, "", headers).await;
-        for path in [&step("held"), STEP] {
+        let (gateway, _) = blocked(&origin, "", headers).await;
+        for path in [&step("blocked"), STEP] {
             assert_eq!(gateway.get(path).await.status, 200, "{headers:?}: {path}");
         }
         assert_eq!(origin.count(), 3, "{headers:?}");
@@ -140,7 +142,7 @@ async fn retry_after_of_another_status_blocks_nothing() {
         let gateway = Gateway::start(&origin, "").await;
         let bytes = respond(status, &[("retry-after", "20")], ERROR);
         origin.next(vec![Action::Send(bytes)]);
-        gateway.get(&step("held")).await;
+        gateway.get(&step("blocked")).await;
         assert_eq!(gateway.get(STEP).await.status, 200, "{status}");
         assert_eq!(origin.count(), 2, "{status}");
     }
@@ -159,7 +161,7 @@ async fn another_partition_is_not_blocked() {
     origin.next(too_many(&[("retry-after", "20")]));
     assert_eq!(gateway.get_with(STEP, &billing).await.status, 429);
     assert_eq!(gateway.get_with(STEP, &support).await.status, 200);
-    assert_held(
+    assert_rate_limited(
         &gateway.get_with(&step("other"), &billing).await,
         &["20", "19"],
     );
@@ -170,7 +172,7 @@ async fn another_partition_is_not_blocked() {
 async fn a_max_retry_after_of_zero_disables_the_gate() {
     let origin = Origin::start().await;
     let toml = "[upstream]\nmax_retry_after = \"0s\"\n";
-    let (gateway, _) = held(&origin, toml, &[("retry-after", "20")]).await;
+    let (gateway, _) = blocked(&origin, toml, &[("retry-after", "20")]).await;
     assert_eq!(gateway.get(STEP).await.status, 200);
     assert_eq!(origin.count(), 2);
     assert_eq!(gateway.outcomes("rate_limited").await, 0.0);

@@ -1,21 +1,22 @@
-"""An upstream that answers as it is told, and remembers what it was asked.
+"""A scripted upstream, which records its requests.
 
-It has two listeners on loopback: the service, and one for the tests, which know it by these requests:
+It has two loopback listeners: the service, and a control listener for the tests of both languages:
 
-    POST /script  {"path": …, "answers": […]}   what that path answers from now on, the last one again and again
-    GET  /asked?path=…                          the requests for it, each as `Asked` writes it
-    POST /go?path=…                             lets go of one thing that waits there
+    POST /script  {"path": …, "answers": […]}   sets the answers of a path; the last one repeats
+    GET  /requests?path=…                       returns the requests for a path, as `Service` records them
+    POST /release?path=…                        releases one event that waits at a path
 
-An answer is an object with one of these members, and with `status` and `headers` where 200 and JSON will
-not do:
+An answer is an object with one of these members, and with `status` and `headers` if they are not 200 and
+JSON:
 
     step     a run step of that status, for the ids in the path
     json     this value
-    blob     so many bytes: `blob` makes them
-    events   server-sent events; each but the first waits for a `go`
-    hold     nothing: it keeps its caller waiting
+    blob     so many bytes of `blob`
+    events   server-sent events; each but the first waits for a `release`
+    stall    nothing, so that the client waits
 
-and `cut`, true, breaks the connection off in the middle of the body. A path without a script is a 404.
+and `cut`, true, breaks the connection off in the middle of the body; after events it waits for one more
+`release`, which says that the client has read the last of them. A path without a script is a 404.
 """
 
 import hashlib
@@ -25,17 +26,17 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-# Longer than any test waits; reached only when something is broken.
+# Longer than any test waits, so it is reached only if something is broken. In seconds.
 LIMIT = 10
 
 
-class Book:
-    """What each path answers, what it was asked, and what waits there."""
+class State:
+    """The answers, the requests and the waiting events of each path."""
 
     def __init__(self):
         self._changed = threading.Lock()
         self._answers = {}
-        self._asked = {}
+        self._requests = {}
         self._waiting = {}
 
     def script(self, path, answers):
@@ -43,20 +44,21 @@ class Book:
             self._answers[path] = list(answers)
             self._waiting.pop(path, None)
 
-    def ask(self, path, asked):
-        """Notes a request, and gives its answer."""
+    def record(self, path, request):
+        """Records a request, and returns its answer."""
         with self._changed:
-            self._asked.setdefault(path, []).append(asked)
+            self._requests.setdefault(path, []).append(request)
             answers = self._answers.get(path, [])
             if not answers:
                 return {"status": 404, "json": {"error": error(f"no script for {path}", "not_scripted")}}
             return answers.pop(0) if len(answers) > 1 else answers[0]
 
-    def asked(self, path):
+    def requests(self, path):
         with self._changed:
-            return list(self._asked.get(path, []))
+            return list(self._requests.get(path, []))
 
-    def gate(self, path):
+    def events(self, path):
+        """Returns the semaphore that events of a path wait for."""
         with self._changed:
             return self._waiting.setdefault(path, threading.Semaphore(0))
 
@@ -66,7 +68,7 @@ def error(message, code):
 
 
 def run_step(path, status, with_results):
-    """A run step as it is on the wire: of the ids in `path`, with search results if they are included."""
+    """Returns a run step as it is on the wire, for the ids in `path`."""
     _, _, _, thread, _, run, _, step = path.split("/")
     found = {"file_id": "file_1", "file_name": "paper.pdf", "score": 0.87}
     if with_results:
@@ -101,12 +103,12 @@ def run_step(path, status, with_results):
 
 
 def blob(size):
-    """Bytes that no text has and nothing compresses; the same ones each time."""
+    """Returns the same bytes each time. They are no text, and do not compress."""
     return hashlib.shake_256(b"stepgate").digest(size)
 
 
 def parts(content_type, body):
-    """The parts of a multipart body: name → size and hash of its bytes."""
+    """Returns the size and the hash of each part of a multipart body, by its name."""
     if not content_type.startswith("multipart/form-data"):
         return {}
     boundary = content_type.split("boundary=")[1].strip('"').encode()
@@ -118,8 +120,8 @@ def parts(content_type, body):
     return {name: {"size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for name, c in found.items()}
 
 
-class Quiet(BaseHTTPRequestHandler):
-    """Keeps connections open, and says nothing on the terminal."""
+class Handler(BaseHTTPRequestHandler):
+    """Keeps connections open, and writes no log."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -127,7 +129,7 @@ class Quiet(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
-    def path_asked(self):
+    def path_in_query(self):
         return parse_qs(urlsplit(self.path).query)["path"][0]
 
     def body(self):
@@ -141,7 +143,7 @@ class Quiet(BaseHTTPRequestHandler):
             return b"".join(chunks)
         return self.rfile.read(int(self.headers.get("content-length", 0)))
 
-    def give(self, status, headers, body, cut=False):
+    def respond(self, status, headers, body, cut=False):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -152,14 +154,14 @@ class Quiet(BaseHTTPRequestHandler):
         self.close_connection = cut
 
 
-class Service(Quiet):
-    """What stepgate, or Portkey, takes for the provider."""
+class Service(Handler):
+    """The provider, as stepgate and Portkey see it."""
 
     def answer(self):
         at = time.monotonic()
         body = self.body()
         path = urlsplit(self.path).path
-        asked = {
+        request = {
             "method": self.command,
             "target": self.path,
             "headers": [[name.lower(), value] for name, value in self.headers.items()],
@@ -167,8 +169,8 @@ class Service(Quiet):
             "parts": parts(self.headers.get("content-type", ""), body),
             "at": at,
         }
-        answer = self.server.book.ask(path, asked)
-        number = len(self.server.book.asked(path))
+        answer = self.server.state.record(path, request)
+        number = len(self.server.state.requests(path))
         headers = {
             "content-type": "application/json",
             "x-request-id": f"req_{number}",
@@ -177,7 +179,7 @@ class Service(Quiet):
         if "events" in answer:
             self.stream(path, headers, answer)
             return
-        if "hold" in answer:
+        if "stall" in answer:
             time.sleep(LIMIT)
             self.close_connection = True
             return
@@ -187,7 +189,7 @@ class Service(Quiet):
         else:
             value = answer.get("json") or run_step(path, answer["step"], "include" in self.path)
             content = json.dumps(value, indent=2, ensure_ascii=False).encode()
-        self.give(answer.get("status", 200), headers, content, answer.get("cut", False))
+        self.respond(answer.get("status", 200), headers, content, answer.get("cut", False))
 
     do_GET = do_POST = do_DELETE = answer
 
@@ -198,7 +200,7 @@ class Service(Quiet):
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
         for number, event in enumerate(answer["events"]):
-            if number and not self.server.book.gate(path).acquire(timeout=LIMIT):
+            if number and not self.server.state.events(path).acquire(timeout=LIMIT):
                 break
             text = event.encode()
             self.wfile.write(b"%x\r\n%s\r\n" % (len(text), text))
@@ -207,36 +209,38 @@ class Service(Quiet):
             if not answer.get("cut"):
                 self.wfile.write(b"0\r\n\r\n")
                 return
+            # A client may discard what it has not read when the connection breaks off.
+            self.server.state.events(path).acquire(timeout=LIMIT)
         self.close_connection = True
 
 
-class Orders(Quiet):
-    """Where the tests say what they want."""
+class Control(Handler):
+    """The control listener."""
 
     def do_POST(self):
         body = self.body()
         if self.path == "/script":
-            order = json.loads(body)
-            self.server.book.script(order["path"], order["answers"])
+            script = json.loads(body)
+            self.server.state.script(script["path"], script["answers"])
         else:
-            self.server.book.gate(self.path_asked()).release()
-        self.give(204, {}, b"")
+            self.server.state.events(self.path_in_query()).release()
+        self.respond(204, {}, b"")
 
     def do_GET(self):
-        asked = json.dumps(self.server.book.asked(self.path_asked()))
-        self.give(200, {"content-type": "application/json"}, asked.encode())
+        requests = json.dumps(self.server.state.requests(self.path_in_query()))
+        self.respond(200, {"content-type": "application/json"}, requests.encode())
 
 
 class Upstream:
-    """Both listeners, each request with a thread of its own."""
+    """Runs both listeners. Each connection has a thread of its own."""
 
     def __init__(self):
-        book = Book()
+        state = State()
         self._servers = []
-        for handler in (Service, Orders):
+        for handler in (Service, Control):
             server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-            server.book = book
+            server.state = state
             server.daemon_threads = True
             threading.Thread(target=server.serve_forever, daemon=True).start()
             self._servers.append(server)
-        self.url, self.orders = (f"http://127.0.0.1:{s.server_port}" for s in self._servers)
+        self.url, self.control = (f"http://127.0.0.1:{s.server_port}" for s in self._servers)

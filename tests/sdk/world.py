@@ -1,21 +1,21 @@
-"""Starts what the tests need, and runs commands in it:
+"""Starts the fixtures of the SDK tests, and runs commands beside them:
 
     world.py COMMAND [ARGUMENT…] [and COMMAND …]
 
-They find everything in the variable SDK_WORLD, a JSON object: `upstream` is where tests give the scripted
-upstream its orders, each other member is a stepgate in front of it, with its `url` (for an SDK) and `admin`
-(its admin listener):
+The commands find the fixtures in the variable SDK_WORLD, a JSON object. `upstream` is the control listener
+of the scripted upstream. Each other member is a stepgate in front of it, with its `url` (for an SDK) and
+`admin` (its admin listener):
 
-    open        no client; the two variables of the README are its whole configuration
-    clients     the clients `billing` and `search`, the latter with a virtual key of its own
-    impatient   gives its upstream 0.3 s
+    open        no configured client; the two variables of the README are its whole configuration
+    clients     the configured clients `billing` and `search`, the latter with a virtual key of its own
+    impatient   its upstream timeout is 0.3 s
     alone       its upstream is down
-    portkey     a real Portkey gateway between it and the scripted upstream
-    whole       forwards what no rule names
+    portkey     a real Portkey gateway is between it and the scripted upstream
+    whole       forwards requests that no rule matches
     through     the same, with the real Portkey gateway behind it
 
-Everything listens on loopback only, on ports of the kernel's choice, and ends with the commands. The exit
-code is the first one that is not 0. What the gateways logged stays in target/sdk/.
+Everything listens on free loopback ports, and ends with the commands. The exit code is the first one that is
+not 0. The gateways' logs stay in target/sdk/.
 """
 
 import json
@@ -36,7 +36,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 LOGS = ROOT / "target" / "sdk"
 
-# Long enough for a busy machine; reached only when something is broken.
+# Longer than anything takes on a busy machine, so it is reached only if something is broken. In seconds.
 LIMIT = 30
 
 SECRETS = {
@@ -80,7 +80,7 @@ x-portkey-custom-host = "{host}"
 
 
 class Process:
-    """A program that tells on its output where it listens."""
+    """A program whose output says where it listens. It ends with `stack`."""
 
     def __init__(self, stack, name, command, environment, **options):
         self.name = name
@@ -106,8 +106,8 @@ class Process:
             self._lines.put(line)
         self._lines.put(None)
 
-    def told(self, pattern):
-        """The first group of the next line that has this pattern."""
+    def wait_for(self, pattern):
+        """Returns the first group of the next line of output that matches this pattern."""
         while (line := self._lines.get(timeout=LIMIT)) is not None:
             if found := re.search(pattern, line):
                 return found[1]
@@ -123,14 +123,14 @@ class Process:
         self._reader.join()
 
 
-def surroundings():
-    """The environment, without what would send an SDK elsewhere."""
+def environment():
+    """Returns the environment, without the variables that would send an SDK elsewhere."""
     foreign = re.compile("^(OPENAI|PORTKEY)_|_PROXY$", re.IGNORECASE)
     return {name: value for name, value in os.environ.items() if not foreign.search(name)}
 
 
 def gateway(stack, name, upstream, configuration=None):
-    """A stepgate in front of `upstream`; its addresses."""
+    """Starts a stepgate in front of `upstream`, and returns its addresses."""
     program = os.environ.get("STEPGATE_BIN") or ROOT / "target" / "debug" / "stepgate"
     command = [program, "--log-format", "json", "--upstream", upstream]
     for listener in ("--listen", "--admin"):
@@ -141,7 +141,7 @@ def gateway(stack, name, upstream, configuration=None):
         command += ["--config", file]
     process = Process(stack, name, command, SECRETS)
     address = r'"listening","on":"%s","address":"([^"]+)"'
-    data, admin = (process.told(address % listener) for listener in ("data", "admin"))
+    data, admin = (process.wait_for(address % listener) for listener in ("data", "admin"))
     return {"url": f"http://{data}/v1", "admin": f"http://{admin}"}
 
 
@@ -149,15 +149,15 @@ def portkey(stack):
     """A real Portkey gateway; its base URL."""
     server = "node_modules/@portkey-ai/gateway/build/start-server.js"
     command = ["node", "--import", "./loopback.mjs", server, "--headless"]
-    process = Process(stack, "portkey-itself", command, surroundings(), cwd=HERE)
-    port = process.told(r"^listening on (\d+)$")
-    # Until then it dies of an upstream that breaks off; afterwards it passes it on.
-    process.told("(Ready for connections)")
+    process = Process(stack, "portkey-itself", command, environment(), cwd=HERE)
+    port = process.wait_for(r"^listening on (\d+)$")
+    # Before it is ready, an upstream that breaks off ends it. Afterwards it passes the error on.
+    process.wait_for("(Ready for connections)")
     return f"http://127.0.0.1:{port}/v1"
 
 
 def unreachable(stack):
-    """An address at which nothing listens, and nothing will."""
+    """Returns a base URL at which nothing listens. The port stays reserved."""
     reserved = stack.enter_context(socket.socket())
     reserved.bind(("127.0.0.1", 0))
     return f"http://127.0.0.1:{reserved.getsockname()[1]}/v1"
@@ -169,7 +169,7 @@ def start(stack):
     through = portkey(stack)
     headers = PORTKEY.format(host=provider)
     return {
-        "upstream": upstream.orders,
+        "upstream": upstream.control,
         "open": gateway(stack, "open", provider),
         "clients": gateway(stack, "clients", provider, CLIENTS),
         "impatient": gateway(stack, "impatient", provider, IMPATIENT),
@@ -191,12 +191,12 @@ def commands(words):
 
 
 def main():
-    # So that what was started ends with us.
+    # SIGTERM ends the fixtures, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     LOGS.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        environment = surroundings() | {"SDK_WORLD": json.dumps(start(stack))}
-        codes = [subprocess.run(c, env=environment, cwd=HERE).returncode for c in commands(sys.argv[1:])]
+        variables = environment() | {"SDK_WORLD": json.dumps(start(stack))}
+        codes = [subprocess.run(c, env=variables, cwd=HERE).returncode for c in commands(sys.argv[1:])]
     return next(filter(None, codes), 0)
 
 

@@ -1,15 +1,11 @@
-//! Bodies as the upstream writes them: a function of the ids, the status and `include[]`.
+//! Builds bodies as the upstream writes them, from the ids, the status and `include[]` alone.
 //!
-//! Two-space indented, and of the sizes that were recorded from real traffic. Nothing here reads a
-//! clock: whoever knows the ids, the status and `include[]` knows the bytes.
+//! Bodies are indented by two spaces and as large as bodies recorded from real traffic. They depend on
+//! no clock, so a test can compute each of them.
 
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::schema::{
-    Call, Code, CompletionDetails, Details, Found, LastError, Logs, Message, PromptDetails,
-    Ranking, Search, Step, Text, ToolCall, Usage,
-};
 use super::step_spec::{Kind, Status, StepSpec};
 use crate::demo::seeded_rng::SeededRng;
 
@@ -21,17 +17,138 @@ pub(super) struct Ids<'a> {
     pub(super) step: &'a str,
 }
 
-/// How long a run may take before it expires, in seconds: the upstream's own ten minutes.
+/// A step on the wire: the members in the wire's order, and as they are on the wire where the vendor's
+/// documentation differs (`expires_at`, no `metadata`, details inside `usage`).
+#[derive(Serialize)]
+pub(super) struct Step<'a> {
+    id: &'a str,
+    object: &'static str,
+    created_at: u64,
+    run_id: &'a str,
+    assistant_id: String,
+    thread_id: &'a str,
+    r#type: &'static str,
+    status: &'static str,
+    cancelled_at: Option<u64>,
+    completed_at: Option<u64>,
+    expires_at: Option<u64>,
+    failed_at: Option<u64>,
+    last_error: Option<LastError>,
+    step_details: Details,
+    usage: Option<Usage>,
+}
+
+#[derive(Serialize)]
+struct LastError {
+    code: &'static str,
+    message: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Details {
+    MessageCreation { message_creation: Message },
+    ToolCalls { tool_calls: Vec<ToolCall> },
+}
+
+#[derive(Serialize)]
+struct Message {
+    message_id: String,
+}
+
+#[derive(Serialize)]
+struct ToolCall {
+    id: String,
+    #[serde(flatten)]
+    call: Call,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Call {
+    CodeInterpreter { code_interpreter: Code },
+    FileSearch { file_search: Search },
+}
+
+#[derive(Serialize)]
+struct Code {
+    input: String,
+    outputs: Vec<Logs>,
+}
+
+#[derive(Serialize)]
+struct Logs {
+    r#type: &'static str,
+    logs: String,
+}
+
+#[derive(Serialize)]
+struct Search {
+    ranking_options: Ranking,
+    results: Vec<SearchResult>,
+}
+
+#[derive(Serialize)]
+struct Ranking {
+    ranker: &'static str,
+    score_threshold: f64,
+}
+
+#[derive(Serialize)]
+struct SearchResult {
+    file_id: String,
+    file_name: String,
+    score: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<[Text; 1]>,
+}
+
+#[derive(Serialize)]
+struct Text {
+    r#type: &'static str,
+    text: String,
+}
+
+#[derive(Serialize)]
+struct Usage {
+    prompt_tokens: u32,
+    completion_tokens: u32,
+    total_tokens: u32,
+    prompt_token_details: PromptDetails,
+    completion_tokens_details: CompletionDetails,
+}
+
+#[derive(Serialize)]
+struct PromptDetails {
+    cached_tokens: u32,
+}
+
+#[derive(Serialize)]
+struct CompletionDetails {
+    reasoning_tokens: u32,
+}
+
+/// A list of a run's steps, with the members in the wire's order.
+#[derive(Serialize)]
+pub(super) struct List<'a> {
+    pub(super) object: &'static str,
+    pub(super) data: Vec<Step<'a>>,
+    pub(super) first_id: Option<&'a str>,
+    pub(super) last_id: Option<&'a str>,
+    pub(super) has_more: bool,
+}
+
+/// The seconds after which a run expires: ten minutes, as on the real service.
 const EXPIRY: u64 = 600;
 
-/// The step as it stands in `status`.
+/// Returns the step with this `status`.
 pub(super) fn step<'a>(ids: Ids<'a>, status: Status, include: bool) -> Step<'a> {
-    let nature = StepSpec::of(ids.step);
-    let mut dice = SeededRng::of(&["body", ids.thread, ids.run, ids.step]);
-    let created = nature.created_at;
-    let ended = created + 2 + u64::from(dice.below(7));
+    let spec = StepSpec::of(ids.step);
+    let mut rng = SeededRng::of(&["body", ids.thread, ids.run, ids.step]);
+    let created = spec.created_at;
+    let ended = created + 2 + u64::from(rng.below(7));
     let at = |when: Status| (status == when).then_some(ended);
-    let usage = status.is_final().then(|| usage(&mut dice));
+    let usage = status.is_final().then(|| usage(&mut rng));
     Step {
         id: ids.step,
         object: "thread.run.step",
@@ -39,7 +156,7 @@ pub(super) fn step<'a>(ids: Ids<'a>, status: Status, include: bool) -> Step<'a> 
         run_id: ids.run,
         assistant_id: SeededRng::of(&["assistant", ids.thread]).id("asst_"),
         thread_id: ids.thread,
-        r#type: match nature.kind {
+        r#type: match spec.kind {
             Kind::Message => "message_creation",
             Kind::CodeInterpreter | Kind::FileSearch => "tool_calls",
         },
@@ -51,21 +168,21 @@ pub(super) fn step<'a>(ids: Ids<'a>, status: Status, include: bool) -> Step<'a> 
             Status::Completed | Status::Failed | Status::Cancelled => None,
         },
         failed_at: at(Status::Failed),
-        last_error: (status == Status::Failed).then(|| error(&mut dice)),
-        step_details: details(nature.kind, status, include, &mut dice),
+        last_error: (status == Status::Failed).then(|| error(&mut rng)),
+        step_details: details(spec.kind, status, include, &mut rng),
         usage,
     }
 }
 
-/// `value` as the upstream writes it.
-pub(super) fn written(value: &impl Serialize) -> Bytes {
+/// Returns `value` as the upstream writes it.
+pub(super) fn to_json(value: &impl Serialize) -> Bytes {
     serde_json::to_vec_pretty(value)
-        .expect("strings, numbers and lists of them always have a JSON form")
+        .expect("strings, numbers and lists always serialize")
         .into()
 }
 
-fn usage(dice: &mut SeededRng) -> Usage {
-    let (prompt, completion) = (100 + dice.below(900), 20 + dice.below(400));
+fn usage(rng: &mut SeededRng) -> Usage {
+    let (prompt, completion) = (100 + rng.below(900), 20 + rng.below(400));
     Usage {
         prompt_tokens: prompt,
         completion_tokens: completion,
@@ -77,8 +194,8 @@ fn usage(dice: &mut SeededRng) -> Usage {
     }
 }
 
-fn error(dice: &mut SeededRng) -> LastError {
-    match dice.below(2) {
+fn error(rng: &mut SeededRng) -> LastError {
+    match rng.below(2) {
         0 => LastError {
             code: "rate_limit_exceeded",
             message: "You exceeded your current quota, please check your plan and billing details.",
@@ -90,12 +207,12 @@ fn error(dice: &mut SeededRng) -> LastError {
     }
 }
 
-/// A live tool step has called nothing yet: that is what makes live bodies small.
-fn details(kind: Kind, status: Status, include: bool, dice: &mut SeededRng) -> Details {
+/// Returns the details. A live tool step has no calls yet, so its body is small.
+fn details(kind: Kind, status: Status, include: bool, rng: &mut SeededRng) -> Details {
     match kind {
         Kind::Message => Details::MessageCreation {
             message_creation: Message {
-                message_id: dice.id("msg_"),
+                message_id: rng.id("msg_"),
             },
         },
         Kind::CodeInterpreter | Kind::FileSearch if !status.is_final() => Details::ToolCalls {
@@ -103,24 +220,24 @@ fn details(kind: Kind, status: Status, include: bool, dice: &mut SeededRng) -> D
         },
         Kind::CodeInterpreter => Details::ToolCalls {
             tool_calls: vec![ToolCall {
-                id: dice.id("call_"),
+                id: rng.id("call_"),
                 call: Call::CodeInterpreter {
-                    code_interpreter: code(dice),
+                    code_interpreter: code(rng),
                 },
             }],
         },
         Kind::FileSearch => Details::ToolCalls {
             tool_calls: vec![ToolCall {
-                id: dice.id("call_"),
+                id: rng.id("call_"),
                 call: Call::FileSearch {
-                    file_search: search(include, dice),
+                    file_search: search(include, rng),
                 },
             }],
         },
     }
 }
 
-fn code(dice: &mut SeededRng) -> Code {
+fn code(rng: &mut SeededRng) -> Code {
     const LINES: [&str; 8] = [
         "frame = pd.read_csv('/mnt/data/invoices.csv', parse_dates=['due'])\n",
         "late = frame[frame['due'] < today].sort_values('amount')\n",
@@ -131,9 +248,9 @@ fn code(dice: &mut SeededRng) -> Code {
         "assert abs(totals.sum() - sum(ledger.values())) < 0.01\n",
         "totals.nlargest(10).plot.barh(title='Overdue by customer')\n",
     ];
-    let lines = 2 + dice.below(12);
-    let input = (0..lines).map(|_| dice.pick(&LINES)).collect();
-    let logs = format!("{} overdue — {}.00 €\n", dice.below(90), dice.below(90_000));
+    let lines = 2 + rng.below(12);
+    let input = (0..lines).map(|_| rng.pick(&LINES)).collect();
+    let logs = format!("{} overdue — {}.00 €\n", rng.below(90), rng.below(90_000));
     Code {
         input,
         outputs: vec![Logs {
@@ -143,20 +260,20 @@ fn code(dice: &mut SeededRng) -> Code {
     }
 }
 
-/// One search in 64 finds very much: the largest bodies seen were about 840 KB.
-fn search(include: bool, dice: &mut SeededRng) -> Search {
-    let (count, length) = match dice.below(64) {
+/// Returns a search. One in 64 has very large results, because the largest recorded bodies had 840 KB.
+fn search(include: bool, rng: &mut SeededRng) -> Search {
+    let (count, length) = match rng.below(64) {
         0 => (48, 17_000),
-        1.. => (1 + dice.below(20), 1_200 + dice.below(2_000)),
+        1.. => (1 + rng.below(20), 1_200 + rng.below(2_000)),
     };
-    let results = (0..count).map(|rank| Found {
-        file_id: dice.id("file-"),
-        file_name: format!("handbook-{}.md", dice.below(1000)),
+    let results = (0..count).map(|rank| SearchResult {
+        file_id: rng.id("file-"),
+        file_name: format!("handbook-{}.md", rng.below(1000)),
         score: 0.95 - 0.018 * f64::from(rank),
         content: include.then(|| {
             [Text {
                 r#type: "text",
-                text: prose(length as usize, dice),
+                text: prose(length as usize, rng),
             }]
         }),
     });
@@ -169,7 +286,7 @@ fn search(include: bool, dice: &mut SeededRng) -> Search {
     }
 }
 
-fn prose(length: usize, dice: &mut SeededRng) -> String {
+fn prose(length: usize, rng: &mut SeededRng) -> String {
     const WORDS: [&str; 16] = [
         "the",
         "payment",
@@ -190,7 +307,7 @@ fn prose(length: usize, dice: &mut SeededRng) -> String {
     ];
     let mut text = String::with_capacity(length + 10);
     while text.len() < length {
-        text.push_str(dice.pick(&WORDS));
+        text.push_str(rng.pick(&WORDS));
         text.push(' ');
     }
     text
@@ -212,7 +329,7 @@ mod tests {
             run: "run_0123456789abcdefghijklmn",
             step,
         };
-        written(&super::step(ids, status, include))
+        to_json(&super::step(ids, status, include))
     }
 
     fn sizes(kind: Kind, status: Status, include: bool) -> Vec<usize> {
@@ -222,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_those_of_real_traffic() {
+    fn bodies_are_as_large_as_in_real_traffic() {
         use Kind::{CodeInterpreter, FileSearch, Message};
         use Status::{Completed, InProgress};
         for (kind, status, range) in [
@@ -249,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_names_its_ids_and_status() {
+    fn a_body_has_its_ids_and_status() {
         for id in of_kind(Kind::CodeInterpreter).take(5) {
             for status in Status::ALL {
                 let body: serde_json::Value =
@@ -282,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wire_is_two_space_indented_with_its_own_member_names() {
+    fn the_body_is_indented_and_has_the_wires_member_names() {
         let text = String::from_utf8(body("step_abc123", Status::Expired, false).to_vec()).unwrap();
         assert!(
             text.starts_with("{\n  \"id\": \"step_abc123\",\n  \"object\": \"thread.run.step\",")

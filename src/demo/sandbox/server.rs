@@ -1,4 +1,4 @@
-//! The sandbox's listener, and the way from a request to its answer.
+//! Accepts connections and answers requests.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -12,51 +12,50 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::body::{self, Ids};
-use super::step_store::Book;
-use super::wire::{self, Query, Refusal, Route};
-use super::{Head, Settings, schema};
+use super::http::{self, ApiError, Query, Route};
+use super::step_store::StepStore;
+use super::{RecordedRequest, Settings};
 use crate::demo::seeded_rng::SeededRng;
 
-/// Request heads remembered: more than a test sends, little enough for a day.
-const MAX_HEADS: usize = 10_000;
+/// How many requests are recorded: more than a test sends, and a bound for a long demo.
+const MAX_RECORDED: usize = 10_000;
 
 pub(super) async fn accept(
     listener: TcpListener,
-    shared: Arc<Shared>,
+    state: Arc<State>,
     tracker: TaskTracker,
     token: CancellationToken,
 ) {
     while let Some(accepted) = token.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, _)) => {
-                let (shared, token) = (Arc::clone(&shared), token.clone());
+                let (state, token) = (Arc::clone(&state), token.clone());
                 tracker.spawn(async move {
-                    token.run_until_cancelled(serve(stream, shared)).await;
+                    token.run_until_cancelled(serve(stream, state)).await;
                 });
             }
-            // Mostly: no file descriptors left. Some will be soon.
+            // Usually the process is out of file descriptors, and others are closed soon.
             Err(_) => sleep(Duration::from_millis(50)).await,
         }
     }
 }
 
-async fn serve(stream: TcpStream, shared: Arc<Shared>) {
-    // Without it a keep-alive connection waits 40 ms for an acknowledgement now and then.
+async fn serve(stream: TcpStream, state: Arc<State>) {
+    // With Nagle's algorithm, a keep-alive connection sometimes waits 40 ms for an acknowledgement.
     if stream.set_nodelay(true).is_err() {
         return;
     }
     let service = service_fn(|request| {
-        let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(shared.answer(request).await) }
+        let state = Arc::clone(&state);
+        async move { Ok::<_, Infallible>(state.respond(request).await) }
     });
-    // How a connection ends is its client's business: the sandbox has nobody to tell.
+    // An error means that the client closed the connection.
     drop(
         http1::Builder::new()
             .timer(TokioTimer::new())
@@ -65,84 +64,72 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     );
 }
 
-/// A list of a run's steps, in the wire's order of members.
-#[derive(Serialize)]
-struct List<'a> {
-    object: &'static str,
-    data: Vec<schema::Step<'a>>,
-    first_id: Option<&'a str>,
-    last_id: Option<&'a str>,
-    has_more: bool,
-}
-
-/// What all connections see.
-pub(super) struct Shared {
+/// Is shared by all connections.
+pub(super) struct State {
     settings: Settings,
-    book: Mutex<Book>,
-    heads: Mutex<VecDeque<Head>>,
-    fetches: AtomicU64,
+    steps: Mutex<StepStore>,
+    recorded: Mutex<VecDeque<RecordedRequest>>,
+    request_count: AtomicU64,
 }
 
-impl Shared {
+impl State {
     pub(super) fn new(settings: Settings) -> Self {
         Self {
-            book: Mutex::new(Book::new(settings.lifetime.clone())),
-            heads: Mutex::default(),
-            fetches: AtomicU64::new(0),
+            steps: Mutex::new(StepStore::new(settings.lifetime.clone())),
+            recorded: Mutex::default(),
+            request_count: AtomicU64::new(0),
             settings,
         }
     }
 
-    /// The step stands where it stood halfway through the latency, as on a real way there and back.
-    async fn answer<B>(&self, request: Request<B>) -> Response<Full<Bytes>> {
-        let number = self.fetches.fetch_add(1, Ordering::Relaxed) + 1;
+    /// Responds after the latency. The status is read after half of it, as on a real round trip.
+    async fn respond<B>(&self, request: Request<B>) -> Response<Full<Bytes>> {
+        let number = self.request_count.fetch_add(1, Ordering::Relaxed) + 1;
         let (head, _) = request.into_parts();
-        if self.settings.record {
-            self.record(Head {
+        if self.settings.record_requests {
+            self.record(RecordedRequest {
                 method: head.method.clone(),
                 uri: head.uri.clone(),
                 headers: head.headers.clone(),
             });
         }
         let route = Route::of(head.uri.path());
-        let asked = if !wire::is_authorized(&head.headers) {
-            Err(Refusal::Unauthorized)
+        let query = if !http::is_authorized(&head.headers) {
+            Err(ApiError::Unauthorized)
         } else if matches!(route, Route::Unknown) {
-            Err(Refusal::UnknownUrl)
+            Err(ApiError::UnknownUrl)
         } else if head.method != Method::GET {
-            Err(Refusal::Method)
+            Err(ApiError::Method)
         } else {
             Query::of(&head.uri)
         };
-        if let (Route::Step(ids), Ok(_)) = (&route, &asked) {
-            self.book().polled(*ids, Instant::now());
+        if let (Route::Step(ids), Ok(_)) = (&route, &query) {
+            self.steps().record_poll(*ids, Instant::now());
         }
         let latency = self.latency(number);
         let half = latency / 2;
         pause(half).await;
-        let mut response = match (route, asked) {
+        let mut response = match (route, query) {
             (Route::Step(ids), Ok(query)) => Response::new(self.body(ids, query.include).into()),
             (Route::List { thread, run }, Ok(query)) => {
                 Response::new(self.list(thread, run, &query).into())
             }
-            (Route::Unknown, Ok(_)) => Refusal::UnknownUrl.response(),
-            (Route::Step(_) | Route::List { .. } | Route::Unknown, Err(refusal)) => {
-                refusal.response()
-            }
+            (Route::Unknown, Ok(_)) => ApiError::UnknownUrl.response(),
+            (Route::Step(_) | Route::List { .. } | Route::Unknown, Err(error)) => error.response(),
         };
-        wire::dress(&mut response, number, latency.as_millis());
+        http::add_headers(&mut response, number, latency.as_millis());
         pause(half).await;
         response
     }
 
     pub(super) fn body(&self, ids: Ids<'_>, include: bool) -> Bytes {
-        let status = self.book().status(ids.step, Instant::now());
-        body::written(&body::step(ids, status, include))
+        let status = self.steps().status(ids.step, Instant::now());
+        body::to_json(&body::step(ids, status, include))
     }
 
     fn list(&self, thread: &str, run: &str, query: &Query) -> Bytes {
-        let (book, now) = (self.book(), Instant::now());
-        let mut steps: Vec<&str> = book.of_run(thread, run).collect();
+        let (store, now) = (self.steps(), Instant::now());
+        let mut steps: Vec<&str> = store.of_run(thread, run).collect();
         if !query.oldest_first {
             steps.reverse();
         }
@@ -152,9 +139,9 @@ impl Shared {
         let page = &rest[..rest.len().min(query.limit)];
         let data = page.iter().map(|step| {
             let ids = Ids { thread, run, step };
-            body::step(ids, book.status(step, now), query.include)
+            body::step(ids, store.status(step, now), query.include)
         });
-        body::written(&List {
+        body::to_json(&body::List {
             object: "list",
             data: data.collect(),
             first_id: page.first().copied(),
@@ -163,41 +150,43 @@ impl Shared {
         })
     }
 
-    /// Mostly within a fifth of the median; one answer in 25 is late, as on a real network.
+    /// Returns a latency within 20 % of the median. One response in 25 is late, as on a real network.
     fn latency(&self, number: u64) -> Duration {
-        let mut dice = SeededRng::of(&["latency", &number.to_string()]);
-        let factor = match dice.below(25) {
+        let mut rng = SeededRng::of(&["latency", &number.to_string()]);
+        let factor = match rng.below(25) {
             0 => 2.5,
-            1.. => 0.8 + 0.4 * dice.share(),
+            1.. => 0.8 + 0.4 * rng.share(),
         };
         self.settings.latency.mul_f64(factor)
     }
 
-    fn record(&self, head: Head) {
-        let mut heads = self.heads();
-        if heads.len() == MAX_HEADS {
-            heads.pop_front();
+    fn record(&self, request: RecordedRequest) {
+        let mut recorded = self.recorded();
+        if recorded.len() == MAX_RECORDED {
+            recorded.pop_front();
         }
-        heads.push_back(head);
+        recorded.push_back(request);
     }
 
-    pub(super) fn fetches(&self) -> u64 {
-        self.fetches.load(Ordering::Relaxed)
+    pub(super) fn request_count(&self) -> u64 {
+        self.request_count.load(Ordering::Relaxed)
     }
 
-    pub(super) fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().expect("nothing panics with the book open")
-    }
-
-    pub(super) fn heads(&self) -> MutexGuard<'_, VecDeque<Head>> {
-        self.heads
+    pub(super) fn steps(&self) -> MutexGuard<'_, StepStore> {
+        self.steps
             .lock()
-            .expect("nothing panics while a head is recorded")
+            .expect("nothing panics while the steps are locked")
+    }
+
+    pub(super) fn recorded(&self) -> MutexGuard<'_, VecDeque<RecordedRequest>> {
+        self.recorded
+            .lock()
+            .expect("nothing panics while a request is recorded")
     }
 }
 
 async fn pause(time: Duration) {
-    // Even an empty sleep waits for the timer's next millisecond.
+    // A sleep of zero waits until the timer's next millisecond.
     if !time.is_zero() {
         sleep(time).await;
     }

@@ -1,11 +1,11 @@
-//! What a step is, by its id alone: its kind, how long it lives, how it ends.
+//! Derives from a step's id its kind, its lifetime and its final status.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::demo::seeded_rng::SeededRng;
 
-/// Where a step stands.
+/// The status of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Status {
     /// Still changing.
@@ -30,7 +30,7 @@ impl Status {
         Self::Expired,
     ];
 
-    /// The word in the body.
+    /// Returns the status as it stands in the body.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InProgress => "in_progress",
@@ -41,13 +41,12 @@ impl Status {
         }
     }
 
-    /// Whether the step will never change again.
+    /// Returns whether the step never changes again.
     pub fn is_final(self) -> bool {
         self != Self::InProgress
     }
 }
 
-/// What a step does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Message,
@@ -55,44 +54,44 @@ pub(super) enum Kind {
     FileSearch,
 }
 
-/// What an id decides about its step.
+/// Holds what the id of a step decides.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct StepSpec {
     pub(super) kind: Kind,
-    pub(super) ending: Status,
-    /// Where in the range of lifetimes it lies, 0 to 1.
-    share: f64,
+    pub(super) final_status: Status,
+    /// Where in the range of lifetimes it lies, from 0 to 1.
+    position: f64,
     /// Seconds since 1970.
     pub(super) created_at: u64,
 }
 
-/// All steps are born on one day in 2026: a body must not depend on when it is asked for.
+/// The start of the day in 2026 on which all steps are created. A body must not depend on a clock.
 const FIRST_CREATED_AT: u64 = 1_795_000_000;
 
 impl StepSpec {
     pub(super) fn of(step: &str) -> Self {
-        let mut dice = SeededRng::of(&["nature", step]);
+        let mut rng = SeededRng::of(&["spec", step]);
         Self {
-            kind: match dice.below(10) {
+            kind: match rng.below(10) {
                 0..5 => Kind::Message,
                 5..8 => Kind::CodeInterpreter,
                 8.. => Kind::FileSearch,
             },
-            ending: match dice.below(100) {
+            final_status: match rng.below(100) {
                 0..88 => Status::Completed,
                 88..94 => Status::Failed,
                 94..97 => Status::Cancelled,
                 97.. => Status::Expired,
             },
-            share: dice.share(),
-            created_at: FIRST_CREATED_AT + u64::from(dice.below(86_400)),
+            position: rng.share(),
+            created_at: FIRST_CREATED_AT + u64::from(rng.below(86_400)),
         }
     }
 
-    /// How long the step is in progress.
+    /// Returns how long the step is in progress.
     pub(super) fn lifetime(&self, range: &RangeInclusive<Duration>) -> Duration {
         let span = range.end().saturating_sub(*range.start());
-        *range.start() + span.mul_f64(self.share)
+        *range.start() + span.mul_f64(self.position)
     }
 }
 
@@ -101,22 +100,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lifetimes_fill_their_range() {
+    fn lifetimes_spread_over_their_range() {
         let range = Duration::from_secs(2)..=Duration::from_secs(8);
-        let lives: Vec<Duration> = (0..200)
+        let lifetimes: Vec<Duration> = (0..200)
             .map(|n| StepSpec::of(&format!("step_{n}")).lifetime(&range))
             .collect();
-        assert!(lives.iter().all(|life| range.contains(life)));
-        assert!(lives.iter().any(|life| *life < Duration::from_secs(3)));
-        assert!(lives.iter().any(|life| *life > Duration::from_secs(7)));
+        assert!(lifetimes.iter().all(|lifetime| range.contains(lifetime)));
+        assert!(
+            lifetimes
+                .iter()
+                .any(|lifetime| *lifetime < Duration::from_secs(3))
+        );
+        assert!(
+            lifetimes
+                .iter()
+                .any(|lifetime| *lifetime > Duration::from_secs(7))
+        );
     }
 
     #[test]
-    fn most_steps_complete_and_some_end_otherwise() {
-        let endings: Vec<Status> = (0..1000)
-            .map(|n| StepSpec::of(&format!("step_{n}")).ending)
+    fn most_steps_complete_and_some_do_not() {
+        let statuses: Vec<Status> = (0..1000)
+            .map(|n| StepSpec::of(&format!("step_{n}")).final_status)
             .collect();
-        let count = |status| endings.iter().filter(|e| **e == status).count();
+        let count = |status| statuses.iter().filter(|s| **s == status).count();
         assert!((850..920).contains(&count(Status::Completed)));
         for rare in [Status::Failed, Status::Cancelled, Status::Expired] {
             assert!(count(rare) > 10, "{rare:?}");
@@ -125,10 +132,10 @@ mod tests {
     }
 
     #[test]
-    fn the_step_of_the_example_is_a_message_that_completes() {
-        let nature = StepSpec::of("step_abc123");
+    fn the_step_of_the_intro_is_a_message_that_completes() {
+        let spec = StepSpec::of("step_1");
         assert_eq!(
-            (nature.kind, nature.ending),
+            (spec.kind, spec.final_status),
             (Kind::Message, Status::Completed)
         );
     }

@@ -1,7 +1,7 @@
-//! The steps that have come to be, and where each stands now. Knows no HTTP.
+//! Stores the steps that were polled, and computes their status. Knows no HTTP.
 //!
-//! Bounded: beyond [`MAX_STEPS`] the oldest is forgotten, and would start a new life when polled
-//! again.
+//! The store keeps at most [`MAX_STEPS`]. Beyond that the oldest step is dropped, and its next poll
+//! creates it again.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::RangeInclusive;
@@ -12,11 +12,11 @@ use tokio::time::Instant;
 use super::body::Ids;
 use super::step_spec::{Status, StepSpec};
 
-/// About 30 MB of steps: more than a demo polls in a day.
+/// About 30 MB of steps, which is more than a demo polls in a day.
 pub(super) const MAX_STEPS: usize = 100_000;
 
-/// Where a step was first polled.
-struct Birth {
+/// The first poll of a step.
+struct FirstPoll {
     at: Instant,
     thread: Box<str>,
     run: Box<str>,
@@ -24,22 +24,22 @@ struct Birth {
 
 #[derive(Default)]
 struct Entry {
-    /// None: steered before anyone polled it.
-    birth: Option<Birth>,
-    /// What a test decided, which then stands above time.
-    steered: Option<Status>,
-    fetches: u64,
+    /// `None` if its status was set before a poll.
+    first_poll: Option<FirstPoll>,
+    /// Replaces the status that follows from the age.
+    set_status: Option<Status>,
+    polls: u64,
 }
 
-/// All steps, by id.
-pub(super) struct Book {
+/// Holds all steps by id.
+pub(super) struct StepStore {
     lifetime: RangeInclusive<Duration>,
     steps: HashMap<Box<str>, Entry>,
-    /// Oldest first: the order in which they are listed and forgotten.
+    /// The ids, oldest first: lists have this order, and the first is dropped first.
     order: VecDeque<Box<str>>,
 }
 
-impl Book {
+impl StepStore {
     pub(super) fn new(lifetime: RangeInclusive<Duration>) -> Self {
         Self {
             lifetime,
@@ -48,52 +48,53 @@ impl Book {
         }
     }
 
-    /// A poll arrived: counts it, and the step comes to be if it was not.
-    pub(super) fn polled(&mut self, ids: Ids<'_>, now: Instant) {
+    /// Counts a poll, and creates the step at its first poll.
+    pub(super) fn record_poll(&mut self, ids: Ids<'_>, now: Instant) {
         let entry = self.entry(ids.step);
-        entry.fetches += 1;
-        entry.birth.get_or_insert_with(|| Birth {
+        entry.polls += 1;
+        entry.first_poll.get_or_insert_with(|| FirstPoll {
             at: now,
             thread: ids.thread.into(),
             run: ids.run.into(),
         });
     }
 
-    /// From now on the step stands there.
-    pub(super) fn steer(&mut self, step: &str, status: Status) {
-        self.entry(step).steered = Some(status);
+    /// Sets the status until the next call.
+    pub(super) fn set_status(&mut self, step: &str, status: Status) {
+        self.entry(step).set_status = Some(status);
     }
 
-    /// Where the step stands; one that nobody polled yet is in progress.
+    /// Returns the status at `now`. A step that was never polled is in progress.
     pub(super) fn status(&self, step: &str, now: Instant) -> Status {
         let Some(entry) = self.steps.get(step) else {
             return Status::InProgress;
         };
-        let lived = |birth: &Birth| {
-            let nature = StepSpec::of(step);
-            (now - birth.at >= nature.lifetime(&self.lifetime)).then_some(nature.ending)
+        let by_age = |first_poll: &FirstPoll| {
+            let spec = StepSpec::of(step);
+            (now - first_poll.at >= spec.lifetime(&self.lifetime)).then_some(spec.final_status)
         };
         entry
-            .steered
-            .or_else(|| entry.birth.as_ref().and_then(lived))
+            .set_status
+            .or_else(|| entry.first_poll.as_ref().and_then(by_age))
             .unwrap_or(Status::InProgress)
     }
 
-    /// Polls of the step so far.
-    pub(super) fn fetches(&self, step: &str) -> u64 {
-        self.steps.get(step).map_or(0, |entry| entry.fetches)
+    /// Returns how many polls of the step arrived.
+    pub(super) fn polls_of(&self, step: &str) -> u64 {
+        self.steps.get(step).map_or(0, |entry| entry.polls)
     }
 
-    /// The run's steps, oldest first. Walks the whole book: lists are rare, an index would cost
-    /// every step.
+    /// Returns the run's steps, oldest first. It walks over all steps, because lists are rare and an
+    /// index would cost memory for every step.
     pub(super) fn of_run<'a>(
         &'a self,
         thread: &'a str,
         run: &'a str,
     ) -> impl Iterator<Item = &'a str> {
         self.order.iter().map(|step| &**step).filter(move |step| {
-            let birth = self.steps.get(*step).and_then(|entry| entry.birth.as_ref());
-            birth.is_some_and(|birth| *birth.thread == *thread && *birth.run == *run)
+            let entry = self.steps.get(*step);
+            let first_poll = entry.and_then(|entry| entry.first_poll.as_ref());
+            first_poll.is_some_and(|first| *first.thread == *thread && *first.run == *run)
         })
     }
 
@@ -122,51 +123,54 @@ mod tests {
         }
     }
 
-    fn book(seconds: u64) -> Book {
-        let life = Duration::from_secs(seconds);
-        Book::new(life..=life)
+    fn store(seconds: u64) -> StepStore {
+        let lifetime = Duration::from_secs(seconds);
+        StepStore::new(lifetime..=lifetime)
     }
 
     #[test]
-    fn a_step_lives_from_its_first_poll_for_its_lifetime() {
-        let (mut book, start) = (book(5), Instant::now());
+    fn a_step_is_in_progress_from_its_first_poll_for_its_lifetime() {
+        let (mut store, start) = (store(5), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(book.status("step_abc123", at(100)), Status::InProgress);
-        book.polled(ids("step_abc123"), at(100));
-        book.polled(ids("step_abc123"), at(104));
-        assert_eq!(book.status("step_abc123", at(104)), Status::InProgress);
-        assert_eq!(book.status("step_abc123", at(105)), Status::Completed);
-        assert_eq!(book.fetches("step_abc123"), 2);
+        assert_eq!(store.status("step_abc123", at(100)), Status::InProgress);
+        store.record_poll(ids("step_abc123"), at(100));
+        store.record_poll(ids("step_abc123"), at(104));
+        assert_eq!(store.status("step_abc123", at(104)), Status::InProgress);
+        assert_eq!(store.status("step_abc123", at(105)), Status::Completed);
+        assert_eq!(store.polls_of("step_abc123"), 2);
     }
 
     #[test]
-    fn a_steered_step_stands_where_it_was_put() {
-        let (mut book, start) = (book(5), Instant::now());
+    fn a_status_that_was_set_replaces_the_one_by_age() {
+        let (mut store, start) = (store(5), Instant::now());
         let later = start + Duration::from_secs(60);
-        book.steer("step_1", Status::InProgress);
-        book.polled(ids("step_1"), start);
-        assert_eq!(book.status("step_1", later), Status::InProgress);
-        book.steer("step_1", Status::Failed);
-        assert_eq!(book.status("step_1", start), Status::Failed);
+        store.set_status("step_1", Status::InProgress);
+        store.record_poll(ids("step_1"), start);
+        assert_eq!(store.status("step_1", later), Status::InProgress);
+        store.set_status("step_1", Status::Failed);
+        assert_eq!(store.status("step_1", start), Status::Failed);
     }
 
     #[test]
-    fn a_run_lists_its_own_polled_steps() {
-        let (mut book, now) = (book(5), Instant::now());
-        book.polled(ids("step_1"), now);
-        book.steer("step_2", Status::Completed);
-        book.polled(ids("step_3"), now);
-        assert!(book.of_run("thread_1", "run_1").eq(["step_1", "step_3"]));
-        assert_eq!(book.of_run("thread_1", "run_2").count(), 0);
+    fn a_run_lists_its_polled_steps() {
+        let (mut store, now) = (store(5), Instant::now());
+        store.record_poll(ids("step_1"), now);
+        store.set_status("step_2", Status::Completed);
+        store.record_poll(ids("step_3"), now);
+        assert!(store.of_run("thread_1", "run_1").eq(["step_1", "step_3"]));
+        assert_eq!(store.of_run("thread_1", "run_2").count(), 0);
     }
 
     #[test]
-    fn the_oldest_steps_are_forgotten() {
-        let (mut book, now) = (book(5), Instant::now());
+    fn the_oldest_steps_are_dropped() {
+        let (mut store, now) = (store(5), Instant::now());
         for n in 0..MAX_STEPS + 10 {
-            book.polled(ids(&format!("step_{n}")), now);
+            store.record_poll(ids(&format!("step_{n}")), now);
         }
-        assert_eq!(book.steps.len(), MAX_STEPS);
-        assert_eq!((book.fetches("step_9"), book.fetches("step_10")), (0, 1));
+        assert_eq!(store.steps.len(), MAX_STEPS);
+        assert_eq!(
+            (store.polls_of("step_9"), store.polls_of("step_10")),
+            (0, 1)
+        );
     }
 }

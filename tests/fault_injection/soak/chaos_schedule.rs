@@ -1,193 +1,190 @@
-//! What befalls a soak: faults by chance, outages and reloads by the clock; and who was touched.
+//! What befalls a soak, and when: faults by chance, outages and reloads by the clock.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::redis::{Redis, Trouble};
 use super::{FIRST_KEY, health};
-use crate::dice::Dice;
-use crate::kind::{Harm, Kind, Wire};
-use crate::kinds::life::UNASKED;
-use crate::ledger::{Case, say};
-use crate::origin::{Chance, Door};
-use crate::reloads::{self, Reload};
-use crate::world::World;
+use crate::fault::{self, Effect};
+use crate::fixtures::origin::{Connections, Protocol};
+use crate::fixtures::random::seeded;
+use crate::fixtures::redis::Redis;
+use crate::ledger::Case;
+use crate::testbed::Testbed;
+use crate::upstream::Chance;
+use crate::upstream_faults::UNSOLICITED;
 
-/// Of so many fetches, one is harmed.
-const ONE_IN: usize = 150;
+/// One of so many fetches meets a fault.
+const ONE_IN: u32 = 150;
 
-/// An outage lasts this part of the time between two, and at most [`LONGEST`].
+/// An outage lasts this part of a round, and at most [`MAX_OUTAGE`].
 const OUTAGE: u32 = 12;
-const LONGEST: Duration = Duration::from_millis(1500);
+const MAX_OUTAGE: Duration = Duration::from_millis(1500);
 
-/// In a round there is one outage, a good and a broken reload, and a new secret.
+/// A round has one outage, one good and one broken reload, and one rotated secret.
 const ROUND: Duration = Duration::from_secs(20);
 
-/// The log of a soak's weather.
+/// The schedule, and what of it has happened.
 #[derive(Debug)]
-pub(crate) struct Weather {
-    began: Instant,
+pub(super) struct ChaosSchedule {
+    started: Instant,
     calm: [Range<Duration>; 2],
     round: Duration,
+    /// The start of each outage of the upstream, and its end once it is over.
     outages: Mutex<Vec<(Instant, Option<Instant>)>>,
     reloads: AtomicU64,
-    keys: AtomicU64,
-    troubles: AtomicU64,
+    rotations: AtomicU64,
+    redis_outages: AtomicU64,
 }
 
-/// The harm of the fetch with this number.
+/// Returns what chooses the fault of a fetch, given its number.
 pub(super) fn chance(seed: u64) -> Chance {
-    let mut kinds = Kind::all();
-    kinds.retain(|kind| {
-        kind.wire == Wire::Plain
-            && matches!(kind.harm, Harm::Answer(_))
-            && !UNASKED.contains(&kind.word)
+    let mut faults = fault::all();
+    faults.retain(|fault| {
+        fault.protocol == Protocol::Http1
+            && matches!(fault.effect, Effect::Response(_))
+            && !UNSOLICITED.contains(&fault.name)
     });
     Box::new(move |step, fetch| {
-        let mut dice = Dice::of(seed, &["weather", &fetch.to_string()]);
-        // A list has no id to lie about.
-        (step.id.is_some() && dice.one_in(ONE_IN)).then(|| kinds[dice.below(kinds.len())])
+        let mut rng = seeded(seed, &["chance", &fetch.to_string()]);
+        // A list has no id for a body to be wrong about.
+        let strikes = step.id.is_some() && rng.u32(..ONE_IN) == 0;
+        strikes.then(|| faults[rng.usize(..faults.len())])
     })
 }
 
-impl Weather {
+impl ChaosSchedule {
     pub(super) fn new(duration: Duration) -> Self {
         Self {
-            began: Instant::now(),
-            calm: health::calm(duration),
+            started: Instant::now(),
+            calm: health::calm_times(duration),
             round: ROUND.min(duration / 2),
             outages: Mutex::default(),
             reloads: AtomicU64::new(0),
-            keys: AtomicU64::new(0),
-            troubles: AtomicU64::new(0),
+            rotations: AtomicU64::new(0),
+            redis_outages: AtomicU64::new(0),
         }
     }
 
-    /// What befalls Redis meanwhile, twice a round: it touches no request.
-    pub(super) async fn blow_on(&self, redis: &Redis) {
-        let troubles = [Trouble::Stopped, Trouble::Killed, Trouble::Paused];
-        for trouble in troubles.into_iter().cycle() {
-            self.outlast_calm().await;
+    fn outage(&self) -> Duration {
+        (self.round / OUTAGE).min(MAX_OUTAGE)
+    }
+
+    /// Waits for the end of a calm time, also of one that would begin in the next round.
+    async fn wait_for_chaos(&self) {
+        for calm in &self.calm {
+            let now = self.started.elapsed();
+            if calm.start < now + self.round && now < calm.end {
+                sleep(calm.end - now).await;
+            }
+        }
+    }
+
+    /// Stops, kills or pauses Redis twice a round, until it is dropped. No request is touched by it.
+    pub(super) async fn strike_redis(&self, redis: &tokio::sync::Mutex<Redis>) {
+        for round in 0_usize.. {
+            self.wait_for_chaos().await;
             sleep(self.round / 4).await;
-            redis.befall(trouble, self.outage_lasts()).await;
-            self.troubles.fetch_add(1, Ordering::Relaxed);
+            let mut redis = redis.lock().await;
+            match round % 3 {
+                // Connections stay open, and no command is answered.
+                0 => {
+                    redis.stop().await;
+                    sleep(self.outage()).await;
+                    redis.resume().await;
+                }
+                1 => {
+                    redis.kill();
+                    sleep(self.outage()).await;
+                    redis.restart().await;
+                }
+                _ => {
+                    let time = self.outage().as_millis().to_string();
+                    redis.cli(&["CLIENT", "PAUSE", &time, "ALL"]).await;
+                    sleep(self.outage()).await;
+                }
+            }
+            drop(redis);
+            self.redis_outages.fetch_add(1, Ordering::Relaxed);
             sleep(self.round / 4).await;
         }
     }
 
-    fn outage_lasts(&self) -> Duration {
-        (self.round / OUTAGE).min(LONGEST)
-    }
-
-    /// Round after round, until it is dropped; none while it is to be calm.
-    pub(super) async fn blow(&self, world: &World, text: &str) {
+    /// Runs round after round, until it is dropped. `text` is the configuration.
+    pub(super) async fn strike_upstream(&self, testbed: &Testbed, text: &str) {
         let part = self.round / 5;
         for round in 0_usize.. {
-            self.outlast_calm().await;
+            self.wait_for_chaos().await;
             sleep(part).await;
-            self.outage(world, [Door::Refused, Door::Silent, Door::Reset][round % 3])
+            let outages = [Connections::Refuse, Connections::Stall, Connections::Reset];
+            self.strike_connections(testbed, outages[round % 3]).await;
+            sleep(part).await;
+            let max_retry_after = ["160ms", "150ms"][round % 2];
+            let changed = text.replace("150ms", max_retry_after);
+            self.reload(testbed, &changed, "success").await;
+            sleep(part).await;
+            self.reload(testbed, "[server]\nlisten = nothing", "failure")
                 .await;
+            self.reload(testbed, text, "success").await;
             sleep(part).await;
-            let hold = if round.is_multiple_of(2) {
-                "160ms"
-            } else {
-                "150ms"
-            };
-            self.reload(world, &text.replace("150ms", hold), "success")
-                .await;
-            sleep(part).await;
-            self.reload(world, "[server]\nlisten = nothing", "failure")
-                .await;
-            self.reload(world, text, "success").await;
-            sleep(part).await;
-            self.rotate(world).await;
+            self.rotate_key(testbed).await;
         }
     }
 
-    /// Also of what would begin in the round.
-    async fn outlast_calm(&self) {
-        for spell in &self.calm {
-            let now = self.began.elapsed();
-            if spell.start < now + self.round && now < spell.end {
-                sleep(spell.end - now).await;
-            }
+    async fn strike_connections(&self, testbed: &Testbed, connections: Connections) {
+        self.lock_outages().push((Instant::now(), None));
+        testbed.set_connections(connections).await;
+        sleep(self.outage()).await;
+        testbed.set_connections(Connections::Serve).await;
+        if let Some((_, end)) = self.lock_outages().last_mut() {
+            *end = Some(Instant::now());
         }
     }
 
-    async fn outage(&self, world: &World, door: Door) {
-        self.note_outage(true);
-        for (door, pause) in [(door, self.outage_lasts()), (Door::Open, Duration::ZERO)] {
-            if let Err(error) = world.origin.set_door(door).await {
-                say(&format!("the rig cannot set {door:?}: {error}"));
-            }
-            sleep(pause).await;
-        }
-        self.note_outage(false);
+    fn lock_outages(&self) -> MutexGuard<'_, Vec<(Instant, Option<Instant>)>> {
+        self.outages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note_outage(&self, begins: bool) {
-        let mut outages = self.outages.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        if begins {
-            outages.push((now, None));
-        } else if let Some((_, end)) = outages.last_mut() {
-            *end = Some(now);
-        }
-    }
-
-    /// Whether an outage touched a request of this time.
+    /// Returns whether an outage of the upstream touched a request of this time.
     pub(super) fn touched(&self, sent: Instant, answered: Instant) -> bool {
-        let outages = self.outages.lock().unwrap_or_else(PoisonError::into_inner);
+        let outages = self.lock_outages();
         let mut outages = outages.iter().rev();
         outages.any(|(start, end)| *start <= answered && end.is_none_or(|end| sent <= end))
     }
 
-    /// SIGHUP with this text as configuration, and then `result`.
-    async fn reload(&self, world: &World, text: &str, result: &str) {
-        let before = reloads::last(world).await;
-        if let Err(error) = std::fs::write(world.gateway.file("stepgate.toml"), text) {
-            return say(&format!("the rig cannot write a configuration: {error}"));
-        }
-        world.gateway.signal("HUP").await;
-        self.is_reloaded(world, &before, result).await;
+    fn next_reload(&self) -> Case {
+        Case::new(0, self.reloads.fetch_add(1, Ordering::Relaxed), "reload")
     }
 
-    /// Another API key; the old one stays valid for a while.
-    async fn rotate(&self, world: &World) {
-        let before = reloads::last(world).await;
-        let number = self.keys.fetch_add(1, Ordering::Relaxed) + 1;
+    async fn reload(&self, testbed: &Testbed, text: &str, result: &str) {
+        testbed.reload(&self.next_reload(), text, result).await;
+    }
+
+    /// Rotates the API key. The old one stays valid until the next rotation.
+    async fn rotate_key(&self, testbed: &Testbed) {
+        let number = self.rotations.fetch_add(1, Ordering::Relaxed) + 1;
         let key = FIRST_KEY.replace('0', &number.to_string());
-        world.origin.shared.rotate(&key);
-        if let Err(error) = std::fs::write(world.gateway.file("api.key"), &key) {
-            return say(&format!("the rig cannot write a secret: {error}"));
-        }
-        self.is_reloaded(world, &before, "success").await;
+        testbed.upstream.rotate_key(&key);
+        testbed
+            .write_key(&self.next_reload(), &key, "success")
+            .await;
     }
 
-    async fn is_reloaded(&self, world: &World, before: &Reload, result: &str) {
-        let case = Case {
-            seed: 0,
-            number: self.reloads.load(Ordering::Relaxed),
-            kind: "reload".to_owned(),
-        };
-        reloads::is_noted(world, &case, before, result).await;
-        self.reloads.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Lines of a table.
+    /// Returns lines of the table.
     pub(super) fn report(&self) -> String {
-        let outages = self.outages.lock().unwrap_or_else(PoisonError::into_inner);
-        let keys = self.keys.load(Ordering::Relaxed);
-        let reloads = self.reloads.load(Ordering::Relaxed).saturating_sub(keys);
+        let rotations = self.rotations.load(Ordering::Relaxed);
+        let reloads = self
+            .reloads
+            .load(Ordering::Relaxed)
+            .saturating_sub(rotations);
         format!(
             "| outages of the upstream, of Redis | {}, {} |\n\
-             | reloads, rotated secrets | {reloads}, {keys} |\n",
-            outages.len(),
-            self.troubles.load(Ordering::Relaxed),
+             | reloads, rotated secrets | {reloads}, {rotations} |\n",
+            self.lock_outages().len(),
+            self.redis_outages.load(Ordering::Relaxed),
         )
     }
 }

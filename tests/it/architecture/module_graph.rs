@@ -263,7 +263,7 @@ impl Reader {
 
     /// Reads an expression's or a type's path; a field, a method or a lifetime is none.
     fn read_path(&mut self, tokens: &[TokenTree], at: &mut usize) {
-        let is = |at: usize, mark| punct(tokens.get(at)) == Some(mark);
+        let is = |at: usize, punct_char| punct(tokens.get(at)) == Some(punct_char);
         let range = *at >= 2 && is(*at - 2, '.');
         let follows = *at >= 1 && (is(*at - 1, '.') && !range || is(*at - 1, '\''));
         let line = tokens[*at].span().start().line;
@@ -312,8 +312,10 @@ impl Reader {
                 }
                 TokenTree::Ident(ident) if ident == "as" => alias = word(tokens.get(*at)),
                 TokenTree::Ident(ident) if alias.is_none() => words.push(ident.to_string()),
-                TokenTree::Punct(mark) if mark.as_char() == '*' => words.push("*".to_owned()),
-                TokenTree::Punct(mark) if matches!(mark.as_char(), ',' | ';') => break,
+                TokenTree::Punct(punct_char) if punct_char.as_char() == '*' => {
+                    words.push("*".to_owned())
+                }
+                TokenTree::Punct(punct_char) if matches!(punct_char.as_char(), ',' | ';') => break,
                 TokenTree::Group(_)
                 | TokenTree::Ident(_)
                 | TokenTree::Punct(_)
@@ -347,7 +349,7 @@ fn word(token: Option<&TokenTree>) -> Option<String> {
 
 fn punct(token: Option<&TokenTree>) -> Option<char> {
     match token {
-        Some(TokenTree::Punct(mark)) => Some(mark.as_char()),
+        Some(TokenTree::Punct(punct_char)) => Some(punct_char.as_char()),
         _ => None,
     }
 }

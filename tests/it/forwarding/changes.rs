@@ -1,4 +1,4 @@
-//! What a forwarded request changes upstream is forgotten here.
+//! Invalidation (RFC 9111 section 4.4): a forwarded request that changes a resource purges its entries.
 
 use super::ALL;
 use crate::support::client::head;
@@ -13,7 +13,7 @@ async fn with_two_stored() -> (Origin, Gateway) {
     for path in [STEP, OTHER] {
         assert!(gateway.get(path).await.is_stored());
     }
-    // So that what is forwarded next finds a connection.
+    // The next forwarded request then finds an idle connection.
     assert_eq!(gateway.get("/v1/models").await.status, 200);
     (origin, gateway)
 }
@@ -64,15 +64,15 @@ async fn a_fetch_started_before_an_invalidation_stores_nothing() {
     let gate = Latch::closed();
     origin.next(vec![Action::Wait(gate.clone()), Action::Respond]);
     let path = "/v1/threads/thread_1/runs/run_1/steps/step_2";
-    let mut asked = gateway.send_get(path, &[]).await;
+    let mut client = gateway.send_get(path, &[]).await;
     origin.wait_for_requests(4).await;
     assert_eq!(gateway.request("DELETE", THREAD, &[]).await.status, 200);
     gate.open();
-    let answer = asked.response().await;
+    let response = client.response().await;
     assert!(
-        answer.cache_status().ends_with("detail=purged"),
+        response.cache_status().ends_with("detail=purged"),
         "{}",
-        answer.cache_status()
+        response.cache_status()
     );
     assert!(!gateway.get(path).await.is_hit());
 }
@@ -80,19 +80,19 @@ async fn a_fetch_started_before_an_invalidation_stores_nothing() {
 #[tokio::test]
 async fn an_unsafe_request_without_a_response_invalidates() {
     let (origin, gateway) = with_two_stored().await;
-    // Lost, twice.
+    // The connection is lost twice.
     origin.next(vec![Action::Cut]);
     origin.next(vec![Action::Cut]);
     assert_eq!(gateway.request("DELETE", THREAD, &[]).await.status, 502);
-    // At once: its caller may know better than to believe the error.
+    // The purge precedes the error, because the client may know that its request was processed.
     assert!(!gateway.get(STEP).await.is_hit());
     assert!(gateway.get(STEP).await.is_hit());
-    // Its caller has left.
-    let asked = origin.count();
+    // The client disconnects.
+    let before = origin.count();
     origin.next(vec![Action::Stall]);
     let mut leaving = gateway.connect().await;
     leaving.send(head("DELETE", THREAD, "127.0.0.1", &[])).await;
-    origin.wait_for_requests(asked + 1).await;
+    origin.wait_for_requests(before + 1).await;
     drop(leaving);
     origin.wait_for_hangups(1).await;
     until("the step to be forgotten", async || {
@@ -106,8 +106,8 @@ async fn a_request_on_a_collection_invalidates_nothing() {
     let (origin, gateway) = with_two_stored().await;
     origin.next(vec![Action::Cut]);
     origin.next(vec![Action::Cut]);
-    let answer = gateway.request("DELETE", "/v1/threads", &[]).await;
-    assert_eq!(answer.status, 502);
+    let response = gateway.request("DELETE", "/v1/threads", &[]).await;
+    assert_eq!(response.status, 502);
     for path in [STEP, OTHER] {
         assert!(gateway.get(path).await.is_hit(), "{path}");
     }
@@ -124,12 +124,12 @@ async fn a_request_on_a_collection_invalidates_nothing() {
 async fn a_retried_unsafe_request_invalidates_whatever_its_second_response_says() {
     let (origin, gateway) = with_two_stored().await;
     for method in ["DELETE", "PUT"] {
-        // On a connection that was used before, and so once more on a new one: it is gone already.
+        // A used connection is lost, so the request goes out again on a new one and finds nothing.
         origin.next(vec![Action::Cut]);
         origin.next(vec![Action::Send(respond("404 Gone", &[], "{}"))]);
-        let asked = origin.count();
+        let before = origin.count();
         assert_eq!(gateway.request(method, THREAD, &[]).await.status, 404);
-        assert_eq!(origin.count(), asked + 2);
+        assert_eq!(origin.count(), before + 2);
         assert!(!gateway.get(STEP).await.is_hit(), "{method}");
         assert!(gateway.get(OTHER).await.is_hit(), "{method}");
     }
@@ -141,7 +141,7 @@ async fn a_request_that_was_never_sent_invalidates_nothing() {
     let gateway = Gateway::start(&origin, ALL).await;
     assert!(gateway.get(STEP).await.is_stored());
     drop(origin);
-    let answer = gateway.request("DELETE", THREAD, &[]).await;
-    assert_eq!(answer.code().as_deref(), Some("upstream_unreachable"));
+    let response = gateway.request("DELETE", THREAD, &[]).await;
+    assert_eq!(response.code().as_deref(), Some("upstream_unreachable"));
     assert!(gateway.get(STEP).await.is_hit());
 }

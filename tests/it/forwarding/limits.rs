@@ -1,11 +1,11 @@
-//! How long a forwarded request may take, and how many there may be.
+//! Timeouts and permits of forwarded requests.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use super::ALL;
-use super::streams::{Far, get, post};
+use super::streams::{UpstreamListener, get, post};
 use crate::support::client::head;
 use crate::support::{Action, Gateway, Origin, STEP, respond};
 
@@ -18,17 +18,17 @@ fn with(upstream: &str) -> String {
 #[tokio::test]
 async fn a_forwarded_response_must_start_in_time_and_may_then_take_long() {
     let toml = with("timeout = \"300ms\"");
-    let (far, gateway) = Far::start(&toml).await;
-    let mut caller = gateway.connect().await;
-    caller.send(get("/v1/models")).await;
-    let mut upstream = far.accept().await;
+    let (listener, gateway) = UpstreamListener::start(&toml).await;
+    let mut client = gateway.connect().await;
+    client.send(get("/v1/models")).await;
+    let mut upstream = listener.accept().await;
     let began = Instant::now();
-    let answer = caller.response().await;
-    assert_eq!(answer.code().as_deref(), Some("upstream_timeout"));
+    let response = client.response().await;
+    assert_eq!(response.code().as_deref(), Some("upstream_timeout"));
     assert!(began.elapsed() < 10 * SHORT);
     assert!(upstream.closes_within(10 * SHORT).await);
-    caller.send(get("/v1/models")).await;
-    let mut upstream = far.accept().await;
+    client.send(get("/v1/models")).await;
+    let mut upstream = listener.accept().await;
     upstream.text_before("\r\n\r\n").await;
     upstream
         .send("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n")
@@ -37,46 +37,46 @@ async fn a_forwarded_response_must_start_in_time_and_may_then_take_long() {
         sleep(SHORT / 2).await;
         upstream.send(byte).await;
     }
-    assert_eq!(caller.response().await.text(), "123456");
+    assert_eq!(client.response().await.text(), "123456");
 }
 
 #[tokio::test]
 async fn an_upload_in_progress_is_not_cut_by_the_timeout() {
     let toml = with("timeout = \"300ms\"");
-    let (far, gateway) = Far::start(&toml).await;
-    let mut caller = gateway.connect().await;
+    let (listener, gateway) = UpstreamListener::start(&toml).await;
+    let mut client = gateway.connect().await;
     let framing = [("content-length", "6")];
-    caller.send(post(&framing)).await;
-    let mut upstream = far.accept().await;
+    client.send(post(&framing)).await;
+    let mut upstream = listener.accept().await;
     upstream.text_before("\r\n\r\n").await;
     for byte in ["1", "2", "3", "4", "5", "6"] {
         sleep(SHORT / 2).await;
-        caller.send(byte).await;
+        client.send(byte).await;
     }
     assert_eq!(upstream.bytes(6).await, b"123456");
     upstream.send(respond("200 OK", &[], "{}")).await;
-    assert_eq!(caller.response_to("POST").await.status, 200);
+    assert_eq!(client.response_to("POST").await.status, 200);
 }
 
 #[tokio::test]
 async fn a_pause_of_the_client_does_not_count_against_the_upstream() {
     let toml = with("timeout = \"300ms\"");
-    let (far, gateway) = Far::start(&toml).await;
-    let question = post(&[("content-length", "6")]) + "123";
-    let (mut caller, mut upstream) = far.asked(&gateway, question).await;
+    let (listener, gateway) = UpstreamListener::start(&toml).await;
+    let request = post(&[("content-length", "6")]) + "123";
+    let (mut client, mut upstream) = listener.request(&gateway, request).await;
     assert_eq!(upstream.bytes(3).await, b"123");
     sleep(4 * SHORT).await;
-    caller.send("456").await;
+    client.send("456").await;
     assert_eq!(upstream.bytes(3).await, b"456");
     upstream.send(respond("200 OK", &[], "{}")).await;
-    assert_eq!(caller.response_to("POST").await.status, 200);
+    assert_eq!(client.response_to("POST").await.status, 200);
 }
 
 #[tokio::test]
 async fn an_idle_stream_is_cut_at_stream_idle_timeout() {
     let toml = with("stream_idle_timeout = \"300ms\"");
-    let (far, gateway) = Far::start(&toml).await;
-    let (mut caller, mut upstream) = far.asked(&gateway, get("/v1/models")).await;
+    let (listener, gateway) = UpstreamListener::start(&toml).await;
+    let (mut client, mut upstream) = listener.request(&gateway, get("/v1/models")).await;
     upstream
         .send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n")
         .await;
@@ -84,7 +84,7 @@ async fn an_idle_stream_is_cut_at_stream_idle_timeout() {
         sleep(SHORT / 2).await;
         upstream.send("x").await;
     }
-    let broken = caller.try_response("GET").await.unwrap_err();
+    let broken = client.try_response("GET").await.unwrap_err();
     assert_eq!(
         (broken.status, broken.body.as_slice()),
         (Some(200), &b"xxxx"[..])
@@ -95,28 +95,28 @@ async fn an_idle_stream_is_cut_at_stream_idle_timeout() {
 #[tokio::test]
 async fn an_idle_upload_is_rejected_at_stream_idle_timeout() {
     let toml = with("stream_idle_timeout = \"300ms\"\ntimeout = \"5s\"");
-    let (far, gateway) = Far::start(&toml).await;
-    let mut caller = gateway.connect().await;
+    let (listener, gateway) = UpstreamListener::start(&toml).await;
+    let mut client = gateway.connect().await;
     let framing = [("content-length", "100")];
-    caller.send(post(&framing) + "x").await;
-    let mut upstream = far.accept().await;
-    let answer = caller.response_to("POST").await;
-    assert_eq!(answer.code().as_deref(), Some("invalid_request"));
-    assert_eq!(answer.header("connection"), Some("close"));
+    client.send(post(&framing) + "x").await;
+    let mut upstream = listener.accept().await;
+    let response = client.response_to("POST").await;
+    assert_eq!(response.code().as_deref(), Some("invalid_request"));
+    assert_eq!(response.header("connection"), Some("close"));
     assert!(upstream.closes_within(10 * SHORT).await);
-    assert!(caller.closes_within(10 * SHORT).await);
+    assert!(client.closes_within(10 * SHORT).await);
 }
 
 #[tokio::test]
 async fn an_endless_error_body_is_cut() {
     let toml = with("timeout = \"300ms\"");
-    let (far, gateway) = Far::start(&toml).await;
-    let (mut caller, mut upstream) = far.asked(&gateway, get("/v1/models")).await;
+    let (listener, gateway) = UpstreamListener::start(&toml).await;
+    let (mut client, mut upstream) = listener.request(&gateway, get("/v1/models")).await;
     upstream
         .send("HTTP/1.1 500 Oh\r\ncontent-length: 100\r\n\r\nx")
         .await;
-    let answer = caller.response().await;
-    assert_eq!(answer.code().as_deref(), Some("upstream_timeout"));
+    let response = client.response().await;
+    assert_eq!(response.code().as_deref(), Some("upstream_timeout"));
 }
 
 #[tokio::test]
@@ -124,57 +124,57 @@ async fn the_idle_timeout_of_a_connection_starts_after_a_streamed_body() {
     let origin = Origin::start().await;
     let toml = format!("{ALL}\nheader_timeout = \"300ms\"\nidle_timeout = \"5s\"");
     let gateway = Gateway::start(&origin, &toml).await;
-    let mut caller = gateway.connect().await;
+    let mut client = gateway.connect().await;
     let framing = [("content-length", "3"), ("connection", "keep-alive")];
-    // The origin takes the body for the beginning of another request, and so has to close.
+    // The origin reads the body as another request, and so has to close.
     origin.next(vec![
         Action::Send(respond("200 OK", &[("connection", "close")], "{}")),
         Action::Close,
     ]);
-    caller
+    client
         .send(head("POST", "/v1/x", "127.0.0.1", &framing) + "abc")
         .await;
-    assert_eq!(caller.response_to("POST").await.status, 200);
+    assert_eq!(client.response_to("POST").await.status, 200);
     sleep(3 * SHORT).await;
-    caller.send(get(STEP)).await;
-    assert_eq!(caller.response().await.status, 200);
+    client.send(get(STEP)).await;
+    assert_eq!(client.response().await.status, 200);
 }
 
 #[tokio::test]
 async fn streams_take_no_permits_from_fetches() {
     let toml = with("max_in_flight = 1\nqueue_timeout = \"0s\"");
-    let (far, gateway) = Far::start(&toml).await;
+    let (listener, gateway) = UpstreamListener::start(&toml).await;
     let mut streams = Vec::new();
     for _ in 0..4 {
-        let (mut caller, mut upstream) = far.asked(&gateway, get("/v1/events")).await;
+        let (mut client, mut upstream) = listener.request(&gateway, get("/v1/events")).await;
         upstream
             .send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nx")
             .await;
-        caller.text_before("\r\n\r\n").await;
-        streams.push((caller, upstream));
+        client.text_before("\r\n\r\n").await;
+        streams.push((client, upstream));
     }
-    let mut caller = gateway.send_get(STEP, &[]).await;
-    let mut upstream = far.accept().await;
+    let mut client = gateway.send_get(STEP, &[]).await;
+    let mut upstream = listener.accept().await;
     upstream.text_before("\r\n\r\n").await;
     upstream
         .send(respond("200 OK", &[], crate::support::body("completed")))
         .await;
-    assert!(caller.response().await.is_stored());
+    assert!(client.response().await.is_stored());
 }
 
 #[tokio::test]
 async fn a_drain_lets_a_stream_end() {
-    let (far, gateway) = Far::start(ALL).await;
-    let (mut caller, mut upstream) = far.asked(&gateway, get("/v1/events")).await;
+    let (listener, gateway) = UpstreamListener::start(ALL).await;
+    let (mut client, mut upstream) = listener.request(&gateway, get("/v1/events")).await;
     upstream
         .send("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nabc")
         .await;
-    caller.text_before("\r\n\r\n").await;
+    client.text_before("\r\n\r\n").await;
     let finish = async {
-        caller.bytes(3).await;
+        client.bytes(3).await;
         sleep(SHORT).await;
         upstream.send("def").await;
-        assert_eq!(caller.bytes(3).await, b"def");
+        assert_eq!(client.bytes(3).await, b"def");
     };
     tokio::join!(gateway.drain(), finish);
 }

@@ -93,8 +93,8 @@ async fn c17_ssrf_by_routing_headers_does_not_change_the_destination() {
         ("X-Original-URL", "/admin"),
         ("Forwarded", &forwarded),
     ];
-    let answer = gateway.get_with(STEP, &headers).await;
-    assert_eq!((answer.status, other.connections()), (200, 0));
+    let response = gateway.get_with(STEP, &headers).await;
+    assert_eq!((response.status, other.connections()), (200, 0));
     let request = origin.last();
     assert_eq!(request.all("host"), [origin.address.to_string()]);
     for (name, _) in headers {
@@ -118,11 +118,11 @@ async fn c18_redirect_is_passed_through_and_never_followed() {
         let redirect = respond(status, &[("location", &location)], "{\"moved\":true}");
         origin.always(vec![Action::Send(redirect)]);
         for _ in 0..2 {
-            let answer = gateway.get(STEP).await;
-            assert_eq!(answer.status.to_string(), status[..3]);
-            assert_eq!(answer.header("location"), Some(location.as_str()));
-            assert_eq!(answer.text(), "{\"moved\":true}");
-            assert!(answer.cache_status().contains("detail=bad_status"));
+            let response = gateway.get(STEP).await;
+            assert_eq!(response.status.to_string(), status[..3]);
+            assert_eq!(response.header("location"), Some(location.as_str()));
+            assert_eq!(response.text(), "{\"moved\":true}");
+            assert!(response.cache_status().contains("detail=bad_status"));
         }
         assert_eq!((origin.count(), other.connections()), (2, 0), "{status}");
     }
@@ -148,8 +148,8 @@ async fn c19_cache_poisoning_by_unkeyed_headers_headers_are_normalised() {
         ("X-Stainless-Lang", "python"),
     ];
     for _fetch_then_hit in 0..2 {
-        let answer = gateway.get_with(STEP, &headers).await;
-        assert_eq!(answer.body, crate::support::body("completed"));
+        let response = gateway.get_with(STEP, &headers).await;
+        assert_eq!(response.body, crate::support::body("completed"));
     }
     let request = origin.last();
     assert_eq!(request.all("accept"), ["application/json"]);
@@ -195,10 +195,10 @@ async fn c19a_dns_rebinding_and_csrf_are_forbidden_and_nothing_is_fetched() {
         &[("Host", &host), ("Origin", "null")],
         &[("Host", &host), ("Sec-Fetch-Site", "cross-site")],
     ] {
-        let answer = gateway.get_with(STEP, headers).await;
-        assert_eq!(answer.status, 403, "{headers:?}");
+        let response = gateway.get_with(STEP, headers).await;
+        assert_eq!(response.status, 403, "{headers:?}");
         assert_eq!(
-            answer.code().as_deref(),
+            response.code().as_deref(),
             Some("forbidden_origin"),
             "{headers:?}"
         );
@@ -223,8 +223,8 @@ async fn c19a_loopback_and_allowed_hosts_are_served() {
         "Stepgate.Internal",
     ] {
         for host in [host.to_owned(), with_port(host)] {
-            let answer = gateway.get_with(STEP, &[("Host", &host)]).await;
-            assert_eq!(answer.status, 200, "{host}");
+            let response = gateway.get_with(STEP, &[("Host", &host)]).await;
+            assert_eq!(response.status, 200, "{host}");
         }
     }
     let host = with_port("127.0.0.1");
@@ -233,10 +233,10 @@ async fn c19a_loopback_and_allowed_hosts_are_served() {
         ("Sec-Fetch-Site", "same-origin"),
         ("Sec-Fetch-Site", "none"),
     ] {
-        let answer = gateway
+        let response = gateway
             .get_with(STEP, &[("Host", &host), (name, value)])
             .await;
-        assert_eq!(answer.status, 200, "{name}: {value}");
+        assert_eq!(response.status, 200, "{name}: {value}");
     }
 }
 
@@ -259,13 +259,13 @@ async fn c19b_secret_reflection_in_a_response_header_is_dropped() {
             ("x-innocent", "kept"),
         ];
         origin.next(vec![Action::Send(respond(status, &headers, "{}"))]);
-        let answer = gateway.get(&step(id)).await;
-        assert_eq!(answer.status.to_string(), status[..3]);
-        assert!(!answer.everything().contains("canary"), "{status}");
+        let response = gateway.get(&step(id)).await;
+        assert_eq!(response.status.to_string(), status[..3]);
+        assert!(!response.everything().contains("canary"), "{status}");
         for (name, _) in &headers[..3] {
-            assert_eq!(answer.header(name), None, "{status}: {name}");
+            assert_eq!(response.header(name), None, "{status}: {name}");
         }
-        assert_eq!(answer.header("x-innocent"), Some("kept"), "{status}");
+        assert_eq!(response.header("x-innocent"), Some("kept"), "{status}");
     }
 }
 
@@ -307,10 +307,10 @@ async fn c19b_secret_reflection_in_an_error_body_is_a_502() {
             let length = body.len().to_string();
             let start = respond(status, &[("content-length", &length)], first);
             origin.next(vec![Action::Send(start), Action::Send(second.to_vec())]);
-            let answer = gateway.get(&step(id)).await;
-            assert_eq!(answer.status, 502, "{id} {status}");
-            assert_eq!(answer.code().as_deref(), Some("upstream_invalid"));
-            assert!(!answer.everything().contains("canary"), "{id} {status}");
+            let response = gateway.get(&step(id)).await;
+            assert_eq!(response.status, 502, "{id} {status}");
+            assert_eq!(response.code().as_deref(), Some("upstream_invalid"));
+            assert!(!response.everything().contains("canary"), "{id} {status}");
         }
     }
 }

@@ -20,11 +20,11 @@ fn last_request() -> String {
 }
 
 /// Sends `bytes` and then the last request; returns every response up to the end of the connection.
-async fn answers(gateway: &Gateway, bytes: &[u8]) -> Vec<Response> {
-    let mut raw = gateway.connect().await;
-    raw.send(bytes).await;
-    raw.send(last_request()).await;
-    raw.responses().await
+async fn responses(gateway: &Gateway, bytes: &[u8]) -> Vec<Response> {
+    let mut client = gateway.connect().await;
+    client.send(bytes).await;
+    client.send(last_request()).await;
+    client.responses().await
 }
 
 fn assert_not_smuggled(origin: &Origin, what: &str) {
@@ -51,9 +51,9 @@ async fn c01_request_smuggling_cl_te_nothing_after_it_is_a_request() {
     ] {
         let origin = Origin::start().await;
         let gateway = Gateway::start(&origin, "").await;
-        let answers = answers(&gateway, with_headers(&lines, &body).as_bytes()).await;
-        assert_eq!(answers.len(), 1, "{lines}: {answers:?}");
-        assert!([200, 400].contains(&answers[0].status), "{lines}");
+        let responses = responses(&gateway, with_headers(&lines, &body).as_bytes()).await;
+        assert_eq!(responses.len(), 1, "{lines}: {responses:?}");
+        assert!([200, 400].contains(&responses[0].status), "{lines}");
         assert_not_smuggled(&origin, &lines);
     }
 }
@@ -71,8 +71,8 @@ async fn c02_request_smuggling_fat_get_body_is_never_a_request() {
         (length.as_str(), &smuggled),
         ("Transfer-Encoding: chunked\r\n", &chunk),
     ] {
-        let answers = answers(&gateway, with_headers(lines, body).as_bytes()).await;
-        let statuses: Vec<u16> = answers.iter().map(|a| a.status).collect();
+        let responses = responses(&gateway, with_headers(lines, body).as_bytes()).await;
+        let statuses: Vec<u16> = responses.iter().map(|a| a.status).collect();
         // One response for the GET, and at most one for the last request.
         let allowed = [&[200, 404][..], &[200], &[400, 404], &[400]];
         assert!(allowed.contains(&&*statuses), "{lines}: {statuses:?}");
@@ -84,7 +84,7 @@ async fn c02_request_smuggling_fat_get_body_is_never_a_request() {
 async fn c02_fat_get_body_is_not_sent_upstream() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
-    answers(
+    responses(
         &gateway,
         with_headers("Content-Length: 4\r\n", "body").as_bytes(),
     )
@@ -103,9 +103,9 @@ async fn c03_upgrade_smuggling_websocket_and_h2c_open_no_tunnel() {
     ] {
         let origin = Origin::start().await;
         let gateway = Gateway::start(&origin, "").await;
-        let answers = answers(&gateway, with_headers(upgrade, "").as_bytes()).await;
-        assert!([200, 400].contains(&answers[0].status), "{upgrade}");
-        let after = answers.get(1).map(|a| a.status);
+        let responses = responses(&gateway, with_headers(upgrade, "").as_bytes()).await;
+        assert!([200, 400].contains(&responses[0].status), "{upgrade}");
+        let after = responses.get(1).map(|a| a.status);
         assert!([None, Some(404)].contains(&after), "{upgrade}: {after:?}");
         for request in origin.requests() {
             assert!(request.all("upgrade").is_empty(), "{upgrade}");
@@ -127,8 +127,8 @@ async fn c04_request_smuggling_invalid_content_length_is_rejected() {
         "Content-Length: 1\r\nContent-Length: 2\r\n",
         "Content-Length: 99999999999999999999999\r\n",
     ] {
-        let answers = answers(&gateway, with_headers(lines, "x").as_bytes()).await;
-        let statuses: Vec<u16> = answers.iter().map(|a| a.status).collect();
+        let responses = responses(&gateway, with_headers(lines, "x").as_bytes()).await;
+        let statuses: Vec<u16> = responses.iter().map(|a| a.status).collect();
         assert_eq!(statuses, [400], "{lines}");
     }
     assert_eq!(origin.count(), 0);
@@ -143,8 +143,8 @@ async fn c04_request_smuggling_http_1_0_transfer_encoding_is_rejected() {
          Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{}",
         smuggled()
     );
-    let answers = answers(&gateway, request.as_bytes()).await;
-    assert_eq!((answers.len(), answers[0].status), (1, 400));
+    let responses = responses(&gateway, request.as_bytes()).await;
+    assert_eq!((responses.len(), responses[0].status), (1, 400));
     assert_eq!(origin.count(), 0);
 }
 
@@ -171,8 +171,8 @@ async fn c05_request_smuggling_te_te_nothing_after_it_is_a_request() {
         let gateway = Gateway::start(&origin, "").await;
         let lines = format!("Transfer-Encoding: {coding}\r\n");
         let what = format!("{lines}{body}");
-        let answers = answers(&gateway, with_headers(&lines, &body).as_bytes()).await;
-        assert!(answers.len() < 2, "{what}: {answers:?}");
+        let responses = responses(&gateway, with_headers(&lines, &body).as_bytes()).await;
+        assert!(responses.len() < 2, "{what}: {responses:?}");
         assert_not_smuggled(&origin, &what);
     }
 }
@@ -190,8 +190,12 @@ async fn c06_header_injection_nul_bare_cr_and_space_before_colon_are_rejected() 
         "X-A\r\n",
         ": a\r\n",
     ] {
-        let answers = answers(&gateway, with_headers(lines, "").as_bytes()).await;
-        assert_eq!((answers.len(), answers[0].status), (1, 400), "{lines:?}");
+        let responses = responses(&gateway, with_headers(lines, "").as_bytes()).await;
+        assert_eq!(
+            (responses.len(), responses[0].status),
+            (1, 400),
+            "{lines:?}"
+        );
     }
     assert_eq!(origin.count(), 0);
 }
@@ -200,11 +204,12 @@ async fn c06_header_injection_nul_bare_cr_and_space_before_colon_are_rejected() 
 const NOT_ONE_HOST: [&str; 2] = ["", "Host: 127.0.0.1\r\nHost: 127.0.0.1\r\n"];
 
 async fn answer_with_hosts(address: SocketAddr, hosts: &str) -> Response {
-    let mut raw = RawClient::connect(address).await;
+    let mut client = RawClient::connect(address).await;
     let close = "Connection: close\r\n";
-    raw.send(format!("GET {STEP} HTTP/1.1\r\n{hosts}{close}\r\n"))
+    client
+        .send(format!("GET {STEP} HTTP/1.1\r\n{hosts}{close}\r\n"))
         .await;
-    raw.response().await
+    client.response().await
 }
 
 #[tokio::test]
@@ -212,9 +217,13 @@ async fn c07_host_header_injection_missing_or_duplicate_host_is_rejected() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     for hosts in NOT_ONE_HOST {
-        let answer = answer_with_hosts(gateway.address(), hosts).await;
-        assert_eq!(answer.status, 400, "{hosts}");
-        assert_eq!(answer.code().as_deref(), Some("invalid_request"), "{hosts}");
+        let response = answer_with_hosts(gateway.address(), hosts).await;
+        assert_eq!(response.status, 400, "{hosts}");
+        assert_eq!(
+            response.code().as_deref(),
+            Some("invalid_request"),
+            "{hosts}"
+        );
     }
     assert_eq!(origin.count(), 0);
 }
@@ -223,11 +232,11 @@ async fn c07_host_header_injection_missing_or_duplicate_host_is_rejected() {
 async fn c07_missing_host_on_http_1_0_is_forbidden_without_clients() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
-    let mut raw = gateway.connect().await;
-    raw.send(format!("GET {STEP} HTTP/1.0\r\n\r\n")).await;
-    let answer = raw.response().await;
-    assert_eq!(answer.status, 403);
-    assert_eq!(answer.code().as_deref(), Some("forbidden_origin"));
+    let mut client = gateway.connect().await;
+    client.send(format!("GET {STEP} HTTP/1.0\r\n\r\n")).await;
+    let response = client.response().await;
+    assert_eq!(response.status, 403);
+    assert_eq!(response.code().as_deref(), Some("forbidden_origin"));
     assert_eq!(origin.count(), 0);
 }
 
@@ -235,8 +244,8 @@ async fn c07_missing_host_on_http_1_0_is_forbidden_without_clients() {
 async fn c07_bare_hyper_accepts_a_missing_or_duplicate_host() {
     let bare = HyperServer::start().await;
     for hosts in NOT_ONE_HOST {
-        let answer = answer_with_hosts(bare.address, hosts).await;
-        assert_eq!(answer.status, 200, "{hosts}");
+        let response = answer_with_hosts(bare.address, hosts).await;
+        assert_eq!(response.status, 200, "{hosts}");
     }
 }
 
@@ -246,12 +255,13 @@ async fn c08_ssrf_by_absolute_form_target_is_never_dialled() {
     let other = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     for authority in [other.address.to_string(), format!("a@{}", other.address)] {
-        let mut raw = gateway.connect().await;
+        let mut client = gateway.connect().await;
         let target = format!("http://{authority}{STEP}");
-        raw.send(head("GET", &target, &gateway.address().to_string(), &[]))
+        client
+            .send(head("GET", &target, &gateway.address().to_string(), &[]))
             .await;
-        let answer = raw.response().await;
-        assert!([200, 400, 403].contains(&answer.status), "{target}");
+        let response = client.response().await;
+        assert!([200, 400, 403].contains(&response.status), "{target}");
     }
     assert_eq!(other.connections(), 0);
 }
@@ -262,22 +272,23 @@ async fn c09_connect_tunnel_is_rejected() {
     let other = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let target = other.address.to_string();
-    let mut raw = gateway.connect().await;
-    raw.send(head("CONNECT", &target, &target, &[])).await;
-    assert_eq!(raw.response().await.status, 405);
-    raw.send(last_request()).await;
-    raw.rest().await;
+    let mut client = gateway.connect().await;
+    client.send(head("CONNECT", &target, &target, &[])).await;
+    assert_eq!(client.response().await.status, 405);
+    client.send(last_request()).await;
+    client.rest().await;
     assert_eq!((origin.count(), other.connections()), (0, 0));
 }
 
 #[tokio::test]
 async fn c09_bare_hyper_opens_a_connect_tunnel() {
     let bare = HyperServer::start().await;
-    let mut raw = RawClient::connect(bare.address).await;
-    raw.send(head("CONNECT", "127.0.0.1:1", "127.0.0.1:1", &[]))
+    let mut client = RawClient::connect(bare.address).await;
+    client
+        .send(head("CONNECT", "127.0.0.1:1", "127.0.0.1:1", &[]))
         .await;
     // The bytes after this head belong to the tunnel, as those after a HEAD response to none.
-    assert_eq!(raw.response_to("HEAD").await.status, 200);
+    assert_eq!(client.response_to("HEAD").await.status, 200);
 }
 
 #[tokio::test]
@@ -286,10 +297,14 @@ async fn c09_method_not_allowed_on_a_rules_path_lists_the_allowed_ones() {
     let gateway = Gateway::start(&origin, "").await;
     for path in [STEP, crate::support::LIST] {
         for method in ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"] {
-            let answer = gateway.request(method, path, &[]).await;
-            assert_eq!(answer.status, 405, "{method} {path}");
-            assert_eq!(answer.code().as_deref(), Some("method_not_allowed"));
-            assert_eq!(answer.header("allow"), Some("GET, HEAD"), "{method} {path}");
+            let response = gateway.request(method, path, &[]).await;
+            assert_eq!(response.status, 405, "{method} {path}");
+            assert_eq!(response.code().as_deref(), Some("method_not_allowed"));
+            assert_eq!(
+                response.header("allow"),
+                Some("GET, HEAD"),
+                "{method} {path}"
+            );
         }
     }
     assert_eq!(origin.count(), 0);
@@ -299,8 +314,8 @@ async fn c09_method_not_allowed_on_a_rules_path_lists_the_allowed_ones() {
 async fn c09_options_asterisk_is_rejected() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
-    let answer = gateway.request("OPTIONS", "*", &[]).await;
-    assert!((400..500).contains(&answer.status), "{}", answer.status);
+    let response = gateway.request("OPTIONS", "*", &[]).await;
+    assert!((400..500).contains(&response.status), "{}", response.status);
     assert_eq!(origin.count(), 0);
 }
 
@@ -316,9 +331,9 @@ async fn c10_oversized_head_is_431_and_oversized_target_is_414() {
         (with_headers(&large, ""), 431),
         (head("GET", &long, "127.0.0.1", &[]), 414),
     ] {
-        let mut raw = gateway.connect().await;
-        raw.send(request).await;
-        assert_eq!(raw.response().await.status, status);
+        let mut client = gateway.connect().await;
+        client.send(request).await;
+        assert_eq!(client.response().await.status, status);
     }
     assert_eq!(origin.count(), 0);
 }

@@ -1,18 +1,17 @@
-//! Waits that end otherwise than with the step or with their time: failures, holds. Callers
-//! that leave and drains are in the catalogue.
+//! Failures and 429s during a long poll. Disconnects and drains are in `hazards::sharing::long_polls`.
 
 use std::time::Duration;
 
 use super::wait;
 use crate::support::{Action, Gateway, Origin, poll_after, respond, text};
 
-/// A failure that asks to be polled again soon.
+/// Returns an error response that asks for the next poll after 50 ms.
 fn failure(status: &str) -> Vec<Action> {
     let soon = [("openai-poll-after-ms", "50")];
     vec![Action::Send(respond(status, &soon, "{\"error\": {}}"))]
 }
 
-fn nonsense() -> Vec<Action> {
+fn malformed() -> Vec<Action> {
     vec![Action::Send(b"nonsense\r\n\r\n".to_vec()), Action::Close]
 }
 
@@ -30,10 +29,10 @@ async fn transient_failures_do_not_end_a_long_poll() {
     ] {
         origin.next(failure(status));
     }
-    origin.next(nonsense());
+    origin.next(malformed());
     let gateway = Gateway::start(&origin, "").await;
-    let (answer, _) = wait(&gateway, "wait=60").await;
-    assert_eq!((answer.status, answer.text()), (200, text("completed")));
+    let (response, _) = wait(&gateway, "wait=60").await;
+    assert_eq!((response.status, response.text()), (200, text("completed")));
     assert_eq!(origin.count(), 9);
 }
 
@@ -48,8 +47,8 @@ async fn a_long_poll_that_keeps_failing_returns_the_latest_body_or_the_failure()
         origin.next(first);
         origin.always(failure("503 Busy"));
         let gateway = Gateway::start(&origin, "").await;
-        let (answer, took) = wait(&gateway, "wait=1").await;
-        assert_eq!((answer.status, answer.text()), expected);
+        let (response, took) = wait(&gateway, "wait=1").await;
+        assert_eq!((response.status, response.text()), expected);
         assert!(took >= Duration::from_millis(900), "{took:?}");
         assert!(took < Duration::from_secs(3), "{took:?}");
         assert!(origin.count() > 3, "it polled {} times", origin.count());
@@ -59,11 +58,11 @@ async fn a_long_poll_that_keeps_failing_returns_the_latest_body_or_the_failure()
 #[tokio::test]
 async fn a_long_poll_that_never_reached_the_upstream_returns_that_error() {
     let origin = Origin::start().await;
-    origin.always(nonsense());
+    origin.always(malformed());
     let gateway = Gateway::start(&origin, "").await;
-    let (answer, took) = wait(&gateway, "wait=2").await;
-    assert_eq!(answer.status, 502);
-    assert_eq!(answer.code().as_deref(), Some("upstream_invalid"));
+    let (response, took) = wait(&gateway, "wait=2").await;
+    assert_eq!(response.status, 502);
+    assert_eq!(response.code().as_deref(), Some("upstream_invalid"));
     assert!(took >= Duration::from_millis(1900), "{took:?}");
     assert!(origin.count() >= 2, "it polled {} times", origin.count());
 }
@@ -82,13 +81,13 @@ async fn a_permanent_failure_ends_a_long_poll_at_once() {
         origin.next(poll_after("50"));
         origin.next(failure(status));
         let gateway = Gateway::start(&origin, "").await;
-        let (answer, took) = wait(&gateway, "wait=60").await;
+        let (response, took) = wait(&gateway, "wait=60").await;
         assert!(
-            status.starts_with(&answer.status.to_string()),
+            status.starts_with(&response.status.to_string()),
             "{status}: {}",
-            answer.status
+            response.status
         );
-        assert_eq!(answer.text(), "{\"error\": {}}", "{status}");
+        assert_eq!(response.text(), "{\"error\": {}}", "{status}");
         assert!(took < Duration::from_secs(2), "{status}: {took:?}");
         assert_eq!(origin.count(), 2, "{status}");
     }
@@ -97,11 +96,11 @@ async fn a_permanent_failure_ends_a_long_poll_at_once() {
 #[tokio::test]
 async fn a_long_poll_respects_retry_after() {
     let origin = Origin::start().await;
-    let held = [("retry-after-ms", "1500"), ("openai-poll-after-ms", "50")];
-    origin.next(vec![Action::Send(respond("429 Often", &held, "{}"))]);
+    let retry_after = [("retry-after-ms", "1500"), ("openai-poll-after-ms", "50")];
+    origin.next(vec![Action::Send(respond("429 Often", &retry_after, "{}"))]);
     let gateway = Gateway::start(&origin, "").await;
-    let (answer, took) = wait(&gateway, "wait=30").await;
-    assert_eq!((answer.status, answer.text()), (200, text("completed")));
+    let (response, took) = wait(&gateway, "wait=30").await;
+    assert_eq!((response.status, response.text()), (200, text("completed")));
     assert!(took >= Duration::from_millis(1400), "{took:?}");
     assert_eq!(origin.count(), 2);
 }

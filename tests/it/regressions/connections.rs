@@ -1,4 +1,4 @@
-//! Connections: their number, and how long they are waited for.
+//! Connections of clients: their number and their timeouts.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::client::{self, head};
 use crate::support::gateway::ENVIRONMENT;
 use crate::support::{Action, Gateway, Latch, Origin, STEP, respond, within};
 
-/// A listener that nobody comes to holds back no slot from another.
+/// An idle listener does not take a connection slot from another one.
 #[tokio::test]
 async fn an_idle_listener_reserves_no_connection_slot() {
     let origin = Origin::start().await;
@@ -44,45 +44,46 @@ async fn an_idle_listener_reserves_no_connection_slot() {
         Address::Unix(_) => None,
     });
     for nth in 0..5 {
-        let answer = client::send(tcp.unwrap(), "GET", STEP, &[]).await;
-        assert_eq!(answer.unwrap().status, 200, "request {nth}");
+        let response = client::send(tcp.unwrap(), "GET", STEP, &[]).await;
+        assert_eq!(response.unwrap().status, 200, "request {nth}");
     }
     assert!(within("the drain", server.drain()).await);
 }
 
 const UNEVEN: &str = "[server]\nheader_timeout = \"300ms\"\nidle_timeout = \"8s\"\n";
 
-/// The next head begins with its first byte, also if that comes before the answer.
+/// The header timeout of the next request starts with its first byte, although the response to the
+/// previous one has not been sent yet.
 #[tokio::test]
 async fn slowloris_half_a_head_behind_a_request_is_cut_at_the_header_timeout() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, UNEVEN).await;
     let gate = Latch::closed();
     origin.next(vec![Action::Wait(gate.clone()), Action::Respond]);
-    let mut raw = gateway.send_get(STEP, &[]).await;
+    let mut client = gateway.send_get(STEP, &[]).await;
     origin.wait_for_requests(1).await;
-    raw.send("GET /v1/half HTTP/1.1\r\nHo").await;
+    client.send("GET /v1/half HTTP/1.1\r\nHo").await;
     gateway.wait_until_read().await;
     gate.open();
-    assert_eq!(raw.response().await.status, 200);
-    assert!(raw.closes_within(Duration::from_secs(4)).await);
+    assert_eq!(client.response().await.status, 200);
+    assert!(client.closes_within(Duration::from_secs(4)).await);
 }
 
-/// Nor does it matter that both came in one piece.
+/// The same if both arrive in one packet.
 #[tokio::test]
 async fn slowloris_half_a_head_pipelined_with_a_request_is_cut_at_the_header_timeout() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, UNEVEN).await;
-    let mut raw = gateway.connect().await;
-    let question = head("GET", STEP, "127.0.0.1", &[]);
-    raw.send(question + "GET /v1/half HTTP/1.1\r\nHo").await;
-    assert_eq!(raw.response().await.status, 200);
-    assert!(raw.closes_within(Duration::from_secs(4)).await);
+    let mut client = gateway.connect().await;
+    let request = head("GET", STEP, "127.0.0.1", &[]);
+    client.send(request + "GET /v1/half HTTP/1.1\r\nHo").await;
+    assert_eq!(client.response().await.status, 200);
+    assert!(client.closes_within(Duration::from_secs(4)).await);
 }
 
 const IMPATIENT: &str = "[server]\nheader_timeout = \"500ms\"\nidle_timeout = \"500ms\"\n";
 
-/// Who reads slowly, but reads, is given the time.
+/// A client that reads slowly but steadily is not cut.
 #[tokio::test]
 async fn a_slow_but_steady_reader_of_a_streamed_body_is_not_cut() {
     const SIZE: usize = 24 << 20;
@@ -95,11 +96,11 @@ async fn a_slow_but_steady_reader_of_a_streamed_body_is_not_cut() {
         Action::Repeat(vec![b' '; 1 << 20], SIZE >> 20),
     ]);
     let socket = TcpSocket::new_v4().unwrap();
-    // So that what is on its way is little beside what is read in an idle time.
+    // A small receive buffer: bytes in flight are few beside those read within an idle timeout.
     socket.set_recv_buffer_size(64 * 1024).unwrap();
     let mut io = socket.connect(gateway.address()).await.unwrap();
-    let question = head("GET", STEP, "127.0.0.1", &[]);
-    io.write_all(question.as_bytes()).await.unwrap();
+    let request = head("GET", STEP, "127.0.0.1", &[]);
+    io.write_all(request.as_bytes()).await.unwrap();
     let (mut read, mut chunk) = (0, vec![0; 256 * 1024]);
     while read < SIZE {
         sleep(Duration::from_millis(20)).await;
@@ -112,10 +113,13 @@ async fn a_slow_but_steady_reader_of_a_streamed_body_is_not_cut() {
         }
         read += taken;
     }
-    assert!(start.elapsed() > Duration::from_secs(1), "too fast to tell");
+    assert!(
+        start.elapsed() > Duration::from_secs(1),
+        "the body was read too fast to test the timeout"
+    );
 }
 
-/// Silence of the upstream is the upstream's; it has until the deadline.
+/// While the upstream is silent, its deadline counts and not the idle timeout of the client.
 #[tokio::test]
 async fn a_client_is_not_cut_while_the_upstream_is_silent() {
     const SIZE: usize = 3 << 20;
@@ -129,7 +133,7 @@ async fn a_client_is_not_cut_while_the_upstream_is_silent() {
         Action::Pause(Duration::from_millis(1500)),
         Action::Send(b"bc".to_vec()),
     ]);
-    let answer = gateway.get(STEP).await;
-    assert_eq!((answer.status, answer.body.len()), (200, SIZE));
-    assert!(answer.body.ends_with(b" abc"));
+    let response = gateway.get(STEP).await;
+    assert_eq!((response.status, response.body.len()), (200, SIZE));
+    assert!(response.body.ends_with(b" abc"));
 }

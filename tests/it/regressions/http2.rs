@@ -1,4 +1,4 @@
-//! HTTP/2 peers that keep a connection without using it.
+//! HTTP/2 peers that keep a connection open without using it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::support::{
 
 const SHORT: &str = "[server]\nheader_timeout = \"400ms\"\nidle_timeout = \"400ms\"\n";
 
-/// Within this, a connection whose time is over is closed, on a busy machine too.
+/// The time within which an expired connection is closed, on a busy machine too.
 const SOON: Duration = Duration::from_secs(4);
 
 async fn ask(address: SocketAddr, window: u32, method: &str) -> FrameClient {
@@ -21,11 +21,11 @@ async fn ask(address: SocketAddr, window: u32, method: &str) -> FrameClient {
     peer
 }
 
-/// Whether the gateway closes before `SOON`, though it is pinged so many times at once, and again.
+/// Returns whether the gateway closes before `SOON` although it is sent `pings` PINGs again and again.
 async fn is_cut_despite_pings(peer: &mut FrameClient, at_once: usize) -> bool {
     let ping = frame(PING, 0, 0, b"stepgate").repeat(at_once);
     let pinging = async {
-        // An error is an end as well.
+        // An error ends the connection too.
         while peer.send(&ping).await {
             if peer.is_closed_within(Duration::from_millis(50)).await {
                 break;
@@ -35,7 +35,7 @@ async fn is_cut_despite_pings(peer: &mut FrameClient, at_once: usize) -> bool {
     tokio::time::timeout(SOON, pinging).await.is_ok()
 }
 
-/// A stored body and one that was just fetched wait alike for a reader that gives them no room.
+/// A client that grants no window is cut, for a stored body and for one that was just fetched.
 #[tokio::test]
 async fn a_zero_window_reader_is_cut_although_it_pings() {
     for stored in [true, false] {
@@ -53,7 +53,7 @@ async fn a_zero_window_reader_is_cut_although_it_pings() {
     }
 }
 
-/// A ping is no head that has begun either: the connection has its whole idle time.
+/// A PING starts no request head, so the connection keeps its whole idle timeout.
 #[tokio::test]
 async fn pings_neither_extend_nor_shorten_the_idle_timeout() {
     let origin = Origin::start().await;
@@ -71,8 +71,8 @@ async fn pings_neither_extend_nor_shorten_the_idle_timeout() {
     gateway.wait_for_connections(0).await;
 }
 
-/// HEAD has no body in a refusal either (hyper's HTTP/2 server would send it), and what the drain
-/// refuses is counted and logged like any failure.
+/// An error response to HEAD has no body, which hyper's HTTP/2 server would send. Requests rejected by a
+/// drain are counted and logged like any failure.
 #[tokio::test]
 async fn a_head_request_rejected_by_a_drain_has_no_body_and_is_counted_and_logged() {
     let origin = Origin::start().await;
@@ -80,7 +80,7 @@ async fn a_head_request_rejected_by_a_drain_has_no_body_and_is_counted_and_logge
     let drain = "[server]\ndrain_timeout = \"3s\"\n[log]\naccess = \"all\"\n";
     let gateway = Process::start(&origin, drain, "info").await;
     let mut peer = ask(gateway.data, 65_535, "HEAD").await;
-    // Never read from, it keeps the process until the end of the drain: time to ask for metrics.
+    // A peer that never reads keeps the process alive until the drain ends, so metrics can be read.
     let mut stuck = RawClient::connect(gateway.data).await;
     stuck.send("GET /v1/half").await;
     origin.wait_for_requests(1).await;
@@ -93,8 +93,8 @@ async fn a_head_request_rejected_by_a_drain_has_no_body_and_is_counted_and_logge
     };
     until("the refusal to be counted", counted).await;
     within("the end of the drain", peer.read_to_end()).await;
-    assert_eq!(peer.payloads(HEADERS, 1).len(), 1, "an answer");
-    assert!(peer.payloads(DATA, 1).concat().is_empty(), "without a body");
+    assert_eq!(peer.payloads(HEADERS, 1).len(), 1, "no response");
+    assert!(peer.payloads(DATA, 1).concat().is_empty(), "a body");
     let (_, output) = gateway.exit().await;
     let line = output
         .lines()
@@ -106,19 +106,19 @@ async fn a_head_request_rejected_by_a_drain_has_no_body_and_is_counted_and_logge
     );
 }
 
-/// It owes us no more than a goodbye, and has seconds for it, not the whole `drain_timeout`.
+/// An idle peer has a few seconds to close, and not the whole `drain_timeout`.
 #[tokio::test]
 async fn an_idle_http2_peer_without_a_goaway_does_not_delay_a_drain() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     let mut peer = ask(gateway.address(), 65_535, "GET").await;
     within("an answer", peer.read_until(|heard| heard.kind == DATA)).await;
-    // Neither read nor closed until that is over.
+    // The peer neither reads nor closes until the drain has ended.
     gateway.drain().await;
     drop(peer);
 }
 
-/// Pongs that leave together are no answer either.
+/// Several PONGs that are sent together are no response either.
 #[tokio::test]
 async fn pings_among_other_frames_do_not_extend_the_idle_timeout() {
     for window in [0, 65_535] {

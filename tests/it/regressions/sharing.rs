@@ -1,11 +1,8 @@
-//! Sharing where it does not belong: waits, holds, and bodies too large to share.
+//! Results that must not be shared: through long polls, after a 429, and of large bodies.
 
 use std::time::Duration;
 
-use stepgate::coalesce::{
-    BatchOptions, Coalescer, Completion, ConcurrencyLimit, Fetch, FetchOptions, JoinResult,
-    NumberedCompletion, Permit,
-};
+use stepgate::coalesce::{Coalescer, Completion, Fetch, FetchOptions, Fetched, JoinResult};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -18,7 +15,7 @@ fn gone() -> Action {
     Action::Send(respond("404 Not Found", &[], "{}"))
 }
 
-/// A refusal is not final: who asked after it departed is not told it.
+/// A 404 is not final, so it does not answer requests from after the start of its fetch.
 #[tokio::test]
 async fn a_long_poll_is_not_answered_with_a_404_from_before_its_request() {
     let origin = Origin::start().await;
@@ -34,7 +31,7 @@ async fn a_long_poll_is_not_answered_with_a_404_from_before_its_request() {
     assert_eq!(late.response().await.text(), text("completed"));
 }
 
-/// Waiting does not take from `no-cache` that it withdraws what is no longer true.
+/// `no-cache` on a long poll invalidates like any other `no-cache`.
 #[tokio::test]
 async fn a_no_cache_long_poll_invalidates_what_is_gone_or_live_again() {
     for act in [gone(), Action::RespondStatus("in_progress")] {
@@ -47,19 +44,19 @@ async fn a_no_cache_long_poll_invalidates_what_is_gone_or_live_again() {
     }
 }
 
-/// Nor from `no-store` that nothing is stored for it.
+/// `no-store` on a long poll stores nothing.
 #[tokio::test]
 async fn a_no_store_long_poll_stores_nothing() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
-    let answer = gateway
+    let response = gateway
         .get_with(STEP, &[WAIT, ("cache-control", "no-store")])
         .await;
-    assert!(!answer.is_stored());
+    assert!(!response.is_stored());
     assert!(!gateway.get(STEP).await.is_hit());
 }
 
-/// An end from before a purge, kept by a patrol that goes on for somebody else, is nobody's.
+/// A poll loop that goes on for an earlier client does not keep a final body from before a purge.
 #[tokio::test]
 async fn a_long_poll_is_not_answered_with_a_final_body_from_before_a_purge() {
     let origin = Origin::start().await;
@@ -84,13 +81,13 @@ async fn a_long_poll_is_not_answered_with_a_final_body_from_before_a_purge() {
     gate.open();
     assert_eq!(first.response().await.text(), text("completed"));
     gateway.admin("DELETE", "/cache/run-step").await;
-    // Until the polls that departed before the purge have landed, and its wall has fallen.
+    // By then the fetches from before the purge have ended, and its barrier is gone.
     origin.wait_for_requests(origin.count() + 2).await;
-    let answer = gateway.get_with(STEP, &[WAIT]).await;
-    assert_eq!(answer.text(), text("in_progress"));
+    let response = gateway.get_with(STEP, &[WAIT]).await;
+    assert_eq!(response.text(), text("in_progress"));
 }
 
-/// A status counts whatever the size of the body behind it.
+/// A status has its effect whatever the size of the body behind it.
 #[tokio::test]
 async fn a_large_error_body_blocks_and_invalidates_like_a_small_one() {
     let origin = Origin::start().await;
@@ -106,7 +103,7 @@ async fn a_large_error_body_blocks_and_invalidates_like_a_small_one() {
     assert_eq!(gateway.get(&step("step_3")).await.status, 429);
 }
 
-/// One goes first after a hold. If its caller leaves, the next one does, not all.
+/// One probe is sent first after a block. If its client leaves, one other request becomes the probe.
 #[tokio::test]
 async fn after_a_cancelled_probe_the_next_one_is_sent_first() {
     let origin = Origin::start().await;
@@ -130,54 +127,43 @@ async fn after_a_cancelled_probe_the_next_one_is_sent_first() {
     assert_eq!(origin.count(), 3);
 }
 
-/// A fetch whose body is too large to share, and which lands when it is told to.
-struct Large(u64, oneshot::Receiver<()>);
+/// A fetch whose response cannot be shared, and which completes when the test says so.
+struct Unshareable(u64, oneshot::Receiver<()>);
 
-impl Fetch for Large {
-    type Shared = ();
-    type Own = u64;
+impl Fetch for Unshareable {
+    type Output = ();
+    type Stream = u64;
 
-    async fn clearance(&mut self) -> Option<()> {
-        None
+    async fn admit(&mut self) -> Result<(), ()> {
+        Ok(())
     }
 
-    fn recalled(&self) -> Option<Self::Shared> {
-        None
-    }
-
-    fn no_berth(self) {}
-
-    async fn depart(self, _: BatchOptions, berth: Permit) -> NumberedCompletion<Self> {
+    async fn start(self, _: FetchOptions) -> Fetched<Self> {
         self.1.await.unwrap();
-        drop(berth);
-        (self.0, Completion::Own(self.0))
+        (self.0, Completion::Unshareable(self.0))
     }
 }
 
-/// What one passenger alone can have is for those who rode, also if none of them is left.
+/// An unshareable response goes to a request that joined before the fetch started, or to none.
 #[tokio::test]
-async fn a_large_body_does_not_answer_a_request_from_after_its_start() {
+async fn an_unshareable_response_is_not_given_to_a_request_that_came_after_the_start() {
     let second = Duration::from_secs(1);
-    let book: Coalescer<u8, Large> = Coalescer::new(5 * second, ConcurrencyLimit::new(9, second));
-    let seat = |after| FetchOptions {
+    let coalescer: Coalescer<u8, Unshareable> = Coalescer::new(5 * second);
+    let options = |min_seq| FetchOptions {
         deadline: Instant::now() + 30 * second,
-        after,
-        store: true,
-        fresh: after > 0,
+        min_seq,
+        may_store: true,
+        force_fresh: min_seq > 0,
     };
-    let ((land, landed), (_later, never)) = (oneshot::channel(), oneshot::channel());
-    let mut first = Box::pin(book.ride(1, seat(0), || Large(1, landed)));
-    assert!(
-        timeout(second / 50, &mut first).await.is_err(),
-        "in the air"
-    );
-    let mut next = Box::pin(book.ride(1, seat(2), || Large(2, never)));
-    assert!(
-        timeout(second / 50, &mut next).await.is_err(),
-        "at the gate"
-    );
-    land.send(()).unwrap();
+    let ((complete, completed), (_later, never)) = (oneshot::channel(), oneshot::channel());
+    let mut first = Box::pin(coalescer.fetch(1, options(0), || Unshareable(1, completed)));
+    let in_flight = timeout(second / 50, &mut first).await;
+    assert!(in_flight.is_err(), "the first fetch is in flight");
+    let mut next = Box::pin(coalescer.fetch(1, options(2), || Unshareable(2, never)));
+    let pending = timeout(second / 50, &mut next).await;
+    assert!(pending.is_err(), "the second request waits for the window");
+    complete.send(()).unwrap();
     drop(first);
-    let ride = timeout(second, &mut next).await;
-    assert!(!matches!(ride, Ok(JoinResult::Own(1))));
+    let result = timeout(second, &mut next).await;
+    assert!(!matches!(result, Ok(JoinResult::Unshareable(1))));
 }

@@ -1,4 +1,4 @@
-//! Upstreams that are slow, flood, or tell what they must not.
+//! Upstreams that are slow, flood, or reflect secrets.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -14,8 +14,8 @@ use crate::support::client;
 use crate::support::gateway::API_KEY;
 use crate::support::{Action, Gateway, Origin, STEP, respond, step, step_json};
 
-/// Answers well, but floods whoever asks for `step_flood`: unpaced, and from a thread of its own, so
-/// that it takes nothing of the gateway's time but what the gateway gives it.
+/// Starts an upstream that answers well, and floods requests for `step_flood` with 1xx responses. It
+/// runs on a thread of its own, so that it uses none of the gateway's runtime.
 fn flooding_upstream() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/v1", listener.local_addr().unwrap());
@@ -46,25 +46,25 @@ async fn a_1xx_flood_ends_at_the_deadline_and_slows_no_other_client() {
     let start = Instant::now();
     let mut flooded = gateway.send_get(&step("step_flood"), &[]).await;
     for _ in 0..20 {
-        let asked = Instant::now();
+        let start = Instant::now();
         assert!(gateway.get(STEP).await.is_hit());
         assert!(
-            asked.elapsed() < Duration::from_secs(1),
+            start.elapsed() < Duration::from_secs(1),
             "{:?}",
-            asked.elapsed()
+            start.elapsed()
         );
         sleep(Duration::from_millis(50)).await;
     }
-    let answer = flooded.response().await;
+    let response = flooded.response().await;
     assert_eq!(
-        (answer.status, answer.code().as_deref()),
+        (response.status, response.code().as_deref()),
         (504, Some("upstream_timeout"))
     );
     let took = start.elapsed();
     assert!(took < Duration::from_secs(4), "{took:?}");
 }
 
-/// Passes bytes on to `target`, a while after each connection was accepted: a slow handshake.
+/// Proxies connections to `target`, each after a delay, which makes TLS handshakes slow.
 async fn slow_door(target: std::net::SocketAddr, delay: Duration) -> (u16, JoinSet<()>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -74,15 +74,15 @@ async fn slow_door(target: std::net::SocketAddr, delay: Duration) -> (u16, JoinS
         while let Ok((mut near, _)) = listener.accept().await {
             open.spawn(async move {
                 sleep(delay).await;
-                let mut far = TcpStream::connect(target).await.unwrap();
-                drop(copy_bidirectional(&mut near, &mut far).await);
+                let mut listener = TcpStream::connect(target).await.unwrap();
+                drop(copy_bidirectional(&mut near, &mut listener).await);
             });
         }
     });
     (port, tasks)
 }
 
-/// Whether connections can be shared is known after the first handshake; nobody waits for more.
+/// The first handshake decides whether connections are shared, so no fetch waits for more than two.
 #[tokio::test]
 async fn many_fetches_to_a_cold_upstream_wait_for_at_most_two_handshakes() {
     let authority = Authority::new();
@@ -92,20 +92,20 @@ async fn many_fetches_to_a_cold_upstream_wait_for_at_most_two_handshakes() {
     let url = format!("https://127.0.0.1:{port}/v1");
     let gateway = Gateway::start_with_upstream(&url, &authority.toml()).await;
     let start = Instant::now();
-    let mut callers = JoinSet::new();
+    let mut clients = JoinSet::new();
     for n in 0..20 {
         let (address, path) = (gateway.address(), step(&format!("step_{n}")));
-        callers.spawn(async move { client::send(address, "GET", &path, &[]).await });
+        clients.spawn(async move { client::send(address, "GET", &path, &[]).await });
     }
-    for answer in callers.join_all().await {
-        assert_eq!(answer.unwrap().status, 200);
+    for response in clients.join_all().await {
+        assert_eq!(response.unwrap().status, 200);
     }
-    // One for the first, one for all others; the rest is a busy machine's.
+    // One handshake for the first fetch, one for all others, and a margin for a busy machine.
     let took = start.elapsed();
     assert!(took < 5 * handshake, "{took:?}");
 }
 
-/// The time that another's handshake takes is not this one's connect time.
+/// The handshake of another fetch does not count against the connect timeout of this one.
 #[tokio::test]
 async fn each_of_many_fetches_to_a_cold_upstream_has_its_own_connect_timeout() {
     let authority = Authority::new();
@@ -114,17 +114,17 @@ async fn each_of_many_fetches_to_a_cold_upstream_has_its_own_connect_timeout() {
     let url = format!("https://127.0.0.1:{port}/v1");
     let toml = authority.toml() + "connect_timeout = \"2s\"\n";
     let gateway = Gateway::start_with_upstream(&url, &toml).await;
-    let mut callers = JoinSet::new();
+    let mut clients = JoinSet::new();
     for n in 0..20 {
         let (address, path) = (gateway.address(), step(&format!("step_{n}")));
-        callers.spawn(async move { client::send(address, "GET", &path, &[]).await });
+        clients.spawn(async move { client::send(address, "GET", &path, &[]).await });
     }
-    for answer in callers.join_all().await {
-        assert_eq!(answer.unwrap().status, 200);
+    for response in clients.join_all().await {
+        assert_eq!(response.unwrap().status, 200);
     }
 }
 
-/// With a length nobody asks for more after the last byte, which must not cost the connection.
+/// If a body has a length, nothing is read behind its last byte; the connection is reused all the same.
 #[tokio::test]
 async fn the_connection_of_a_large_body_with_a_length_is_reused() {
     let origin = Origin::start().await;
@@ -132,8 +132,8 @@ async fn the_connection_of_a_large_body_with_a_length_is_reused() {
     let large = vec![b' '; 3 << 20];
     for _ in 0..2 {
         origin.next(vec![Action::Send(respond("200 OK", &[], &large))]);
-        let answer = gateway.get(STEP).await;
-        assert_eq!((answer.status, answer.body.len()), (200, large.len()));
+        let response = gateway.get(STEP).await;
+        assert_eq!((response.status, response.body.len()), (200, large.len()));
     }
     assert_eq!((origin.count(), origin.connections()), (2, 1));
 }
@@ -148,16 +148,16 @@ async fn secret_reflection_in_a_header_name_is_dropped() {
         &[(&echo, "known")],
         "{}",
     ))]);
-    let answer = gateway.get(STEP).await;
-    assert_eq!(answer.status, 200);
+    let response = gateway.get(STEP).await;
+    assert_eq!(response.status, 200);
     assert!(
-        !answer.everything().contains(API_KEY),
+        !response.everything().contains(API_KEY),
         "{}",
-        answer.everything()
+        response.everything()
     );
 }
 
-/// An error body is searched in front, also where its length says that it is too large to hold.
+/// The beginning of an error body is scanned for secrets, although the body is too large to buffer.
 #[tokio::test]
 async fn secret_reflection_before_a_large_error_body_is_a_502() {
     let origin = Origin::start().await;
@@ -166,10 +166,10 @@ async fn secret_reflection_before_a_large_error_body_is_a_502() {
     let at = 60 * 1024;
     large[at..at + API_KEY.len()].copy_from_slice(API_KEY.as_bytes());
     origin.next(vec![Action::Send(respond("401 No", &[], &large))]);
-    let answer = gateway.get(STEP).await;
+    let response = gateway.get(STEP).await;
     assert_eq!(
-        (answer.status, answer.code().as_deref()),
+        (response.status, response.code().as_deref()),
         (502, Some("upstream_invalid"))
     );
-    assert!(!answer.everything().contains(API_KEY));
+    assert!(!response.everything().contains(API_KEY));
 }

@@ -98,8 +98,6 @@ async fn a_reload_that_takes_all_clients_away_is_warned_of_once() {
         .await;
     process.terminate().await;
     let (_, output) = process.exit().await;
-    let warned = |line: &&str| {
-        line.contains("WARN") && line.contains("no clients any more: whoever reaches the listener")
-    };
+    let warned = |line: &&str| line.contains("WARN") && line.contains("no configured clients left");
     assert_eq!(output.lines().filter(warned).count(), 1, "{output}");
 }

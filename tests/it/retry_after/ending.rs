@@ -1,32 +1,32 @@
-//! How a hold ends: never later than the upstream said nor than `max_retry_after`, and with a probe.
+//! The end of a block: after `min(Retry-After, max_retry_after)`, with a probe first.
 
 use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::{held, too_many};
+use super::{blocked, too_many};
 use crate::support::client;
 use crate::support::{Action, Gateway, Latch, Origin, STEP, step, text, until};
 
-/// What a busy machine may add to a hold's end.
+/// The time that a busy machine may add to the end of a block.
 const LATE: Duration = Duration::from_millis(900);
 
-/// Asks until the hold is over; how long after `at` that was.
-async fn over(gateway: &Gateway, at: Instant) -> Duration {
+/// Polls until the block has ended; returns how long after `at` that was.
+async fn blocked_for(gateway: &Gateway, at: Instant) -> Duration {
     let answered = async || match gateway.get(STEP).await.status {
         429 => false,
         200 => true,
-        other => panic!("neither held nor fetched: {other}"),
+        other => panic!("neither rate limited nor fetched: {other}"),
     };
-    until("the hold's end", answered).await;
+    until("the end of the block", answered).await;
     at.elapsed()
 }
 
-/// IMF-fixdate (RFC 9110 section 5.6.7), so many whole seconds from now.
+/// Returns the IMF-fixdate (RFC 9110 section 5.6.7) that is so many whole seconds from now.
 #[expect(
     clippy::disallowed_methods,
-    reason = "a date upon the wire is the real one"
+    reason = "a date on the wire is the real one"
 )]
 fn http_date(seconds: u64) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
@@ -48,8 +48,8 @@ fn http_date(seconds: u64) -> String {
 
 async fn assert_lasts(header: (&str, &str), soonest: u64, latest: u64) {
     let origin = Origin::start().await;
-    let (gateway, at) = held(&origin, "", &[header]).await;
-    let took = over(&gateway, at).await;
+    let (gateway, at) = blocked(&origin, "", &[header]).await;
+    let took = blocked_for(&gateway, at).await;
     assert!(
         took >= Duration::from_millis(soonest),
         "{header:?}: {took:?}"
@@ -65,7 +65,7 @@ async fn assert_lasts(header: (&str, &str), soonest: u64, latest: u64) {
 async fn the_gate_blocks_for_as_long_as_retry_after_says() {
     assert_lasts(("retry-after", "2"), 2000, 2000).await;
     assert_lasts(("retry-after-ms", "1500"), 1500, 1500).await;
-    // Of the seconds that a date names, the first is under way; the gateway starts meanwhile.
+    // A date counts whole seconds, of which the first has begun, and the gateway still has to start.
     assert_lasts(("retry-after", &http_date(3)), 1500, 3000).await;
 }
 
@@ -73,65 +73,65 @@ async fn the_gate_blocks_for_as_long_as_retry_after_says() {
 async fn the_gate_never_blocks_longer_than_max_retry_after() {
     let origin = Origin::start().await;
     let toml = "[upstream]\nmax_retry_after = \"1s\"\n";
-    let (gateway, at) = held(&origin, toml, &[("retry-after", "86400")]).await;
-    let took = over(&gateway, at).await;
+    let (gateway, at) = blocked(&origin, toml, &[("retry-after", "86400")]).await;
+    let took = blocked_for(&gateway, at).await;
     let second = Duration::from_secs(1);
     assert!(took >= second && took <= second + LATE, "{took:?}");
     assert_eq!(origin.count(), 2);
 }
 
-/// Ten callers, each for a step of its own, who come back for as long as they are held.
-fn ten_callers(gateway: &Gateway) -> JoinSet<u16> {
+/// Starts ten clients, each polling a step of its own until it is no longer rate limited.
+fn ten_clients(gateway: &Gateway) -> JoinSet<u16> {
     let address = gateway.address();
-    let mut callers = JoinSet::new();
+    let mut clients = JoinSet::new();
     for n in 0..10 {
-        callers.spawn(async move {
+        clients.spawn(async move {
             loop {
                 let path = step(&format!("step_{n}"));
-                let answer = client::send(address, "GET", &path, &[]).await.unwrap();
-                match answer.status {
+                let response = client::send(address, "GET", &path, &[]).await.unwrap();
+                match response.status {
                     429 => sleep(Duration::from_millis(20)).await,
                     status => return status,
                 }
             }
         });
     }
-    callers
+    clients
 }
 
 #[tokio::test]
 async fn one_probe_is_sent_first_when_the_block_ends() {
     let origin = Origin::start().await;
-    let (gateway, _) = held(&origin, "", &[("retry-after-ms", "500")]).await;
+    let (gateway, _) = blocked(&origin, "", &[("retry-after-ms", "500")]).await;
     let gate = Latch::closed();
     origin.next(vec![Action::Wait(gate.clone()), Action::Respond]);
-    let callers = ten_callers(&gateway);
+    let clients = ten_clients(&gateway);
     origin.wait_for_requests(2).await;
     sleep(Duration::from_millis(500)).await;
-    assert_eq!(origin.count(), 2, "the others wait for what it finds");
+    assert_eq!(origin.count(), 2, "another fetch started beside the probe");
     gate.open();
-    assert_eq!(callers.join_all().await, [200; 10]);
+    assert_eq!(clients.join_all().await, [200; 10]);
     assert_eq!(origin.count(), 11);
 }
 
 #[tokio::test]
 async fn a_probe_answered_with_429_blocks_again() {
     let origin = Origin::start().await;
-    let (gateway, at) = held(&origin, "", &[("retry-after-ms", "500")]).await;
+    let (gateway, at) = blocked(&origin, "", &[("retry-after-ms", "500")]).await;
     origin.next(too_many(&[("retry-after-ms", "1500")]));
-    let callers = ten_callers(&gateway);
+    let clients = ten_clients(&gateway);
     origin.wait_for_requests(3).await;
     let took = at.elapsed();
     assert!(took >= Duration::from_secs(2), "{took:?}");
     assert!(took <= Duration::from_secs(2) + LATE, "{took:?}");
-    assert_eq!(callers.join_all().await, [200; 10]);
+    assert_eq!(clients.join_all().await, [200; 10]);
     assert_eq!(origin.count(), 12);
 }
 
 #[tokio::test]
 async fn a_probe_that_fails_otherwise_ends_the_block() {
     let origin = Origin::start().await;
-    let (gateway, at) = held(&origin, "", &[("retry-after-ms", "500")]).await;
+    let (gateway, at) = blocked(&origin, "", &[("retry-after-ms", "500")]).await;
     origin.next(vec![
         Action::Send(b"nonsense\r\n\r\n".to_vec()),
         Action::Close,
@@ -139,15 +139,15 @@ async fn a_probe_that_fails_otherwise_ends_the_block() {
     let probed = async || gateway.get(STEP).await.status == 502;
     until("the probe", probed).await;
     assert!(at.elapsed() >= Duration::from_millis(500));
-    let answer = gateway.get(STEP).await;
-    assert_eq!((answer.status, answer.text()), (200, text("completed")));
+    let response = gateway.get(STEP).await;
+    assert_eq!((response.status, response.text()), (200, text("completed")));
     assert_eq!(origin.count(), 3);
 }
 
 #[tokio::test]
 async fn a_probe_cancelled_by_its_client_does_not_prolong_the_block() {
     let origin = Origin::start().await;
-    let (gateway, at) = held(&origin, "", &[("retry-after-ms", "500")]).await;
+    let (gateway, at) = blocked(&origin, "", &[("retry-after-ms", "500")]).await;
     origin.next(vec![Action::Stall]);
     let probed = async || {
         let probe = gateway.send_get(STEP, &[]).await;
@@ -157,6 +157,6 @@ async fn a_probe_cancelled_by_its_client_does_not_prolong_the_block() {
     };
     until("the probe", probed).await;
     origin.wait_for_hangups(1).await;
-    over(&gateway, at).await;
+    blocked_for(&gateway, at).await;
     assert_eq!(origin.count(), 3);
 }

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { asked, fresh, kinds, script, sdk, step } from "./world.mjs";
+import { fresh, kinds, requests, script, sdk, step } from "./world.mjs";
 
 const INJECTED = {
   "openai-beta": "assistants=v2",
@@ -30,7 +30,7 @@ for (const [gateway, apiKey] of [["open", "unused-but-recognisable"], ["clients"
       const ids = fresh();
       await script(ids.path, step("completed"));
       await sdk(kind, gateway, { apiKey, ...choices }).retrieve(ids);
-      const [{ headers }] = await asked(ids.path);
+      const [{ headers }] = await requests(ids.path);
       assert.deepEqual(headers.map(([name]) => name).sort(), [...Object.keys(INJECTED), ...PASSING].sort());
       for (const [name, value] of headers) {
         if (name in INJECTED) assert.equal(value, INJECTED[name]);
@@ -49,7 +49,7 @@ for (const kind of Object.values(kinds)) {
       assert.equal((await retrieve(ids)).status, "completed");
       assert.equal((await retrieve(ids)).status, "completed");
     }
-    const keys = (await asked(ids.path)).map(({ headers }) => new Map(headers).get("x-portkey-virtual-key"));
+    const keys = (await requests(ids.path)).map(({ headers }) => new Map(headers).get("x-portkey-virtual-key"));
     assert.deepEqual(keys, ["canary-virtual-key", "canary-search-virtual-key"]);
   });
 }

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { asked, count, counted, everywhere, failure, fresh, kinds, script, sdk, step, thrown } from "./world.mjs";
+import { count, counted, everywhere, failure, fresh, kinds, requests, script, sdk, step, thrown } from "./world.mjs";
 
 const SOON = { "retry-after-ms": "1" };
 
@@ -86,7 +86,7 @@ for (const sdk of everywhere([kinds.openai])) {
     const ids = fresh();
     await script(ids.path, failure(429, { "retry-after-ms": "1200" }), step("completed"));
     assert.equal((await sdk.retrieve(ids)).status, "completed");
-    const [first, second] = await asked(ids.path);
+    const [first, second] = await requests(ids.path);
     // Without being told, the SDK would be back after half a second. Its timer may be a little early.
     assert.ok(second.at - first.at >= 1.19, `${second.at - first.at} s`);
   });
@@ -115,7 +115,7 @@ test("openai: a rate limit of one step spares upstream the others", async () => 
     assert.equal((await sdk(kinds.openai, "clients", { apiKey }).retrieve(other)).status, "completed");
   });
   assert.equal(held, 1);
-  const [[first], [second]] = [await asked(limited.path), await asked(other.path)];
+  const [[first], [second]] = [await requests(limited.path), await requests(other.path)];
   assert.ok(second.at - first.at >= 2);
 });
 
@@ -159,7 +159,7 @@ for (const kind of Object.values(kinds)) {
   test(`${kind.name}: an upstream that says nothing is a timeout`, async () => {
     const ids = fresh();
     const { retrieve, retries } = sdk(kind, "impatient");
-    await script(ids.path, { hold: true });
+    await script(ids.path, { stall: true });
     assertError(await thrown(retrieve(ids)), "InternalServerError", 504, "upstream_timeout");
     assert.equal(await count(ids.path), 1 + retries);
   });

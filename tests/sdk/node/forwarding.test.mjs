@@ -6,7 +6,7 @@ import { test } from "node:test";
 
 import { toFile } from "openai";
 
-import { asked, count, failure, fresh, go, kinds, script, sdk, step, thrown } from "./world.mjs";
+import { count, failure, fresh, kinds, release, requests, script, sdk, step, thrown } from "./world.mjs";
 
 const run = (ids, status) => ({
   id: ids.run,
@@ -36,7 +36,7 @@ async function chat(client, seen) {
   const messages = [{ role: "user", content: "Hello" }];
   for await (const { choices } of await client.chat.completions.create({ model: "m", messages, stream: true })) {
     seen.push(choices[0].delta.content);
-    await go(CHAT);
+    await release(CHAT);
   }
 }
 
@@ -55,11 +55,11 @@ for (const kind of Object.values(kinds)) {
       if (kind === kinds.portkey) options.unshift(undefined);
       const done = await client.beta.threads.runs.createAndPoll(ids.thread, { assistant_id: "asst_1" }, ...options);
       assert.equal(done.status, "completed");
-      const [created, ...rest] = await asked(runs);
+      const [created, ...rest] = await requests(runs);
       assert.equal(created.method, "POST");
       assert.equal(JSON.parse(created.body).assistant_id, "asst_1");
       assert.deepEqual(rest, []);
-      const polls = await asked(one);
+      const polls = await requests(one);
       assert.equal(polls.length, 3);
       for (const { headers } of [created, ...polls]) assert.doesNotMatch(JSON.stringify(headers), /unused/);
     });
@@ -72,7 +72,7 @@ for (const kind of Object.values(kinds)) {
       for await (const { data } of await client.beta.threads.runs.stream(ids.thread, { assistant_id: "asst_1" })) {
         seen.push(data.status);
         // Upstream sends the next only now.
-        await go(runs);
+        await release(runs);
       }
       assert.deepEqual(seen, ["queued", "in_progress", "completed"]);
     });
@@ -89,7 +89,7 @@ for (const kind of Object.values(kinds)) {
       await script("/v1/files", { json: { id: "file_1", object: "file", bytes: content.length } });
       const file = await toFile(content, "any.bin");
       assert.equal((await client.files.create({ file, purpose: "assistants" })).id, "file_1");
-      const { parts } = (await asked("/v1/files")).at(-1);
+      const { parts } = (await requests("/v1/files")).at(-1);
       const sha256 = createHash("sha256").update(content).digest("hex");
       assert.deepEqual(parts.file, { size: content.length, sha256 });
     });

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { RESULTS, asked, count, failure, fresh, kinds, script, sdk, step, thrown } from "./world.mjs";
+import { RESULTS, count, failure, fresh, kinds, requests, script, sdk, step, thrown } from "./world.mjs";
 
 for (const kind of Object.values(kinds)) {
   const { name, retrieve, retried, retries } = sdk(kind, "portkey");
@@ -13,7 +13,7 @@ for (const kind of Object.values(kinds)) {
     for (const status of ["in_progress", "completed", "completed", "completed"]) {
       assert.equal((await retrieve(ids, [RESULTS])).status, status);
     }
-    const targets = (await asked(ids.path)).map(({ target }) => target.includes("include"));
+    const targets = (await requests(ids.path)).map(({ target }) => target.includes("include"));
     assert.deepEqual(targets, [true, true]);
   });
 
@@ -21,7 +21,7 @@ for (const kind of Object.values(kinds)) {
     const ids = fresh();
     await script(ids.path, step("completed"));
     await sdk(kind, "portkey", { apiKey: "unused-but-recognisable" }).retrieve(ids);
-    const [{ headers }] = await asked(ids.path);
+    const [{ headers }] = await requests(ids.path);
     const keys = headers.filter(([name]) => name === "authorization").map(([, value]) => value);
     assert.deepEqual(keys, ["Bearer canary-provider-key"]);
     assert.doesNotMatch(JSON.stringify(headers), /unused/);

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { RESULTS, addresses, asked, count, everywhere, fresh, kinds, script, step } from "./world.mjs";
+import { RESULTS, addresses, count, everywhere, fresh, kinds, requests, script, step } from "./world.mjs";
 
 for (const sdk of everywhere()) {
   for (const status of ["completed", "failed", "cancelled", "expired"]) {
@@ -30,7 +30,7 @@ for (const sdk of everywhere()) {
       assert.equal(await content(), undefined);
       assert.equal((await content([RESULTS]))[0].text, "Grüße, 世界 \u2028 ↯");
     }
-    const targets = (await asked(ids.path)).map(({ target }) => target.includes("include"));
+    const targets = (await requests(ids.path)).map(({ target }) => target.includes("include"));
     assert.deepEqual(targets, [false, true]);
   });
 
@@ -48,9 +48,9 @@ for (const sdk of everywhere()) {
       const found = await sdk.list(ids, { limit: 2, order: "asc", include: [RESULTS] });
       assert.deepEqual(found.map(({ status }) => status), ["completed", second]);
     }
-    const requests = await asked(ids.list);
-    assert.equal(requests.length, 2);
-    for (const { target } of requests) assert.match(target, /limit=2.*order=asc.*include/);
+    const listed = await requests(ids.list);
+    assert.equal(listed.length, 2);
+    for (const { target } of listed) assert.match(target, /limit=2.*order=asc.*include/);
   });
 }
 
@@ -62,7 +62,7 @@ for (const sdk of everywhere([kinds.openai])) {
     });
     await script(ids.list, page("step_1", true), page("step_2", false));
     assert.deepEqual((await sdk.list(ids, { limit: 1 })).map(({ id }) => id), ["step_1", "step_2"]);
-    const after = (await asked(ids.list)).map(({ target }) => target.includes("after=step_1"));
+    const after = (await requests(ids.list)).map(({ target }) => target.includes("after=step_1"));
     assert.deepEqual(after, [false, true]);
   });
 
@@ -72,7 +72,7 @@ for (const sdk of everywhere([kinds.openai])) {
     const found = await Promise.all(Array.from({ length: 50 }, () => sdk.retrieve(ids)));
     assert.ok(found.every(({ status }) => status === "in_progress"));
     // One at once, then ten a second for as long as the SDK takes to ask; one more for a late start.
-    const [first, ...more] = (await asked(ids.path)).map(({ at }) => at);
+    const [first, ...more] = (await requests(ids.path)).map(({ at }) => at);
     assert.ok(more.length <= 10 * (more.at(-1) - first) + 1, `${more.length} more`);
   });
 

@@ -1,4 +1,4 @@
-// The world that `world.py` started, and the SDKs that ask in it.
+// The fixtures that `world.py` started, and each SDK behind the same few calls.
 import { randomUUID } from "node:crypto";
 
 import OpenAI from "openai";
@@ -8,21 +8,21 @@ export const RESULTS = "step_details.tool_calls[*].file_search.results[*].conten
 
 export const addresses = JSON.parse(process.env.SDK_WORLD);
 
-// The scripted upstream; `upstream.py` says what it understands.
-const order = async (target, value) => {
+// Controls the scripted upstream; `upstream.py` documents the requests.
+const control = async (target, value) => {
   const options = value && { method: "POST", body: JSON.stringify(value) };
   const answer = await fetch(addresses.upstream + target, options);
   return answer.status === 200 ? answer.json() : undefined;
 };
 
-export const script = (path, ...answers) => order("/script", { path, answers });
-export const asked = (path) => order(`/asked?path=${encodeURIComponent(path)}`);
-export const count = async (path) => (await asked(path)).length;
-export const go = (path) => order(`/go?path=${encodeURIComponent(path)}`, {});
+export const script = (path, ...answers) => control("/script", { path, answers });
+export const requests = (path) => control(`/requests?path=${encodeURIComponent(path)}`);
+export const count = async (path) => (await requests(path)).length;
+export const release = (path) => control(`/release?path=${encodeURIComponent(path)}`, {});
 
 export const step = (status, more) => ({ step: status, ...more });
 
-// An OpenAI error.
+// Returns an OpenAI error.
 export const failure = (status, headers = {}) => ({
   status,
   headers,
@@ -31,7 +31,7 @@ export const failure = (status, headers = {}) => ({
   },
 });
 
-// How many requests a gateway answers with this outcome meanwhile.
+// Returns the number of requests that a gateway answers with this outcome during a call.
 export async function counted(gateway, outcome, during) {
   const now = async () => {
     const text = await (await fetch(`${addresses[gateway].admin}/metrics`)).text();
@@ -43,7 +43,7 @@ export async function counted(gateway, outcome, during) {
   return (await now()) - before;
 }
 
-// A step that nobody else asks for.
+// Returns the ids of a step that no other test requests.
 export function fresh(id) {
   const word = randomUUID();
   const ids = { thread: `thread_${word}`, run: `run_${word}`, step: id ?? `step_${word}` };
@@ -52,7 +52,7 @@ export function fresh(id) {
   return ids;
 }
 
-// Each SDK behind the same few calls. `retried`: after which statuses it asks again by itself; `retries`:
+// Each SDK behind the same few calls. `retried` has the statuses that it retries by itself, and `retries`
 // how often.
 const openai = {
   name: "openai",
@@ -73,8 +73,8 @@ const openai = {
   },
 };
 
-// Its retries are its own: after a 5xx only, whatever `x-should-retry` says. It has no parameter for what
-// a step includes, but options that are passed on. A list is one page.
+// Portkey's SDK retries after a 5xx only, whatever `x-should-retry` says. It has no parameter for `include`,
+// but options that it passes on. Its list is one page.
 const portkey = {
   name: "portkey-ai",
   retried: [500, 502, 503, 504],
@@ -93,10 +93,10 @@ const portkey = {
 
 export const kinds = { openai, portkey };
 
-// What an SDK is given as its key: a word, or a client's token.
+// The key of an SDK at each listener: any word, or a configured client's token.
 const keys = { open: "unused", clients: "canary-billing-token" };
 
-// An SDK's client of a gateway, with its calls bound to it.
+// Returns an SDK's client of a gateway, with the calls bound to it.
 export function sdk(kind, gateway, options = {}) {
   const given = { baseURL: addresses[gateway].url, apiKey: keys[gateway] ?? "unused", ...options };
   const client = kind.build(given);
@@ -106,7 +106,7 @@ export function sdk(kind, gateway, options = {}) {
     name: `${kind.name} (${gateway})`,
     retrieve: (...rest) => kind.retrieve(client, ...rest),
     list: (...rest) => kind.list(client, ...rest),
-    // The answer as it came.
+    // Returns the raw response.
     raw: async (ids, options) => {
       const response = await kind.retrieve(client, ids, undefined, options).asResponse();
       return { headers: response.headers, text: await response.text() };
@@ -114,11 +114,11 @@ export function sdk(kind, gateway, options = {}) {
   };
 }
 
-// Each SDK, at an open listener and at one that knows its clients.
+// Returns each SDK, at an open listener and at one with configured clients.
 export const everywhere = (which = Object.values(kinds)) =>
   Object.keys(keys).flatMap((gateway) => which.map((kind) => sdk(kind, gateway)));
 
-// What a call throws.
+// Returns the error that a call throws.
 export async function thrown(call) {
   try {
     await call;

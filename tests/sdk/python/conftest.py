@@ -1,4 +1,4 @@
-"""The world that `world.py` started, and the SDKs that ask in it."""
+"""The fixtures that `world.py` started, and each SDK behind the same few calls."""
 
 import asyncio
 import inspect
@@ -26,22 +26,22 @@ def fetch(url, value=None):
 
 
 class Upstream:
-    """The scripted upstream; `upstream.py` says what it understands."""
+    """Controls the scripted upstream; `upstream.py` documents the requests."""
 
     def __init__(self):
-        self._orders = ADDRESSES["upstream"]
+        self._control = ADDRESSES["upstream"]
 
     def script(self, path, *answers):
-        fetch(f"{self._orders}/script", {"path": path, "answers": answers})
+        fetch(f"{self._control}/script", {"path": path, "answers": answers})
 
-    def asked(self, path):
-        return json.loads(fetch(f"{self._orders}/asked?path={quote(path)}"))
+    def requests(self, path):
+        return json.loads(fetch(f"{self._control}/requests?path={quote(path)}"))
 
     def count(self, path):
-        return len(self.asked(path))
+        return len(self.requests(path))
 
-    def go(self, path):
-        fetch(f"{self._orders}/go?path={quote(path)}", {})
+    def release(self, path):
+        fetch(f"{self._control}/release?path={quote(path)}", {})
 
 
 def step(status, **more):
@@ -49,7 +49,7 @@ def step(status, **more):
 
 
 def failure(status, code="of_the_upstream", **headers):
-    """An OpenAI error; `retry_after_ms` becomes `retry-after-ms`."""
+    """Returns an OpenAI error. `retry_after_ms` becomes the header `retry-after-ms`."""
     error = {"message": f"upstream says {status}", "type": "a_type", "param": None, "code": code}
     named = {name.replace("_", "-"): str(value) for name, value in headers.items()}
     return {"status": status, "headers": named, "json": {"error": error}}
@@ -57,7 +57,7 @@ def failure(status, code="of_the_upstream", **headers):
 
 @dataclass(frozen=True)
 class Ids:
-    """A step that nobody else asks for."""
+    """The ids of a step that no other test requests."""
 
     thread: str
     run: str
@@ -80,8 +80,7 @@ class Ids:
 class Sdk:
     """One SDK, sync or async, behind the same few calls.
 
-    `errors` is where its exceptions are, `retried` after which statuses it asks again by itself, `retries`
-    how often.
+    `errors` has its exceptions, `retried` the statuses that it retries by itself, and `retries` how often.
     """
 
     errors = openai
@@ -94,7 +93,7 @@ class Sdk:
         self.client = self.client_class(base_url=base_url, api_key=key, **options)
 
     def _done(self, answer):
-        """What a call gives, be it async or not."""
+        """Returns the result of a call, async or not."""
         if not inspect.iscoroutine(answer):
             return answer
         return self._runner.run(answer)
@@ -104,7 +103,7 @@ class Sdk:
         return self._done(steps.retrieve(thread_id=ids.thread, run_id=ids.run, step_id=ids.step, **options))
 
     def list(self, ids, **options):
-        """All steps, over all pages."""
+        """Returns all steps, over all pages."""
         answer = self.client.beta.threads.runs.steps.list(ids.run, thread_id=ids.thread, **options)
         if not hasattr(answer, "__aiter__"):
             return list(answer)
@@ -115,14 +114,14 @@ class Sdk:
         return self._runner.run(all_pages())
 
     def call(self, method, **options):
-        """Any other call, by its dotted name."""
+        """Makes any other call, by its dotted name."""
         found = self.client
         for name in method.split("."):
             found = getattr(found, name)
         return self._done(found(**options))
 
     def stream(self, method, each, **options):
-        """A call that streams; `each` is called with every event as it comes."""
+        """Makes a call that streams, and calls `each` with every event as it comes."""
         events = self.call(method, stream=True, **options)
         if not hasattr(events, "__aiter__"):
             for event in events:
@@ -165,7 +164,7 @@ class AsyncOpenAI(OpenAI):
 
 
 class Portkey(Sdk):
-    """Its retries are its own: after a 5xx only, whatever `x-should-retry` says."""
+    """Portkey's SDK retries after a 5xx only, whatever `x-should-retry` says."""
 
     errors = portkey_ai.openai
     retried = {500, 502, 503, 504}
@@ -173,7 +172,7 @@ class Portkey(Sdk):
     client_class = portkey_ai.Portkey
 
     def list(self, ids, **options):
-        """Its list is one page."""
+        """Returns the steps of the only page."""
         page = self._done(self.client.beta.threads.runs.steps.list(ids.run, thread_id=ids.thread, **options))
         return page.data
 
@@ -191,7 +190,7 @@ class AsyncPortkey(Portkey):
 
 SDKS = [OpenAI, AsyncOpenAI, Portkey, AsyncPortkey]
 
-# What an SDK is given as its key: a word, or a client's token.
+# The key of an SDK at each listener: any word, or a configured client's token.
 KEYS = {"open": "unused", "clients": "canary-billing-token"}
 
 
@@ -207,7 +206,7 @@ def ids():
 
 @pytest.fixture(scope="session")
 def build():
-    """Makes SDK clients, one for each set of arguments, and closes them in the end."""
+    """Builds SDK clients, one for each set of arguments, and closes them at the end."""
     built = {}
 
     def make(kind, gateway, key=None, **options):
@@ -233,18 +232,18 @@ def listener(request):
 
 @pytest.fixture
 def sdk(kind, listener, build):
-    """Each SDK, at an open listener and at one that knows its clients."""
+    """Returns each SDK, at an open listener and at one with configured clients."""
     return build(kind, listener)
 
 
 @pytest.fixture(params=[OpenAI, AsyncOpenAI], ids=lambda kind: kind.__name__)
 def raw_sdk(request, listener, build):
-    """Those that show an answer as it came, and heed what it says about retries."""
+    """Returns the SDKs that give access to the raw response, and heed its retry headers."""
     return build(request.param, listener)
 
 
 class Counter:
-    """How many requests a gateway has answered since, or with this outcome."""
+    """Counts the requests of a gateway with this outcome, from now on."""
 
     def __init__(self, gateway, outcome):
         self._url = f"{ADDRESSES[gateway]['admin']}/metrics"

@@ -16,7 +16,7 @@ PASSING = {"accept", "accept-encoding", "host", "user-agent"}
 
 def headers(upstream, ids):
     """Of the one request for that step."""
-    [asked] = upstream.asked(ids.path)
+    [asked] = upstream.requests(ids.path)
     return asked["headers"]
 
 
@@ -59,5 +59,5 @@ def test_a_client_with_an_account_of_its_own_has_a_cache_of_its_own(kind, build,
     for key in ("canary-billing-token", "canary-search-token"):
         for _ in range(2):
             assert build(kind, "clients", key).retrieve(ids).status == "completed"
-    keys = [dict(asked["headers"])["x-portkey-virtual-key"] for asked in upstream.asked(ids.path)]
+    keys = [dict(asked["headers"])["x-portkey-virtual-key"] for asked in upstream.requests(ids.path)]
     assert keys == ["canary-virtual-key", "canary-search-virtual-key"]

@@ -58,7 +58,7 @@ def test_a_rate_limit_is_waited_for_as_upstream_said(raw_sdk, upstream, ids):
     upstream.script(ids.path, failure(429, retry_after_ms=1200), step("completed"))
     assert raw_sdk.retrieve(ids).status == "completed"
     # Without being told, an SDK would be back after half a second.
-    first, second = upstream.asked(ids.path)
+    first, second = upstream.requests(ids.path)
     assert second["at"] - first["at"] >= 1.2
 
 
@@ -75,7 +75,7 @@ def test_a_rate_limit_of_one_step_spares_upstream_the_others(kind, build, upstre
     # It is told to wait, does, and asks again: only then is there a fetch.
     assert build(kind, "clients", key).retrieve(other).status == "completed"
     assert held.more() == 1
-    [first], [second] = upstream.asked(limited.path), upstream.asked(other.path)
+    [first], [second] = upstream.requests(limited.path), upstream.requests(other.path)
     assert second["at"] - first["at"] >= 2
 
 
@@ -137,7 +137,7 @@ def test_an_upstream_that_is_down_is_a_server_error(kind, build, ids, counter):
 
 def test_an_upstream_that_says_nothing_is_a_timeout(kind, build, upstream, ids):
     sdk = build(kind, "impatient")
-    upstream.script(ids.path, {"hold": True})
+    upstream.script(ids.path, {"stall": True})
     with pytest.raises(error_class(sdk, "InternalServerError")) as caught:
         sdk.retrieve(ids)
     assert caught.value.status_code == 504

@@ -56,7 +56,7 @@ def stream_a_run(sdk, upstream, ids):
             seen.append(json.loads(event)["status"])
         else:
             seen.append(event.data.status)
-        upstream.go(runs)
+        upstream.release(runs)
 
     sdk.stream("beta.threads.runs.create", each, thread_id=ids.thread, assistant_id="asst_1")
     return seen
@@ -72,10 +72,10 @@ def test_a_run_is_created_and_polled(sdk, upstream, ids):
     )
     assert done.status == "completed"
     assert upstream.count(one) == 3
-    [created] = upstream.asked(runs)
+    [created] = upstream.requests(runs)
     assert created["method"] == "POST"
     assert json.loads(created["body"])["assistant_id"] == "asst_1"
-    for asked in [created, *upstream.asked(one)]:
+    for asked in [created, *upstream.requests(one)]:
         assert "unused" not in str(asked["headers"])
 
 
@@ -106,7 +106,7 @@ def test_a_chat_is_streamed_piece_by_piece(sdk, upstream):
 
     def each(event):
         seen.append(event.choices[0].delta.content)
-        upstream.go(chat)
+        upstream.release(chat)
 
     upstream.script(chat, {"events": [piece("How"), piece(" are"), piece(" you?"), "data: [DONE]\n\n"]})
     sdk.stream("chat.completions.create", each, model="m", messages=[{"role": "user", "content": "Hello"}])
@@ -119,7 +119,7 @@ def test_a_file_arrives_as_it_was(sdk, upstream):
     upstream.script("/v1/files", {"json": stored | {"purpose": "assistants", "status": "processed"}})
     answer = sdk.call("files.create", file=("any.bin", content), purpose="assistants")
     assert answer.id == "file_1"
-    parts = upstream.asked("/v1/files")[-1]["parts"]
+    parts = upstream.requests("/v1/files")[-1]["parts"]
     assert parts["file"] == {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     assert parts["purpose"]["size"] == len("assistants")
 

@@ -18,7 +18,7 @@ def test_a_live_step_is_fetched_each_time_and_a_final_one_once(sdk, upstream, id
     upstream.script(ids.path, step("in_progress"), step("completed"))
     statuses = [sdk.retrieve(ids, include=[RESULTS]).status for _ in range(4)]
     assert statuses == ["in_progress", "completed", "completed", "completed"]
-    assert ["include" in asked["target"] for asked in upstream.asked(ids.path)] == [True, True]
+    assert ["include" in asked["target"] for asked in upstream.requests(ids.path)] == [True, True]
 
 
 def test_a_list_is_fetched_each_time(sdk, upstream, ids):
@@ -26,13 +26,13 @@ def test_a_list_is_fetched_each_time(sdk, upstream, ids):
     upstream.script(ids.list, {"json": page})
     for _ in range(2):
         assert [one.id for one in sdk.list(ids, limit=7)] == ["step_1"]
-    assert ["limit=7" in asked["target"] for asked in upstream.asked(ids.list)] == [True, True]
+    assert ["limit=7" in asked["target"] for asked in upstream.requests(ids.list)] == [True, True]
 
 
 def test_the_provider_gets_the_injected_key_and_no_other(kind, build, upstream, ids):
     upstream.script(ids.path, step("completed"))
     build(kind, "portkey", key="unused-but-recognisable").retrieve(ids)
-    [asked] = upstream.asked(ids.path)
+    [asked] = upstream.requests(ids.path)
     keys = [value for name, value in asked["headers"] if name == "authorization"]
     assert keys == ["Bearer canary-provider-key"]
     assert dict(asked["headers"])["openai-beta"] == "assistants=v2"

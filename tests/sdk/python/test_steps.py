@@ -26,7 +26,7 @@ def test_what_a_step_includes_is_another_answer(sdk, upstream, ids):
         assert results(sdk.retrieve(ids)) is None
         [text] = results(sdk.retrieve(ids, include=[RESULTS]))
         assert text.text == "Grüße, 世界 \u2028 ↯"
-    first, second = upstream.asked(ids.path)
+    first, second = upstream.requests(ids.path)
     assert "include" not in first["target"]
     assert "include" in second["target"]
 
@@ -40,7 +40,7 @@ def test_a_list_is_fetched_each_time_with_its_query(sdk, upstream, ids):
     for expected in (["completed", "in_progress"], ["completed", "completed"]):
         found = sdk.list(ids, limit=2, order="asc", include=[RESULTS])
         assert [one.status for one in found] == expected
-    for asked in upstream.asked(ids.list):
+    for asked in upstream.requests(ids.list):
         assert "limit=2" in asked["target"]
         assert "order=asc" in asked["target"]
         assert "include" in asked["target"]
@@ -53,7 +53,7 @@ def test_the_pages_of_a_list_are_followed(raw_sdk, upstream, ids):
 
     upstream.script(ids.list, page("step_1", True), page("step_2", False))
     assert [one.id for one in raw_sdk.list(ids, limit=1)] == ["step_1", "step_2"]
-    assert ["after=step_1" in asked["target"] for asked in upstream.asked(ids.list)] == [False, True]
+    assert ["after=step_1" in asked["target"] for asked in upstream.requests(ids.list)] == [False, True]
 
 
 def test_the_headers_tell_a_fetch_from_memory(raw_sdk, upstream, ids):
@@ -101,7 +101,7 @@ def test_many_pollers_share_fetches(listener, build, upstream, ids):
     found = sdk.retrieve_at_once(ids, 50)
     assert [one.status for one in found] == ["in_progress"] * 50
     # One at once, then ten a second for as long as the SDK takes to ask; one more for a late start.
-    first, *more = (asked["at"] for asked in upstream.asked(ids.path))
+    first, *more = (asked["at"] for asked in upstream.requests(ids.path))
     assert len(more) <= 10 * (more[-1] - first) + 1
 
 

@@ -116,9 +116,9 @@ async fn responses_of_a_busy_gateway(process: &Process, origin: &Origin) -> Vec<
         ),
     ] {
         origin.next(vec![act, Action::Close]);
-        let answer = process.get(&step(id), &headers).await;
-        assert_eq!(answer.status, status, "{id}: {}", answer.text());
-        responses.push(answer);
+        let response = process.get(&step(id), &headers).await;
+        assert_eq!(response.status, status, "{id}: {}", response.text());
+        responses.push(response);
     }
     origin.next(vec![
         Action::Send(respond("200 OK", &whole, "{")),
@@ -176,8 +176,8 @@ async fn has_tier(process: &Process, state: &str) {
     let admin = format!("Bearer {ADMIN}");
     let is = async || {
         let headers = [("Authorization", admin.as_str())];
-        let answer = client::send(process.admin, "GET", "/status", &headers).await;
-        let status = answer.unwrap();
+        let response = client::send(process.admin, "GET", "/status", &headers).await;
+        let status = response.unwrap();
         assert_no_canary(&status.everything(), "the status");
         status.json()["shared"]["state"] == state
     };
@@ -192,8 +192,8 @@ async fn c16_secret_leak_none_in_logs_responses_or_the_shared_tier() {
     let origin = Origin::start().await;
     let process = Process::start(&origin, &toml, "trace").await;
     has_tier(&process, "up").await;
-    for answer in responses_of_a_busy_gateway(&process, &origin).await {
-        assert_no_canary(&answer.everything(), "a response");
+    for response in responses_of_a_busy_gateway(&process, &origin).await {
+        assert_no_canary(&response.everything(), "a response");
     }
     let seen: String = origin.requests().iter().map(|r| r.text()).collect();
     assert!(seen.contains(API_KEY), "the key was not injected");

@@ -42,10 +42,11 @@ async fn c51_slow_admin_clients_do_not_slow_the_data_listener() {
     let mut slow = Vec::new();
     // More than the admin listener accepts at once.
     for _ in 0..100 {
-        let mut raw = RawClient::connect(gateway.admin_address()).await;
-        raw.send(&head("GET", "/metrics", "127.0.0.1", &[])[..20])
+        let mut client = RawClient::connect(gateway.admin_address()).await;
+        client
+            .send(&head("GET", "/metrics", "127.0.0.1", &[])[..20])
             .await;
-        slow.push(raw);
+        slow.push(client);
     }
     assert_eq!(gateway.get(STEP).await.status, 200);
 }

@@ -87,11 +87,12 @@ async fn c44_connection_exhaustion_is_capped_and_slows_no_other_client() {
     // The connections that wait in the accept queue are served when the others close.
     let mut late = JoinSet::new();
     for connection in connections.split_off(cap + 10) {
-        let mut raw = crate::support::RawClient::over(connection);
+        let mut client = crate::support::RawClient::over(connection);
         late.spawn(async move {
-            raw.send(crate::support::client::head("GET", STEP, "localhost", &[]))
+            client
+                .send(crate::support::client::head("GET", STEP, "localhost", &[]))
                 .await;
-            raw.response().await.status
+            client.response().await.status
         });
     }
     drop(connections);

@@ -14,21 +14,21 @@ use crate::support::{
 
 /// Polls until the connection ends; returns the number of whole responses, and what arrived of the
 /// last one.
-async fn poll_to_the_end(mut raw: RawClient, path: String) -> (usize, ClientError) {
-    let mut answers = 0;
+async fn poll_to_the_end(mut client: RawClient, path: String) -> (usize, ClientError) {
+    let mut responses = 0;
     loop {
-        raw.send(head("GET", &path, "127.0.0.1", &[])).await;
-        match raw.try_response("GET").await {
-            Ok(answer) => assert_eq!(answer.status, 200),
-            Err(broken) => return (answers, broken),
+        client.send(head("GET", &path, "127.0.0.1", &[])).await;
+        match client.try_response("GET").await {
+            Ok(response) => assert_eq!(response.status, 200),
+            Err(broken) => return (responses, broken),
         }
-        answers += 1;
+        responses += 1;
     }
 }
 
 async fn is_unready(process: &Process) -> bool {
-    let answer = client::send(process.admin, "GET", "/ready", &[]).await;
-    answer.is_ok_and(|answer| answer.status == 503)
+    let response = client::send(process.admin, "GET", "/ready", &[]).await;
+    response.is_ok_and(|response| response.status == 503)
 }
 
 async fn is_closed(process: &Process) -> bool {
@@ -86,34 +86,37 @@ async fn c49_graceful_shutdown_under_load_answers_all_accepted_requests() {
     })
     .await;
     for mut waiter in long_polls {
-        let answer = waiter.response().await;
+        let response = waiter.response().await;
         assert_eq!(
-            (answer.status, answer.json()["status"].as_str()),
+            (response.status, response.json()["status"].as_str()),
             (200, Some("in_progress"))
         );
     }
     within("a GOAWAY", peer.read_until(|heard| heard.kind == GOAWAY)).await;
     gate.open();
-    for mut raw in in_flight {
-        let answer = raw.response().await;
+    for mut client in in_flight {
+        let response = client.response().await;
         assert_eq!(
-            (answer.status, answer.header("connection")),
+            (response.status, response.header("connection")),
             (200, Some("close"))
         );
-        assert!(raw.rest().await.is_empty(), "bytes after the last response");
+        assert!(
+            client.rest().await.is_empty(),
+            "bytes after the last response"
+        );
     }
     within("the end of the HTTP/2 connection", peer.read_to_end()).await;
     assert_eq!(peer.payloads(HEADERS, 1).len(), 1);
     assert!(!peer.payloads(DATA, 1).concat().is_empty());
-    for (answers, last) in within("the end of the pollers", pollers.join_all()).await {
-        assert!(answers > 0);
+    for (responses, last) in within("the end of the pollers", pollers.join_all()).await {
+        assert!(responses > 0);
         // The last request came too late and got nothing; a truncated response would be a failure.
         assert!(last.status.is_none() && last.body.is_empty(), "{last}");
     }
     let (status, output) = process.exit().await;
     assert_eq!(status.code(), Some(0), "{output}");
     assert!(start.elapsed() < TIMEOUT, "{:?}", start.elapsed());
-    assert!(output.contains("whole=true"), "{output}");
+    assert!(output.contains("all_answered=true"), "{output}");
 }
 
 /// The kernel accepts connections for a stopped process: all of these requests precede the signal.
@@ -129,8 +132,8 @@ async fn c49_graceful_shutdown_answers_connections_in_the_accept_queue() {
     }
     process.terminate().await;
     process.signal("CONT").await;
-    for raw in &mut queued {
-        assert_eq!(raw.response().await.status, 200);
+    for client in &mut queued {
+        assert_eq!(client.response().await.status, 200);
     }
     assert!(process.exit().await.0.success());
 }
@@ -141,15 +144,15 @@ async fn c49_graceful_shutdown_answers_draining_one_second_before_its_end() {
     let toml = "[server]\ndrain_timeout = \"2s\"\n";
     let process = Process::start(&origin, toml, "info").await;
     origin.always(vec![Action::Stall]);
-    let mut raw = process.send_get(STEP, &[]).await;
+    let mut client = process.send_get(STEP, &[]).await;
     origin.wait_for_requests(1).await;
     let start = Instant::now();
     process.terminate().await;
-    let answer = raw.response().await;
+    let response = client.response().await;
     let after = start.elapsed();
-    assert_eq!(answer.status, 503);
-    assert_eq!(answer.code().as_deref(), Some("draining"));
-    assert!(answer.header("retry-after").is_some());
+    assert_eq!(response.status, 503);
+    assert_eq!(response.code().as_deref(), Some("draining"));
+    assert!(response.header("retry-after").is_some());
     assert!(after >= Duration::from_millis(900), "after {after:?}");
     let (status, output) = process.exit().await;
     assert_eq!(status.code(), Some(0), "{output}");

@@ -132,8 +132,9 @@ async fn c46_rapid_reset_is_cut() {
         round: |nth| {
             let streams = (0..100).map(|n| 2 * (100 * nth + n) + 1);
             let cancel = 8_u32.to_be_bytes();
-            let asked = streams.map(|s| [request_on(s), frame(RST_STREAM, 0, s, &cancel)].concat());
-            asked.collect::<Vec<_>>().concat()
+            let frames =
+                streams.map(|s| [request_on(s), frame(RST_STREAM, 0, s, &cancel)].concat());
+            frames.collect::<Vec<_>>().concat()
         },
         reads: true,
     })

@@ -16,8 +16,8 @@ const SHORT_TIMEOUTS: &str = "[server]\nheader_timeout = \"1s\"\nidle_timeout = 
 async fn assert_healthy(process: &Process, since: Instant) {
     let ready = client::send(process.admin, "GET", "/ready", &[]).await;
     assert_eq!(ready.unwrap().status, 200);
-    let answer = process.get(&step("afterwards"), &[]).await;
-    assert_eq!(answer.status, 200);
+    let response = process.get(&step("afterwards"), &[]).await;
+    assert_eq!(response.status, 200);
     let took = since.elapsed();
     assert!(took < Duration::from_secs(1), "healthy after {took:?}");
 }

@@ -42,9 +42,9 @@ async fn c11_path_traversal_ids_are_rejected_and_nothing_is_fetched() {
             format!("/v1/threads/thread_1/runs/run_1/steps/{id}"),
             format!("/v1/threads/{id}/runs/run_1/steps"),
         ] {
-            let answer = gateway.get(&path).await;
-            assert_eq!(answer.status, 400, "{path}");
-            assert_eq!(answer.code().as_deref(), Some("invalid_path"), "{path}");
+            let response = gateway.get(&path).await;
+            assert_eq!(response.status, 400, "{path}");
+            assert_eq!(response.code().as_deref(), Some("invalid_path"), "{path}");
         }
     }
     assert_eq!(origin.count(), 0);
@@ -55,8 +55,8 @@ async fn c11_bare_hyper_accepts_path_traversal() {
     let bare = HyperServer::start().await;
     for id in INVALID_IDS {
         let path = format!("{LIST}/{id}");
-        let answer = client::send(bare.address, "GET", &path, &[]).await.unwrap();
-        assert_eq!(answer.status, 200, "{path}");
+        let response = client::send(bare.address, "GET", &path, &[]).await.unwrap();
+        assert_eq!(response.status, 200, "{path}");
     }
 }
 
@@ -73,9 +73,9 @@ async fn c11_non_ascii_and_control_bytes_in_an_id_are_rejected() {
         "a\x7fb",
     ] {
         // If hyper's parser rejects the request, the 400 has no body and thus no code.
-        let answer = gateway.get(&format!("{LIST}/{id}")).await;
-        assert_eq!(answer.status, 400, "{id:?}");
-        let code = answer.code();
+        let response = gateway.get(&format!("{LIST}/{id}")).await;
+        assert_eq!(response.status, 400, "{id:?}");
+        let code = response.code();
         assert!(
             code.is_none() || code.as_deref() == Some("invalid_path"),
             "{id:?}"
@@ -89,8 +89,8 @@ async fn c11_valid_ids_of_up_to_128_characters_are_accepted() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     for id in ["a", "-", "_", "AZaz09_-", &"a".repeat(128)] {
-        let answer = gateway.get(&format!("{LIST}/{id}")).await;
-        assert_eq!((answer.status, answer.is_stored()), (200, true), "{id}");
+        let response = gateway.get(&format!("{LIST}/{id}")).await;
+        assert_eq!((response.status, response.is_stored()), (200, true), "{id}");
     }
 }
 
@@ -150,9 +150,9 @@ async fn c12_cache_key_confusion_a_resource_has_one_path() {
             "route_not_found",
         ),
     ] {
-        let answer = gateway.get(path).await;
-        assert_eq!(answer.status, status, "{path}");
-        assert_eq!(answer.code().as_deref(), Some(code), "{path}");
+        let response = gateway.get(path).await;
+        assert_eq!(response.status, status, "{path}");
+        assert_eq!(response.code().as_deref(), Some(code), "{path}");
     }
     assert_eq!(origin.count(), 0);
 }
@@ -180,8 +180,8 @@ async fn c12_ids_that_differ_in_case_are_two_resources() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, "").await;
     for id in ["step_1", "STEP_1"] {
-        let answer = gateway.get(&format!("{LIST}/{id}")).await;
-        assert_eq!(answer.json()["id"], id);
+        let response = gateway.get(&format!("{LIST}/{id}")).await;
+        assert_eq!(response.json()["id"], id);
     }
     assert_eq!(origin.count(), 2);
 }
@@ -203,8 +203,8 @@ async fn c13_equivalent_queries_have_one_cache_key() {
     ] {
         let before = origin.count();
         for query in spellings {
-            let answer = gateway.get(&format!("{STEP}{query}")).await;
-            assert_eq!(answer.status, 200, "{query}");
+            let response = gateway.get(&format!("{STEP}{query}")).await;
+            assert_eq!(response.status, 200, "{query}");
         }
         assert_eq!(origin.count() - before, 1, "{spellings:?}");
     }
@@ -263,9 +263,9 @@ async fn c13_unknown_query_parameter_is_forwarded_and_the_response_not_stored() 
     ] {
         for _ in 0..2 {
             let before = origin.count();
-            let answer = gateway.get(&format!("{STEP}{query}")).await;
-            assert_eq!(answer.status, 200, "{query}");
-            let status = answer.cache_status();
+            let response = gateway.get(&format!("{STEP}{query}")).await;
+            assert_eq!(response.status, 200, "{query}");
+            let status = response.cache_status();
             assert!(status.contains("detail=unknown_query"), "{query}: {status}");
             assert_eq!(origin.count(), before + 1, "{query}");
         }

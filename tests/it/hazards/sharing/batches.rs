@@ -1,4 +1,5 @@
-//! Who is answered by which flight: finals, hang-ups, deadlines, purges, failures, large bodies.
+//! Which fetch answers which request (items 36 and 41a): final bodies, disconnects, deadlines, purges,
+//! failures, large bodies.
 
 use std::time::Duration;
 
@@ -9,18 +10,18 @@ use crate::support::{Action, Gateway, Latch, Origin, RawClient, STEP, body, resp
 
 const NO_CACHE: [(&str, &str); 1] = [("Cache-Control", "no-cache")];
 
-/// So many questions that leave together: a poll of its own has just opened the window.
-async fn passengers(origin: &Origin, gateway: &Gateway, count: usize) -> Vec<RawClient> {
+/// Sends `count` requests that wait in one batch, because a poll before them has opened the window.
+async fn batch_of(origin: &Origin, gateway: &Gateway, count: usize) -> Vec<RawClient> {
     origin.next(vec![Action::RespondStatus("in_progress")]);
     assert_eq!(gateway.get(STEP).await.status, 200);
-    let mut passengers = Vec::new();
+    let mut waiters = Vec::new();
     for _ in 0..count {
-        passengers.push(gateway.send_get(STEP, &[]).await);
-        // The first is the one that causes the flight.
+        waiters.push(gateway.send_get(STEP, &[]).await);
+        // The first request becomes the leader.
         gateway.wait_until_read().await;
     }
-    assert_eq!(origin.count(), 1, "nobody has left yet");
-    passengers
+    assert_eq!(origin.count(), 1, "the batch has started already");
+    waiters
 }
 
 #[tokio::test]
@@ -35,7 +36,7 @@ async fn a_final_body_also_answers_the_waiters_of_an_earlier_fetch() {
     let first = first.response().await;
     assert_eq!((first.status, first.text()), (200, text("completed")));
     assert_eq!(origin.count(), 2);
-    // Nobody is left on the first.
+    // The first fetch has no waiters left.
     origin.wait_for_hangups(1).await;
 }
 
@@ -48,15 +49,15 @@ async fn a_live_body_answers_only_its_own_batch() {
         origin.next(vec![Action::Wait(gate.clone()), Action::RespondNumbered]);
     }
     let gateway = Gateway::start(&origin, "").await;
-    let mut raws = Vec::new();
-    for flight in 1..=2 {
-        raws.push(gateway.send_get(STEP, &[]).await);
-        origin.wait_for_requests(flight).await;
+    let mut clients = Vec::new();
+    for fetch in 1..=2 {
+        clients.push(gateway.send_get(STEP, &[]).await);
+        origin.wait_for_requests(fetch).await;
     }
     gates[1].open();
-    assert_eq!(raws[1].response().await.fetch(), 2);
+    assert_eq!(clients[1].response().await.fetch(), 2);
     gates[0].open();
-    assert_eq!(raws[0].response().await.fetch(), 1);
+    assert_eq!(clients[0].response().await.fetch(), 1);
 }
 
 #[tokio::test]
@@ -69,20 +70,24 @@ async fn a_final_body_answers_the_pending_batch_but_not_a_no_cache_request() {
     ]);
     origin.next(vec![Action::RespondStatus("failed")]);
     let gateway = Gateway::start(&origin, "[upstream]\ncoalesce_window = \"2s\"\n").await;
-    let mut rides = gateway.send_get(STEP, &[]).await;
+    let mut in_flight = gateway.send_get(STEP, &[]).await;
     origin.wait_for_requests(1).await;
-    let mut insists = gateway.send_get(STEP, &NO_CACHE).await;
-    let mut gathers = gateway.send_get(STEP, &[]).await;
+    let mut no_cache = gateway.send_get(STEP, &NO_CACHE).await;
+    let mut pending = gateway.send_get(STEP, &[]).await;
     gateway.wait_until_read().await;
     gate.open();
-    for raw in [&mut rides, &mut gathers] {
-        assert_eq!(raw.response().await.text(), text("completed"));
+    for client in [&mut in_flight, &mut pending] {
+        assert_eq!(client.response().await.text(), text("completed"));
     }
-    assert_eq!(origin.count(), 1, "nobody waited for the next departure");
-    let answer = insists.response().await;
-    assert_eq!(answer.text(), text("failed"));
+    assert_eq!(
+        origin.count(),
+        1,
+        "the batch was fetched for although the final body had come"
+    );
+    let response = no_cache.response().await;
+    assert_eq!(response.text(), text("failed"));
     assert!(
-        answer
+        response
             .cache_status()
             .starts_with("stepgate; fwd=request; fwd-status=200")
     );
@@ -107,7 +112,7 @@ async fn an_older_fetch_never_overwrites_a_newer_body() {
     let newer = gateway.get_with(STEP, &NO_CACHE).await;
     assert_eq!(newer.text(), text("failed"));
     gate.open();
-    // The newer one departed after the older question, too: either may answer it.
+    // Both fetches started after the older request, so either may answer it.
     assert_eq!(older.response().await.status, 200);
     assert_eq!(gateway.get(STEP).await.text(), text("failed"));
     assert_eq!(origin.count(), 3);
@@ -118,15 +123,15 @@ async fn c36_leader_disconnects_in_flight_and_the_waiters_are_answered() {
     let origin = Origin::start().await;
     origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, WIDE).await;
-    let mut passengers = passengers(&origin, &gateway, 3).await;
+    let mut waiters = batch_of(&origin, &gateway, 3).await;
     let gate = Latch::closed();
     origin.next(vec![Action::Wait(gate.clone()), Action::RespondNumbered]);
     origin.wait_for_requests(2).await;
-    drop(passengers.remove(0));
+    drop(waiters.remove(0));
     gateway.wait_for_connections(2).await;
     gate.open();
-    for passenger in &mut passengers {
-        assert_eq!(passenger.response().await.fetch(), 2);
+    for waiter in &mut waiters {
+        assert_eq!(waiter.response().await.fetch(), 2);
     }
     assert_eq!(origin.count(), 2);
 }
@@ -136,13 +141,13 @@ async fn c36_leader_disconnects_before_the_fetch_and_the_waiters_are_answered() 
     let origin = Origin::start().await;
     origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, WIDE).await;
-    let mut passengers = passengers(&origin, &gateway, 3).await;
-    drop(passengers.remove(0));
+    let mut waiters = batch_of(&origin, &gateway, 3).await;
+    drop(waiters.remove(0));
     gateway.wait_for_connections(2).await;
-    assert_eq!(origin.count(), 1, "it has not departed");
+    assert_eq!(origin.count(), 1, "the fetch has started already");
     origin.always(vec![Action::RespondNumbered]);
-    for passenger in &mut passengers {
-        assert_eq!(passenger.response().await.fetch(), 2);
+    for waiter in &mut waiters {
+        assert_eq!(waiter.response().await.fetch(), 2);
     }
     assert_eq!(origin.count(), 2);
 }
@@ -152,10 +157,10 @@ async fn c36_fetch_without_waiters_is_cancelled_and_the_next_starts_clean() {
     let origin = Origin::start().await;
     origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, WIDE).await;
-    let passengers = passengers(&origin, &gateway, 3).await;
+    let waiters = batch_of(&origin, &gateway, 3).await;
     origin.next(vec![Action::Stall]);
     origin.wait_for_requests(2).await;
-    drop(passengers);
+    drop(waiters);
     origin.wait_for_hangups(1).await;
     origin.always(vec![Action::RespondNumbered]);
     assert_eq!(gateway.get(STEP).await.fetch(), 3);
@@ -175,11 +180,11 @@ async fn c36_leader_timeout_does_not_shorten_the_deadline_of_other_waiters() {
     gateway.wait_until_read().await;
     sleep(Duration::from_millis(500)).await;
     let mut late = gateway.send_get(STEP, &[]).await;
-    let answer = early.response().await;
-    assert_eq!(answer.code().as_deref(), Some("upstream_timeout"));
+    let response = early.response().await;
+    assert_eq!(response.code().as_deref(), Some("upstream_timeout"));
     gate.open();
     assert_eq!(late.response().await.fetch(), 2);
-    assert_eq!(origin.count(), 2, "they were on one flight");
+    assert_eq!(origin.count(), 2, "the requests were not in one batch");
 }
 
 #[tokio::test]
@@ -202,12 +207,12 @@ async fn c41a_stale_set_a_purge_is_a_barrier_for_fetches_in_flight() {
     let mut after = gateway.send_get(STEP, &[]).await;
     gateway.wait_until_read().await;
     gates[0].open();
-    let answer = before.response().await;
-    assert_eq!(answer.text(), text("completed"));
+    let response = before.response().await;
+    assert_eq!(response.text(), text("completed"));
     assert!(
-        answer.cache_status().contains("detail=purged"),
+        response.cache_status().contains("detail=purged"),
         "{}",
-        answer.cache_status()
+        response.cache_status()
     );
     let stored = [("Cache-Control", "only-if-cached")];
     assert_eq!(gateway.get_with(STEP, &stored).await.status, 504);
@@ -231,14 +236,14 @@ async fn a_failed_fetch_fails_its_own_batch_only() {
     let gateway = Gateway::start(&origin, WIDE).await;
     let mut earlier = gateway.send_get(STEP, &[]).await;
     origin.wait_for_requests(1).await;
-    let mut passengers = Vec::new();
+    let mut waiters = Vec::new();
     for _ in 0..3 {
-        passengers.push(gateway.send_get(STEP, &[]).await);
+        waiters.push(gateway.send_get(STEP, &[]).await);
     }
-    for passenger in &mut passengers {
-        let answer = passenger.response().await;
-        assert_eq!(answer.status, 502);
-        assert_eq!(answer.code().as_deref(), Some("upstream_invalid"));
+    for waiter in &mut waiters {
+        let response = waiter.response().await;
+        assert_eq!(response.status, 502);
+        assert_eq!(response.code().as_deref(), Some("upstream_invalid"));
     }
     assert_eq!(origin.count(), 2);
     assert_eq!(gateway.get(STEP).await.text(), text("in_progress"));
@@ -253,12 +258,12 @@ async fn a_fetch_past_its_deadline_is_504_for_each_waiter_and_the_next_starts_cl
     origin.set_status("in_progress");
     let toml = format!("{WIDE}timeout = \"2s\"\n");
     let gateway = Gateway::start(&origin, &toml).await;
-    let mut passengers = passengers(&origin, &gateway, 3).await;
+    let mut waiters = batch_of(&origin, &gateway, 3).await;
     origin.next(vec![Action::Stall]);
-    for passenger in &mut passengers {
-        let answer = passenger.response().await;
-        assert_eq!(answer.status, 504);
-        assert_eq!(answer.code().as_deref(), Some("upstream_timeout"));
+    for waiter in &mut waiters {
+        let response = waiter.response().await;
+        assert_eq!(response.status, 504);
+        assert_eq!(response.code().as_deref(), Some("upstream_timeout"));
     }
     origin.wait_for_hangups(1).await;
     assert_eq!(gateway.get(STEP).await.text(), text("in_progress"));
@@ -269,15 +274,18 @@ async fn a_fetch_past_its_deadline_is_504_for_each_waiter_and_the_next_starts_cl
 async fn an_upstream_error_reaches_every_waiter_untouched() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, WIDE).await;
-    let mut passengers = passengers(&origin, &gateway, 3).await;
+    let mut waiters = batch_of(&origin, &gateway, 3).await;
     let error = br#"{"error": {"message": "no such step", "code": null}}"#;
     origin.next(vec![Action::Send(respond("404 Not Found", &[], error))]);
-    for passenger in &mut passengers {
-        let answer = passenger.response().await;
-        assert_eq!((answer.status, &*answer.body), (404, &error[..]));
+    for waiter in &mut waiters {
+        let response = waiter.response().await;
+        assert_eq!((response.status, &*response.body), (404, &error[..]));
     }
     assert_eq!(origin.count(), 2);
-    assert!(gateway.get(STEP).await.is_stored(), "the next one is clean");
+    assert!(
+        gateway.get(STEP).await.is_stored(),
+        "the next fetch did not start clean"
+    );
 }
 
 #[tokio::test]
@@ -287,15 +295,15 @@ async fn a_body_over_max_entry_bytes_is_streamed_to_one_and_fetched_by_the_other
     let origin = Origin::start().await;
     let toml = format!("{WIDE}[cache]\nmax_entry_bytes = \"4KiB\"\n");
     let gateway = Gateway::start(&origin, &toml).await;
-    let mut passengers = passengers(&origin, &gateway, 3).await;
+    let mut waiters = batch_of(&origin, &gateway, 3).await;
     origin.always(vec![Action::Send(respond("200 OK", &[], &large))]);
-    for passenger in &mut passengers {
-        let answer = passenger.response().await;
-        assert!(answer.body == large, "{}: other bytes", answer.status);
-        assert!(answer.cache_status().contains("detail=too_large"));
+    for waiter in &mut waiters {
+        let response = waiter.response().await;
+        assert!(response.body == large, "{}: other bytes", response.status);
+        assert!(response.cache_status().contains("detail=too_large"));
     }
     assert_eq!(origin.count(), 1 + 3);
-    // From now on each for itself, and no window to wait for.
+    // From now on each request of this key fetches on its own, without a window.
     let start = Instant::now();
     for _ in 0..5 {
         assert!(gateway.get(STEP).await.body == large);

@@ -1,12 +1,13 @@
-//! More entries than there is room for.
+//! Memory exhaustion by more entries than `max_bytes` holds (item 38).
 
 use crate::support::process::Launch;
 use crate::support::{Action, Origin, RawClient, STEP, client::head, respond, step};
 
 const MIB: u64 = 1024 * 1024;
 
-/// Of the catalogue, for each size of bodies: many small ones weigh by their overhead, and of large
-/// ones the heap, of which each thread has its part, would not give the room back.
+/// Stores `steps` bodies of `body_bytes` each, and asserts that the cache and RSS stay bounded and that
+/// the newest entries are stored. Small bodies test the overhead of an entry, large ones whether the
+/// allocator returns freed memory.
 async fn assert_bounded_by_bytes(max_mib: u64, body_bytes: usize, steps: usize) {
     let max_bytes = max_mib * MIB;
     let toml = format!("[cache]\nmax_bytes = {max_bytes}\n[log]\naccess = \"off\"\n");
@@ -17,27 +18,27 @@ async fn assert_bounded_by_bytes(max_mib: u64, body_bytes: usize, steps: usize) 
         .await;
     process.get(STEP, &[]).await;
     let idle = process.memory("VmRSS:");
-    let mut raw = RawClient::connect(process.data).await;
-    let filling = "x".repeat(body_bytes);
+    let mut client = RawClient::connect(process.data).await;
+    let padding = "x".repeat(body_bytes);
     let json = |id: &str| {
         format!(
-            r#"{{"id":"{id}","run_id":"run_1","thread_id":"thread_1","object":"thread.run.step","status":"completed","x":"{filling}"}}"#
+            r#"{{"id":"{id}","run_id":"run_1","thread_id":"thread_1","object":"thread.run.step","status":"completed","x":"{padding}"}}"#
         )
     };
     let mut ask = async |id: &str| {
-        raw.send(head("GET", &step(id), "127.0.0.1", &[])).await;
-        raw.response().await
+        client.send(head("GET", &step(id), "127.0.0.1", &[])).await;
+        client.response().await
     };
     for nth in 0..steps {
         let id = format!("full_{nth}");
         origin.next(vec![Action::Send(respond("200 OK", &[], json(&id)))]);
-        assert!(ask(&id).await.is_stored(), "newcomer {nth}");
+        assert!(ask(&id).await.is_stored(), "entry {nth}");
     }
 
     let total = (steps * body_bytes) as u64;
     assert!(
         total >= 2 * max_bytes,
-        "not more than there is room for: {total}"
+        "the bodies fit into the cache: {total} bytes"
     );
     let grown = process.memory("VmHWM:").saturating_sub(idle);
     assert!(
@@ -45,17 +46,23 @@ async fn assert_bounded_by_bytes(max_mib: u64, body_bytes: usize, steps: usize) 
         "RSS grew by {} KiB",
         grown / 1024
     );
-    let kept = process.metric("stepgate_cache_bytes").await;
-    assert!(kept <= max_bytes as f64, "{kept} bytes kept");
-    assert!(kept >= max_bytes as f64 / 2.0, "only {kept} bytes kept");
-    // The newest are there, the oldest are not.
+    let cached = process.metric("stepgate_cache_bytes").await;
+    assert!(cached <= max_bytes as f64, "{cached} bytes cached");
+    assert!(
+        cached >= max_bytes as f64 / 2.0,
+        "only {cached} bytes cached"
+    );
+    // The newest entries are stored, the oldest was evicted.
     let fetches = origin.count();
     for nth in steps - 10..steps {
-        assert!(ask(&format!("full_{nth}")).await.is_hit(), "newcomer {nth}");
+        assert!(ask(&format!("full_{nth}")).await.is_hit(), "entry {nth}");
     }
     assert_eq!(origin.count(), fetches);
     origin.next(vec![Action::Send(respond("200 OK", &[], json("full_0")))]);
-    assert!(ask("full_0").await.is_stored(), "the oldest had to go");
+    assert!(
+        ask("full_0").await.is_stored(),
+        "the oldest entry was not evicted"
+    );
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! A step that ends while it is polled.
+//! Stale reads: a step that ends while it is polled (item 37).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,20 +9,20 @@ use tokio::time::sleep;
 use super::WINDOW;
 use crate::support::{Action, Gateway, Origin, RawClient, STEP, client::head, within};
 
-/// Polls until the step is final. No answer may be older than its question: a live one comes from
-/// a fetch that the origin had not yet seen then.
-async fn poll_to_the_end(origin: Arc<Origin>, mut raw: RawClient) {
-    let question = head("GET", STEP, "127.0.0.1", &[]);
+/// Polls until the step is final, and asserts that each live response comes from a fetch which the
+/// origin received after the request was sent.
+async fn poll_to_the_end(origin: Arc<Origin>, mut client: RawClient) {
+    let request = head("GET", STEP, "127.0.0.1", &[]);
     loop {
         let (seen, over) = (origin.count(), origin.status() == "completed");
-        raw.send(&question).await;
-        let answer = raw.response().await;
-        if answer.json()["status"] == "completed" {
+        client.send(&request).await;
+        let response = client.response().await;
+        if response.json()["status"] == "completed" {
             return;
         }
-        assert!(!over, "a live answer to a question after the end");
-        assert!(answer.fetch() > seen, "{} after {seen}", answer.fetch());
-        assert!(!answer.is_hit() && !answer.is_stored());
+        assert!(!over, "a live response to a request after the end");
+        assert!(response.fetch() > seen, "{} after {seen}", response.fetch());
+        assert!(!response.is_hit() && !response.is_stored());
     }
 }
 
@@ -37,7 +37,7 @@ async fn c37_stale_read_no_response_predates_its_request_while_a_step_ends() {
     let gateway = Gateway::start(&origin, "").await;
     let mut pollers = JoinSet::new();
     for _ in 0..50 {
-        // Apart from each other, so that flights with and without them overlap.
+        // A tenth of a window apart, so that fetches in flight and pending batches overlap.
         sleep(WINDOW / 10).await;
         pollers.spawn(poll_to_the_end(
             Arc::clone(&origin),
@@ -46,7 +46,7 @@ async fn c37_stale_read_no_response_predates_its_request_while_a_step_ends() {
     }
     origin.wait_for_requests(12).await;
     origin.set_status("completed");
-    within("everybody to see the end", pollers.join_all()).await;
+    within("all pollers to see the final body", pollers.join_all()).await;
     let hit = gateway.get(STEP).await;
     assert!(hit.is_hit() && hit.json()["status"] == "completed");
 }

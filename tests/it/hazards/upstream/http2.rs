@@ -1,4 +1,4 @@
-//! An upstream that speaks HTTP/2: one connection for all, and what happens when it ends.
+//! An HTTP/2 upstream: fetches share one connection, which may end under them (item 34).
 
 use tokio::task::JoinSet;
 
@@ -62,12 +62,12 @@ async fn c34_lost_http2_connection_is_retried_once_on_a_new_one() {
     origin.next_fault(StreamFault::Cut);
     assert_eq!(gateway.get(&step("step_2")).await.status, 200);
     assert_eq!((origin.connections(), origin.requests().len()), (2, 3));
-    // A fresh one that is lost is not.
+    // A fetch on a new connection is not retried.
     let (_authority, origin, gateway) = start().await;
     origin.next_fault(StreamFault::Cut);
-    let answer = gateway.get(&step("step_1")).await;
+    let response = gateway.get(&step("step_1")).await;
     assert_eq!(
-        (answer.status, answer.code().as_deref()),
+        (response.status, response.code().as_deref()),
         (502, Some("upstream_unreachable"))
     );
     assert_eq!(origin.requests().len(), 1);

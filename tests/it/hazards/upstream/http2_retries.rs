@@ -1,5 +1,5 @@
-//! An upstream that takes requests back over HTTP/2: in raw frames under TLS, since a server library
-//! would be too polite.
+//! REFUSED_STREAM and GOAWAY from an HTTP/2 upstream (item 34). It writes raw frames over TLS, because a
+//! server library does not send these on command.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,27 +17,27 @@ use crate::support::{Gateway, STEP, body, step};
 
 const REFUSED_STREAM: u32 = 7;
 
-/// What becomes of a request.
+/// What the upstream does with a request.
 #[derive(Debug, Clone, Copy)]
-enum Fate {
+enum Reaction {
     Answered,
-    /// RST_STREAM with REFUSED_STREAM: nothing was done for it.
+    /// Sends RST_STREAM with REFUSED_STREAM: the request was not processed.
     Refused,
-    /// GOAWAY that names an earlier stream as the last one, and the end of the connection.
-    SentAway,
+    /// Sends a GOAWAY that names an earlier stream as the last one, and closes the connection.
+    GoAway,
 }
 
-/// One fate for each request of a connection, by connection; answered beyond.
-type Fates = &'static [&'static [Fate]];
+/// The reactions to the requests of each connection, in order; later requests are answered.
+type Reactions = &'static [&'static [Reaction]];
 
 struct Upstream {
     url: String,
     _tasks: JoinSet<()>,
-    /// How many requests came.
+    /// Counts the requests received.
     requests: Arc<AtomicUsize>,
 }
 
-async fn upstream(authority: &Authority, fates: Fates) -> Upstream {
+async fn upstream(authority: &Authority, reactions: Reactions) -> Upstream {
     let acceptor = authority.acceptor(Flaw::None, &["h2"]);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}/v1", listener.local_addr().unwrap());
@@ -49,9 +49,9 @@ async fn upstream(authority: &Authority, fates: Fates) -> Upstream {
         for nth in 0.. {
             let (tcp, _) = listener.accept().await.unwrap();
             let tls = acceptor.accept(tcp).await.unwrap();
-            let fates = fates.get(nth).copied().unwrap_or_default();
+            let reactions = reactions.get(nth).copied().unwrap_or_default();
             let counter = Arc::clone(&counter);
-            connections.spawn(async move { serve(tls, fates, &counter).await });
+            connections.spawn(async move { serve(tls, reactions, &counter).await });
         }
     });
     Upstream {
@@ -63,13 +63,13 @@ async fn upstream(authority: &Authority, fates: Fates) -> Upstream {
 
 async fn serve(
     mut io: TlsStream<TcpStream>,
-    fates: &[Fate],
+    reactions: &[Reaction],
     requests: &AtomicUsize,
 ) -> std::io::Result<()> {
     io.read_exact(&mut [0; 24]).await?;
     io.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
     io.flush().await?;
-    let mut fates = fates.iter();
+    let mut reactions = reactions.iter();
     let mut last = 0;
     loop {
         let mut head = [0; 9];
@@ -82,8 +82,8 @@ async fn serve(
             (SETTINGS, 0) => io.write_all(&frame(SETTINGS, 1, 0, &[])).await?,
             (HEADERS, _) => {
                 requests.fetch_add(1, Ordering::Relaxed);
-                match fates.next().copied().unwrap_or(Fate::Answered) {
-                    Fate::Answered => {
+                match reactions.next().copied().unwrap_or(Reaction::Answered) {
+                    Reaction::Answered => {
                         // Indexed `:status: 200`.
                         io.write_all(&frame(HEADERS, END_HEADERS, stream, &[0x88]))
                             .await?;
@@ -92,13 +92,13 @@ async fn serve(
                             .await?;
                         last = stream;
                     }
-                    Fate::Refused => {
+                    Reaction::Refused => {
                         let code = REFUSED_STREAM.to_be_bytes();
                         io.write_all(&frame(RST_STREAM, 0, stream, &code)).await?;
                     }
-                    Fate::SentAway => {
-                        let said = [last.to_be_bytes(), 0_u32.to_be_bytes()].concat();
-                        io.write_all(&frame(GOAWAY, 0, 0, &said)).await?;
+                    Reaction::GoAway => {
+                        let payload = [last.to_be_bytes(), 0_u32.to_be_bytes()].concat();
+                        io.write_all(&frame(GOAWAY, 0, 0, &payload)).await?;
                         io.flush().await?;
                         return Ok(());
                     }
@@ -110,36 +110,45 @@ async fn serve(
     }
 }
 
-/// Asks for another step and then for [`STEP`]: its status and code, and how many requests that took.
-async fn second_answer(fates: Fates) -> (u16, Option<String>, usize) {
+/// Polls another step and then [`STEP`]; returns the second status and code, and how many upstream
+/// requests the second poll took.
+async fn second_poll(reactions: Reactions) -> (u16, Option<String>, usize) {
     let authority = Authority::new();
-    let upstream = upstream(&authority, fates).await;
+    let upstream = upstream(&authority, reactions).await;
     let gateway = Gateway::start_with_upstream(&upstream.url, &authority.toml()).await;
     assert_eq!(gateway.get(&step("other")).await.status, 200);
-    let answer = gateway.get(STEP).await;
+    let response = gateway.get(STEP).await;
     let requests = upstream.requests.load(Ordering::Relaxed);
-    (answer.status, answer.code(), requests - 1)
+    (response.status, response.code(), requests - 1)
 }
 
 #[tokio::test]
 async fn c34_refused_stream_or_goaway_on_a_used_connection_is_retried_once() {
-    const REFUSED: Fates = &[&[Fate::Answered, Fate::Refused]];
-    const SENT_AWAY: Fates = &[&[Fate::Answered, Fate::SentAway]];
-    for fates in [REFUSED, SENT_AWAY] {
-        assert_eq!(second_answer(fates).await, (200, None, 2), "{fates:?}");
+    const REFUSED: Reactions = &[&[Reaction::Answered, Reaction::Refused]];
+    const GO_AWAY: Reactions = &[&[Reaction::Answered, Reaction::GoAway]];
+    for reactions in [REFUSED, GO_AWAY] {
+        assert_eq!(
+            second_poll(reactions).await,
+            (200, None, 2),
+            "{reactions:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn c34_refused_stream_or_goaway_on_the_retry_is_a_502() {
-    const REFUSED: Fates = &[
-        &[Fate::Answered, Fate::Refused, Fate::Refused],
-        &[Fate::Refused],
+    const REFUSED: Reactions = &[
+        &[Reaction::Answered, Reaction::Refused, Reaction::Refused],
+        &[Reaction::Refused],
     ];
-    const SENT_AWAY: Fates = &[&[Fate::Answered, Fate::SentAway], &[Fate::SentAway]];
-    for fates in [REFUSED, SENT_AWAY] {
-        let (status, code, requests) = second_answer(fates).await;
+    const GO_AWAY: Reactions = &[&[Reaction::Answered, Reaction::GoAway], &[Reaction::GoAway]];
+    for reactions in [REFUSED, GO_AWAY] {
+        let (status, code, requests) = second_poll(reactions).await;
         let expected = (502, Some("upstream_unreachable"), 2);
-        assert_eq!((status, code.as_deref(), requests), expected, "{fates:?}");
+        assert_eq!(
+            (status, code.as_deref(), requests),
+            expected,
+            "{reactions:?}"
+        );
     }
 }

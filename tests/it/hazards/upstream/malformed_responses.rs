@@ -1,4 +1,4 @@
-//! An upstream that breaks off, lies or never ends.
+//! Truncated, malformed and endless responses, resets and error statuses (items 21, 22, 26, 28 to 31).
 
 use std::time::Duration;
 
@@ -6,26 +6,26 @@ use tokio::time::Instant;
 
 use crate::support::{Action, Gateway, Origin, STEP, body, respond};
 
-/// A deadline for fetches that is short, but far from instantaneous.
+/// A short deadline for fetches.
 const SHORT: &str = "[upstream]\ntimeout = \"400ms\"\n";
 
-/// An answer whose framing is up to `headers`.
+/// Returns a 200 whose framing is given by `headers`.
 fn framed(headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Vec<u8> {
     respond("200 OK", headers, body)
 }
 
-async fn assert_refused(gateway: &Gateway, status: u16, code: &str, what: &str) {
-    let answer = gateway.get(STEP).await;
-    assert_eq!(answer.status, status, "{what}");
-    assert_eq!(answer.code().as_deref(), Some(code), "{what}");
-    assert_eq!(answer.header("content-type"), Some("application/json"));
+async fn assert_error(gateway: &Gateway, status: u16, code: &str, what: &str) {
+    let response = gateway.get(STEP).await;
+    assert_eq!(response.status, status, "{what}");
+    assert_eq!(response.code().as_deref(), Some(code), "{what}");
+    assert_eq!(response.header("content-type"), Some("application/json"));
 }
 
-/// What went wrong has left nothing behind: the next request is a fetch, and is stored.
+/// Asserts that nothing was stored: the next request is a fetch, and is stored.
 async fn assert_nothing_was_stored(gateway: &Gateway, what: &str) {
-    let answer = gateway.get(STEP).await;
-    assert_eq!((answer.status, answer.is_hit()), (200, false), "{what}");
-    assert_eq!(answer.body, body("completed"), "{what}");
+    let response = gateway.get(STEP).await;
+    assert_eq!((response.status, response.is_hit()), (200, false), "{what}");
+    assert_eq!(response.body, body("completed"), "{what}");
     assert!(gateway.get(STEP).await.is_hit(), "{what}");
 }
 
@@ -35,7 +35,7 @@ async fn c21_truncated_body_is_an_error_and_never_stored() {
     let longer = (whole.len() + 1).to_string();
     let chunked = [("transfer-encoding", "chunked")];
     let chunk = [format!("{:x}\r\n", whole.len()).as_bytes(), &whole, b"\r\n"].concat();
-    for (what, answer) in [
+    for (what, response) in [
         (
             "one byte short",
             framed(&[("content-length", &longer)], &whole),
@@ -54,8 +54,8 @@ async fn c21_truncated_body_is_an_error_and_never_stored() {
     ] {
         let origin = Origin::start().await;
         let gateway = Gateway::start(&origin, "").await;
-        origin.next(vec![Action::Send(answer), Action::Close]);
-        assert_refused(&gateway, 502, "upstream_invalid", what).await;
+        origin.next(vec![Action::Send(response), Action::Close]);
+        assert_error(&gateway, 502, "upstream_invalid", what).await;
         assert_nothing_was_stored(&gateway, what).await;
     }
 }
@@ -74,9 +74,9 @@ async fn c21_truncated_streamed_body_is_truncated_for_the_client() {
             _ => framed(&[headers], format!("10000\r\n{large}\r\n")),
         };
         origin.next(vec![Action::Send(bytes), Action::Close]);
-        // It may be found out before the head has gone down: then it is a 502.
+        // If the gateway sees the truncation before it has sent its head, it answers 502.
         match gateway.try_request("GET", STEP, &[]).await {
-            Ok(answer) => assert_eq!(answer.status, 502, "{headers:?}"),
+            Ok(response) => assert_eq!(response.status, 502, "{headers:?}"),
             Err(broken) => assert_eq!(broken.status, Some(200), "{broken}"),
         }
     }
@@ -102,7 +102,7 @@ async fn c22_malformed_response_head_is_a_502() {
         let origin = Origin::start().await;
         let gateway = Gateway::start(&origin, "").await;
         origin.next(vec![Action::Send(head.into()), Action::Close]);
-        assert_refused(&gateway, 502, "upstream_invalid", head).await;
+        assert_error(&gateway, 502, "upstream_invalid", head).await;
         assert_nothing_was_stored(&gateway, head).await;
     }
 }
@@ -115,14 +115,14 @@ async fn c30_interim_responses_before_a_long_head_are_accepted() {
     let names: Vec<String> = (0..60).map(|n| format!("x-long-{n}")).collect();
     let headers: Vec<(&str, &str)> = names.iter().map(|name| (&**name, &*long)).collect();
     let early = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(100);
-    let answer = respond("200 OK", &headers, body("completed"));
-    origin.next(vec![Action::Send([early.as_bytes(), &answer].concat())]);
-    let answer = gateway.get(STEP).await;
+    let response = respond("200 OK", &headers, body("completed"));
+    origin.next(vec![Action::Send([early.as_bytes(), &response].concat())]);
+    let response = gateway.get(STEP).await;
     assert_eq!(
-        (answer.status, answer.body.clone()),
+        (response.status, response.body.clone()),
         (200, body("completed"))
     );
-    assert_eq!(answer.header("x-long-59"), Some(&*long));
+    assert_eq!(response.header("x-long-59"), Some(&*long));
 }
 
 #[tokio::test]
@@ -134,9 +134,9 @@ async fn c22_unsolicited_304_is_a_502_and_validates_nothing() {
         &[("ETag", "\"x\"")],
         "",
     ))]);
-    let answer = gateway.get_with(STEP, &[("If-None-Match", "\"x\"")]).await;
-    assert_eq!(answer.status, 502);
-    assert_eq!(answer.code().as_deref(), Some("upstream_invalid"));
+    let response = gateway.get_with(STEP, &[("If-None-Match", "\"x\"")]).await;
+    assert_eq!(response.status, 502);
+    assert_eq!(response.code().as_deref(), Some("upstream_invalid"));
     assert_nothing_was_stored(&gateway, "304").await;
 }
 
@@ -147,7 +147,7 @@ async fn c22_unsolicited_101_is_a_502_and_opens_no_tunnel() {
     let switch =
         "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nhello";
     origin.next(vec![Action::Send(switch.into())]);
-    assert_refused(&gateway, 502, "upstream_invalid", "101").await;
+    assert_error(&gateway, 502, "upstream_invalid", "101").await;
     assert_nothing_was_stored(&gateway, "101").await;
 }
 
@@ -167,7 +167,7 @@ async fn c26_endless_body_is_cut_at_the_deadline() {
 
 #[tokio::test]
 async fn c28_error_status_with_a_terminal_body_passes_through_unstored() {
-    // A hold of the 429 is another promise; here each request is to reach the upstream.
+    // With the Retry-After gate disabled, each request reaches the upstream.
     let toml = "[upstream]\nmax_retry_after = \"0s\"\n";
     for status in [
         "400 Bad",
@@ -200,14 +200,14 @@ async fn c28_error_status_with_a_terminal_body_passes_through_unstored() {
             body("completed"),
         ))]);
         for _ in 0..2 {
-            let answer = gateway.get(STEP).await;
-            assert_eq!(answer.status.to_string(), status[..3]);
-            assert_eq!(answer.body, body("completed"), "{status}");
+            let response = gateway.get(STEP).await;
+            assert_eq!(response.status.to_string(), status[..3]);
+            assert_eq!(response.body, body("completed"), "{status}");
             for (name, value) in headers {
-                assert_eq!(answer.header(name), Some(value), "{status}: {name}");
+                assert_eq!(response.header(name), Some(value), "{status}: {name}");
             }
             let expected = format!("stepgate; fwd=uri-miss; fwd-status={}", &status[..3]);
-            let cache_status = answer.cache_status();
+            let cache_status = response.cache_status();
             assert!(cache_status.starts_with(&expected), "{cache_status}");
             assert!(cache_status.contains("detail=bad_status"), "{cache_status}");
         }
@@ -269,11 +269,15 @@ async fn c30_slow_drip_or_1xx_flood_is_a_504_at_the_deadline() {
         let origin = Origin::start().await;
         let gateway = Gateway::start(&origin, SHORT).await;
         origin.next(script);
-        let asked = Instant::now();
-        let answer = gateway.get(STEP).await;
-        let took = asked.elapsed();
-        assert_eq!(answer.status, 504, "{what}");
-        assert_eq!(answer.code().as_deref(), Some("upstream_timeout"), "{what}");
+        let start = Instant::now();
+        let response = gateway.get(STEP).await;
+        let took = start.elapsed();
+        assert_eq!(response.status, 504, "{what}");
+        assert_eq!(
+            response.code().as_deref(),
+            Some("upstream_timeout"),
+            "{what}"
+        );
         assert!(took >= Duration::from_millis(390), "{what}: {took:?}");
         assert!(took < Duration::from_secs(3), "{what}: {took:?}");
         assert_nothing_was_stored(&gateway, what).await;
@@ -301,10 +305,10 @@ async fn c31_connection_reset_is_a_502() {
         let origin = Origin::start().await;
         let gateway = Gateway::start(&origin, "").await;
         origin.next(script);
-        let answer = gateway.get(STEP).await;
-        assert_eq!(answer.status, 502, "{what}");
+        let response = gateway.get(STEP).await;
+        assert_eq!(response.status, 502, "{what}");
         let codes = [Some("upstream_unreachable"), Some("upstream_invalid")];
-        assert!(codes.contains(&answer.code().as_deref()), "{what}");
+        assert!(codes.contains(&response.code().as_deref()), "{what}");
         assert_eq!(
             origin.count(),
             1,

@@ -1,4 +1,4 @@
-//! The one request that goes out again: on a pooled connection that ended before it answered.
+//! Pooled connections that the upstream closes on reuse (item 32): the request is sent once more.
 
 use std::time::Duration;
 
@@ -14,21 +14,21 @@ async fn c32_stale_pooled_connection_is_retried_once_on_a_new_one() {
         origin.on_reuse(vec![ending.clone()]);
         let gateway = Gateway::start(&origin, "").await;
         let reused = || origin.requests().iter().filter(|r| r.nth > 0).count();
-        // When a connection is back in the pool is hyper's to say: poll until one was reused.
+        // hyper returns a connection to its pool at a time of its own, so poll until one was reused.
         for polls in 0.. {
             if reused() == 2 {
                 break;
             }
-            assert!(polls < 40, "no connection is ever reused");
-            let answer = gateway.get(STEP).await;
-            assert_eq!((answer.status, answer.body), (200, body("in_progress")));
+            assert!(polls < 40, "no connection was reused in 40 polls");
+            let response = gateway.get(STEP).await;
+            assert_eq!((response.status, response.body), (200, body("in_progress")));
         }
         let requests = origin.requests();
         for (i, request) in requests.iter().enumerate().filter(|(_, r)| r.nth > 0) {
             let again = &requests[i + 1];
             assert_eq!(
                 again.nth, 0,
-                "{ending:?}: the second try was on a reused one"
+                "{ending:?}: the retry was on a reused connection"
             );
             assert_eq!(again.line(), request.line());
         }
@@ -42,14 +42,18 @@ async fn c32_stale_pooled_connection_is_not_retried_after_any_response_byte() {
     origin.on_reuse(vec![Action::Send(b"HTTP/1.1 2".to_vec()), Action::Reset]);
     let gateway = Gateway::start(&origin, "").await;
     for polls in 1.. {
-        let answer = gateway.get(STEP).await;
-        assert_eq!(origin.count(), polls, "one request for one poll");
+        let response = gateway.get(STEP).await;
+        assert_eq!(
+            origin.count(),
+            polls,
+            "the poll was not one upstream request"
+        );
         if origin.last().nth > 0 {
-            assert_eq!(answer.status, 502);
+            assert_eq!(response.status, 502);
             break;
         }
-        assert_eq!(answer.status, 200);
-        assert!(polls < 40, "no connection is ever reused");
+        assert_eq!(response.status, 200);
+        assert!(polls < 40, "no connection was reused in 40 polls");
     }
 }
 
@@ -62,15 +66,15 @@ async fn c32_retry_keeps_the_deadline_of_the_first_attempt() {
         if origin.requests().iter().any(|r| r.nth > 0) {
             break;
         }
-        assert!(polls < 40, "no connection is ever reused");
+        assert!(polls < 40, "no connection was reused in 40 polls");
         assert_eq!(gateway.get(STEP).await.status, 200);
     }
     let gate = Latch::closed();
     origin.on_reuse(vec![Action::Close]);
     origin.always(vec![Action::Wait(gate.clone()), Action::Respond]);
-    let asked = Instant::now();
-    let answer = gateway.get(STEP).await;
-    assert_eq!(answer.status, 504);
-    assert!(asked.elapsed() < Duration::from_secs(3));
+    let start = Instant::now();
+    let response = gateway.get(STEP).await;
+    assert_eq!(response.status, 504);
+    assert!(start.elapsed() < Duration::from_secs(3));
     gate.open();
 }

@@ -1,27 +1,27 @@
-//! What is passed through unstored, byte for byte, and the reason that the answer gives for it
-//! (promise 1).
+//! Responses that pass through byte for byte and are not stored, each with its reason (promise 1,
+//! items 23 to 27).
 
 use crate::support::{Action, Gateway, Origin, STEP, body, respond};
 
-/// The body of a finished step with its first `from` replaced by `to`.
+/// Returns the body of a completed step with its first `from` replaced by `to`.
 fn with(from: &str, to: &str) -> Vec<u8> {
     let text = String::from_utf8(body("completed")).unwrap();
     assert!(text.contains(from), "{from}");
     text.replacen(from, to, 1).into_bytes()
 }
 
-/// Two polls of this answer are two fetches, each whole, neither stored, both with this reason.
+/// Asserts that two polls of this response are two fetches, each whole and unstored for this reason.
 async fn assert_passes_unstored(headers: &[(&str, &str)], body: &[u8], reason: &str, toml: &str) {
     let what = String::from_utf8_lossy(&body[..body.len().min(900)]).into_owned();
     let origin = Origin::start().await;
     let gateway = Gateway::start(&origin, toml).await;
     origin.always(vec![Action::Send(respond("200 OK", headers, body))]);
     for polls in 1..=2 {
-        let answer = gateway.get(STEP).await;
-        assert_eq!(answer.status, 200, "{reason}: {what}");
-        assert!(answer.body == body, "{reason}: other bytes than {what}");
+        let response = gateway.get(STEP).await;
+        assert_eq!(response.status, 200, "{reason}: {what}");
+        assert!(response.body == body, "{reason}: other bytes than {what}");
         let expected = format!("stepgate; fwd=uri-miss; fwd-status=200; detail={reason}");
-        assert_eq!(answer.cache_status(), expected, "{what}");
+        assert_eq!(response.cache_status(), expected, "{what}");
         assert_eq!(origin.count(), polls, "{reason}: {what}");
     }
     let sample = format!("stepgate_not_stored_total{{reason=\"{reason}\"}}");
@@ -57,18 +57,18 @@ async fn c23_status_that_is_not_terminal_is_not_final() {
 
 #[tokio::test]
 async fn c23_duplicate_keys_are_not_stored() {
-    let twice = |member: &str, first: &str| with("{\n", &format!("{{ {member}: {first},\n"));
+    let duplicate = |member: &str, first: &str| with("{\n", &format!("{{ {member}: {first},\n"));
     let mut bodies = vec![
-        twice(r#""status""#, r#""in_progress""#),
-        twice(r#""status""#, r#""completed""#),
-        twice(r#""st\u0061tus""#, r#""in_progress""#),
-        twice(r#""\u0073\u0074\u0061\u0074\u0075\u0073""#, "null"),
-        twice(r#""object""#, r#""thread.run.step""#),
-        twice(r#""obj\u0065ct""#, r#""thread.run.step""#),
-        twice(r#""id""#, r#""step_1""#),
-        twice(r#""\u0069d""#, r#""step_2""#),
-        twice(r#""run_id""#, r#""run_1""#),
-        twice(r#""thread_id""#, r#""thread_1""#),
+        duplicate(r#""status""#, r#""in_progress""#),
+        duplicate(r#""status""#, r#""completed""#),
+        duplicate(r#""st\u0061tus""#, r#""in_progress""#),
+        duplicate(r#""\u0073\u0074\u0061\u0074\u0075\u0073""#, "null"),
+        duplicate(r#""object""#, r#""thread.run.step""#),
+        duplicate(r#""obj\u0065ct""#, r#""thread.run.step""#),
+        duplicate(r#""id""#, r#""step_1""#),
+        duplicate(r#""\u0069d""#, r#""step_2""#),
+        duplicate(r#""run_id""#, r#""run_1""#),
+        duplicate(r#""thread_id""#, r#""thread_1""#),
     ];
     bodies.push(with("\n}\n", ",\n\"status\": \"in_progress\"}\n"));
     assert_all_pass_unstored("duplicate_member", &bodies).await;
@@ -115,7 +115,7 @@ async fn c24_deeply_nested_json_does_not_crash_and_is_not_stored() {
 
 #[tokio::test]
 async fn c25_content_encoding_is_neither_stored_nor_decompressed() {
-    // What it says is gzip need not be: nobody may look.
+    // The body need not be valid gzip, because the gateway must not decode it.
     for (coding, body) in [
         (
             "gzip",
@@ -157,11 +157,11 @@ async fn c26_body_over_max_entry_bytes_is_streamed_unstored() {
         let gateway = Gateway::start(&origin, toml).await;
         let coding = [("transfer-encoding", "chunked")];
         origin.next(vec![Action::Send(respond("200 OK", &coding, chunked))]);
-        let answer = gateway.get(STEP).await;
-        assert!(answer.body == large, "other bytes, of {size}");
-        assert!(answer.cache_status().contains("detail=too_large"));
+        let response = gateway.get(STEP).await;
+        assert!(response.body == large, "other bytes, of {size}");
+        assert!(response.cache_status().contains("detail=too_large"));
     }
-    // Just as large as it may be; the larger one is more than would be looked at for secrets.
+    // Bodies of exactly max_entry_bytes are stored; 100 KiB is more than is scanned for secrets.
     for kib in [4, 100] {
         let origin = Origin::start().await;
         let toml = format!("[cache]\nmax_entry_bytes = \"{kib}KiB\"\n");
@@ -233,8 +233,12 @@ async fn a_response_that_only_names_a_cache_is_stored() {
             &[header],
             body("completed"),
         ))]);
-        let answer = gateway.get(STEP).await;
-        assert!(answer.is_stored(), "{header:?}: {}", answer.cache_status());
+        let response = gateway.get(STEP).await;
+        assert!(
+            response.is_stored(),
+            "{header:?}: {}",
+            response.cache_status()
+        );
         assert!(gateway.get(STEP).await.is_hit(), "{header:?}");
     }
 }
