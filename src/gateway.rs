@@ -36,9 +36,9 @@ pub use admin::PreparedConfig;
 pub(crate) use error::GatewayError;
 pub use invalidate::{Purge, PurgeError};
 pub(crate) use request::RequestHeaders;
+pub use runtime_config::Transport;
 pub(crate) use telemetry::metrics::GaugeGuard;
 pub use telemetry::outcome::Outcome;
-pub use validate::Transport;
 pub(crate) use validate::check_request;
 
 use crate::cache::redis::SharedTier;

@@ -12,7 +12,6 @@ use subtle::ConstantTimeEq;
 use super::error::GatewayError;
 use super::fetched_response::FetchedResponse;
 use super::telemetry::metrics::{Metrics, RuleCounters};
-use super::validate::Transport;
 use crate::coalesce::RetryAfterGate;
 use crate::config::{self, Access, Config, Secret, Value};
 use crate::policy::rule::NO_RULE;
@@ -20,6 +19,18 @@ use crate::policy::{Partition, Rule};
 use crate::upstream::{
     ERROR_BODY_SCAN_LIMIT, HeaderPolicy, SecretScanner, SetupError, Upstream, presented_tokens,
 };
+
+/// How a connection reaches the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP, which a browser could use.
+    Tcp,
+    /// TCP with TLS. The hash is that of the `client_ca` under which the client's certificate was
+    /// accepted; `None` if no certificate was asked for.
+    Tls(Option<blake3::Hash>),
+    /// A unix socket, which no browser can use.
+    Unix,
+}
 
 /// What is sent upstream for a configured client, and with which clients it shares. On an open listener
 /// one profile serves all clients.

@@ -14,18 +14,7 @@ use hyper::http::uri::Authority;
 
 use super::error::GatewayError;
 use super::request::RequestHeaders;
-
-/// How a connection reaches the gateway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
-    /// TCP, which a browser could use.
-    Tcp,
-    /// TCP with TLS. The hash is that of the `client_ca` under which the client's certificate was
-    /// accepted; `None` if no certificate was asked for.
-    Tls(Option<blake3::Hash>),
-    /// A unix socket, which no browser can use.
-    Unix,
-}
+use super::runtime_config::Transport;
 
 /// Returns the host that the request is for.
 ///
