@@ -1,260 +1,231 @@
-//! What a step's polling costs upstream: a simulation over the real code with the clock paused.
+//! Simulates what polling a step costs upstream, with the library's own code on a paused clock.
 //!
-//! One step, polled by 1 to 10,000 pollers until each has seen it end and then looked five times
-//! more; the upstream is 120 ms away. A row of the table is one such crowd, sent four ways: straight
-//! to the upstream, through a gateway that only keeps final bodies (a window of zero), through one
-//! with departures, and through that one with `Prefer: wait=30`. What decides is the library's own,
-//! with its default limits; only upstream and pollers are played here.
+//! In each row, 1 to 10,000 pollers poll one step until each has seen it end, and then five times
+//! more; the upstream responds after 120 ms. The row is simulated four ways: without a gateway, with
+//! one that only stores final bodies, with one that also coalesces, and through that one with
+//! `Prefer: wait=30`. Cache, coalescing and long polls are the library's, with its default limits; only
+//! the upstream and the pollers are simulated.
 //!
-//! Cuts are against what the crowd costs with no gateway. Part of a cut is patience: who waits for a
-//! departure, up to 100 ms, asks again that much later.
+//! A cut is against the fetches without a gateway. A part of it comes from longer polls: a request
+//! that waits up to 100 ms for its fetch delays the poller's next request by as much.
 //!
-//! It knows no wall clock, and no chance but a seed: two runs print the same table. What must hold by
-//! reason is asserted on the way, so a figure that contradicts it ends the run and is not printed.
-//! `cargo bench --bench traffic` prints all rows; as a test it runs a small one.
+//! Two runs print the same table, because the clock is paused and the random numbers are seeded. What
+//! must hold for any figure is asserted, so a wrong one ends the run. `cargo bench --bench traffic`
+//! prints all rows; `cargo test` runs a small one.
 
-#[path = "traffic/gate.rs"]
-mod gate;
-#[path = "traffic/origin.rs"]
-mod origin;
+#[path = "traffic/gateway.rs"]
+mod gateway;
 
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use stepgate::coalesce::fetch::MAX_IN_FLIGHT_PER_KEY;
+use fastrand::Rng;
+use stepgate::coalesce::coalescer::MAX_IN_FLIGHT_PER_KEY;
 use stepgate::config;
 use tokio::runtime;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use gate::Gate;
-use origin::{DONE, LATENCY, Log, Origin};
+use gateway::{DONE, Gateway, LATENCY, Origin};
 
-/// How often each looks again at the step that has ended.
-const LOOKS: u64 = 5;
+/// Is how often each poller polls the step after its end.
+const POLLS_AFTER_END: u64 = 5;
+
+/// Is the wait that a long poll asks for.
 const WAIT: Duration = Duration::from_secs(30);
-/// From an answer to the next wait: a caller on the same machine does not ask in the same instant.
-const TURN: Duration = Duration::from_millis(1);
-/// Any will do; but another one, another table.
-const SEED: u64 = 1;
 
-/// Pollers, the step's length in seconds, the interval in milliseconds.
+/// Is the time between a response and the next long poll.
+const TURNAROUND: Duration = Duration::from_millis(1);
+
 const ROWS: [Row; 14] = [
-    Row::of(1, 5, 200),
-    Row::of(1, 30, 1000),
-    Row::of(1, 300, 5000),
-    Row::of(10, 5, 200),
-    Row::of(10, 30, 1000),
-    Row::of(10, 300, 5000),
-    Row::of(100, 1, 200),
-    Row::of(100, 30, 1000),
-    Row::of(100, 300, 5000),
-    Row::of(1000, 5, 1000),
-    Row::of(1000, 30, 1000),
-    Row::of(1000, 300, 1000),
-    Row::of(10_000, 30, 200),
-    Row::of(10_000, 300, 5000),
+    Row(1, 5, 200),
+    Row(1, 30, 1000),
+    Row(1, 300, 5000),
+    Row(10, 5, 200),
+    Row(10, 30, 1000),
+    Row(10, 300, 5000),
+    Row(100, 1, 200),
+    Row(100, 30, 1000),
+    Row(100, 300, 5000),
+    Row(1000, 5, 1000),
+    Row(1000, 30, 1000),
+    Row(1000, 300, 1000),
+    Row(10_000, 30, 200),
+    Row(10_000, 300, 5000),
 ];
-const SMALL: [Row; 1] = [Row::of(10, 1, 200)];
+const SMALL: [Row; 1] = [Row(10, 1, 200)];
 
-const HEAD: [&str; 8] = [
-    "pollers",
-    "step",
-    "interval",
-    "polls = fetches with no gateway",
-    "terminal caching alone (cut)",
-    "departures (cut)",
-    "`Prefer: wait` requests",
-    "`Prefer: wait` fetches (cut)",
-];
+const HEAD: &str = "| pollers | step | interval | polls = fetches without a gateway | fetches with a cache alone (cut) | fetches when coalesced (cut) | `Prefer: wait` requests | `Prefer: wait` fetches (cut) |";
 
+/// Describes a row by its pollers, the seconds that the step is live, and the milliseconds from a
+/// response to the next poll.
 #[derive(Clone, Copy)]
-struct Row {
-    pollers: u64,
-    step: Duration,
-    interval: Duration,
-}
-
-impl Row {
-    const fn of(pollers: u64, seconds: u64, milliseconds: u64) -> Self {
-        Self {
-            pollers,
-            step: Duration::from_secs(seconds),
-            interval: Duration::from_millis(milliseconds),
-        }
-    }
-}
+struct Row(u64, u64, u64);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     Direct,
     CacheAlone,
-    Departures,
-    Waiting,
+    Coalesced,
+    LongPoll,
 }
 
-/// A crowd's way to its answers.
-struct Road {
-    way: Way,
-    origin: Arc<Origin>,
-    gate: Arc<Gate>,
-    requests: AtomicU64,
-}
-
-impl Road {
-    fn new(row: Row, way: Way) -> Arc<Self> {
-        let origin = Origin::new(row.step);
-        let gate = match way {
-            Way::Direct | Way::CacheAlone => Gate::cache_alone(&origin),
-            Way::Departures | Way::Waiting => Gate::with_departures(&origin),
+/// Polls until the step has ended and then some times more; returns the number of requests.
+///
+/// The intervals vary by a twentieth. Otherwise pollers that once shared a fetch would poll together
+/// for ever, which would flatter the gateway.
+async fn poll(gateway: Arc<Gateway>, way: Way, interval: u64, mut rng: Rng) -> u64 {
+    let mut varied = {
+        let range = interval - interval / 20..interval + interval / 20;
+        let mut rng = rng.fork();
+        move || Duration::from_millis(rng.u64(range.clone()))
+    };
+    let request = async || match way {
+        Way::Direct => gateway.origin.fetch().await == DONE,
+        Way::CacheAlone | Way::Coalesced => gateway.request(None).await,
+        Way::LongPoll => gateway.request(Some(WAIT)).await,
+    };
+    sleep(Duration::from_millis(rng.u64(0..interval))).await;
+    let mut requests = 1;
+    while !request().await {
+        let interval = if way == Way::LongPoll {
+            TURNAROUND
+        } else {
+            varied()
         };
-        Arc::new(Self {
-            way,
-            origin,
-            gate,
-            requests: AtomicU64::new(0),
-        })
+        sleep(interval).await;
+        requests += 1;
     }
-
-    async fn ask(&self) -> bool {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        match self.way {
-            Way::Direct => self.origin.fetch().await == DONE,
-            Way::CacheAlone | Way::Departures => self.gate.ask(None).await,
-            Way::Waiting => self.gate.ask(Some(WAIT)).await,
-        }
+    for _ in 0..POLLS_AFTER_END {
+        sleep(varied()).await;
+        assert!(request().await, "a step that has ended is live again");
     }
-
-    /// One poller's story. Its pauses differ by up to a twentieth: else those who were once answered
-    /// together would ask together for ever, which would flatter the gateway.
-    async fn poll(self: Arc<Self>, interval: u64, mut dice: Dice) {
-        let pause = |dice: &mut Dice| {
-            let shortest = interval - interval / 20;
-            Duration::from_millis(shortest + dice.below(interval / 10))
-        };
-        sleep(Duration::from_millis(dice.below(interval))).await;
-        while !self.ask().await {
-            match self.way {
-                Way::Direct | Way::CacheAlone | Way::Departures => sleep(pause(&mut dice)).await,
-                Way::Waiting => sleep(TURN).await,
-            }
-        }
-        for _ in 0..LOOKS {
-            sleep(pause(&mut dice)).await;
-            assert!(self.ask().await, "a step that has ended stays so");
-        }
-    }
+    requests + POLLS_AFTER_END
 }
 
-/// A seeded stream of numbers: a Weyl sequence, mixed (SplitMix64).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % end
-    }
-}
-
-/// Sends a row's crowd one way: its requests, and the fetches that they cost.
-fn send(row: Row, way: Way) -> (u64, u64) {
+/// Simulates a row one way; returns its requests and the fetches that they cost.
+fn simulate(row: Row, way: Way) -> (u64, u64) {
     let runtime = runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
-        .expect("without IO it needs nothing from the system");
+        .expect("a runtime without IO needs nothing from the system");
     runtime.block_on(async {
-        let road = Road::new(row, way);
-        let interval = u64::try_from(row.interval.as_millis()).expect("some seconds");
-        let mut dice = Dice(SEED);
-        let mut crowd = JoinSet::new();
-        for _ in 0..row.pollers {
-            let own = Dice(dice.below(u64::MAX));
-            crowd.spawn(Arc::clone(&road).poll(interval, own));
+        let origin = Origin::new(Duration::from_secs(row.1));
+        let limits = config::Upstream::default();
+        let gateway = match way {
+            // No window and no limit: only the cache saves fetches.
+            Way::Direct | Way::CacheAlone => Gateway::new(origin, Duration::ZERO, usize::MAX),
+            Way::Coalesced | Way::LongPoll => {
+                Gateway::new(origin, limits.coalesce_window, limits.max_in_flight)
+            }
+        };
+        let mut rng = Rng::with_seed(1);
+        let mut pollers = JoinSet::new();
+        for _ in 0..row.0 {
+            pollers.spawn(poll(Arc::clone(&gateway), way, row.2, rng.fork()));
         }
-        crowd.join_all().await;
-        let log = road.origin.log();
-        if matches!(way, Way::Departures | Way::Waiting) {
-            assert_bounds(&log);
+        let requests = pollers.join_all().await.iter().sum();
+        let starts = gateway.origin.starts();
+        if matches!(way, Way::Coalesced | Way::LongPoll) {
+            assert_limits(&starts, limits.coalesce_window);
         }
-        (road.requests.load(Ordering::Relaxed), log.fetches)
+        (requests, starts.len() as u64)
     })
 }
 
-/// What a step may cost, however many poll it: ten fetches a second, four at once.
-fn assert_bounds(log: &Log) {
-    let window = config::Upstream::default().coalesce_window;
-    assert!(log.narrowest.is_none_or(|gap| gap >= window));
-    assert!(log.most_in_the_air <= MAX_IN_FLIGHT_PER_KEY);
+/// Asserts that fetches started a window apart, and no more at once than a key may have in flight.
+fn assert_limits(starts: &[Instant], window: Duration) {
+    assert!(starts.windows(2).all(|pair| pair[1] - pair[0] >= window));
+    let too_many = starts.windows(MAX_IN_FLIGHT_PER_KEY + 1);
+    assert!(
+        too_many
+            .into_iter()
+            .all(|starts| starts[MAX_IN_FLIGHT_PER_KEY] - starts[0] >= LATENCY)
+    );
 }
 
-/// The polls of a patrol: a flight and at least nine tenths of a second each, one at either end; and
-/// one for each time that its only waiter came back after it had stopped.
-fn most_rounds(step: Duration) -> u64 {
-    let times = |each: Duration| u64::try_from(step.as_millis() / each.as_millis());
-    let rounds = times(LATENCY + Duration::from_millis(900)).expect("hundreds");
-    rounds + 2 + times(WAIT).expect("tens")
+/// Returns the most fetches of a long-poll loop: each takes the latency and at least nine tenths of a
+/// second. There is one more at either end, and one each time that the last waiter came back after
+/// the loop had stopped.
+fn max_loop_fetches(seconds: u64) -> u128 {
+    let times = |each: Duration| u128::from(seconds) * 1000 / each.as_millis();
+    times(LATENCY + Duration::from_millis(900)) + 2 + times(WAIT)
 }
 
 fn line(row: Row) -> String {
-    let (polls, direct) = send(row, Way::Direct);
-    let (cached_polls, cached) = send(row, Way::CacheAlone);
-    let (_, departures) = send(row, Way::Departures);
-    let (waits, waiting) = send(row, Way::Waiting);
-    let looks = row.pollers * LOOKS;
-    assert_eq!(direct, polls, "nothing is shared");
-    assert_eq!(cached_polls, polls, "a cache alone delays nobody");
-    assert!(cached <= polls - looks, "what is final costs no fetch");
-    assert!(departures <= cached, "sharing costs nothing");
-    assert!(waits <= polls, "a wait stands for many polls");
-    assert!(waiting <= most_rounds(row.step), "one loop for all");
-    if row.pollers == 1 {
-        assert_eq!(cached, polls - looks, "one learns of the end by a fetch");
-        assert_eq!(departures, cached, "nobody to share with");
+    let (polls, direct) = simulate(row, Way::Direct);
+    let (cached_polls, cached) = simulate(row, Way::CacheAlone);
+    let (_, coalesced) = simulate(row, Way::Coalesced);
+    let (long_polls, looped) = simulate(row, Way::LongPoll);
+    let after_end = row.0 * POLLS_AFTER_END;
+    assert_eq!(direct, polls, "without a gateway, each poll is a fetch");
+    assert_eq!(cached_polls, polls, "a cache alone delays no poll");
+    assert!(
+        cached <= polls - after_end,
+        "a stored final body costs no fetch"
+    );
+    assert!(coalesced <= cached, "coalescing costs no fetch");
+    assert!(long_polls <= polls, "a long poll stands for many polls");
+    assert!(
+        u128::from(looped) <= max_loop_fetches(row.1),
+        "one loop fetches for all"
+    );
+    if row.0 == 1 {
+        assert_eq!(
+            cached,
+            polls - after_end,
+            "a lone poller sees the end by a fetch"
+        );
+        assert_eq!(coalesced, cached, "a lone poller shares no fetch");
     }
     let cells = [
-        grouped(row.pollers),
-        format!("{} s", row.step.as_secs()),
-        format!("{} s", row.interval.as_secs_f64()),
+        grouped(row.0),
+        format!("{} s", row.1),
+        format!("{} s", Duration::from_millis(row.2).as_secs_f64()),
         grouped(polls),
         with_cut(cached, polls),
-        with_cut(departures, polls),
-        grouped(waits),
-        with_cut(waiting, polls),
+        with_cut(coalesced, polls),
+        grouped(long_polls),
+        with_cut(looped, polls),
     ];
     format!("| {} |", cells.join(" | "))
 }
 
-/// The fetches, and by how much they are fewer than the polls: rounded down, so that 100 % is all.
+/// Returns the fetches, and by how much they are fewer than the polls, rounded down.
 fn with_cut(fetches: u64, polls: u64) -> String {
-    let (sign, tenths) = if fetches <= polls {
-        ("", (polls - fetches) * 1000 / polls)
-    } else {
-        ("-", ((fetches - polls) * 1000).div_ceil(polls))
+    let (sign, tenths) = match polls.checked_sub(fetches) {
+        Some(cut) => ("", cut * 1000 / polls),
+        None => ("-", ((fetches - polls) * 1000).div_ceil(polls)),
     };
     let fetches = grouped(fetches);
     format!("{fetches} ({sign}{}.{} %)", tenths / 10, tenths % 10)
 }
 
+/// Writes a number with commas between thousands.
 fn grouped(number: u64) -> String {
-    if number < 1000 {
-        return number.to_string();
+    match number / 1000 {
+        0 => number.to_string(),
+        thousands => format!("{},{:03}", grouped(thousands), number % 1000),
     }
-    format!("{},{:03}", grouped(number / 1000), number % 1000)
 }
 
 fn main() -> std::io::Result<()> {
-    let told = |flag: &str| std::env::args().any(|argument| argument == flag);
-    // Cargo says so when it runs benches; it does not when it runs them as tests.
-    let all = told("--bench") && !told("--test");
-    let rows: &[Row] = if all { &ROWS } else { &SMALL };
+    let has = |flag: &str| std::env::args().any(|argument| argument == flag);
+    // Cargo passes `--bench` when it runs benches, not when it runs them as tests.
+    let rows: &[Row] = if has("--bench") && !has("--test") {
+        &ROWS
+    } else {
+        &SMALL
+    };
     let mut out = std::io::stdout().lock();
-    writeln!(out, "| {} |", HEAD.join(" | "))?;
-    writeln!(out, "|{}", "---:|".repeat(HEAD.len()))?;
+    writeln!(
+        out,
+        "{HEAD}
+|{}",
+        "---:|".repeat(8)
+    )?;
     for row in rows {
         writeln!(out, "{}", line(*row))?;
     }

@@ -120,9 +120,9 @@ impl Server {
     pub async fn start(config: Config, workers: &Workers) -> Result<Self, StartError> {
         let gateway = Arc::new(Gateway::new(&config)?);
         let (background, stop) = (TaskTracker::new(), CancellationToken::new());
-        background.spawn(Arc::clone(&gateway).keep_tier(stop.clone()));
-        background.spawn(Arc::clone(&gateway).keep_history(stop.clone()));
-        gateway.tried_tier().await;
+        background.spawn(Arc::clone(&gateway).sync_shared_tier(stop.clone()));
+        background.spawn(Arc::clone(&gateway).record_history(stop.clone()));
+        gateway.shared_tier_tried().await;
         let listeners = Listeners::open(&config, &gateway, workers)?;
         Ok(Self {
             gateway,
@@ -140,14 +140,14 @@ impl Server {
     pub fn apply_config(&self, config: &Config) -> Result<(), upstream::SetupError> {
         let prepared = self.gateway.prepare(config)?;
         self.listeners.apply_config(config);
-        self.gateway.put_in_force(prepared);
+        self.gateway.swap_config(prepared);
         Ok(())
     }
 
     /// Counts a reload and shows it in `/status`. `result` holds the keys that need a restart, or the
     /// problems.
     pub fn record_reload(&self, result: Result<Vec<&'static str>, Vec<String>>) {
-        self.gateway.note_reload(result);
+        self.gateway.record_reload(result);
     }
 
     /// Returns the addresses of the data listeners, with a port 0 resolved.

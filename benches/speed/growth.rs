@@ -1,170 +1,162 @@
-//! How cost grows: connections, entries, bodies, pollers, each from few to as many as there may be.
+//! Measures how stepgate's cost grows with connections, entries, bodies and pollers.
 
-mod row;
-mod window;
+use std::time::Duration;
 
-use std::io::{self, Write};
-use std::process::ExitCode;
+use tokio::time::Instant;
 
-use crate::Fallible;
-use crate::contender::Stage;
-use crate::machine;
-use crate::report::{Section, Table, Unit};
-use crate::steps::SMALL;
-use crate::suite::{Effort, Flags, Suite};
-use crate::upstream::Upstream;
-use row::{Row, Work};
-use window::Figures;
+use crate::Result;
+use crate::load::{self, CONNECTIONS, Wrk, fetch_each};
+use crate::origin::Origin;
+use crate::process::{ON_LOAD_CORE, ON_SERVER_CORE, pause};
+use crate::report::{Figure, Table, mebibytes, show};
+use crate::run_step::{NEARBY, SMALL, done, live};
+use crate::server::{STEPGATE, Server, Stage};
+use crate::suite::{Effort, Measured, Part};
 
-#[derive(clap::Args)]
-pub(crate) struct Growth {
-    #[command(flatten)]
-    flags: Flags,
+/// Names what the load requests.
+#[derive(Clone, Copy)]
+enum Work {
+    /// One stored step of so many bytes.
+    Hit(usize),
+    /// One of so many stored steps at random.
+    Random(u32),
+    /// One live step.
+    Poll,
 }
 
-const SUITE: Suite = Suite {
-    parts: &[
-        ("connections", connections),
-        ("entries", entries),
-        ("bodies", bodies),
-        ("pollers", pollers),
-    ],
-    rounds: 3,
-    opening,
-};
+/// Describes one row by the figure that grows, its connections and its work.
+struct Row(u32, u32, Work);
 
-/// Busy callers where their number is not what grows.
-const CALLERS: u32 = 64;
-
-impl Growth {
-    pub(crate) fn run(&self) -> ExitCode {
-        SUITE.run(&self.flags)
-    }
-}
-
-fn opening(Effort { rounds, seconds }: Effort, _: &[Section]) -> String {
-    format!(
-        "# How stepgate's cost grows\n\n\
-         Written by `benches/growth --rounds {rounds} --seconds {seconds}`; what it means is in the \
-         README.\n\n{}\n\
-         One worker thread on a core of its own, callers (wrk, closed loop) and upstream on another. \
-         Figures are medians of {rounds} rounds of {seconds} s, in which the rows take turns; time is \
-         taken when all connections are open. CPU is processor time per request, in user space and in \
-         the kernel; RSS is resident memory at the end of the time, connections open.\n",
-        machine::described(),
-    )
-}
-
-fn connections(stage: &Stage, effort: Effort) -> Fallible<Section> {
-    let rows = [1, 10, 100, 1000, 10_000].map(|callers| (callers, Work::Hits(SMALL)));
-    let name = |row: &Row| Unit::Count.show(f64::from(row.callers));
-    Ok(Section {
-        title: "Connections".to_owned(),
-        how: "All ask for the same stored step of 790 B.".to_owned(),
-        table: hits("connections", name, &measured(rows, stage, effort)?),
-        reaches: Vec::new(),
-    })
-}
-
-fn entries(stage: &Stage, effort: Effort) -> Fallible<Section> {
-    let rows = [1000, 10_000, 100_000, 1_000_000].map(|count| (CALLERS, Work::Drawn(count)));
-    let name = |row: &Row| match row.work {
-        Work::Drawn(entries) => Unit::Count.show(f64::from(entries)),
-        Work::Hits(_) | Work::Polls => String::new(),
+pub(crate) fn parts() -> Vec<Part> {
+    const MANY: [u32; 5] = [1, 10, 100, 1000, 10_000];
+    let part = |name, title, method, rows: Vec<Row>| Part {
+        name,
+        title,
+        method,
+        run: Box::new(move |stage, effort| grow(name, &rows, stage, effort)),
     };
-    Ok(Section {
-        title: "Entries".to_owned(),
-        how: format!(
-            "{CALLERS} callers ask for stored steps of 790 B, every time for another one, at random."
-        ),
-        table: hits("entries", name, &measured(rows, stage, effort)?),
-        reaches: Vec::new(),
-    })
+    let connections = MANY.map(|count| Row(count, count, Work::Hit(SMALL)));
+    let entries = [1000, 10_000, 100_000, 1_000_000];
+    let entries = entries.map(|count| Row(count, CONNECTIONS, Work::Random(count)));
+    let bytes = [600, 5 << 10, 50 << 10, 500 << 10, 840 << 10];
+    let bytes = bytes.map(|size| Row(size, CONNECTIONS, Work::Hit(size as usize)));
+    let pollers = MANY.map(|count| Row(count, count, Work::Poll));
+    let same = "All request the same stored step of 790 B.";
+    let random = "64 connections request stored steps of 790 B at random.";
+    let one = "64 connections request one stored step.";
+    let live = "All poll the same step, each as soon as it has a response. The upstream responds after \
+                20 ms.";
+    vec![
+        part("connections", "Connections", same, connections.into()),
+        part("entries", "Entries", random, entries.into()),
+        part("bytes", "Bodies", one, bytes.into()),
+        part("pollers", "Pollers on one live step", live, pollers.into()),
+    ]
 }
 
-fn bodies(stage: &Stage, effort: Effort) -> Fallible<Section> {
-    let sizes = [600, 5 * 1024, 50 * 1024, 500 * 1024, 840 * 1024];
-    let rows = sizes.map(|size| (CALLERS, Work::Hits(size)));
-    let name = |row: &Row| match row.work {
-        Work::Hits(size) if size < 1024 => format!("{size} B"),
-        Work::Hits(size) => format!("{} KB", size / 1024),
-        Work::Drawn(_) | Work::Polls => String::new(),
-    };
-    Ok(Section {
-        title: "Bodies".to_owned(),
-        how: format!("{CALLERS} callers ask for one stored step."),
-        table: hits("body", name, &measured(rows, stage, effort)?),
-        reaches: Vec::new(),
-    })
+/// Measures a table whose first column is `head`. Every row has a gateway of its own, so that none
+/// inherits the memory of another.
+fn grow(head: &str, rows: &[Row], stage: &Stage, effort: Effort) -> Measured {
+    let origin = Origin::start(None)?;
+    let started = rows.iter().map(|row| Ok((row, row.start(stage, &origin)?)));
+    let started = started.collect::<Result<Vec<_>>>()?;
+    let figures = effort.measure(&started, |(row, gateway), round| {
+        row.measure(gateway, &origin, round, effort.seconds)
+    })?;
+    let names = rows.iter().map(|row| show(f64::from(row.0)));
+    Ok((Table::of(head, names, &figures), Vec::new()))
 }
 
-fn pollers(stage: &Stage, effort: Effort) -> Fallible<Section> {
-    let rows = [1, 10, 100, 1000, 10_000].map(|callers| (callers, Work::Polls));
-    let mut table = Table::new([
-        "pollers",
-        "fetches/s",
-        "polls/s",
-        "CPU µs per poll",
-        "least to most",
-        "CPU µs per fetch",
-        "RSS MiB",
-    ]);
-    for (row, figures) in measured(rows, stage, effort)? {
-        let per_fetch = figures.cpu.median() * figures.requests.median() / figures.fetches.median();
-        table.row([
-            Unit::Count.show(f64::from(row.callers)),
-            format!("{:.1}", figures.fetches.median()),
-            Unit::Count.show(figures.requests.median()),
-            Unit::Micros.show(figures.cpu.median()),
-            figures.cpu.spread(Unit::Micros),
-            Unit::Micros.show(per_fetch),
-            Unit::Mebibytes.show(figures.resident.median()),
-        ]);
-    }
-    Ok(Section {
-        title: "Pollers on one live step".to_owned(),
-        how: format!(
-            "All poll the same step, {} ms away, and ask again as soon as they are answered.",
-            row::AWAY
-        ),
-        table,
-        reaches: Vec::new(),
-    })
-}
-
-/// Every row with a gateway of its own, so that none inherits another's memory; the rows take turns.
-fn measured<const N: usize>(
-    rows: [(u32, Work); N],
-    stage: &Stage,
-    effort: Effort,
-) -> Fallible<Vec<(Row, Figures)>> {
-    let upstream = Upstream::plain()?;
-    let mut rows = rows
-        .into_iter()
-        .map(|(callers, work)| {
-            let row = Row::start(callers, work, stage, &upstream)?;
-            Ok((row, Figures::default()))
-        })
-        .collect::<Fallible<Vec<_>>>()?;
-    for round in 1..=effort.rounds {
-        for (row, figures) in &mut rows {
-            figures.take(row, &upstream, round, effort.seconds)?;
+impl Row {
+    /// Starts the row's gateway and stores what the load requests.
+    fn start(&self, stage: &Stage, origin: &Origin) -> Result<Server> {
+        let gateway = stage.start(STEPGATE, origin, ON_SERVER_CORE, None)?;
+        if let Work::Random(count) = self.2 {
+            let paths = (1..=count).map(|number| done(SMALL, &number.to_string()));
+            fetch_each(gateway.address, paths, 16)?;
+            let entries = gateway.metric("stepgate_cache_entries", "")?;
+            if entries != u64::from(count) {
+                return Err(format!("{entries} of {count} entries are stored").into());
+            }
         }
-        writeln!(io::stderr(), "    round {round} of {}", effort.rounds)?;
+        let path = match self.2 {
+            Work::Hit(size) => done(size, "1"),
+            Work::Random(_) => done(SMALL, "1"),
+            Work::Poll => live(SMALL, NEARBY, "0"),
+        };
+        gateway.check(origin, &path)?;
+        Ok(gateway)
     }
-    Ok(rows)
-}
 
-fn hits(what: &str, name: impl Fn(&Row) -> String, rows: &[(Row, Figures)]) -> Table {
-    let mut table = Table::new([what, "CPU µs per hit", "least to most", "hits/s", "RSS MiB"]);
-    for (row, figures) in rows {
-        table.row([
-            name(row),
-            Unit::Micros.show(figures.cpu.median()),
-            figures.cpu.spread(Unit::Micros),
-            Unit::Count.show(figures.requests.median()),
-            Unit::Mebibytes.show(figures.resident.median()),
-        ]);
+    /// Measures a time out of the middle of a load, so that the opening of ten thousand connections is
+    /// no part of it. The gateway's own metrics count the requests of that time.
+    fn measure(
+        &self,
+        gateway: &Server,
+        origin: &Origin,
+        round: u32,
+        seconds: u32,
+    ) -> Result<Vec<Figure>> {
+        const OPENING: Duration = Duration::from_secs(20);
+        const SETTLED: Duration = Duration::from_millis(500);
+        let (path, others) = match self.2 {
+            Work::Hit(size) => (done(size, "1"), String::new()),
+            Work::Poll => (live(SMALL, NEARBY, &round.to_string()), String::new()),
+            Work::Random(count) => (
+                String::new(),
+                format!("{} {count} {round}", done(SMALL, "")),
+            ),
+        };
+        let wrk = Wrk {
+            connections: self.1,
+            // It is stopped before this time is over.
+            seconds: seconds + 60,
+            cores: ON_LOAD_CORE,
+            server: gateway.address,
+            path,
+            others,
+        };
+        let wrk = wrk.start()?;
+        let deadline = Instant::now() + OPENING;
+        while gateway.metric("stepgate_connections", "")? < u64::from(self.1) {
+            if Instant::now() > deadline {
+                return Err(format!("{} connections do not open in time", self.1).into());
+            }
+            pause(SETTLED / 10);
+        }
+        pause(SETTLED);
+        let requests = || gateway.metric("stepgate_requests_total", "");
+        let (fetches_before, requests_before) = (origin.requests(), requests()?);
+        let begin = Instant::now();
+        let ((), cpu) = gateway.cpu_during(|| {
+            pause(Duration::from_secs(u64::from(seconds)));
+            Ok(())
+        })?;
+        let elapsed = begin.elapsed().as_secs_f64();
+        let requests = requests()? - requests_before;
+        let fetches = origin.requests() - fetches_before;
+        let resident = mebibytes(gateway.process.resident());
+        load::stop(wrk)?;
+        let is_poll = matches!(self.2, Work::Poll);
+        if requests == 0 || is_poll != (fetches > 0) {
+            return Err(format!("{fetches} fetches for {requests} requests").into());
+        }
+        let (requests, fetches) = (requests as f64, fetches as f64);
+        let rss = Figure::new("RSS MiB", resident);
+        Ok(if is_poll {
+            vec![
+                Figure::new("fetches/s", fetches / elapsed),
+                Figure::new("polls/s", requests / elapsed),
+                Figure::new("CPU µs per poll", cpu / requests).with_spread(),
+                Figure::new("CPU µs per fetch", cpu / fetches),
+                rss,
+            ]
+        } else {
+            vec![
+                Figure::new("CPU µs per hit", cpu / requests).with_spread(),
+                Figure::new("hits/s", requests / elapsed),
+                rss,
+            ]
+        })
     }
-    table
 }

@@ -1,189 +1,208 @@
-//! What a request costs in instructions in user space: the one figure that a busy machine leaves as
-//! it is, so that a bound on it can stand close.
+//! Counts what requests cost in instructions in user space. Other programs on the machine leave this
+//! figure as it is, so a bound on it can be close.
 //!
-//! Two runs under callgrind that differ only in how often the work is done; what lies between them,
-//! by how often. Start, end and what happens once cancel out. The kernel's part is not seen.
+//! A row is the difference of two runs under callgrind that differ only in how often the work is
+//! done, divided by how often. What happens once thereby cancels out: start, end, warm-up. The
+//! kernel's part is not counted. gungraun (iai-callgrind) has bounds only on whole processes, of which
+//! the start is a part that varies, so it cannot hold a bound per request.
 
-mod caller;
-mod callgrind;
-mod server;
-mod work;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
-use std::error::Error;
-use std::io::Write;
-use std::path::PathBuf;
-use std::process::ExitCode;
+use hyper::StatusCode;
+use hyper::header::HeaderValue;
+use tokio::task::JoinSet;
 
-use caller::Head;
-use work::{Bench, Work};
+use crate::Result;
+use crate::http::{self, Client};
+use crate::origin::Origin;
+use crate::process::{Process, split};
+use crate::report::{Table, show};
+use crate::run_step::{NEARBY, SMALL, body_of, done, live};
+use crate::samples::SDK_HEADERS;
+use crate::server::{BARE, RELAY, STEPGATE, Stage};
 
-type Failure = Box<dyn Error>;
+/// Describes what is counted, and the most that it may be.
+///
+/// A bound is the figure of the day when it was set, and 5 %. Runs differ by up to 2 %, with what
+/// malloc's free lists hold; other libcs and processors need the rest. A change that makes a row cheaper
+/// lowers its bound.
+struct Row(&'static str, Work, u64);
 
-/// What is counted, and how much it may be: what it was when the bound was set, and 5 %. Runs differ
-/// by up to 2 %, with what malloc's free lists hold; the rest is another libc's or processor's.
-/// Whoever makes a row cheaper lowers its bound.
-const ROWS: [Row; 7] = [
-    Row {
-        name: "bare hyper, hit 790 B",
-        work: Work::Bare,
-        bound: 9_550,
-        reach: Reach::None,
-    },
-    Row {
-        name: "hit 790 B",
-        work: Work::Hit(Head::Bare),
-        bound: 13_200,
-        reach: Reach::OfBare(125),
-    },
-    Row {
-        name: "hit 790 B, an SDK's headers",
-        work: Work::Hit(Head::Sdk),
-        bound: 28_900,
-        reach: Reach::None,
-    },
-    Row {
-        name: "bare hyper on both sides, forward 790 B",
-        work: Work::Relay,
-        bound: 26_400,
-        reach: Reach::None,
-    },
-    Row {
-        name: "forward of a live step, 790 B",
-        work: Work::Forward,
-        bound: 52_600,
-        reach: Reach::Absolute(35_000),
-    },
-    Row {
-        name: "join, 64 pollers of a live step",
-        work: Work::Join,
-        bound: 20_200,
-        reach: Reach::None,
-    },
-    Row {
-        name: "verdict, 790 B",
-        work: Work::Verdict,
-        bound: 5_570,
-        reach: Reach::None,
-    },
-];
-
-struct Row {
-    name: &'static str,
-    work: Work,
-    bound: u64,
-    reach: Reach,
-}
-
-/// Where a row is to get to. Said, and not yet insisted on.
 #[derive(Clone, Copy)]
-enum Reach {
-    None,
-    /// Hundredths of the first row.
-    OfBare(u64),
-    Absolute(u64),
+enum Work {
+    /// Responses of this server without a gateway's part: a hit of hyper alone.
+    Bare,
+    /// Fetches of hyper alone.
+    Relay,
+    /// Hits of one stored step, with these headers.
+    Hit(&'static [(&'static str, &'static str)]),
+    /// Fetches of live steps, another one each time; the upstream connection is kept.
+    Fetch,
+    /// Polls of one live step, [`POLLERS`] at once, again and again.
+    Coalesced,
+    /// Checks of a final body, with no server.
+    Cacheability,
 }
+
+const POLLERS: u64 = 64;
+
+const ROWS: [Row; 7] = [
+    Row("bare hyper hit, 790 B", Work::Bare, 9_550),
+    Row("hit, 790 B", Work::Hit(&[]), 13_200),
+    Row(
+        "hit with SDK headers, 790 B",
+        Work::Hit(&SDK_HEADERS),
+        28_900,
+    ),
+    Row("bare hyper fetch, 790 B", Work::Relay, 26_400),
+    Row("fetch of a live step, 790 B", Work::Fetch, 52_600),
+    Row("coalesced poll, 64 pollers", Work::Coalesced, 20_200),
+    Row("cacheability, 790 B", Work::Cacheability, 5_570),
+];
 
 #[derive(clap::Args)]
 pub(crate) struct Instructions {
-    /// The stepgate to count: of a plain release build, since one that is built together with this
-    /// program has tokio's clock for tests.
+    /// Binary to be counted, from a plain release build: cargo builds benches with test features
     #[arg(long)]
     stepgate: PathBuf,
-    /// Keeps what callgrind writes, for callgrind_annotate.
+    /// Directory for callgrind's files, for callgrind_annotate
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
 }
 
 impl Instructions {
-    pub(crate) fn run(self) -> ExitCode {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        match runtime.block_on(self.count()) {
-            Ok(figures) => report(&figures),
-            Err(error) => {
-                let _ = writeln!(std::io::stderr(), "instructions: {error}");
-                ExitCode::FAILURE
+    pub(crate) fn run(self) -> Result<()> {
+        let stage = Stage::new(&self.stepgate)?;
+        let folder = tempfile::tempdir()?;
+        let folder = folder.path();
+        let head = ["work", "instructions per request", "bound", "× bare hyper"];
+        let (mut table, mut above, mut bare) = (Table::new(head), Vec::new(), None);
+        for row in &ROWS {
+            let Row(name, _, bound) = *row;
+            let count = row
+                .count(&stage, folder)
+                .map_err(|error| format!("{name}: {error}"))?;
+            let ratio = count as f64 / *bare.get_or_insert(count) as f64;
+            table.row([
+                name.to_owned(),
+                show(count as f64),
+                show(bound as f64),
+                show(ratio),
+            ]);
+            if count > bound {
+                let percent = (count - bound) as f64 * 100.0 / bound as f64;
+                above.push(format!("{name} is {percent:.1} % above its bound"));
             }
         }
+        writeln!(io::stdout(), "\n{}", table.markdown())?;
+        if let Some(keep) = &self.keep {
+            std::fs::create_dir_all(keep)?;
+            for file in std::fs::read_dir(folder)? {
+                let file = file?;
+                std::fs::copy(file.path(), keep.join(file.file_name()))?;
+            }
+        }
+        if above.is_empty() {
+            Ok(())
+        } else {
+            Err(above.join("\n").into())
+        }
     }
+}
 
-    /// Instructions per request, row by row.
-    async fn count(&self) -> Result<Vec<u64>, Failure> {
-        let (own, folder) = (std::env::current_exe()?, tempfile::tempdir()?);
-        let keep = self.keep.as_deref().unwrap_or(folder.path());
-        std::fs::create_dir_all(keep)?;
-        let bench = Bench {
-            own: &own,
-            stepgate: &self.stepgate,
-            folder: folder.path(),
-            keep,
+impl Row {
+    /// Returns the instructions of one request.
+    fn count(&self, stage: &Stage, folder: &Path) -> Result<u64> {
+        let ([few, many], requests) = match self.1 {
+            // Each round lasts a coalesce window.
+            Work::Coalesced => ([10, 50], POLLERS),
+            Work::Bare | Work::Relay | Work::Hit(_) | Work::Fetch | Work::Cacheability => {
+                ([500, 2500], 1)
+            }
         };
-        let mut figures = Vec::new();
-        for row in &ROWS {
-            let [few, many] = row.work.times();
-            let less = bench.count(row.work, few).await;
-            let less = less.map_err(|error| format!("{}: {error}", row.name))?;
-            let more = bench.count(row.work, many).await;
-            let more = more.map_err(|error| format!("{}: {error}", row.name))?;
-            let requests = (many - few) * row.work.requests();
-            let grown = more.checked_sub(less).filter(|grown| *grown > 0);
-            let grown = grown.ok_or_else(|| format!("{}: no more for more requests", row.name))?;
-            figures.push(grown / requests);
-        }
-        Ok(figures)
+        let less = self.count_process(stage, folder, few)?;
+        let more = self.count_process(stage, folder, many)?;
+        let grown = more.checked_sub(less).filter(|grown| *grown > 0);
+        Ok(grown.ok_or("more requests took no more instructions")? / ((many - few) * requests))
     }
-}
 
-/// Prints the table, and what is above its bound.
-fn report(figures: &[u64]) -> ExitCode {
-    let mut text = String::from(
-        "\n| work | instructions per request | bound | reach |\n|---|---:|---:|---|\n",
-    );
-    let mut above = String::new();
-    for (row, figure) in ROWS.iter().zip(figures) {
-        let (name, bound) = (row.name, row.bound);
-        let reach = reached(row.reach, *figure, figures[0]);
-        let cells = [name, &grouped(*figure), &grouped(bound), &reach].join(" | ");
-        text.push_str(&format!("| {cells} |\n"));
-        if *figure > bound {
-            let percent = (figure - bound) as f64 * 100.0 / bound as f64;
-            above.push_str(&format!(
-                "{name}: {} above its bound ({percent:.1} %)\n",
-                grouped(figure - bound)
-            ));
+    /// Returns the instructions of a whole process that does the work so often.
+    fn count_process(&self, stage: &Stage, folder: &Path, times: u64) -> Result<u64> {
+        let name = self
+            .0
+            .split(',')
+            .next()
+            .unwrap_or_default()
+            .replace(' ', "-");
+        let file = folder.join(format!("callgrind.out.{name}-{times}"));
+        let callgrind = format!(
+            "valgrind --tool=callgrind --callgrind-out-file={}",
+            file.display()
+        );
+        if let Work::Cacheability = self.1 {
+            let mut words = split(&callgrind);
+            words.push(std::env::current_exe()?.display().to_string());
+            words.extend(split(&format!("cacheability --times {times}")));
+            Process::start(self.0, &words)?.output()?;
+        } else {
+            let kind = match self.1 {
+                Work::Bare => BARE,
+                Work::Relay => RELAY,
+                Work::Hit(_) | Work::Fetch | Work::Coalesced | Work::Cacheability => STEPGATE,
+            };
+            let origin = Origin::start_lenient()?;
+            let server = stage.start(kind, &origin, &callgrind, None)?;
+            if let Work::Hit(_) = self.1 {
+                server.check(&origin, &done(SMALL, "1"))?;
+            }
+            let client = Rc::new(Client::new(server.address));
+            http::run(self.request(client, times))?;
+            // Dropped, it ends, and callgrind writes its file.
+            drop(server);
         }
+        let text = std::fs::read_to_string(&file);
+        let text = text.map_err(|error| format!("{}: {error}", file.display()))?;
+        let mut lines = text.lines();
+        let total = lines.find_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok());
+        total.ok_or_else(|| format!("{}: no totals", file.display()).into())
     }
-    // A closed pipe is the reader's wish.
-    let _ = write!(std::io::stdout(), "{text}");
-    let _ = write!(std::io::stderr(), "{above}");
-    if above.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
 
-fn reached(reach: Reach, figure: u64, bare: u64) -> String {
-    let yes = |within: bool| if within { "yes" } else { "no" };
-    match reach {
-        Reach::None => String::new(),
-        Reach::OfBare(hundredths) => format!(
-            "{:.2} × bare hyper, at most {:.2}: {}",
-            figure as f64 / bare as f64,
-            hundredths as f64 / 100.0,
-            yes(figure * 100 <= bare * hundredths)
-        ),
-        Reach::Absolute(most) => {
-            format!("at most {}: {}", grouped(most), yes(figure <= most))
+    /// Sends the requests in lock step with the server, so that every run does the same, and checks
+    /// every response.
+    async fn request(&self, client: Rc<Client>, times: u64) -> Result<()> {
+        let (pollers, headers, cache_status): (_, &'static [_], _) = match self.1 {
+            Work::Hit(headers) => (1, headers, "stepgate; hit; ttl="),
+            Work::Fetch => (1, &[], "detail=not_final"),
+            Work::Coalesced => (POLLERS, &[], "detail=not_final"),
+            Work::Bare | Work::Relay | Work::Cacheability => (1, &[], ""),
+        };
+        for number in 0..times {
+            let path = match self.1 {
+                Work::Bare | Work::Hit(_) | Work::Cacheability => done(SMALL, "1"),
+                // All paths are equally long.
+                Work::Relay | Work::Fetch => live(SMALL, 0, &format!("{number:06}")),
+                Work::Coalesced => live(SMALL, NEARBY, "1"),
+            };
+            let body = body_of(&path).ok_or("not a path of a step")?;
+            let mut responses = JoinSet::new();
+            for _ in 0..pollers {
+                let (client, path) = (Rc::clone(&client), path.clone());
+                responses.spawn_local(async move { client.get_with(&path, headers).await });
+            }
+            for response in responses.join_all().await {
+                let (head, received) = response?.into_parts();
+                let status = head.headers.get("cache-status").map(HeaderValue::to_str);
+                let status = status.transpose()?.unwrap_or_default();
+                if head.status != StatusCode::OK
+                    || !status.contains(cache_status)
+                    || received != body
+                {
+                    return Err(format!("wrong response to {path}: {head:?}").into());
+                }
+            }
         }
+        Ok(())
     }
-}
-
-fn grouped(number: u64) -> String {
-    if number < 1000 {
-        return number.to_string();
-    }
-    format!("{},{:03}", grouped(number / 1000), number % 1000)
 }

@@ -1,43 +1,47 @@
-//! What speed costs and how it compares: stepgate beside bare hyper and beside what a user would
-//! pick instead.
+//! Measures what stepgate costs: beside its peers, as the load grows, in a fleet, in instructions.
 //!
-//! Every part is a command of this one program, so that a server of the measurements is a process of
-//! its own without a build of its own. `benches/peers/run`, `benches/instructions`, `benches/growth` and
-//! `benches/fleet` call it.
+//! One program holds all measurements, because the servers that stepgate is compared with (bare
+//! hyper) are processes of this program. `benches/peers/run`, `benches/growth`, `benches/fleet` and
+//! `benches/instructions` build it and run one of its commands.
+//!
+//! This process is the client and the upstream of every measurement and stays on one core. The
+//! server under measurement runs on another.
 
-mod ask;
-mod bare;
-mod clock;
-mod contender;
+mod baseline;
+#[path = "../../tests/fixtures/certificates.rs"]
+#[expect(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "the tests use the rest of it"
+)]
+mod certificates;
 mod fleet;
 mod growth;
+mod http;
 mod instructions;
-mod line;
-mod machine;
-mod open_loop;
+mod load;
 mod origin;
 mod peers;
 mod process;
-mod relay;
 mod report;
-mod steps;
+mod run_step;
+mod samples;
+mod server;
 mod suite;
-mod upstream;
-mod verdict;
-mod weight;
-mod wrk;
 
 use std::error::Error;
+use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// What went wrong is for whoever reads the terminal.
-type Fallible<T> = Result<T, Box<dyn Error>>;
+/// Returns errors as text for the terminal; nothing here handles one kind differently.
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 #[derive(Parser)]
 struct Cli {
-    /// Cargo's own flag for benches.
+    /// Is passed by cargo to every bench.
     #[arg(long, global = true, hide = true)]
     bench: bool,
     #[command(subcommand)]
@@ -46,36 +50,48 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// A bare hyper server that answers everything with a stored step's bytes and headers.
-    Bare(bare::Bare),
-    /// Bare hyper on both sides: what comes in goes up, what comes back goes down.
-    Relay(relay::Relay),
-    /// An upstream that is cheap to run: what an id says is what it answers.
-    Origin(origin::Origin),
-    /// The verdict on a final body, so many times.
-    Verdict(verdict::Verdict),
-    /// Counts what requests cost in instructions, and fails above the bounds.
+    /// Serves a stored step's body and headers with hyper alone
+    Bare {
+        #[arg(long)]
+        listen: SocketAddr,
+        #[arg(long)]
+        size: usize,
+    },
+    /// Passes every request on to an upstream with hyper's server and client alone
+    Relay {
+        #[arg(long)]
+        listen: SocketAddr,
+        #[arg(long)]
+        upstream: SocketAddr,
+    },
+    /// Checks a final body for cacheability, again and again
+    Cacheability {
+        #[arg(long)]
+        times: u64,
+    },
+    /// Counts instructions per request and fails above the bounds
     Instructions(instructions::Instructions),
-    /// Hits at a fixed pace, and how long they take.
-    Load(open_loop::Load),
-    /// stepgate beside its peers.
-    Peers(peers::Peers),
-    /// How stepgate's cost grows.
-    Growth(growth::Growth),
-    /// What the shared tier saves a fleet, and what it costs.
-    Fleet(fleet::Fleet),
+    /// Compares stepgate with its peers
+    Peers(suite::Options),
+    /// Measures how stepgate's cost grows
+    Growth(suite::Options),
+    /// Measures what the shared tier saves a fleet and what it costs
+    Fleet(suite::Options),
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Bare(bare) => bare.run(),
-        Command::Relay(relay) => relay.run(),
-        Command::Origin(origin) => origin.run(),
-        Command::Verdict(verdict) => verdict.run(),
+    let result = match Cli::parse().command {
+        Command::Bare { listen, size } => baseline::bare(listen, size),
+        Command::Relay { listen, upstream } => baseline::relay(listen, upstream),
+        Command::Cacheability { times } => baseline::cacheability(times),
         Command::Instructions(instructions) => instructions.run(),
-        Command::Load(load) => load.run(),
-        Command::Peers(peers) => peers.run(),
-        Command::Growth(growth) => growth.run(),
-        Command::Fleet(fleet) => fleet.run(),
-    }
+        Command::Peers(options) => suite::run(&options, &peers::parts()),
+        Command::Growth(options) => suite::run(&options, &growth::parts()),
+        Command::Fleet(options) => suite::run(&options, &fleet::parts()),
+    };
+    let Err(error) = result else {
+        return ExitCode::SUCCESS;
+    };
+    let _ = writeln!(io::stderr(), "speed: {error}");
+    ExitCode::FAILURE
 }

@@ -1,134 +1,181 @@
-//! A server under measurement: started, waited for, weighed, ended.
+//! Starts, watches and ends processes, and reads what they use.
 
-use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read, Seek};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::Fallible;
-use crate::ask::ask;
-use crate::clock::{now, pause};
-use crate::weight::{Used, resident};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::signal::{Signal, kill};
+use nix::time::ClockId;
+use nix::unistd::Pid;
+use tokio::time::Instant;
 
-/// A start or an end takes no longer on a machine that works.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::Result;
 
-/// Between two looks at whether something has come about.
-const LOOK: Duration = Duration::from_millis(5);
+/// Limits how long a process may take to start and to end, also under callgrind.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The cores that a process may use.
-#[derive(Clone, Copy)]
-pub(crate) enum Place {
-    Core(u32),
-    Anywhere,
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Starts a command line on the core of the server under measurement.
+pub(crate) const ON_SERVER_CORE: &str = "taskset -c 0";
+
+/// Starts a command line on the core of the load, the upstream and Redis.
+pub(crate) const ON_LOAD_CORE: &str = "taskset -c 1";
+
+pub(crate) const ON_ALL_CORES: &str = "taskset ffffffff";
+
+/// Returns the words of a command line without quotes.
+pub(crate) fn split(command: &str) -> Vec<String> {
+    command.split(' ').map(str::to_owned).collect()
 }
 
-/// What is measured has a core to itself; load and upstream share the other.
-pub(crate) const SERVED: Place = Place::Core(0);
-pub(crate) const LOAD: Place = Place::Core(1);
-
-impl Place {
-    /// Starts the program there; the arguments are still to come.
-    pub(crate) fn command(self, program: impl AsRef<OsStr>) -> Command {
-        match self {
-            Self::Anywhere => Command::new(program),
-            Self::Core(core) => {
-                // It becomes the program: the process id is the program's.
-                let mut command = Command::new("taskset");
-                command.arg("-c").arg(core.to_string()).arg(program);
-                command
-            }
-        }
-    }
+/// Moves this process to the core of the load.
+///
+/// Threads and processes that it starts later begin there, too.
+pub(crate) fn move_to_load_core() -> Result<()> {
+    let mut cores = CpuSet::new();
+    cores.set(1)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &cores)?)
 }
 
-/// Ends with its value, and its children with it.
+/// Owns a process, which ends when the value is dropped.
 pub(crate) struct Process {
     name: String,
     child: Child,
-    said: File,
+    log: File,
 }
 
 impl Process {
-    pub(crate) fn start(name: &str, mut command: Command) -> Fallible<Self> {
-        let said = tempfile::tempfile()?;
-        let child = command
+    /// Starts a command line, with no environment but `PATH`.
+    pub(crate) fn start(name: &str, words: &[String]) -> Result<Self> {
+        let log = tempfile::tempfile()?;
+        let (program, arguments) = words.split_first().ok_or("an empty command line")?;
+        let child = Command::new(program)
+            .args(arguments)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .stdin(Stdio::null())
-            .stdout(said.try_clone()?)
-            .stderr(said.try_clone()?)
+            .stdout(log.try_clone()?)
+            .stderr(log.try_clone()?)
             .spawn()
-            .map_err(|error| format!("{name}: {:?}: {error}", command.get_program()))?;
+            .map_err(|error| format!("{name}: {program}: {error}"))?;
         Ok(Self {
             name: name.to_owned(),
             child,
-            said,
+            log,
         })
     }
 
-    /// Waits until it answers there, whatever it answers.
-    pub(crate) fn wait_for(&mut self, address: SocketAddr) -> Fallible<()> {
-        self.wait_until(|| ask(address, "/").is_ok())
-    }
-
-    /// Waits, and sees if it ends instead.
-    pub(crate) fn wait_until(&mut self, is_ready: impl Fn() -> bool) -> Fallible<()> {
-        let begun = now();
+    /// Waits until `is_ready` holds; fails if the process ends first, or after 30 s.
+    pub(crate) fn wait_until(&mut self, mut is_ready: impl FnMut() -> bool) -> Result<()> {
+        let deadline = Instant::now() + TIMEOUT;
         while !is_ready() {
             if let Some(status) = self.child.try_wait()? {
-                return Err(format!("{} ended: {status}\n{}", self.name, self.said()).into());
+                return Err(self.failed(&format!("ended: {status}")).into());
             }
-            if begun.elapsed() > PATIENCE {
-                return Err(format!("{} does not answer\n{}", self.name, self.said()).into());
+            if Instant::now() > deadline {
+                return Err(self.failed("is not ready in time").into());
             }
-            pause(LOOK);
+            pause(POLL_INTERVAL);
         }
         Ok(())
     }
 
-    pub(crate) fn used(&self) -> Used {
-        Used::by(self.child.id())
-    }
-
-    /// Resident memory, in bytes.
-    pub(crate) fn resident(&self) -> u64 {
-        resident(self.child.id())
-    }
-
-    /// Both of its streams up to now.
-    fn said(&self) -> String {
-        let (mut said, mut text) = (&self.said, String::new());
-        let read = said.rewind().and_then(|()| said.read_to_string(&mut text));
-        match read {
-            Ok(_) => text,
-            Err(error) => error.to_string(),
+    /// Waits for the process to end and returns what it printed; fails if its exit status is not 0.
+    pub(crate) fn output(mut self) -> Result<String> {
+        let status = self.child.wait()?;
+        if status.success() {
+            Ok(self.printed())
+        } else {
+            Err(self.failed(&format!("failed: {status}")).into())
         }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(self.pid()?, signal)?)
+    }
+
+    /// Returns the processor time that the process and its children have used, in microseconds.
+    pub(crate) fn cpu_micros(&self) -> Result<f64> {
+        let processes = self.tree().into_iter();
+        let times = processes.map(|process| -> Result<f64> {
+            let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(process.try_into()?))?;
+            Ok(Duration::from(clock.now()?).as_secs_f64() * 1e6)
+        });
+        times.sum()
+    }
+
+    /// Returns the resident memory of the process and its children, in bytes.
+    ///
+    /// The figures in `status` lag behind by up to 64 pages a thread, so they are not used.
+    pub(crate) fn resident(&self) -> u64 {
+        let kilobytes = self.tree().into_iter().filter_map(|process| {
+            let text = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).ok()?;
+            let line = text.lines().find_map(|line| line.strip_prefix("Rss:"))?;
+            line.split_whitespace().next()?.parse::<u64>().ok()
+        });
+        kilobytes.sum::<u64>() * 1024
+    }
+
+    fn pid(&self) -> Result<Pid> {
+        Ok(Pid::from_raw(self.child.id().try_into()?))
+    }
+
+    /// Returns the process and all its descendants.
+    fn tree(&self) -> Vec<u32> {
+        let mut tree = vec![self.child.id()];
+        let mut next = 0;
+        while let Some(process) = tree.get(next) {
+            let threads = fs::read_dir(format!("/proc/{process}/task"));
+            for thread in threads.into_iter().flatten().flatten() {
+                let children = fs::read_to_string(thread.path().join("children"));
+                let children = children.unwrap_or_default();
+                let children = children.split_whitespace();
+                tree.extend(children.filter_map(|id| id.parse::<u32>().ok()));
+            }
+            next += 1;
+        }
+        tree
+    }
+
+    fn printed(&self) -> String {
+        let (mut log, mut text) = (&self.log, String::new());
+        let read = log.rewind().and_then(|()| log.read_to_string(&mut text));
+        read.map_or_else(|error| error.to_string(), |_| text)
+    }
+
+    fn failed(&self, how: &str) -> String {
+        format!("{} {how}\n{}", self.name, self.printed())
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if !matches!(self.child.try_wait(), Ok(None)) {
-            return;
-        }
-        // Asked first: one that is killed leaves its children behind.
-        let id = self.child.id().to_string();
-        let asked = Command::new("kill").arg(id).status();
-        let begun = now();
-        while asked.is_ok() && begun.elapsed() < PATIENCE {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return;
+        // SIGTERM first, because a killed process leaves its children behind.
+        let deadline = Instant::now() + TIMEOUT;
+        if matches!(self.child.try_wait(), Ok(None)) && self.signal(Signal::SIGTERM).is_ok() {
+            while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+                pause(POLL_INTERVAL);
             }
-            pause(LOOK);
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A port of loopback on which nobody listened a moment ago: not every peer says which one it took.
-pub(crate) fn free_address() -> Fallible<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    Ok(listener.local_addr()?)
+/// Returns an address of loopback on which nothing listens, for servers that cannot report the port
+/// that the kernel gave them.
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "there is no worker here to block"
+)]
+pub(crate) fn pause(length: Duration) {
+    std::thread::sleep(length);
 }

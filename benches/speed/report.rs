@@ -1,19 +1,32 @@
-//! Figures as they are shown: medians, spreads, tables in Markdown that can be read as they are.
+//! Shows figures as medians, spreads and Markdown tables that can be read as they are.
 
-use std::fmt::Write;
+/// Holds a named figure of a row, once for each round.
+#[derive(Clone)]
+pub(crate) struct Figure {
+    pub(crate) name: &'static str,
+    pub(crate) rounds: Vec<f64>,
+    /// Shows the least and the greatest beside the median.
+    has_spread: bool,
+}
 
-/// One figure, measured once in every round.
-#[derive(Default, Clone)]
-pub(crate) struct Series(Vec<f64>);
-
-impl Series {
-    pub(crate) fn push(&mut self, figure: f64) {
-        self.0.push(figure);
+impl Figure {
+    /// Holds the figure of one round; none if it is `NaN`.
+    pub(crate) fn new(name: &'static str, figure: f64) -> Self {
+        Self {
+            name,
+            rounds: Vec::from_iter(Some(figure).filter(|figure| !figure.is_nan())),
+            has_spread: false,
+        }
     }
 
-    /// Of an even number the mean of the middle two.
+    pub(crate) fn with_spread(mut self) -> Self {
+        self.has_spread = true;
+        self
+    }
+
+    /// Returns the median, of an even number the mean of the middle two; `NaN` if there is no figure.
     pub(crate) fn median(&self) -> f64 {
-        let mut sorted = self.0.clone();
+        let mut sorted = self.rounds.clone();
         sorted.sort_by(f64::total_cmp);
         let (low, high) = (sorted.len().saturating_sub(1) / 2, sorted.len() / 2);
         match (sorted.get(low), sorted.get(high)) {
@@ -22,84 +35,33 @@ impl Series {
         }
     }
 
-    fn least(&self) -> f64 {
-        self.0.iter().copied().fold(f64::INFINITY, f64::min)
-    }
-
-    fn most(&self) -> f64 {
-        self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max)
-    }
-
-    /// This one's figure over the other's, round by round.
-    pub(crate) fn over(&self, other: &Self) -> Self {
-        let pairs = self.0.iter().zip(&other.0);
-        Self(pairs.map(|(ours, theirs)| ours / theirs).collect())
-    }
-
-    /// From the least to the most.
-    pub(crate) fn spread(&self, unit: Unit) -> String {
-        format!("{} to {}", unit.show(self.least()), unit.show(self.most()))
+    /// Returns the least and the greatest figure, as in "4.92 to 5.51".
+    pub(crate) fn spread(&self) -> String {
+        let least = self.rounds.iter().copied().fold(f64::INFINITY, f64::min);
+        let greatest = self
+            .rounds
+            .iter()
+            .copied()
+            .fold(f64::NEG_INFINITY, f64::max);
+        format!("{} to {}", show(least), show(greatest))
     }
 }
 
-impl FromIterator<f64> for Series {
-    fn from_iter<I: IntoIterator<Item = f64>>(figures: I) -> Self {
-        Self(figures.into_iter().collect())
-    }
-}
-
-/// How a figure is written.
-#[derive(Clone, Copy)]
-pub(crate) enum Unit {
-    Micros,
-    Millis,
-    Ratio,
-    /// A small share: four decimals.
-    Share,
-    Count,
-    Mebibytes,
-    Bytes,
-}
-
-impl Unit {
-    pub(crate) fn show(self, figure: f64) -> String {
-        match self {
-            Self::Micros if figure < 100.0 => format!("{figure:.1}"),
-            Self::Micros | Self::Count | Self::Bytes => thousands(figure),
-            Self::Millis | Self::Mebibytes => format!("{figure:.1}"),
-            Self::Ratio => format!("{figure:.2}"),
-            Self::Share => format!("{figure:.4}"),
-        }
-    }
-
-    /// With its name, for a table of different ones.
-    pub(crate) fn tell(self, figure: f64) -> String {
-        let name = match self {
-            Self::Micros => " µs",
-            Self::Millis => " ms",
-            Self::Mebibytes => " MiB",
-            Self::Bytes => " B",
-            Self::Ratio | Self::Share | Self::Count => "",
-        };
-        self.show(figure) + name
-    }
-}
-
-pub(crate) fn mebibytes(bytes: u64) -> f64 {
-    as_figure(bytes) / 1024.0 / 1024.0
-}
-
-/// Exact below 2^53.
-#[expect(clippy::cast_precision_loss, reason = "nothing here counts that far")]
-pub(crate) fn as_figure(count: u64) -> f64 {
-    count as f64
-}
-
-fn thousands(figure: f64) -> String {
-    let digits = format!("{:.0}", figure.abs());
-    let mut text = String::from(if figure <= -0.5 { "-" } else { "" });
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+/// Writes a figure with three digits or more, and commas between thousands; "–" for `NaN`.
+pub(crate) fn show(figure: f64) -> String {
+    let decimals = match figure.abs() {
+        _ if figure.is_nan() => return "–".to_owned(),
+        _ if figure.fract() == 0.0 => 0,
+        size if size >= 100.0 => 0,
+        size if size >= 10.0 => 1,
+        size if size >= 0.1 => 2,
+        _ => 4,
+    };
+    let digits = format!("{figure:.decimals$}");
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        let follows_digit = text.ends_with(|c: char| c.is_ascii_digit());
+        if decimals == 0 && follows_digit && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -107,98 +69,80 @@ fn thousands(figure: f64) -> String {
     text
 }
 
-/// A table; all but its first column hold figures.
-pub(crate) struct Table {
-    rows: Vec<Vec<String>>,
+pub(crate) fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / 1024.0 / 1024.0
 }
+
+/// Collects the rows of a table. All columns but the first hold figures.
+pub(crate) struct Table(Vec<Vec<String>>);
 
 impl Table {
     pub(crate) fn new<const N: usize>(head: [&str; N]) -> Self {
-        Self {
-            rows: vec![head.map(str::to_owned).to_vec()],
-        }
+        Self(vec![head.map(str::to_owned).to_vec()])
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.len() == 1
     }
 
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.to_vec());
+        self.0.push(cells.to_vec());
     }
 
-    pub(crate) fn markdown(&self) -> String {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let wide = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..columns).map(wide).collect();
-        let mut text = String::new();
-        for (number, row) in self.rows.iter().enumerate() {
-            text.push('|');
-            for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-                // Writing to a string does not fail.
-                let _ = if column == 0 {
-                    write!(text, " {cell:<width$} |")
-                } else {
-                    write!(text, " {cell:>width$} |")
-                };
-            }
-            text.push('\n');
-            if number == 0 {
-                text.push('|');
-                for (column, width) in widths.iter().enumerate() {
-                    let end = if column == 0 { "-" } else { ":" };
-                    let _ = write!(text, "{}{end}|", "-".repeat(width + 1));
+    /// Returns a table with a row for each name and a column for each figure.
+    pub(crate) fn of(
+        head: &str,
+        names: impl IntoIterator<Item = impl ToString>,
+        rows: impl IntoIterator<Item = impl AsRef<[Figure]>>,
+    ) -> Self {
+        let mut table = vec![vec![head.to_owned()]];
+        for (name, figures) in names.into_iter().zip(rows) {
+            let (mut heads, mut row) = (vec![head.to_owned()], vec![name.to_string()]);
+            for figure in figures.as_ref() {
+                heads.push(figure.name.to_owned());
+                row.push(show(figure.median()));
+                if figure.has_spread {
+                    heads.push("least to greatest".to_owned());
+                    row.push(figure.spread());
                 }
-                text.push('\n');
             }
+            table[0] = heads;
+            table.push(row);
         }
-        text
+        Self(table)
     }
-}
 
-/// A part of the results.
-pub(crate) struct Section {
-    pub(crate) title: String,
-    /// How it was measured, in a sentence or two.
-    pub(crate) how: String,
-    pub(crate) table: Table,
-    pub(crate) reaches: Vec<Reach>,
-}
+    /// Returns a table with a row for each figure.
+    pub(crate) fn list(figures: &[Figure]) -> Self {
+        let mut table = Self::new(["figure", "median", "least to greatest"]);
+        for figure in figures {
+            table.row([
+                figure.name.to_owned(),
+                show(figure.median()),
+                figure.spread(),
+            ]);
+        }
+        table
+    }
 
-/// A figure against what it is to be at most.
-pub(crate) struct Reach {
-    pub(crate) work: String,
-    pub(crate) against: String,
-    pub(crate) unit: Unit,
-    pub(crate) figure: f64,
-    pub(crate) spread: String,
-    /// None: only reported.
-    pub(crate) at_most: Option<f64>,
-}
-
-impl Section {
     pub(crate) fn markdown(&self) -> String {
-        let Self { title, how, .. } = self;
-        format!("## {title}\n\n{how}\n\n{}", self.table.markdown())
-    }
-}
-
-/// All figures that have something to reach, and whether they do.
-pub(crate) fn reaches<'r>(all: impl Iterator<Item = &'r Reach>) -> Table {
-    let mut table = Table::new(["work", "against", "figure", "rounds", "at most", "held"]);
-    for reach in all {
-        let (at_most, held) = match reach.at_most {
-            None => ("reported".to_owned(), ""),
-            Some(most) if reach.figure <= most => (reach.unit.tell(most), "yes"),
-            Some(most) => (reach.unit.tell(most), "**no**"),
+        let widest = |column: usize| {
+            let cells = self.0.iter().map(|row| row[column].chars().count());
+            cells.max().unwrap_or(0)
         };
-        table.row([
-            reach.work.clone(),
-            reach.against.clone(),
-            reach.unit.tell(reach.figure),
-            reach.spread.clone(),
-            at_most,
-            held.to_owned(),
-        ]);
+        let widths: Vec<usize> = (0..self.0[0].len()).map(widest).collect();
+        let line = |row: &Vec<String>| {
+            let cells = row.iter().zip(&widths).enumerate();
+            let cells = cells.map(|(column, (cell, &width))| match column {
+                0 => format!("| {cell:<width$} |"),
+                _ => format!(" {cell:>width$} |"),
+            });
+            cells.collect::<String>()
+        };
+        let mut lines: Vec<_> = self.0.iter().map(line).collect();
+        let rules = widths.iter().map(|width| "-".repeat(width + 1));
+        let rule = format!("|{}:|", rules.collect::<Vec<_>>().join(":|"));
+        lines.insert(1, rule.replacen(":|", "-|", 1));
+        lines.join("\n")
     }
-    table
 }

@@ -1,5 +1,5 @@
-//! Places for fetches: at most so many at once, and a short queue before them. Beyond that it is better
-//! to say no quickly than to let every caller wait.
+//! The limit on fetches in flight, with a short queue. Beyond that it is better to fail a request at once
+//! than to let every request wait.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,44 +7,44 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// No place became free in time.
+/// The queue timeout passed before a permit became free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overloaded;
 
-/// The places that fetches depart from.
+/// Permits for fetches.
 #[derive(Debug, Clone)]
 pub struct ConcurrencyLimit {
-    places: Arc<Semaphore>,
+    semaphore: Arc<Semaphore>,
     total: usize,
-    patience: Duration,
+    queue_timeout: Duration,
 }
 
-/// A place, held until the fetch has landed.
+/// The right to one fetch, until it is dropped.
 #[derive(Debug)]
 pub struct Permit {
     _permit: OwnedSemaphorePermit,
 }
 
 impl ConcurrencyLimit {
-    /// So many fetches at once; a further one waits for at most `patience`.
-    pub fn new(total: usize, patience: Duration) -> Self {
+    /// Allows `total` fetches at once; a further one waits for at most `queue_timeout`.
+    pub fn new(total: usize, queue_timeout: Duration) -> Self {
         let total = total.min(Semaphore::MAX_PERMITS);
         Self {
-            places: Arc::new(Semaphore::new(total)),
+            semaphore: Arc::new(Semaphore::new(total)),
             total,
-            patience,
+            queue_timeout,
         }
     }
 
-    /// Waits for a place, in the order of arrival.
+    /// Waits for a permit, in the order of arrival.
     ///
     /// # Errors
-    /// [`Overloaded`] when patience ends first.
-    pub async fn take(&self) -> Result<Permit, Overloaded> {
-        let places = Arc::clone(&self.places);
-        let permit = match Arc::clone(&places).try_acquire_owned() {
+    /// [`Overloaded`] if the queue timeout passes first.
+    pub async fn acquire(&self) -> Result<Permit, Overloaded> {
+        let semaphore = Arc::clone(&self.semaphore);
+        let permit = match Arc::clone(&semaphore).try_acquire_owned() {
             Ok(permit) => permit,
-            Err(_) => timeout(self.patience, places.acquire_owned())
+            Err(_) => timeout(self.queue_timeout, semaphore.acquire_owned())
                 .await
                 .map_err(|_| Overloaded)?
                 .expect("the semaphore is never closed"),
@@ -52,9 +52,9 @@ impl ConcurrencyLimit {
         Ok(Permit { _permit: permit })
     }
 
-    /// Fetches under way.
-    pub fn taken(&self) -> usize {
-        self.total - self.places.available_permits()
+    /// Returns how many fetches are in flight.
+    pub fn in_flight(&self) -> usize {
+        self.total - self.semaphore.available_permits()
     }
 }
 
@@ -64,23 +64,23 @@ mod tests {
     use tokio::time::Instant;
 
     #[tokio::test(start_paused = true)]
-    async fn a_full_house_waits_as_long_as_its_patience() {
-        let berths = ConcurrencyLimit::new(1, Duration::from_secs(1));
+    async fn a_request_waits_for_a_permit_as_long_as_the_queue_timeout() {
+        let limit = ConcurrencyLimit::new(1, Duration::from_secs(1));
         let start = Instant::now();
-        let held = berths.take().await.unwrap();
-        assert_eq!(berths.taken(), 1);
-        assert_eq!(berths.take().await.unwrap_err(), Overloaded);
+        let permit = limit.acquire().await.unwrap();
+        assert_eq!(limit.in_flight(), 1);
+        assert_eq!(limit.acquire().await.unwrap_err(), Overloaded);
         assert_eq!(start.elapsed(), Duration::from_secs(1));
-        drop(held);
-        assert!(berths.take().await.is_ok());
-        assert_eq!(berths.taken(), 0);
+        drop(permit);
+        assert!(limit.acquire().await.is_ok());
+        assert_eq!(limit.in_flight(), 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_patience_a_free_place_is_still_a_place() {
-        let berths = ConcurrencyLimit::new(1, Duration::ZERO);
-        let berth = berths.take().await.unwrap();
-        assert!(berths.take().await.is_err());
-        drop(berth);
+    async fn with_a_queue_timeout_of_zero_a_free_permit_is_still_granted() {
+        let limit = ConcurrencyLimit::new(1, Duration::ZERO);
+        let permit = limit.acquire().await.unwrap();
+        assert!(limit.acquire().await.is_err());
+        drop(permit);
     }
 }

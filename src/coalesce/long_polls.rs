@@ -1,8 +1,8 @@
-//! LongPolls: one poll loop for all who wait for a step to end.
+//! Long polls: one poll loop for all requests that wait for a resource to become final.
 //!
-//! The loop polls at the pace that the last answer asked for, tells everybody what it heard, and
-//! ends when nobody waits any more. Each waiter takes what is final at once; when its time is over,
-//! the latest that departed after it came.
+//! The loop polls at the interval that the last result asked for, publishes each result, and ends when
+//! no request waits any more. A request takes a final result at once. When its time is over, it takes the
+//! latest result of a fetch that started after the request came.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,271 +14,274 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
 
-/// What one poll of a loop brought.
+/// The result of one poll.
 #[derive(Debug, Clone)]
-pub struct PollResult<S> {
-    /// The number of the departure.
-    pub number: u64,
-    /// How it bears on those who wait.
-    pub heard: PollEvent,
-    /// What they may be told.
-    pub news: S,
+pub struct PollResult<R> {
+    /// The sequence number of the fetch.
+    pub seq: u64,
+    /// What the result means for the requests that wait.
+    pub event: PollEvent,
+    /// What the requests may be answered with.
+    pub result: R,
     /// When to poll again.
-    pub pace: Duration,
+    pub interval: Duration,
 }
 
-/// How news bears on those who wait.
+/// What a result means for the requests that wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PollEvent {
-    /// The step has ended: tell everybody.
-    End,
-    /// Waiting will not help: tell everybody who came before it departed.
-    Over,
-    /// It goes on: tell whoever's time is over.
-    Body,
-    /// A failure that may pass: told only if there is no body.
-    Failure,
-    /// Nothing that could be told. Poll on.
-    Nothing,
-    /// This step cannot be waited for together: everybody for himself.
-    Apart,
+    /// The resource is final: answers every request.
+    Final,
+    /// Waiting longer will not help: answers every request that came before the fetch started.
+    Terminal,
+    /// The resource is live: answers the requests whose time is over.
+    Live,
+    /// A failure that may pass: answers a request only if there is no body.
+    Transient,
+    /// No result that could answer a request. The loop polls on.
+    NoUpdate,
+    /// Responses of this resource cannot be shared: every request has to fetch alone.
+    Unshareable,
 }
 
-/// News with the number of its departure.
-type Numbered<S> = Option<(u64, S)>;
+/// A result with the sequence number of its fetch.
+type Sequenced<R> = Option<(u64, R)>;
 
-/// The latest news of each kind.
+/// The latest result of each kind.
 #[derive(Debug, Clone)]
-struct Latest<S> {
-    /// Counts what was told of ends: who comes later does not believe what was told before, for it
-    /// may have been purged meanwhile.
-    tidings: u64,
-    end: Numbered<S>,
-    over: Numbered<S>,
-    body: Numbered<S>,
-    failure: Numbered<S>,
-    apart: bool,
+struct LatestResults<R> {
+    /// Counts the final results that were published. A request that joins later does not accept one that
+    /// was published before, because it may have been purged in the meantime.
+    finals: u64,
+    last_final: Sequenced<R>,
+    terminal: Sequenced<R>,
+    live: Sequenced<R>,
+    transient: Sequenced<R>,
+    unshareable: bool,
 }
 
-impl<S> Default for Latest<S> {
+impl<R> Default for LatestResults<R> {
     fn default() -> Self {
-        let (end, over, body, failure) = (None, None, None, None);
         Self {
-            tidings: 0,
-            end,
-            over,
-            body,
-            failure,
-            apart: false,
+            finals: 0,
+            last_final: None,
+            terminal: None,
+            live: None,
+            transient: None,
+            unshareable: false,
         }
     }
 }
 
-impl<S: Clone> Latest<S> {
-    fn tell(&mut self, heard: PollEvent, number: u64, news: S) {
-        let news = Some((number, news));
-        match heard {
-            // A later departure knows better.
-            PollEvent::End if self.end.as_ref().is_some_and(|(known, _)| *known > number) => {}
-            PollEvent::End => {
-                self.tidings += 1;
-                self.end = news;
+impl<R: Clone> LatestResults<R> {
+    fn record(&mut self, event: PollEvent, seq: u64, result: R) {
+        let result = Some((seq, result));
+        match event {
+            // A fetch that started later knows better.
+            PollEvent::Final
+                if self
+                    .last_final
+                    .as_ref()
+                    .is_some_and(|(last, _)| *last > seq) => {}
+            PollEvent::Final => {
+                self.finals += 1;
+                self.last_final = result;
             }
-            PollEvent::Over => self.over = news,
-            PollEvent::Body => self.body = news,
-            PollEvent::Failure => self.failure = news,
-            PollEvent::Nothing => {}
-            PollEvent::Apart => self.apart = true,
+            PollEvent::Terminal => self.terminal = result,
+            PollEvent::Live => self.live = result,
+            PollEvent::Transient => self.transient = result,
+            PollEvent::NoUpdate => {}
+            PollEvent::Unshareable => self.unshareable = true,
         }
     }
 }
 
-/// A waiter's terms.
+/// What a request accepts, and for how long it waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WaitOptions {
-    /// An end counts if its number is at least this.
-    pub after: u64,
-    /// Anything else counts only if it departed after the waiter came: from this number on.
-    pub since: u64,
-    /// When to take the latest that there is.
+    /// The request accepts a final result if its sequence number is at least this.
+    pub min_final_seq: u64,
+    /// The request accepts any other result only from a fetch that started after the request came, that
+    /// is, if its sequence number is at least this.
+    pub min_seq: u64,
+    /// When to take the latest result that there is.
     pub until: Instant,
-    /// Where there is nothing to take by then: how long to wait for the next news.
+    /// If there is no result by then: how long to wait for the next one.
     pub deadline: Instant,
 }
 
-type Boards<K, S> = Mutex<HashMap<K, watch::Sender<Latest<S>>>>;
+type Loops<K, R> = Mutex<HashMap<K, watch::Sender<LatestResults<R>>>>;
 
-/// The loops, by step.
-pub struct LongPolls<K, S> {
-    boards: Arc<Boards<K, S>>,
+/// The poll loops, by key.
+pub struct LongPolls<K, R> {
+    loops: Arc<Loops<K, R>>,
     tasks: TaskTracker,
 }
 
-impl<K, S> fmt::Debug for LongPolls<K, S> {
+impl<K, R> fmt::Debug for LongPolls<K, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "LongPolls({})", self.tasks.len())
     }
 }
 
-impl<K, S> Default for LongPolls<K, S> {
+impl<K, R> Default for LongPolls<K, R> {
     fn default() -> Self {
         Self {
-            boards: Arc::default(),
+            loops: Arc::default(),
             tasks: TaskTracker::new(),
         }
     }
 }
 
-fn lock<K, S>(boards: &Boards<K, S>) -> MutexGuard<'_, HashMap<K, watch::Sender<Latest<S>>>> {
-    // Entries are put in and taken out whole.
-    boards.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<K, R>(loops: &Loops<K, R>) -> MutexGuard<'_, HashMap<K, watch::Sender<LatestResults<R>>>> {
+    // Entries are inserted and removed whole.
+    loops.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<K, S> LongPolls<K, S>
+impl<K, R> LongPolls<K, R>
 where
     K: Clone + Eq + Hash + Send + Sync + 'static,
-    S: Clone + Send + Sync + 'static,
+    R: Clone + Send + Sync + 'static,
 {
-    /// Waits for the step to end, on these terms, or until `leave`. `None`: nothing of that kind was
-    /// heard. `poll` is used only where no loop runs yet.
+    /// Waits for the resource to become final, or until `cancelled`. Returns `None` if there was no
+    /// result that the request accepts. Calls `poll` only if no loop runs for the key yet.
     pub async fn wait<P, Q>(
         &self,
         key: K,
-        terms: WaitOptions,
-        leave: impl Future<Output = ()>,
+        options: WaitOptions,
+        cancelled: impl Future<Output = ()>,
         poll: impl FnOnce() -> P,
-    ) -> Option<S>
+    ) -> Option<R>
     where
         P: FnMut() -> Q + Send + 'static,
-        Q: Future<Output = PollResult<S>> + Send + 'static,
+        Q: Future<Output = PollResult<R>> + Send + 'static,
     {
-        let (mut board, told) = self.join(key, poll);
-        let from = |news: &Numbered<S>, first: u64| {
-            news.as_ref()
-                .filter(|(number, _)| *number >= first)
-                .map(|(_, news)| news.clone())
+        let (mut results, finals_before) = self.join(key, poll);
+        let at_least = |result: &Sequenced<R>, min_seq: u64| {
+            let accepted = result.as_ref().filter(|(seq, _)| *seq >= min_seq);
+            accepted.map(|(_, result)| result.clone())
         };
-        let end = |latest: &Latest<S>| {
-            let end = from(&latest.end, terms.after).filter(|_| latest.tidings > told);
-            end.or_else(|| from(&latest.over, terms.since))
+        let conclusive = |latest: &LatestResults<R>| {
+            let is_new = latest.finals > finals_before;
+            let last_final = at_least(&latest.last_final, options.min_final_seq);
+            let last_final = last_final.filter(|_| is_new);
+            last_final.or_else(|| at_least(&latest.terminal, options.min_seq))
         };
-        let best = |latest: &Latest<S>| {
-            end(latest)
-                .or_else(|| from(&latest.body, terms.since))
-                .or_else(|| from(&latest.failure, terms.since))
+        let best = |latest: &LatestResults<R>| {
+            conclusive(latest)
+                .or_else(|| at_least(&latest.live, options.min_seq))
+                .or_else(|| at_least(&latest.transient, options.min_seq))
         };
         let wait = async {
-            let ended = board.wait_for(|latest| latest.apart || end(latest).is_some());
-            // An error: time is over, or the loop is. What there is by then must do.
-            let _ = timeout_at(terms.until, ended).await;
-            let any = board.wait_for(|latest| latest.apart || best(latest).is_some());
-            let _ = timeout_at(terms.deadline, any).await;
+            let ended =
+                results.wait_for(|latest| latest.unshareable || conclusive(latest).is_some());
+            // An error means that the time or the loop is over. Then the latest result has to do.
+            let _ = timeout_at(options.until, ended).await;
+            let any = results.wait_for(|latest| latest.unshareable || best(latest).is_some());
+            let _ = timeout_at(options.deadline, any).await;
         };
         tokio::select! {
             () = wait => {}
-            () = leave => {}
+            () = cancelled => {}
         }
-        let latest = board.borrow();
+        let latest = results.borrow();
         best(&latest)
     }
 
-    /// Joins the loop, or starts one; and says how many ends were told before.
-    fn join<P, Q>(&self, key: K, poll: impl FnOnce() -> P) -> (watch::Receiver<Latest<S>>, u64)
+    /// Joins the loop, or starts one. Returns how many final results were published before, too.
+    fn join<P, Q>(
+        &self,
+        key: K,
+        poll: impl FnOnce() -> P,
+    ) -> (watch::Receiver<LatestResults<R>>, u64)
     where
         P: FnMut() -> Q + Send + 'static,
-        Q: Future<Output = PollResult<S>> + Send + 'static,
+        Q: Future<Output = PollResult<R>> + Send + 'static,
     {
-        let mut boards = lock(&self.boards);
-        if let Some(board) = boards.get(&key) {
-            let told = board.borrow().tidings;
-            return (board.subscribe(), told);
+        let mut loops = lock(&self.loops);
+        if let Some(results) = loops.get(&key) {
+            let finals = results.borrow().finals;
+            return (results.subscribe(), finals);
         }
-        let (board, seen) = watch::channel(Latest::default());
-        boards.insert(key.clone(), board.clone());
-        drop(boards);
-        let round = Round {
-            boards: Arc::clone(&self.boards),
-            board,
+        let (sender, receiver) = watch::channel(LatestResults::default());
+        loops.insert(key.clone(), sender.clone());
+        drop(loops);
+        let poll_loop = PollLoop {
+            loops: Arc::clone(&self.loops),
+            results: sender,
             key,
         };
-        self.tasks.spawn(round.walk(poll()));
-        (seen, 0)
+        self.tasks.spawn(poll_loop.run(poll()));
+        (receiver, 0)
     }
 
-    /// Tells those who wait for `key` of an end that somebody else's fetch found.
-    pub fn tell_end(&self, key: &K, number: u64, news: &S) {
-        if let Some(board) = lock(&self.boards).get(key) {
-            board.send_modify(|latest| latest.tell(PollEvent::End, number, news.clone()));
+    /// Answers the requests that wait for `key` with a final result that another fetch found.
+    pub fn publish_final(&self, key: &K, seq: u64, result: &R) {
+        if let Some(results) = lock(&self.loops).get(key) {
+            results.send_modify(|latest| latest.record(PollEvent::Final, seq, result.clone()));
         }
     }
 
-    /// Loops at work.
+    /// Returns how many loops run.
     pub fn tasks(&self) -> usize {
         self.tasks.len()
     }
 }
 
-/// One loop. Dropped, however it ends, it takes its board down.
-struct Round<K: Eq + Hash, S> {
-    boards: Arc<Boards<K, S>>,
-    board: watch::Sender<Latest<S>>,
+/// One poll loop. However it ends, the drop removes its entry.
+struct PollLoop<K: Eq + Hash, R> {
+    loops: Arc<Loops<K, R>>,
+    results: watch::Sender<LatestResults<R>>,
     key: K,
 }
 
-impl<K: Eq + Hash, S> Drop for Round<K, S> {
+impl<K: Eq + Hash, R> Drop for PollLoop<K, R> {
     fn drop(&mut self) {
-        let mut boards = lock(&self.boards);
-        if boards
-            .get(&self.key)
-            .is_some_and(|board| board.same_channel(&self.board))
-        {
-            boards.remove(&self.key);
+        let mut loops = lock(&self.loops);
+        let entry = loops.get(&self.key);
+        if entry.is_some_and(|results| results.same_channel(&self.results)) {
+            loops.remove(&self.key);
         }
     }
 }
 
-impl<K: Eq + Hash, S: Clone> Round<K, S> {
-    async fn walk<P, Q>(self, mut poll: P)
+impl<K: Eq + Hash, R: Clone> PollLoop<K, R> {
+    async fn run<P, Q>(self, mut poll: P)
     where
         P: FnMut() -> Q,
-        Q: Future<Output = PollResult<S>>,
+        Q: Future<Output = PollResult<R>>,
     {
         loop {
-            let report = tokio::select! {
-                report = poll() => report,
-                () = self.deserted() => return,
+            let polled = tokio::select! {
+                polled = poll() => polled,
+                () = self.abandoned() => return,
             };
-            if report.heard == PollEvent::Apart {
-                // Down before it is told: whoever comes now starts anew.
-                lock(&self.boards).remove(&self.key);
+            let unshareable = polled.event == PollEvent::Unshareable;
+            if unshareable {
+                // The entry goes before the requests wake, so that one that comes now starts a new loop.
+                lock(&self.loops).remove(&self.key);
             }
-            let PollResult {
-                number,
-                heard,
-                news,
-                pace,
-            } = report;
-            self.board
-                .send_modify(|latest| latest.tell(heard, number, news));
-            if heard == PollEvent::Apart {
+            self.results
+                .send_modify(|latest| latest.record(polled.event, polled.seq, polled.result));
+            if unshareable {
                 return;
             }
-            // Who has what it waited for leaves; the others may have come too late for it.
+            // Requests that have their result leave; others may have come too late for this one.
             tokio::select! {
-                () = sleep(pace) => {}
-                () = self.deserted() => return,
+                () = sleep(polled.interval) => {}
+                () = self.abandoned() => return,
             }
         }
     }
 
-    /// Returns when nobody waits; then nobody can join this loop either.
-    async fn deserted(&self) {
+    /// Returns when no request waits; then no request can join this loop either.
+    async fn abandoned(&self) {
         loop {
-            self.board.closed().await;
+            self.results.closed().await;
             {
-                let mut boards = lock(&self.boards);
-                if self.board.is_closed() {
-                    boards.remove(&self.key);
+                let mut loops = lock(&self.loops);
+                if self.results.is_closed() {
+                    loops.remove(&self.key);
                     return;
                 }
             }
@@ -295,63 +298,66 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn terms(after: u64) -> WaitOptions {
+    fn options(min_final_seq: u64) -> WaitOptions {
         let until = Instant::now() + 60 * SECOND;
         WaitOptions {
-            after,
-            since: 0,
+            min_final_seq,
+            min_seq: 0,
             until,
             deadline: until,
         }
     }
 
-    /// A loop that hears nothing.
-    fn deaf() -> impl FnMut() -> Ready<PollResult<&'static str>> + Send {
+    /// Returns a poll that never brings an update.
+    fn no_updates() -> impl FnMut() -> Ready<PollResult<&'static str>> + Send {
         || {
             ready(PollResult {
-                number: 1,
-                heard: PollEvent::Nothing,
-                news: "",
-                pace: 3600 * SECOND,
+                seq: 1,
+                event: PollEvent::NoUpdate,
+                result: "",
+                interval: 3600 * SECOND,
             })
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_end_that_another_fetch_found_is_told_at_once_and_the_loop_ends() {
-        let patrols: LongPolls<u8, &str> = LongPolls::default();
-        let wait = patrols.wait(1, terms(0), pending(), deaf);
+    async fn a_final_result_of_another_fetch_answers_at_once_and_ends_the_loop() {
+        let long_polls: LongPolls<u8, &str> = LongPolls::default();
+        let wait = long_polls.wait(1, options(0), pending(), no_updates);
         let mut wait = Box::pin(wait);
         assert!(timeout(SECOND, &mut wait).await.is_err());
-        assert_eq!(patrols.tasks(), 1);
-        patrols.tell_end(&2, 5, &"of another step");
+        assert_eq!(long_polls.tasks(), 1);
+        long_polls.publish_final(&2, 5, &"of another key");
         assert!(timeout(SECOND, &mut wait).await.is_err());
-        patrols.tell_end(&1, 5, &"end");
-        assert_eq!(timeout(SECOND, wait).await, Ok(Some("end")));
+        long_polls.publish_final(&1, 5, &"final");
+        assert_eq!(timeout(SECOND, wait).await, Ok(Some("final")));
         sleep(SECOND).await;
-        assert_eq!(patrols.tasks(), 0);
+        assert_eq!(long_polls.tasks(), 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_end_of_a_later_departure_stands() {
-        let patrols: LongPolls<u8, &str> = LongPolls::default();
-        let mut wait = Box::pin(patrols.wait(1, terms(0), pending(), deaf));
+    async fn the_final_result_of_a_later_fetch_stands() {
+        let long_polls: LongPolls<u8, &str> = LongPolls::default();
+        let mut wait = Box::pin(long_polls.wait(1, options(0), pending(), no_updates));
         assert!(timeout(SECOND, &mut wait).await.is_err());
-        patrols.tell_end(&1, 5, &"later");
-        patrols.tell_end(&1, 4, &"earlier");
+        long_polls.publish_final(&1, 5, &"later");
+        long_polls.publish_final(&1, 4, &"earlier");
         assert_eq!(timeout(SECOND, wait).await, Ok(Some("later")));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_end_that_was_told_before_is_not_believed() {
-        let patrols: LongPolls<u8, &str> = LongPolls::default();
-        let mut early = Box::pin(patrols.wait(1, terms(9), pending(), deaf));
+    async fn a_final_result_that_was_published_before_is_not_accepted() {
+        let long_polls: LongPolls<u8, &str> = LongPolls::default();
+        let mut early = Box::pin(long_polls.wait(1, options(9), pending(), no_updates));
         assert!(timeout(SECOND, &mut early).await.is_err());
-        patrols.tell_end(&1, 5, &"purged since");
-        let mut late = Box::pin(patrols.wait(1, terms(0), pending(), deaf));
+        long_polls.publish_final(&1, 5, &"purged since");
+        let mut late = Box::pin(long_polls.wait(1, options(0), pending(), no_updates));
         assert!(timeout(SECOND, &mut late).await.is_err());
-        patrols.tell_end(&1, 5, &"again");
+        long_polls.publish_final(&1, 5, &"again");
         assert_eq!(timeout(SECOND, late).await, Ok(Some("again")));
-        assert!(timeout(SECOND, early).await.is_err(), "it asked for later");
+        assert!(
+            timeout(SECOND, early).await.is_err(),
+            "it accepts later fetches only"
+        );
     }
 }

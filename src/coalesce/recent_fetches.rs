@@ -1,7 +1,7 @@
-//! What is remembered of steps that departed, for a window.
+//! What is remembered of keys whose fetches have started, for a window.
 //!
-//! By the hash of their keys only: a busy gateway remembers thousands. Two steps of one hash, which 64
-//! bits make rare, would at worst wait a window for each other.
+//! A key is known by its hash only, because a busy gateway remembers thousands. Two keys with the same
+//! 64-bit hash are rare; at worst one of them waits a window for the other.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -11,64 +11,68 @@ use tokio::time::Instant;
 
 #[derive(Default)]
 pub(super) struct RecentFetches {
-    steps: HashMap<u64, Step, RandomState>,
-    /// When to look whether a step can be forgotten: within a window, so that their order is near
-    /// enough to that of these times.
+    keys: HashMap<u64, RecentKey, RandomState>,
+    /// When to check whether a key can be removed. No entry is more than a window ahead, so the queue is
+    /// almost in the order of its times.
     due: VecDeque<(Instant, u64)>,
 }
 
 #[derive(Default)]
-struct Step {
-    last_departure: Option<Instant>,
-    alone_until: Option<Instant>,
+struct RecentKey {
+    last_start: Option<Instant>,
+    unshareable_until: Option<Instant>,
 }
 
 impl RecentFetches {
-    /// Steps that are remembered.
+    /// Returns how many keys are remembered.
     pub(super) fn len(&self) -> usize {
-        self.steps.len()
+        self.keys.len()
     }
 
-    pub(super) fn knows(&self, step: u64) -> bool {
-        self.steps.contains_key(&step)
+    pub(super) fn contains(&self, key: u64) -> bool {
+        self.keys.contains_key(&key)
     }
 
-    pub(super) fn last_departure(&self, step: u64) -> Option<Instant> {
-        self.steps.get(&step)?.last_departure
+    pub(super) fn last_start(&self, key: u64) -> Option<Instant> {
+        self.keys.get(&key)?.last_start
     }
 
-    /// Whether everybody fetches alone.
-    pub(super) fn is_alone(&self, step: u64, now: Instant) -> bool {
-        let alone_until = self.steps.get(&step).and_then(|known| known.alone_until);
-        alone_until.is_some_and(|until| now < until)
+    /// Returns whether every request of the key has to fetch alone.
+    pub(super) fn is_unshareable(&self, key: u64, now: Instant) -> bool {
+        let until = self
+            .keys
+            .get(&key)
+            .and_then(|recent| recent.unshareable_until);
+        until.is_some_and(|until| now < until)
     }
 
-    pub(super) fn departed(&mut self, step: u64, now: Instant, window: Duration) {
-        self.known(step, now + window).last_departure = Some(now);
+    pub(super) fn started(&mut self, key: u64, now: Instant, window: Duration) {
+        self.entry(key, now + window).last_start = Some(now);
     }
 
-    pub(super) fn alone(&mut self, step: u64, now: Instant, window: Duration, until: Instant) {
-        self.known(step, now + window).alone_until = Some(until);
+    pub(super) fn unshareable(&mut self, key: u64, now: Instant, window: Duration, until: Instant) {
+        self.entry(key, now + window).unshareable_until = Some(until);
     }
 
-    fn known(&mut self, step: u64, due: Instant) -> &mut Step {
-        self.steps.entry(step).or_insert_with(|| {
-            self.due.push_back((due, step));
-            Step::default()
+    fn entry(&mut self, key: u64, due: Instant) -> &mut RecentKey {
+        self.keys.entry(key).or_insert_with(|| {
+            self.due.push_back((due, key));
+            RecentKey::default()
         })
     }
 
-    /// Forgets the steps whose time is over.
+    /// Removes the keys whose time is over.
     pub(super) fn sweep(&mut self, now: Instant, window: Duration) {
-        while let Some((_, step)) = self.due.pop_front_if(|(due, _)| *due <= now) {
-            let Some(known) = self.steps.get(&step) else {
+        while let Some((_, key)) = self.due.pop_front_if(|(due, _)| *due <= now) {
+            let Some(recent) = self.keys.get(&key) else {
                 continue;
             };
-            let again = known.last_departure.map(|at| at + window);
-            match again.max(known.alone_until).filter(|until| *until > now) {
-                Some(until) => self.due.push_back((until.min(now + window), step)),
+            let window_end = recent.last_start.map(|at| at + window);
+            let until = window_end.max(recent.unshareable_until);
+            match until.filter(|until| *until > now) {
+                Some(until) => self.due.push_back((until.min(now + window), key)),
                 None => {
-                    self.steps.remove(&step);
+                    self.keys.remove(&key);
                 }
             }
         }

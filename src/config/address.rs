@@ -1,4 +1,4 @@
-//! Addresses: where to listen, which names to answer to, where upstream is.
+//! Addresses: the ones to listen on, the host names to accept, and the base URL of the upstream.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -7,51 +7,71 @@ use std::path::PathBuf;
 use hyper::http::uri::Authority;
 use rustls_pki_types::ServerName;
 
-use super::{Address, BaseUrl};
+/// Holds an address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// Holds a TCP address, such as `127.0.0.1:8180`.
+    Tcp(SocketAddr),
+    /// Holds the path of a unix socket. It is written `unix:/run/stepgate/stepgate.sock`.
+    Unix(PathBuf),
+}
 
-/// What `sockaddr_un` holds, less its closing zero.
-pub(super) const LONGEST_SOCKET_PATH: usize = 107;
+/// Holds the upstream's address: scheme, host, port and path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseUrl {
+    /// Whether the upstream speaks TLS.
+    pub https: bool,
+    /// Holds the host in lower case. An IPv6 address has no brackets.
+    pub host: String,
+    /// Holds the port, also if it is the default of the scheme.
+    pub port: u16,
+    /// Holds the path without a trailing slash, such as `/v1`. It may be empty.
+    pub path: String,
+}
 
-/// Reads `127.0.0.1:8180` or `unix:/run/stepgate/stepgate.sock`.
+/// Limits the path of a unix socket, in bytes: the size of `sun_path` without its final zero.
+pub(super) const MAX_SOCKET_PATH_LEN: usize = 107;
+
+/// Parses `127.0.0.1:8180` or `unix:/run/stepgate/stepgate.sock`.
 pub(super) fn parse_address(text: &str) -> Result<Address, String> {
     let Some(path) = text.strip_prefix("unix:") else {
         return parse_tcp(text, 8180)
             .map(Address::Tcp)
             .map_err(|problem| format!("{problem} or \"unix:/run/stepgate/stepgate.sock\""));
     };
-    let plain = path.starts_with('/') && !path.ends_with('/') && !path.contains('\0');
-    if !plain {
+    let is_full = path.starts_with('/') && !path.ends_with('/') && !path.contains('\0');
+    if !is_full {
         return Err(format!(
             "{text:?} needs the full path of a socket, like \"unix:/run/stepgate/stepgate.sock\""
         ));
     }
-    if path.len() > LONGEST_SOCKET_PATH {
+    if path.len() > MAX_SOCKET_PATH_LEN {
         return Err(format!(
-            "the path of a unix socket has at most {LONGEST_SOCKET_PATH} bytes, this one has {}",
+            "the path of a unix socket has at most {MAX_SOCKET_PATH_LEN} bytes, but this one has {}",
             path.len()
         ));
     }
     Ok(Address::Unix(PathBuf::from(path)))
 }
 
-/// Reads the address of the admin listener, like `127.0.0.1:8181`.
+/// Parses the address of the admin listener, like `127.0.0.1:8181`.
 pub(super) fn parse_admin(text: &str) -> Result<SocketAddr, String> {
     parse_tcp(text, 8181)
 }
 
-/// `usual` is suggested where the text names no port.
-fn parse_tcp(text: &str, usual: u16) -> Result<SocketAddr, String> {
+/// Parses an IP address with a port. The error suggests `default_port` if the text has no port.
+fn parse_tcp(text: &str, default_port: u16) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
-        // Only the port, or with a name before it.
+        // The text may be a port alone, or a host name with a port.
         let port = text.rsplit(':').next().and_then(|port| port.parse().ok());
-        let port: u16 = port.unwrap_or(usual);
+        let port: u16 = port.unwrap_or(default_port);
         format!(
             "{text:?} is not an address; write an IP address with a port, like \"127.0.0.1:{port}\""
         )
     })
 }
 
-/// Reads a host name that an open listener answers to: no scheme, no port.
+/// Parses a host name, without scheme and port.
 pub(super) fn parse_host(text: &str) -> Result<String, String> {
     let host = text.to_ascii_lowercase();
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
@@ -64,14 +84,14 @@ pub(super) fn parse_host(text: &str) -> Result<String, String> {
     ))
 }
 
-/// Reads upstream's address.
+/// Parses the base URL of the upstream.
 ///
-/// No error repeats what may be a credential: userinfo, query, fragment.
+/// No error repeats userinfo, query or fragment, because they may hold a credential.
 pub(super) fn parse_base_url(text: &str) -> Result<BaseUrl, String> {
     const LIKE: &str = "write one like \"https://api.portkey.ai/v1\"";
     if text.contains('@') {
         return Err(
-            "contains a user name or password; name credentials under [upstream.headers]"
+            "contains a user name or password; write credentials under [upstream.headers]"
                 .to_owned(),
         );
     }
@@ -115,7 +135,7 @@ pub(super) fn parse_base_url(text: &str) -> Result<BaseUrl, String> {
     })
 }
 
-/// Host (lower case, no brackets) and port, if one is given.
+/// Parses host and port. The host is in lower case and without brackets.
 pub(super) fn parse_authority(text: &str) -> Option<(String, Option<u16>)> {
     let authority: Authority = text.parse().ok()?;
     let written = authority.host();
@@ -134,19 +154,19 @@ pub(super) fn parse_authority(text: &str) -> Option<(String, Option<u16>)> {
             .ok()
             .filter(|host| !host.contains(':'))?,
     };
-    // As TLS will want it: no empty label, none too long.
+    // TLS needs a host without empty or overlong labels.
     ServerName::try_from(host.as_str()).ok()?;
     Some((host, port))
 }
 
-/// Nothing that a server could decode or resolve to something else.
+/// Returns whether no server decodes or resolves the segment to another one.
 fn is_plain(segment: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~');
     !segment.is_empty() && !matches!(segment, "." | "..") && segment.bytes().all(plain)
 }
 
 impl Address {
-    /// Whether only this machine can reach it.
+    /// Returns whether only this machine can reach the address.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Tcp(address) => is_loopback(*address),
@@ -155,7 +175,7 @@ impl Address {
     }
 }
 
-/// Whether only this machine can reach it; an IPv4 address written as IPv6 counts as IPv4.
+/// Returns whether only this machine can reach the address. An IPv4-mapped IPv6 address is IPv4.
 pub(super) fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
@@ -170,9 +190,9 @@ impl fmt::Display for Address {
 }
 
 impl fmt::Display for BaseUrl {
-    /// As it is written in the configuration; the port only where it is not the scheme's own.
+    /// Writes the URL as in the configuration, without a port that is the default of its scheme.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scheme, usual) = if self.https {
+        let (scheme, default_port) = if self.https {
             ("https", 443)
         } else {
             ("http", 80)
@@ -183,7 +203,7 @@ impl fmt::Display for BaseUrl {
         } else {
             f.write_str(&self.host)?;
         }
-        if self.port != usual {
+        if self.port != default_port {
             write!(f, ":{}", self.port)?;
         }
         f.write_str(&self.path)

@@ -1,6 +1,6 @@
-//! What is wrong with a configuration, and where: collected while it is read, told all at once.
+//! Diagnostics: collects the problems of a configuration with their places, and returns all at once.
 //!
-//! A problem's text never contains a secret, nor a value that could be one.
+//! The text of a problem never contains a secret, nor a value that could be one.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -10,14 +10,14 @@ use std::path::Path;
 
 use thiserror::Error;
 
-/// Everything that is wrong with a configuration; at least one problem, in the file's order.
+/// Holds all problems of a configuration, at least one, in the order of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub struct Problems {
     list: Vec<Problem>,
 }
 
 impl Problems {
-    /// The problems, those of the file first.
+    /// Returns the problems. Those of the file come first.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Problem> {
         self.list.iter()
     }
@@ -35,63 +35,64 @@ impl fmt::Display for Problems {
     }
 }
 
-/// One thing that is wrong, and what would be right.
+/// Says what is wrong, where, and what would be right.
 ///
-/// `Display` is one line: `stepgate.toml:12:7: upstream.timeout: …`, or the name of the flag or
-/// variable in place of file, line and column.
+/// `Display` writes one line, such as `stepgate.toml:12:7: upstream.timeout: …`. If a flag or variable is
+/// wrong, its name replaces file, line and column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Line and column in the file, both from 1; the column counts characters.
+    /// Holds line and column in the file, both from 1. The column counts characters.
     position: Option<(usize, usize)>,
-    place: String,
+    location: String,
     text: String,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let separator = if self.place.is_empty() { "" } else { ": " };
-        write!(f, "{}{separator}{}", self.place, self.text)
+        let separator = if self.location.is_empty() { "" } else { ": " };
+        write!(f, "{}{separator}{}", self.location, self.text)
     }
 }
 
-/// Where a value was read.
+/// Names where a value was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
-    /// The name of a flag, a variable, a file, or of a key that kept its default.
+pub(super) enum SourceSpan {
+    /// Holds the name of a flag, a variable, a file, or a key that kept its default.
     Name(String),
-    /// In the file: the byte offset, and the key's full name (empty: none).
+    /// Holds a byte offset in the file, and the full name of the key. The name is empty if there is none.
     File { offset: usize, key: String },
 }
 
-impl Place {
+impl SourceSpan {
     pub(super) fn name(name: &str) -> Self {
         Self::Name(name.to_owned())
     }
 }
 
-/// Collects problems while one configuration is read.
-pub(super) struct Notes<'a> {
+/// Collects the problems of one configuration while it is read.
+pub(super) struct Diagnostics<'a> {
     path: &'a Path,
     text: &'a str,
-    /// Lines on which the TOML itself is broken: what was recovered from them means nothing.
+    /// Holds the lines with syntax errors. Values that were recovered from them are meaningless.
     broken_lines: Vec<RangeInclusive<usize>>,
-    /// Whether some of the file could not be read at all.
+    /// Whether part of the file could not be read.
     partial: bool,
     list: RefCell<Vec<Problem>>,
-    /// The keys that were asked for, with the place of each that is written.
-    known: RefCell<BTreeMap<String, Option<Place>>>,
-    unknown: RefCell<Vec<Unknown>>,
+    /// Holds each key that was looked up. Its span is `None` if the file does not have the key.
+    known: RefCell<BTreeMap<String, Option<SourceSpan>>>,
+    unknown: RefCell<Vec<UnknownKey>>,
 }
 
-/// A key that nobody asked for, and those of its table that somebody did.
-struct Unknown {
-    place: Place,
+/// Describes a key that is in the file but was never looked up.
+struct UnknownKey {
+    span: SourceSpan,
     key: String,
+    /// Lists the valid keys of the same table.
     known_here: String,
 }
 
-impl<'a> Notes<'a> {
-    /// For a file named `path` that contains `text`.
+impl<'a> Diagnostics<'a> {
+    /// Creates an empty collection for a file named `path` that contains `text`.
     pub(super) fn new(path: &'a Path, text: &'a str) -> Self {
         Self {
             path,
@@ -104,67 +105,69 @@ impl<'a> Notes<'a> {
         }
     }
 
-    /// Notes a place where the file is not TOML; what was read from its lines up to `end` is not told.
-    pub(super) fn broken(&mut self, offset: usize, end: usize, text: &str) {
-        let place = Place::File {
+    /// Reports a syntax error. Problems on its lines up to `end` are not reported, because they follow.
+    pub(super) fn report_syntax_error(&mut self, offset: usize, end: usize, text: &str) {
+        let span = SourceSpan::File {
             offset,
             key: String::new(),
         };
-        self.push(&place, text.to_owned());
+        self.push(&span, text.to_owned());
         let lines = self.position(offset).0..=self.position(end).0;
         self.broken_lines.push(lines);
         self.partial = true;
     }
 
-    /// Notes that the file cannot be read at all.
-    pub(super) fn unreadable(&mut self, text: String) {
-        self.push(&Place::Name(self.path.display().to_string()), text);
+    /// Reports that the file cannot be read.
+    pub(super) fn report_unreadable(&mut self, text: String) {
+        self.push(&SourceSpan::Name(self.path.display().to_string()), text);
         self.partial = true;
     }
 
-    /// Notes a problem with what was read at `place`.
-    pub(super) fn note(&self, place: &Place, text: impl Into<String>) {
-        if let Place::File { offset, key } = place {
-            // What the parser made up has no place: before a value there is always its key.
+    /// Reports a problem with the value at `span`.
+    pub(super) fn report(&self, span: &SourceSpan, text: impl Into<String>) {
+        if let SourceSpan::File { offset, key } = span {
+            // The parser invents values after an error. Their offset is 0, but a key always precedes a
+            // value.
             let is_made_up = self.partial && *offset == 0 && key.contains('.');
             let line = self.position(*offset).0;
             if is_made_up || self.broken_lines.iter().any(|lines| lines.contains(&line)) {
                 return;
             }
         }
-        self.push(place, text.into());
+        self.push(span, text.into());
     }
 
-    /// Notes that something is missing or does not fit together.
+    /// Reports that something is missing or inconsistent, unless part of the file could not be read.
     ///
-    /// Where some of the file could not be read nothing can be said about that: it may be there.
-    pub(super) fn absent(&self, place: &Place, text: impl Into<String>) {
+    /// In that case the missing part may be there.
+    pub(super) fn report_if_complete(&self, span: &SourceSpan, text: impl Into<String>) {
         if !self.partial {
-            self.push(place, text.into());
+            self.push(span, text.into());
         }
     }
 
-    /// Records that the reader asked for this key, and where its value is.
-    pub(super) fn know(&self, key: String, place: Option<Place>) {
-        self.known.borrow_mut().insert(key, place);
+    /// Records that a key was looked up, and where its value is.
+    pub(super) fn record_key(&self, key: String, span: Option<SourceSpan>) {
+        self.known.borrow_mut().insert(key, span);
     }
 
-    /// Notes a key that nobody asked for. In the end it may turn out to be one of another table.
-    pub(super) fn unknown(&self, place: Place, key: &str, known_here: String) {
-        self.unknown.borrow_mut().push(Unknown {
-            place,
+    /// Reports a key that was not looked up. The text is built at the end, because another table may
+    /// have the key.
+    pub(super) fn report_unknown_key(&self, span: SourceSpan, key: &str, known_here: String) {
+        self.unknown.borrow_mut().push(UnknownKey {
+            span,
             key: key.to_owned(),
             known_here,
         });
     }
 
-    fn tell_unknown(&self) {
-        for unknown in self.unknown.take() {
-            let Unknown {
-                place,
-                key,
-                known_here,
-            } = unknown;
+    fn report_unknown_keys(&self) {
+        for UnknownKey {
+            span,
+            key,
+            known_here,
+        } in self.unknown.take()
+        {
             let is_named =
                 |full: &&String| full.rsplit_once('.').is_some_and(|(_, name)| name == key);
             let known = self.known.borrow();
@@ -175,49 +178,50 @@ impl<'a> Notes<'a> {
                 let elsewhere = elsewhere.join(" or ");
                 format!("unknown key {key:?}; did you mean {elsewhere}?")
             };
-            self.note(&place, text);
+            self.report(&span, text);
         }
     }
 
-    /// Where the value of `key` is written, else its name.
-    pub(super) fn place_of(&self, key: &str) -> Place {
+    /// Returns the span of the value of `key`, or the name of the key if the file does not have it.
+    pub(super) fn span_of(&self, key: &str) -> SourceSpan {
         let known = self.known.borrow();
         known
             .get(key)
             .cloned()
             .flatten()
-            .unwrap_or_else(|| Place::name(key))
+            .unwrap_or_else(|| SourceSpan::name(key))
     }
 
-    /// The keys that the reader asked for, by full name.
+    /// Returns the full names of the keys that were looked up.
     #[cfg(test)]
-    pub(super) fn known(&self) -> Vec<String> {
+    pub(super) fn known_keys(&self) -> Vec<String> {
         self.known.borrow().keys().cloned().collect()
     }
 
-    /// The problems, if there are any.
+    /// Returns the problems. `None` if there are none.
     pub(super) fn finish(self) -> Option<Problems> {
-        self.tell_unknown();
+        self.report_unknown_keys();
         let mut list = self.list.into_inner();
-        // A stable sort: what has no position keeps its order, behind what has one.
+        // The sort is stable. Problems without a position keep their order at the end.
         list.sort_by_key(|problem| problem.position.unwrap_or((usize::MAX, 0)));
         list.dedup();
         (!list.is_empty()).then_some(Problems { list })
     }
 
-    fn push(&self, place: &Place, text: String) {
-        let (position, place) = match place {
-            Place::Name(name) => (None, name.clone()),
-            Place::File { offset, key } => {
+    fn push(&self, span: &SourceSpan, text: String) {
+        let (position, location) = match span {
+            SourceSpan::Name(name) => (None, name.clone()),
+            SourceSpan::File { offset, key } => {
                 let (line, column) = self.position(*offset);
                 let separator = if key.is_empty() { "" } else { ": " };
-                let place = format!("{}:{line}:{column}{separator}{key}", self.path.display());
-                (Some((line, column)), place)
+                let path = self.path.display();
+                let location = format!("{path}:{line}:{column}{separator}{key}");
+                (Some((line, column)), location)
             }
         };
         self.list.borrow_mut().push(Problem {
             position,
-            place: one_line(&place),
+            location: one_line(&location),
             text: one_line(&text),
         });
     }
@@ -230,7 +234,7 @@ impl<'a> Notes<'a> {
     }
 }
 
-/// Whatever a key, a path or a name contains, a problem stays one line.
+/// Escapes control characters, so that a problem stays one line whatever a key or path contains.
 fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
@@ -247,16 +251,16 @@ fn one_line(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn at(offset: usize, key: &str) -> Place {
-        Place::File {
+    fn at(offset: usize, key: &str) -> SourceSpan {
+        SourceSpan::File {
             offset,
             key: key.to_owned(),
         }
     }
 
     #[test]
-    fn a_column_counts_characters_and_both_count_from_one() {
-        let notes = Notes::new(Path::new("f.toml"), "a = 1\r\nä = \"ö\" x");
+    fn line_and_column_count_characters_from_one() {
+        let diagnostics = Diagnostics::new(Path::new("f.toml"), "a = 1\r\nä = \"ö\" x");
         for (offset, expected) in [
             (0, (1, 1)),
             (4, (1, 5)),
@@ -264,33 +268,33 @@ mod tests {
             (9, (2, 2)),
             (17, (2, 9)),
         ] {
-            assert_eq!(notes.position(offset), expected, "offset {offset}");
+            assert_eq!(diagnostics.position(offset), expected, "offset {offset}");
         }
     }
 
     #[test]
-    fn problems_come_in_the_order_of_the_file_and_names_last() {
-        let notes = Notes::new(Path::new("f.toml"), "a\nb\nc");
-        notes.note(&Place::name("--listen"), "is wrong");
-        notes.note(&at(4, "c"), "third");
-        notes.note(&at(0, "a"), "first");
-        let told = notes.finish().unwrap().to_string();
+    fn problems_are_in_the_order_of_the_file() {
+        let diagnostics = Diagnostics::new(Path::new("f.toml"), "a\nb\nc");
+        diagnostics.report(&SourceSpan::name("--listen"), "is wrong");
+        diagnostics.report(&at(4, "c"), "third");
+        diagnostics.report(&at(0, "a"), "first");
+        let problems = diagnostics.finish().unwrap().to_string();
         assert_eq!(
-            told,
+            problems,
             "f.toml:1:1: a: first\nf.toml:3:1: c: third\n--listen: is wrong"
         );
     }
 
     #[test]
-    fn what_follows_from_broken_toml_is_not_told() {
-        let mut notes = Notes::new(Path::new("f.toml"), "a\nb");
-        notes.broken(0, 0, "expected `=`");
-        notes.note(&at(0, "a"), "same line");
-        notes.note(&at(2, "b"), "another line");
-        notes.absent(&Place::name("X"), "is not set");
-        let told = notes.finish().unwrap().to_string();
+    fn problems_that_follow_from_a_syntax_error_are_not_reported() {
+        let mut diagnostics = Diagnostics::new(Path::new("f.toml"), "a\nb");
+        diagnostics.report_syntax_error(0, 0, "expected `=`");
+        diagnostics.report(&at(0, "a"), "same line");
+        diagnostics.report(&at(2, "b"), "another line");
+        diagnostics.report_if_complete(&SourceSpan::name("X"), "is not set");
+        let problems = diagnostics.finish().unwrap().to_string();
         assert_eq!(
-            told,
+            problems,
             "f.toml:1:1: expected `=`\nf.toml:2:1: b: another line"
         );
     }

@@ -1,55 +1,67 @@
-//! Header tables: which headers may be injected, which may be passed on, and how tables are laid
-//! over each other.
+//! Header tables: which headers may be injected, and which may vary the cache key.
+//!
+//! This module refuses literal credentials, and headers that the gateway controls.
 
 use hyper::header::{HeaderName, HeaderValue};
 use toml::de::DeValue;
 
-use super::defaults::{BuiltInValue, HEADERS};
-use super::diagnostics::{Notes, Place};
-use super::secret_ref::{NO_LITERAL, References, fits_header, is_visible};
+use super::diagnostics::{Diagnostics, SourceSpan};
+use super::secret_ref::{NO_LITERAL, SecretResolver, fits_header, is_visible};
 use super::table::{Item, Table};
 use super::{Header, Value};
 
-/// What one `headers` table says.
+/// Names the literal headers that are injected unless `[upstream.headers]` replaces or removes them.
+pub(super) const DEFAULT_LITERALS: [(&str, &str); 2] = [
+    ("openai-beta", "assistants=v2"),
+    ("x-portkey-cache-force-refresh", "true"),
+];
+
+/// Names the default credential headers with the environment variables that hold their values.
+pub(super) const DEFAULT_CREDENTIALS: [(&str, &str); 2] = [
+    ("x-portkey-api-key", "PORTKEY_API_KEY"),
+    ("x-portkey-virtual-key", "PORTKEY_PROVIDER_VIRTUAL_KEY"),
+];
+
+/// Holds one `headers` table.
 #[derive(Default)]
-pub(super) struct Overlay {
-    /// Injected.
+pub(super) struct HeaderTable {
+    /// Holds the headers to inject.
     pub(super) set: Vec<Header>,
-    /// `name = false`.
+    /// Names the headers that the table sets to `false`.
     pub(super) removed: Vec<HeaderName>,
-    /// Credentials of its own, valid or not.
+    /// Whether the table has a credential, valid or not.
     names_secret: bool,
 }
 
-impl Overlay {
-    /// Reads a table.
-    pub(super) fn read(table: Table<'_>, references: &References<'_>) -> Self {
-        let mut overlay = Self::default();
+impl HeaderTable {
+    /// Reads a table. Invalid entries are reported and left out.
+    pub(super) fn read(table: Table<'_>, secrets: &SecretResolver<'_>) -> Self {
+        let mut headers = Self::default();
         let mut seen: Vec<HeaderName> = Vec::new();
-        for (key, place, item) in table.entries() {
-            let notes = item.notes();
-            let name = match parse_name(&key).and_then(refuse_governed) {
+        for (key, span, item) in table.entries() {
+            let diagnostics = item.diagnostics();
+            let name = match parse_name(&key).and_then(reject_controlled) {
                 Ok(name) => name,
                 Err(text) => {
-                    notes.note(&place, text);
+                    diagnostics.report(&span, text);
                     continue;
                 }
             };
             if seen.contains(&name) {
-                notes.note(
-                    &place,
-                    "is there twice: header names are compared in lower case",
+                diagnostics.report(
+                    &span,
+                    "occurs twice; header names are case-insensitive, so write it once",
                 );
                 continue;
             }
             seen.push(name.clone());
-            overlay.take(name, item, references);
+            headers.take(name, item, secrets);
         }
-        overlay
+        headers
     }
 
-    fn take(&mut self, name: HeaderName, item: Item<'_>, references: &References<'_>) {
-        let place = item.place();
+    fn take(&mut self, name: HeaderName, item: Item<'_>, secrets: &SecretResolver<'_>) {
+        let span = item.span();
         let value = match item.value() {
             DeValue::Boolean(false) => {
                 self.removed.push(name);
@@ -57,17 +69,17 @@ impl Overlay {
             }
             DeValue::String(_) if is_credential(name.as_str()) => {
                 self.names_secret = true;
-                item.refuse(NO_LITERAL)
+                item.reject(NO_LITERAL)
             }
             DeValue::String(_) => item.parse("a string", parse_literal).map(Value::Literal),
             DeValue::Table(_) => {
                 self.names_secret = true;
-                let notes = item.notes();
-                let secret = references.secret(item);
+                let diagnostics = item.diagnostics();
+                let secret = secrets.secret(item);
                 secret.and_then(|secret| match fits_header(&secret) {
                     Ok(()) => Some(Value::Secret(secret)),
                     Err(text) => {
-                        notes.note(&place, format!("{} {text}", secret.source()));
+                        diagnostics.report(&span, format!("{} {text}", secret.source()));
                         None
                     }
                 })
@@ -85,39 +97,44 @@ impl Overlay {
         }
     }
 
-    /// Lays it over the built-in headers; the built-in credentials stand only where it names none
-    /// of its own, so that another upstream's are never mixed with Portkey's.
-    pub(super) fn over_built_in(
+    /// Adds the default headers that the table neither replaces nor removes.
+    ///
+    /// The default credentials are added only if the table has none of its own, so that Portkey's
+    /// credentials never go to another upstream.
+    pub(super) fn with_defaults(
         &self,
-        notes: &Notes<'_>,
-        references: &References<'_>,
+        diagnostics: &Diagnostics<'_>,
+        secrets: &SecretResolver<'_>,
     ) -> Vec<Header> {
         let mut headers = self.set.clone();
-        for built_in in &HEADERS {
-            let name = HeaderName::from_static(built_in.name);
-            if self.removed.contains(&name) || headers.iter().any(|h| h.name == name) {
+        let is_free = |name: &str| {
+            let is_set = self.set.iter().any(|header| header.name == name);
+            !is_set && !self.removed.iter().any(|removed| removed == name)
+        };
+        for (name, text) in DEFAULT_LITERALS {
+            if is_free(name) {
+                headers.push(Header {
+                    name: HeaderName::from_static(name),
+                    value: Value::Literal(HeaderValue::from_static(text)),
+                });
+            }
+        }
+        for (name, variable) in DEFAULT_CREDENTIALS {
+            if self.names_secret || !is_free(name) {
                 continue;
             }
-            match built_in.value {
-                BuiltInValue::Literal(text) => headers.push(Header {
-                    name,
-                    value: Value::Literal(HeaderValue::from_static(text)),
+            match secrets.credential(variable) {
+                Ok(secret) => headers.push(Header {
+                    name: HeaderName::from_static(name),
+                    value: Value::Secret(secret),
                 }),
-                BuiltInValue::Env(_) if self.names_secret => {}
-                BuiltInValue::Env(variable) => match references.credential(variable) {
-                    Ok(secret) => headers.push(Header {
-                        name,
-                        value: Value::Secret(secret),
-                    }),
-                    Err(text) => notes.absent(
-                        &Place::name(variable),
-                        format!(
-                            "{text}; it is sent as {name}: set it, or say under \
-                             [upstream.headers] which credentials this upstream takes \
-                             ({name} = false: not this one)"
-                        ),
+                Err(text) => diagnostics.report_if_complete(
+                    &SourceSpan::name(variable),
+                    format!(
+                        "{text}; its value is sent as {name}, so set it, or write this upstream's \
+                         own credentials under [upstream.headers] ({name} = false sends none)"
                     ),
-                },
+                ),
             }
         }
         sort(&mut headers);
@@ -125,29 +142,29 @@ impl Overlay {
     }
 }
 
-/// The order in which headers are kept, so that two files that say the same are the same.
+/// Sorts headers by name, so that equal configurations compare equal.
 pub(super) fn sort(headers: &mut [Header]) {
     headers.sort_by(|a, b| a.name.as_str().cmp(b.name.as_str()));
 }
 
 fn parse_literal(text: &str) -> Result<HeaderValue, String> {
-    const REFUSED: &str = "contains what no header can carry; use visible ASCII";
+    const INVALID: &str = "contains characters that no header can carry; use visible ASCII";
     match text.trim() {
-        "" => Err("is empty; to send no such header write false".to_owned()),
-        text if !is_visible(text) => Err(REFUSED.to_owned()),
-        text => HeaderValue::from_str(text).map_err(|_| REFUSED.to_owned()),
+        "" => Err("is empty; to send no such header, write false".to_owned()),
+        text if !is_visible(text) => Err(INVALID.to_owned()),
+        text => HeaderValue::from_str(text).map_err(|_| INVALID.to_owned()),
     }
 }
 
-/// The error does not repeat the text: a whole header line, credential and all, may be there.
+/// Parses a header name. The error does not repeat the text, because it may hold a whole header line.
 fn parse_name(text: &str) -> Result<HeaderName, String> {
     text.to_ascii_lowercase()
         .parse()
         .map_err(|_| "is not a header name; write one like \"openai-beta\"".to_owned())
 }
 
-/// What the gateway itself decides about: framing, routing, negotiation, conditions, caching.
-const GOVERNED: [&str; 29] = [
+/// Names the headers that the gateway controls: framing, routing, negotiation, conditions, caching.
+const CONTROLLED: [&str; 29] = [
     "accept",
     "accept-encoding",
     "age",
@@ -179,17 +196,15 @@ const GOVERNED: [&str; 29] = [
     "via",
 ];
 
-fn refuse_governed(name: HeaderName) -> Result<HeaderName, String> {
+fn reject_controlled(name: HeaderName) -> Result<HeaderName, String> {
     let text = name.as_str();
-    if GOVERNED.contains(&text) || text.starts_with("x-forwarded-") {
-        return Err(format!(
-            "the gateway itself decides about {text}; leave it out"
-        ));
+    if CONTROLLED.contains(&text) || text.starts_with("x-forwarded-") {
+        return Err(format!("the gateway controls {text} itself; leave it out"));
     }
     Ok(name)
 }
 
-/// Whether a header or parameter of this (lower-case) name usually carries a credential.
+/// Returns whether a header or parameter of this lower-case name usually holds a credential.
 pub(crate) fn is_credential(name: &str) -> bool {
     name.split(['-', '_', '.']).any(|word| {
         matches!(
@@ -212,8 +227,8 @@ pub(crate) fn is_credential(name: &str) -> bool {
     })
 }
 
-/// What goes up from the caller anyway, without becoming part of the key.
-const ALWAYS_FORWARDED: [&str; 5] = [
+/// Names the client's headers that are always sent, and are no part of the key.
+const ALWAYS_SENT: [&str; 5] = [
     "traceparent",
     "tracestate",
     "user-agent",
@@ -221,7 +236,7 @@ const ALWAYS_FORWARDED: [&str; 5] = [
     "x-request-id",
 ];
 
-/// Portkey's headers that neither authenticate nor choose where a request goes.
+/// Names Portkey's headers that neither authenticate a request nor choose its destination.
 const HARMLESS_PORTKEY: [&str; 4] = [
     "x-portkey-metadata",
     "x-portkey-parent-span-id",
@@ -229,17 +244,17 @@ const HARMLESS_PORTKEY: [&str; 4] = [
     "x-portkey-span-name",
 ];
 
-/// Reads one of `upstream.vary_headers`.
-pub(super) fn parse_forwarded(text: &str) -> Result<HeaderName, String> {
-    let name = parse_name(text).and_then(refuse_governed)?;
+/// Parses one of `upstream.vary_headers`.
+pub(super) fn parse_vary_header(text: &str) -> Result<HeaderName, String> {
+    let name = parse_name(text).and_then(reject_controlled)?;
     let word = name.as_str();
-    if ALWAYS_FORWARDED.contains(&word) {
-        return Err(format!("{word} goes up anyway; leave it out"));
+    if ALWAYS_SENT.contains(&word) {
+        return Err(format!("{word} is always sent; leave it out"));
     }
-    let portkey = word.starts_with("x-portkey-") && !HARMLESS_PORTKEY.contains(&word);
-    if portkey || is_credential(word) {
+    let is_portkey = word.starts_with("x-portkey-") && !HARMLESS_PORTKEY.contains(&word);
+    if is_portkey || is_credential(word) {
         return Err(format!(
-            "{word} may choose an account or a destination: it never goes up from a caller"
+            "{word} may choose an account or a destination, so a client's value is never sent; leave it out"
         ));
     }
     Ok(name)

@@ -1,282 +1,341 @@
-//! The configuration, twice: as it is written (`file`), and as it is meant ([`Config`]).
+//! The configuration: loaded from file, environment and flags, validated, and printed.
 //!
-//! [`Config`] is whole and valid: every secret is loaded, every address parsed, every rule built.
-//! Everything that can be wrong with it is said at once, with its place, before anything starts.
+//! This module owns the keys, their defaults and their error messages. A [`Config`] is complete and
+//! valid: every secret is loaded, every address is parsed, and every rule is built. If anything is
+//! wrong, [`Problems`] lists all of it at once, each problem with its place.
 
 mod address;
-mod client;
-mod defaults;
 mod diagnostics;
-mod file;
 mod header;
 mod key_hints;
-mod overrides;
+mod load;
 mod print;
 mod proxy;
 mod redis;
-mod redis_url;
 mod reload;
 mod rules;
 mod secret;
 mod secret_ref;
-mod server;
 mod syntax;
 mod table;
 #[cfg(test)]
 mod tests;
 mod tls;
-mod upstream;
 mod validate;
 mod value;
 mod warnings;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::header::{HeaderName, HeaderValue};
 
-pub use self::redis::Redis;
+pub use self::redis::{Redis, RedisUrl};
+pub use address::{Address, BaseUrl};
 pub use diagnostics::{Problem, Problems};
 pub(crate) use header::is_credential;
 pub use proxy::Proxy;
-pub use redis_url::RedisUrl;
 pub use reload::ReloadPlan;
 pub use secret::{Secret, SecretError, SecretSource};
 pub use tls::Tls;
 
 use crate::policy::Rule;
 
-/// Where a configuration is read from. Order: flag, environment, file, default.
+/// Names where a configuration is read from. A flag overrides the environment, the environment
+/// overrides the file, and the file overrides the default.
 pub struct Sources<'a> {
-    /// `--config`, else `STEPGATE_CONFIG`; none: the built-in defaults.
+    /// Names the file: `--config`, else `STEPGATE_CONFIG`. `None` if there is none.
     pub file: Option<PathBuf>,
-    /// What the command line says.
+    /// Holds the flags of the command line.
     pub flags: Flags,
-    /// The environment: `std::env::var` in production, a map in tests.
+    /// Reads an environment variable. Tests pass a map.
     pub env: &'a (dyn Fn(&str) -> Option<String> + Sync),
 }
 
-/// What the command line says about the configuration, unparsed.
+/// Holds the flags that configure the gateway, not parsed yet.
 #[derive(Debug, Clone, Default)]
 pub struct Flags {
-    /// `--listen`, repeatable.
+    /// Holds each `--listen`.
     pub listen: Vec<String>,
-    /// `--admin`
+    /// Holds `--admin`.
     pub admin: Option<String>,
-    /// `--upstream`
+    /// Holds `--upstream`.
     pub upstream: Option<String>,
-    /// `--log-format`
+    /// Holds `--log-format`.
     pub log_format: Option<LogFormat>,
 }
 
-/// The whole configuration, valid.
+/// Holds the complete, valid configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// The data listener and its limits.
+    /// Configures the data listener and its limits.
     pub server: Server,
-    /// The admin listener.
+    /// Configures the admin listener.
     pub admin: Admin,
-    /// Where requests go, and what is added to them.
+    /// Configures the upstream, and what requests to it carry.
     pub upstream: Upstream,
-    /// What may be kept, how much and for how long.
+    /// Configures the cache.
     pub cache: Cache,
-    /// What is written to standard error.
+    /// Configures the log.
     pub log: Log,
-    /// Who may ask; empty: an open listener.
+    /// Holds the configured clients. If it is empty, the listener needs no token.
     pub clients: Vec<Client>,
-    /// The cacheable resources, the built-in one first.
+    /// Holds the cacheable resources, the built-in rule first.
     pub rules: Vec<Rule>,
 }
 
-/// An address to listen on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
-    /// `127.0.0.1:8180`
-    Tcp(SocketAddr),
-    /// `unix:/run/stepgate/stepgate.sock`
-    Unix(PathBuf),
-}
-
-/// The data listener and its limits.
+/// Configures the data listener and its limits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Server {
-    /// Where it listens; never empty.
+    /// Holds the addresses to listen on; never empty.
     pub listen: Vec<Address>,
-    /// Host names (lower case) that an open listener answers to, besides localhost and loopback.
+    /// Holds the host names, in lower case, that an open listener accepts besides localhost and
+    /// loopback addresses.
     pub allowed_hosts: Vec<String>,
-    /// Something else guards a listener beyond loopback that has no clients.
+    /// Whether a listener beyond loopback may be open, because something else guards it.
     pub allow_unauthenticated: bool,
-    /// What is answered besides the rules.
+    /// Says which requests are forwarded.
     pub forward: Forward,
-    /// Connections open at once.
+    /// Limits the open connections.
     pub max_connections: usize,
-    /// Requests held by `Prefer: wait`.
+    /// Limits the requests that wait because of `Prefer: wait`.
     pub max_long_polls: usize,
-    /// Accept to a whole first head; first byte to a whole later head.
+    /// Limits the time from accepting a connection to its first whole request head, and from the first
+    /// byte of a later head to its end.
     pub header_timeout: Duration,
-    /// Keep-alive between requests.
+    /// Limits how long a connection may stay idle between requests.
     pub idle_timeout: Duration,
-    /// From the signal to the exit, at most.
+    /// Limits the time from the signal to the exit.
     pub drain_timeout: Duration,
-    /// After the signal: not ready, but still accepting, for this long.
+    /// Delays the drain: for this time after the signal the gateway accepts, but is not ready.
     pub lame_duck: Duration,
-    /// For callers over TCP; none: they speak plain HTTP.
+    /// Configures TLS for clients over TCP. `None` if they use plain HTTP.
     pub tls: Option<Tls>,
 }
 
-/// What goes up besides the fetches of rules.
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: vec![Address::Tcp(loopback(8180))],
+            allowed_hosts: Vec::new(),
+            allow_unauthenticated: false,
+            forward: Forward::Rules,
+            max_connections: 10_000,
+            max_long_polls: 10_000,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            drain_timeout: Duration::from_secs(30),
+            lame_duck: Duration::ZERO,
+            tls: None,
+        }
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// Says which requests go to the upstream besides the fetches of rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Forward {
-    /// Nothing.
+    /// Forwards nothing else.
     Rules,
-    /// Every other request under `/v1`.
+    /// Forwards every other request below `/v1`.
     All,
 }
 
-/// The admin listener.
+/// Configures the admin listener.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admin {
-    /// Where it listens.
+    /// Holds the address to listen on.
     pub listen: SocketAddr,
-    /// Required for `DELETE` and `/status` when present (always so beyond loopback).
+    /// Holds the token that `DELETE` and `/status` require. `None` is valid on loopback only.
     pub token: Option<Secret>,
 }
 
-/// Where requests go, and what is added to them.
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            listen: loopback(8181),
+            token: None,
+        }
+    }
+}
+
+/// Configures the upstream, and what requests to it carry.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Upstream {
-    /// `https://api.portkey.ai/v1`
+    /// Holds the base URL, such as `https://api.portkey.ai/v1`.
     pub base_url: BaseUrl,
-    /// Name resolution, TCP and TLS together.
+    /// Limits name resolution, the TCP connection and the TLS handshake together.
     pub connect_timeout: Duration,
-    /// From a request's arrival to the end of its answer; of a forwarded one, to its answer's head.
+    /// Limits the time from a request's arrival to the end of its response. For a forwarded request, it
+    /// limits the time to the head of the response.
     pub timeout: Duration,
-    /// Forwarded streams: the longest silence.
+    /// Limits the time between two parts of a forwarded body.
     pub stream_idle_timeout: Duration,
-    /// Fetches at once.
+    /// Limits the fetches in flight.
     pub max_in_flight: usize,
-    /// How long a fetch waits for one of those places.
+    /// Limits how long a fetch waits for one of the `max_in_flight` permits.
     pub queue_timeout: Duration,
-    /// At most one departure of a step in this long; zero: every request its own fetch.
+    /// Limits a key to one fetch in this time. Zero disables coalescing.
     pub coalesce_window: Duration,
-    /// How long a 429 is held for everyone, at most; zero: never.
+    /// Limits how long a 429 blocks further fetches. Zero disables blocking.
     pub max_retry_after: Duration,
-    /// Further request headers that pass up on rule paths, and become part of the key.
+    /// Names further request headers that are sent on rule paths and become part of the key.
     pub vary_headers: Vec<HeaderName>,
-    /// PEM roots added to the system's.
+    /// Names a PEM file of roots to trust besides the system's. `None` if there is none.
     pub ca_file: Option<PathBuf>,
-    /// What stands between; named by the environment alone, never for a plain upstream.
+    /// Holds the proxy that the environment names. `None` for an upstream without TLS.
     pub proxy: Option<Proxy>,
-    /// Injected on every fetch, each name once, in the order of their names.
+    /// Holds the headers injected into every request, each name once, sorted by name.
     pub headers: Vec<Header>,
-    /// Added to every fetch (decoded), each name once, in the order of their names.
+    /// Holds the decoded parameters added to every query, sorted.
     pub query: Vec<(String, String)>,
 }
 
-/// The upstream's address: scheme, host, port and a path prefix without a trailing slash.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BaseUrl {
-    /// TLS or plain.
-    pub https: bool,
-    /// Lower case; an IPv6 address without its brackets.
-    pub host: String,
-    /// The port, also where it is the scheme's default.
-    pub port: u16,
-    /// `/v1`, or empty.
-    pub path: String,
+impl Default for Upstream {
+    /// Returns the settings for Portkey without any header, because those need the environment.
+    fn default() -> Self {
+        Self {
+            base_url: BaseUrl {
+                https: true,
+                host: "api.portkey.ai".to_owned(),
+                port: 443,
+                path: "/v1".to_owned(),
+            },
+            connect_timeout: Duration::from_secs(5),
+            timeout: Duration::from_secs(60),
+            stream_idle_timeout: Duration::from_secs(300),
+            max_in_flight: 256,
+            queue_timeout: Duration::from_secs(1),
+            coalesce_window: Duration::from_millis(100),
+            max_retry_after: Duration::from_secs(30),
+            vary_headers: Vec::new(),
+            ca_file: None,
+            proxy: None,
+            headers: Vec::new(),
+            query: Vec::new(),
+        }
+    }
 }
 
-/// An injected header.
+/// Holds an injected header.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Header {
-    /// Its name.
+    /// Holds the name.
     pub name: HeaderName,
-    /// Its value.
+    /// Holds the value.
     pub value: Value,
 }
 
-/// A value that may be secret.
+/// Holds the value of an injected header.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    /// Written in the configuration: not a secret.
+    /// Holds a value that is written in the configuration, and is no secret.
     Literal(HeaderValue),
-    /// From the environment or a file.
+    /// Holds a value from the environment or a file.
     Secret(Secret),
 }
 
-/// What may be kept, how much and for how long.
+/// Configures the cache.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cache {
-    /// Bodies, keys and overhead, in bytes.
+    /// Limits bodies, keys and overhead together, in bytes.
     pub max_bytes: u64,
-    /// A larger body is streamed, unstored.
+    /// Limits a stored body, in bytes. A larger body is streamed and not stored.
     pub max_entry_bytes: u64,
-    /// How long a final body is kept.
+    /// Limits how long a final body is stored.
     pub ttl: Duration,
-    /// `Cache-Control: no-store` from upstream is heeded.
+    /// Whether `Cache-Control: no-store` of the upstream prevents storing.
     pub honor_no_store: bool,
-    /// A second tier that a fleet shares; none: memory alone.
+    /// Configures the tier that a fleet shares. `None` if the cache is memory alone.
     pub redis: Option<Redis>,
 }
 
-/// What is written to standard error.
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            max_bytes: 256 * bytesize::MIB,
+            max_entry_bytes: bytesize::MIB,
+            ttl: Duration::from_secs(24 * 60 * 60),
+            honor_no_store: true,
+            redis: None,
+        }
+    }
+}
+
+/// Configures the log, which goes to standard error.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Log {
-    /// How a line looks.
+    /// Sets the format of a line.
     pub format: LogFormat,
-    /// Which requests get one.
+    /// Says which requests are logged.
     pub access: Access,
-    /// Whether lines carry the ids of their path; at debug level they do anyhow.
+    /// Whether lines hold the ids of their path. At debug level they always do.
     pub ids: bool,
-    /// `STEPGATE_LOG`: tracing's filter directives.
+    /// Holds the filter directives from `STEPGATE_LOG`.
     pub filter: String,
 }
 
-/// How a log line looks.
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            access: Access::Upstream,
+            ids: false,
+            filter: "info".to_owned(),
+        }
+    }
+}
+
+/// Sets the format of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Writes text for people.
     Text,
-    /// One JSON object a line.
+    /// Writes one JSON object a line.
     Json,
 }
 
-/// Which requests get a log line.
+/// Says which requests are logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// None.
+    /// Logs no request.
     Off,
-    /// Those that cost a fetch, and errors.
+    /// Logs the requests that start a fetch, and errors.
     Upstream,
-    /// All.
+    /// Logs all requests.
     All,
 }
 
-/// Somebody who may ask.
+/// Describes a configured client.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Client {
-    /// Log field, and part of the partition where it has headers of its own.
+    /// Holds the name: a log field, and part of the partition if the client has its own headers.
     pub name: String,
-    /// Any of these lets it in.
+    /// Holds the tokens. The client may present any of them.
     pub tokens: Vec<Secret>,
-    /// Laid over `upstream.headers`, each name once, in the order of their names.
+    /// Holds the headers that replace or extend `upstream.headers`, each name once, sorted by name.
     pub headers: Vec<Header>,
-    /// Headers of `upstream.headers` that this client's fetches do not carry.
+    /// Names the `upstream.headers` that are not sent for this client.
     pub removed_headers: Vec<HeaderName>,
 }
 
 impl Config {
-    /// What is injected on a fetch for `client` (none: the open listener), in the order of names.
+    /// Returns the headers that are injected for `client`, sorted by name.
+    ///
+    /// `client` is `None` if the listener is open.
     pub fn headers_for<'c>(&'c self, client: Option<&'c Client>) -> Vec<&'c Header> {
         let (own, removed) =
             client.map_or((&[][..], &[][..]), |c| (&c.headers, &c.removed_headers));
-        let replaced = |h: &&Header| own.iter().any(|o| o.name == h.name);
+        let is_replaced = |h: &&Header| own.iter().any(|o| o.name == h.name);
         let mut headers: Vec<&Header> = self
             .upstream
             .headers
             .iter()
-            .filter(|h| !removed.contains(&h.name) && !replaced(h))
+            .filter(|h| !removed.contains(&h.name) && !is_replaced(h))
             .chain(own)
             .collect();
         headers.sort_by(|a, b| a.name.as_str().cmp(b.name.as_str()));

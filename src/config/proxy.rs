@@ -1,6 +1,6 @@
-//! The proxy that fetches go through, as the environment names it for every program.
+//! The HTTP proxy for requests to the upstream, from the usual environment variables.
 //!
-//! An upstream without TLS is never reached through one: the proxy would read what is injected.
+//! Requests to an upstream without TLS never use a proxy, because it could read the injected headers.
 
 use std::fmt;
 
@@ -8,46 +8,45 @@ use hyper::Uri;
 use hyper::header::HeaderValue;
 use hyper_util::client::proxy::matcher::Matcher;
 
-use super::BaseUrl;
-use super::address::parse_authority;
-use super::diagnostics::{Notes, Place};
-use super::secret_ref::References;
+use super::address::{BaseUrl, parse_authority};
+use super::diagnostics::{Diagnostics, SourceSpan};
+use super::secret_ref::SecretResolver;
 
-/// Which variables name it, the first that is set before the others.
-const NAMES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+/// Names the variables for the proxy. The first one that is set counts.
+const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
-/// Which name the hosts that are reached without it.
-const EXCEPTIONS: [&str; 2] = ["NO_PROXY", "no_proxy"];
+/// Names the variables for the hosts that need no proxy. The first one that is set counts.
+const NO_PROXY_VARIABLES: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
-/// A proxy that is spoken to in plain HTTP, and asked for a tunnel (CONNECT).
+/// Describes a proxy. The gateway speaks plain HTTP to it, and asks for a tunnel with CONNECT.
 ///
 /// `Display` and `Debug` show neither user nor password.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Proxy {
-    /// Lower case; an IPv6 address without its brackets.
+    /// Holds the host in lower case. An IPv6 address has no brackets.
     pub host: String,
-    /// The port, also where it is the scheme's default.
+    /// Holds the port, also if it is the default of the scheme.
     pub port: u16,
-    /// `Proxy-Authorization`: for the proxy, nobody else.
+    /// Holds the value of `Proxy-Authorization`, which is sent to the proxy only.
     pub authorization: Option<HeaderValue>,
-    /// The variable that names it.
+    /// Names the variable that the proxy was read from.
     variable: &'static str,
 }
 
 impl Proxy {
-    /// The proxy before this upstream, if the environment names one.
+    /// Reads the proxy for this upstream. `None` if the environment names none, or if none is needed.
     pub(super) fn read(
         upstream: &BaseUrl,
-        notes: &Notes<'_>,
-        references: &References<'_>,
+        diagnostics: &Diagnostics<'_>,
+        secrets: &SecretResolver<'_>,
     ) -> Option<Self> {
         let first = |names: &[&'static str]| {
-            let mut said = names.iter().map(|name| (*name, references.variable(name)));
-            said.find_map(|(name, text)| Some((name, text?)))
+            let mut set = names.iter().map(|name| (*name, secrets.variable(name)));
+            set.find_map(|(name, text)| Some((name, text?)))
         };
-        let (variable, text) = first(&NAMES)?;
-        let except = first(&EXCEPTIONS).map_or_else(String::new, |(_, text)| text);
-        if !upstream.https || is_excepted(upstream, &except) {
+        let (variable, text) = first(&PROXY_VARIABLES)?;
+        let exceptions = first(&NO_PROXY_VARIABLES).map_or_else(String::new, |(_, text)| text);
+        if !upstream.https || is_excepted(upstream, &exceptions) {
             return None;
         }
         match parse(text.trim(), upstream) {
@@ -58,13 +57,13 @@ impl Proxy {
                 variable,
             }),
             Err(problem) => {
-                notes.note(&Place::name(variable), problem);
+                diagnostics.report(&SourceSpan::name(variable), problem);
                 None
             }
         }
     }
 
-    /// `host:port`, an IPv6 address in brackets.
+    /// Returns `host:port`, with brackets around an IPv6 address.
     pub fn authority(&self) -> String {
         match self.host.contains(':') {
             true => format!("[{}]:{}", self.host, self.port),
@@ -81,36 +80,41 @@ impl fmt::Display for Proxy {
     }
 }
 
-/// What `NO_PROXY` says: names with all below them, addresses, networks (`10.0.0.0/8`), or `*`.
-fn is_excepted(upstream: &BaseUrl, except: &str) -> bool {
-    // The matcher takes it for all names, but for no address.
-    if except.split(',').any(|part| part.trim() == "*") {
+/// Returns whether `NO_PROXY` covers the upstream.
+///
+/// `exceptions` lists domains with their subdomains, addresses, networks (`10.0.0.0/8`), or `*`.
+fn is_excepted(upstream: &BaseUrl, exceptions: &str) -> bool {
+    // The matcher applies `*` to names only, not to addresses.
+    if exceptions.split(',').any(|part| part.trim() == "*") {
         return true;
     }
-    let all = Matcher::builder().https("http://proxy").no(except).build();
+    let all = Matcher::builder()
+        .https("http://proxy")
+        .no(exceptions)
+        .build();
     uri(upstream).is_some_and(|uri| all.intercept(&uri).is_none())
 }
 
-/// As the matcher wants it.
+/// Returns the upstream as the matcher needs it.
 fn uri(upstream: &BaseUrl) -> Option<Uri> {
     upstream.to_string().parse().ok()
 }
 
-/// Host, port, and what to send as `Proxy-Authorization`.
+/// Parses host, port, and the value of `Proxy-Authorization`.
 ///
-/// No error repeats any of it: every part may turn out to be a password.
+/// No error repeats any part of the text, because any part may be a password.
 fn parse(text: &str, upstream: &BaseUrl) -> Result<(String, u16, Option<HeaderValue>), String> {
     const LIKE: &str = "write one like \"http://proxy.internal:3128\"";
-    const SPECIAL: &str = "what is special in a user name or password is percent-encoded: `@` is \
-                           %40, `/` is %2F, `#` is %23";
-    // Without a scheme, as curl has it.
+    const SPECIAL: &str = "percent-encode special characters in a user name or password: `@` as \
+                           %40, `/` as %2F, `#` as %23";
+    // Like curl, accept a proxy without a scheme.
     let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
     match scheme.to_ascii_lowercase().as_str() {
         "http" => {}
         "https" => {
             return Err(format!(
-                "asks for TLS to the proxy itself, which is not supported; {LIKE} (what goes \
-                 through it is TLS anyway)"
+                "needs TLS to the proxy itself, which is not supported; {LIKE} (the tunnel \
+                 through the proxy uses TLS)"
             ));
         }
         "socks4" | "socks4a" | "socks5" | "socks5h" => {
@@ -118,11 +122,11 @@ fn parse(text: &str, upstream: &BaseUrl) -> Result<(String, u16, Option<HeaderVa
                 "names a SOCKS proxy, which is not supported; {LIKE}"
             ));
         }
-        _ => return Err(format!("begins with another scheme than http:; {LIKE}")),
+        _ => return Err(format!("has a scheme other than http:; {LIKE}")),
     }
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     if authority.contains(['/', '?', '#']) {
-        return Err(format!("goes on after host and port ({SPECIAL}); {LIKE}"));
+        return Err(format!("has more than host and port ({SPECIAL}); {LIKE}"));
     }
     let (user, address) = authority
         .rsplit_once('@')

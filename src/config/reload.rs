@@ -1,22 +1,22 @@
-//! A configuration for a gateway that runs already: what it can take up, and what waits for a
-//! restart.
+//! Reload: which settings a running gateway can change, and which ones need a restart.
 
 use std::path::{Path, PathBuf};
 
-use super::diagnostics::{Notes, Place};
-use super::validate::{self, Placed};
+use super::diagnostics::{Diagnostics, SourceSpan};
+use super::load::UNNAMED_FILE;
+use super::validate::{self, Spans};
 use super::{Config, Problems, Redis, Secret, SecretSource, Sources, Tls, Value};
 
-/// A configuration that a running gateway can take up.
+/// Holds a configuration that a running gateway can apply.
 #[derive(Debug)]
 pub struct ReloadPlan {
-    /// As it will run.
+    /// Holds the configuration that will run after the reload.
     pub config: Config,
-    /// The keys of the file that differ from what runs, and wait for a restart.
+    /// Names the keys whose new values need a restart.
     pub needs_restart: Vec<&'static str>,
 }
 
-/// Takes over from `running` what needs a restart, and names what differs.
+/// Copies the given keys from `$running` to `$new`, and returns the names of those that differ.
 macro_rules! keep {
     ($new:ident, $running:ident, $($($key:ident).+),+ $(,)?) => {{
         let mut differing = Vec::new();
@@ -29,11 +29,13 @@ macro_rules! keep {
 }
 
 impl Config {
-    /// Reads `text` for a gateway that runs with `self`. It must be valid as it is written, and with
-    /// the listeners and limits that stay as they are.
+    /// Validates `text` as the new configuration of a gateway that runs with `self`.
+    ///
+    /// The text must be valid as it is written. It must also be valid in combination with the listeners
+    /// and limits that need a restart.
     ///
     /// # Errors
-    /// All problems at once, each with its place.
+    /// Returns all problems at once, each with its place.
     pub fn plan_reload(&self, text: &str, sources: &Sources<'_>) -> Result<ReloadPlan, Problems> {
         let mut config = Self::parse(text, sources)?;
         let mut needs_restart = keep!(
@@ -54,25 +56,22 @@ impl Config {
             cache.redis,
             log.format,
         );
-        // Another certificate is taken up; whether there is one at all belongs to the listeners.
+        // A certificate can be replaced by a reload. TLS itself can only be turned on or off by a restart.
         if config.server.tls.is_some() != self.server.tls.is_some() {
             config.server.tls.clone_from(&self.server.tls);
             needs_restart.push("server.tls");
         }
-        let path = sources
-            .file
-            .as_deref()
-            .unwrap_or(Path::new("configuration"));
-        let notes = Notes::new(path, text);
-        let named = |name: &str, times: usize| vec![Place::name(name); times];
-        let placed = Placed {
+        let path = sources.file.as_deref().unwrap_or(Path::new(UNNAMED_FILE));
+        let diagnostics = Diagnostics::new(path, text);
+        let named = |name: &str, count: usize| vec![SourceSpan::name(name); count];
+        let spans = Spans {
             listen: named("server.listen (as it runs)", config.server.listen.len()),
-            admin: Place::name("admin.listen (as it runs)"),
-            forwarded: named("upstream.vary_headers", config.upstream.vary_headers.len()),
+            admin: SourceSpan::name("admin.listen (as it runs)"),
+            vary_headers: named("upstream.vary_headers", config.upstream.vary_headers.len()),
             has_clients: !config.clients.is_empty(),
         };
-        validate::check(&config, &placed, &notes);
-        notes.finish().map_or(
+        validate::check(&config, &spans, &diagnostics);
+        diagnostics.finish().map_or(
             Ok(ReloadPlan {
                 config,
                 needs_restart,
@@ -81,7 +80,7 @@ impl Config {
         )
     }
 
-    /// All secrets that it names.
+    /// Returns all secrets of the configuration.
     pub(super) fn secrets(&self) -> impl Iterator<Item = &Secret> {
         let clients = self.clients.iter();
         let headers = self
@@ -101,7 +100,7 @@ impl Config {
             .chain(shared)
     }
 
-    /// The files beside its own that it was read from: secrets and certificates.
+    /// Returns the files of secrets and certificates that the configuration was read from.
     pub fn files(&self) -> Vec<PathBuf> {
         let mut files: Vec<PathBuf> = self
             .secrets()

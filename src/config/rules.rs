@@ -1,85 +1,95 @@
-//! The rules of a file, added to the built-in one.
+//! The `[[rule]]` tables: reads rules, and adds the built-in one.
 
 use crate::policy::{Rule, RuleError, RuleSpec, Template};
 
-use super::diagnostics::{Notes, Place};
+use super::diagnostics::{Diagnostics, SourceSpan};
 use super::table::{Item, Table};
 use super::value::{list, string};
 
-/// Reads all `[[rule]]` tables; one that is named like the built-in rule replaces it.
-pub(super) fn read(tables: Vec<Table<'_>>, notes: &Notes<'_>) -> Vec<Rule> {
-    let mut written: Vec<(Rule, Place)> = Vec::new();
+/// Reads all `[[rule]]` tables. A rule with the name of the built-in rule replaces it.
+pub(super) fn read(tables: Vec<Table<'_>>, diagnostics: &Diagnostics<'_>) -> Vec<Rule> {
+    let mut rules: Vec<(Rule, SourceSpan)> = Vec::new();
     for table in tables {
-        let Some((rule, place)) = one(table) else {
+        let Some((rule, span)) = read_rule(table) else {
             continue;
         };
-        if written.iter().any(|(known, _)| known.name() == rule.name()) {
-            notes.note(
-                &place,
-                format!("{:?} is the name of another rule, too", rule.name()),
+        if rules
+            .iter()
+            .any(|(earlier, _)| earlier.name() == rule.name())
+        {
+            diagnostics.report(
+                &span,
+                format!(
+                    "another rule is named {:?}; give each rule its own name",
+                    rule.name()
+                ),
             );
             continue;
         }
-        written.push((rule, place));
+        rules.push((rule, span));
     }
     let built_in = Rule::run_step();
-    let first = match written
+    let first = match rules
         .iter()
         .position(|(rule, _)| rule.name() == built_in.name())
     {
-        Some(index) => written.remove(index),
-        None => (built_in, Place::name("rule")),
+        Some(index) => rules.remove(index),
+        None => (built_in, SourceSpan::name("rule")),
     };
-    written.insert(0, first);
-    for (index, (rule, place)) in written.iter().enumerate() {
-        let earlier = written[..index]
+    rules.insert(0, first);
+    for (index, (rule, span)) in rules.iter().enumerate() {
+        let earlier = rules[..index]
             .iter()
-            .find(|(known, _)| known.overlaps(rule));
-        if let Some((known, known_place)) = earlier {
-            // The built-in rule has no place of its own: name the other's.
-            let place = if matches!(place, Place::Name(_)) {
-                known_place
+            .find(|(earlier, _)| earlier.overlaps(rule));
+        if let Some((other, other_span)) = earlier {
+            // The built-in rule has no span, so the problem names the span of the other rule.
+            let span = if matches!(span, SourceSpan::Name(_)) {
+                other_span
             } else {
-                place
+                span
             };
             let text = format!(
-                "the rules {:?} and {:?} overlap: some path could belong to both",
-                known.name(),
+                "the rules {:?} and {:?} overlap; change a path, so that no path matches both",
+                other.name(),
                 rule.name()
             );
-            notes.note(place, text);
+            diagnostics.report(span, text);
         }
     }
-    written.into_iter().map(|(rule, _)| rule).collect()
+    rules.into_iter().map(|(rule, _)| rule).collect()
 }
 
-/// A rule, with the place of its path.
-fn one(mut table: Table<'_>) -> Option<(Rule, Place)> {
-    let notes = table.notes();
-    let mut places: Vec<(&'static str, Place)> = Vec::new();
-    let mut place = |key, item: &Item<'_>| places.push((key, item.place()));
-    let name = table.require("name", "metrics and purges call the rule by it", |item| {
-        place("name", &item);
+/// Reads a rule. Returns it with the span of its path.
+fn read_rule(mut table: Table<'_>) -> Option<(Rule, SourceSpan)> {
+    let diagnostics = table.diagnostics();
+    let mut spans: Vec<(&'static str, SourceSpan)> = Vec::new();
+    let mut span = |key, item: &Item<'_>| spans.push((key, item.span()));
+    let name = table.require("name", "metrics and purges name the rule by it", |item| {
+        span("name", &item);
         string(item)
     });
     let path = table.require(
         "path",
         "write one like \"/responses/{response_id}\"",
         |item| {
-            place("path", &item);
+            span("path", &item);
             string(item)
         },
     );
     let list_path = table.take("list").map(|item| {
-        place("list", &item);
+        span("list", &item);
         string(item)
     });
-    let object = table.require("object", "it is what the body's `object` must be", string);
+    let object = table.require(
+        "object",
+        "write the value that the body's `object` must have",
+        string,
+    );
     let identity = table.require(
         "identity",
-        "write one like { id = \"response_id\" }, body member = path parameter",
+        "write one like { id = \"response_id\" } (body member = path parameter)",
         |item| {
-            place("identity", &item);
+            span("identity", &item);
             identity(item)
         },
     );
@@ -87,7 +97,7 @@ fn one(mut table: Table<'_>) -> Option<(Rule, Place)> {
         "terminal",
         "name the statuses after which the body never changes",
         |item| {
-            place("terminal", &item);
+            span("terminal", &item);
             list("a list of statuses", string)(item)
         },
     );
@@ -96,12 +106,12 @@ fn one(mut table: Table<'_>) -> Option<(Rule, Place)> {
         Vec::new(),
         list("a list of parameter names", string),
     );
-    let whole = table.place().clone();
+    let whole = table.span().clone();
     table.finish();
-    let parts = RuleSpec {
+    let spec = RuleSpec {
         name: name?,
         path: path?,
-        // A list that could not be read is noted; the rule without it would be another one.
+        // An invalid list is reported. The rule without its list would be a different rule.
         list: match list_path {
             Some(read) => Some(read?),
             None => None,
@@ -112,31 +122,34 @@ fn one(mut table: Table<'_>) -> Option<(Rule, Place)> {
         query,
     };
     let place_of = |key: &str| {
-        let found = places.iter().find(|(known, _)| *known == key);
-        found.map_or(&whole, |(_, place)| place)
+        let found = spans.iter().find(|(known, _)| *known == key);
+        found.map_or(&whole, |(_, span)| span)
     };
-    match Rule::new(parts.clone()) {
+    match Rule::new(spec.clone()) {
         Ok(rule) => {
             if rule.list().is_some_and(|list| list.overlaps(rule.path())) {
-                notes.note(place_of("list"), "overlaps the rule's own path");
+                diagnostics.report(
+                    place_of("list"),
+                    "overlaps the rule's own path; change it, so that no path matches both",
+                );
             }
             Some((rule, place_of("path").clone()))
         }
         Err(error) => {
-            notes.note(place_of(key_of(&error, &parts)), error.to_string());
+            diagnostics.report(place_of(key_of(&error, &spec)), error.to_string());
             None
         }
     }
 }
 
-/// The key that an error is about.
-fn key_of(error: &RuleError, parts: &RuleSpec) -> &'static str {
+/// Returns the key that an error is about.
+fn key_of(error: &RuleError, spec: &RuleSpec) -> &'static str {
     match error {
         RuleError::Template(_)
         | RuleError::Parameter(_)
         | RuleError::Repeated(_)
         | RuleError::Prefixed(_) => {
-            if Template::parse(&parts.path).is_err() {
+            if Template::parse(&spec.path).is_err() {
                 "path"
             } else {
                 "list"

@@ -1,4 +1,4 @@
-//! A secret: where it comes from may be said, what it is may not.
+//! Secrets: a [`Secret`] shows where it was read from, and never its content.
 
 use std::fmt;
 use std::fs::File;
@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 
-/// Where a secret is read from.
+/// Names where a secret is read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretSource {
-    /// An environment variable, by name.
+    /// Holds the name of an environment variable.
     Env(String),
-    /// A file, by path.
+    /// Holds the path of a file.
     File(PathBuf),
 }
 
@@ -26,37 +26,37 @@ impl fmt::Display for SecretSource {
     }
 }
 
-/// Why a secret could not be loaded; never its content.
+/// Says why a secret could not be loaded. It never holds the content.
 #[derive(Debug, Error)]
 pub enum SecretError {
-    /// The environment variable is not there.
+    /// The environment variable is not set.
     #[error("the environment variable {0} is not set")]
     NotSet(String),
     /// The file cannot be read.
     #[error("{} cannot be read: {error}", path.display())]
     Unreadable {
-        /// The file.
+        /// Names the file.
         path: PathBuf,
-        /// What the system says.
+        /// Holds the system's error.
         #[source]
         error: io::Error,
     },
-    /// It was read and cannot be one.
+    /// The content is not valid.
     #[error("{from} {what}")]
     Unusable {
-        /// Where it was read from.
+        /// Names where the content was read from.
         from: SecretSource,
-        /// What is wrong with it.
+        /// Says what is wrong.
         what: &'static str,
     },
 }
 
-/// More than any credential.
-const LONGEST_SECRET: u64 = 64 * 1024;
+/// Limits a secret's file, in bytes: more than any credential.
+const MAX_SECRET_LEN: u64 = 64 * 1024;
 
-/// A loaded secret: not empty, no control characters, no surrounding whitespace.
+/// Holds a loaded secret, which is not empty, and has no control characters or surrounding whitespace.
 ///
-/// It has neither `Display` nor `Serialize`, and its `Debug` names the source alone.
+/// It has neither `Display` nor `Serialize`. Its `Debug` shows the source only.
 #[derive(Clone)]
 pub struct Secret {
     source: SecretSource,
@@ -64,10 +64,10 @@ pub struct Secret {
 }
 
 impl Secret {
-    /// Takes what was read from `source`.
+    /// Creates a secret from the content of `source`, without surrounding whitespace.
     ///
     /// # Errors
-    /// A word for what is wrong with it; never the content.
+    /// Says what is wrong. The error never holds the content.
     pub fn new(source: SecretSource, content: &str) -> Result<Self, &'static str> {
         let content = content.trim();
         if content.is_empty() {
@@ -82,10 +82,10 @@ impl Secret {
         })
     }
 
-    /// Reads what `source` names; `env` is the environment.
+    /// Loads the secret from `source`. `env` reads an environment variable.
     ///
     /// # Errors
-    /// It is not there, cannot be read, or cannot be a secret.
+    /// Fails if the source does not exist, cannot be read, or holds no valid secret.
     pub fn load(
         source: SecretSource,
         env: &dyn Fn(&str) -> Option<String>,
@@ -94,7 +94,7 @@ impl Secret {
             SecretSource::Env(name) => env(name)
                 .map(SecretString::from)
                 .ok_or_else(|| SecretError::NotSet(name.clone()))?,
-            SecretSource::File(path) => read_regular(path, LONGEST_SECRET)
+            SecretSource::File(path) => read_regular(path, MAX_SECRET_LEN)
                 .map(SecretString::from)
                 .map_err(|error| SecretError::Unreadable {
                     path: path.clone(),
@@ -105,13 +105,12 @@ impl Secret {
             .map_err(|what| SecretError::Unusable { from: source, what })
     }
 
-    /// Where it was read from.
+    /// Returns where the secret was read from.
     pub fn source(&self) -> &SecretSource {
         &self.source
     }
 
-    /// The content: for the injected header, the comparison with a token and the shared tier, nothing
-    /// else.
+    /// Returns the content. Use it only for injected headers, for comparing tokens, and for Redis.
     pub fn expose(&self) -> &str {
         self.content.expose_secret()
     }
@@ -129,26 +128,30 @@ impl PartialEq for Secret {
     }
 }
 
-/// Far above any configuration; keeps a wrong path (a device, a dump) from filling the memory.
-pub(super) const LONGEST_FILE: u64 = 1024 * 1024;
+/// Limits a configuration or certificate file, in bytes. With a wrong path, such as that of a device, it
+/// keeps the file from filling the memory.
+pub(super) const MAX_FILE_LEN: u64 = 1024 * 1024;
 
-/// The text of a file that is at most `most` bytes long.
-pub(super) fn read_bounded(path: &Path, most: u64) -> io::Result<String> {
+/// Reads a file of at most `limit` bytes.
+pub(super) fn read_bounded(path: &Path, limit: u64) -> io::Result<String> {
     let mut text = String::new();
-    File::open(path)?.take(most + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > most {
+    File::open(path)?
+        .take(limit + 1)
+        .read_to_string(&mut text)?;
+    if text.len() as u64 > limit {
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
-            format!("it is larger than {most} bytes"),
+            format!("it is larger than {limit} bytes"),
         ));
     }
     Ok(text)
 }
 
-/// The same, unless it is a pipe or a device: reading that may wait for ever.
-pub(super) fn read_regular(path: &Path, most: u64) -> io::Result<String> {
+/// Reads a regular file of at most `limit` bytes. A pipe or device is refused, because reading it may
+/// block forever.
+pub(super) fn read_regular(path: &Path, limit: u64) -> io::Result<String> {
     if std::fs::metadata(path)?.is_file() {
-        read_bounded(path, most)
+        read_bounded(path, limit)
     } else {
         Err(io::Error::other("it is not a regular file"))
     }

@@ -1,4 +1,6 @@
-//! Secret references: `{ env = "…" }` or `{ file = "…" }`, and the files that a configuration names.
+//! Secret references: resolves `{ env = "…" }` and `{ file = "…" }`, and the paths of other files.
+//!
+//! No error repeats a value that could be a secret.
 
 use std::path::{Path, PathBuf};
 
@@ -7,56 +9,57 @@ use toml::de::DeValue;
 use super::secret::{Secret, SecretSource};
 use super::table::Item;
 
-/// What is said wherever a secret was written down.
+/// Rejects a secret that is written in the configuration itself.
 pub(super) const NO_LITERAL: &str = "secrets come from the environment or files only; \
      write { env = \"NAME\" } or { file = \"/path\" }";
 
-/// Where references lead.
-pub(super) struct References<'a> {
-    /// The configuration file's folder, in full: relative paths start there.
+/// Resolves references to environment variables and files.
+pub(super) struct SecretResolver<'a> {
+    /// Holds the absolute path of the configuration file's folder. Relative paths start there.
     folder: PathBuf,
     env: &'a dyn Fn(&str) -> Option<String>,
 }
 
-impl<'a> References<'a> {
-    /// For a configuration file at `path` (none: relative paths start at the working directory).
+impl<'a> SecretResolver<'a> {
+    /// Creates a resolver for a configuration file at `path`. If it is `None`, relative paths start at
+    /// the working directory.
     pub(super) fn new(path: Option<&Path>, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
         let folder = path.and_then(Path::parent).unwrap_or(Path::new(""));
-        // Full, so that a printed configuration means the same wherever it is put. Without a
-        // working directory the path stays as it is, and opening the file says what is wrong.
+        // With absolute paths, a printed configuration means the same in any folder. If there is no
+        // working directory, the path stays relative, and opening the file fails with a clear error.
         let folder = std::path::absolute(folder.join("."))
             .map_or_else(|_| folder.to_owned(), |full| full.components().collect());
         Self { folder, env }
     }
 
-    /// The environment variable's value; an empty one counts as not set.
+    /// Returns the value of an environment variable. `None` if it is not set or empty.
     pub(super) fn variable(&self, name: &str) -> Option<String> {
         (self.env)(name).filter(|value| !value.trim().is_empty())
     }
 
-    /// Loads a header's secret that an environment variable holds; the error does not name it.
+    /// Loads the secret of a header from an environment variable. The error does not name the variable.
     pub(super) fn credential(&self, name: &str) -> Result<Secret, &'static str> {
         let content = (self.env)(name).ok_or("is not set")?;
         let secret = Secret::new(SecretSource::Env(name.to_owned()), &content)?;
         fits_header(&secret).map(|()| secret)
     }
 
-    /// Reads the name of a file. What looks like its content is not repeated.
+    /// Reads the path of a file. If the value looks like the file's content, the error omits it.
     pub(super) fn path(&self, item: &Item<'_>) -> Option<PathBuf> {
         item.parse("the path of a file", |text| match text.trim() {
             "" => Err("is empty; write the path of a file".to_owned()),
             _ if is_content(text) => {
-                Err("is not a path; write where the file is, not what it holds".to_owned())
+                Err("is not a path; write the path of the file, not its content".to_owned())
             }
             _ => Ok(self.folder.join(text)),
         })
     }
 
-    /// Reads a reference and loads what it names.
+    /// Reads a reference, and loads the secret from the variable or file.
     pub(super) fn secret(&self, item: Item<'_>) -> Option<Secret> {
         match item.value() {
             DeValue::Table(_) => {}
-            DeValue::String(_) => return item.refuse(NO_LITERAL),
+            DeValue::String(_) => return item.reject(NO_LITERAL),
             DeValue::Integer(_)
             | DeValue::Float(_)
             | DeValue::Boolean(_)
@@ -64,52 +67,54 @@ impl<'a> References<'a> {
             | DeValue::Array(_) => return item.expected(REFERENCE),
         }
         let mut table = item.table(REFERENCE)?;
-        let (place, notes) = (table.place().clone(), table.notes());
+        let (span, diagnostics) = (table.span().clone(), table.diagnostics());
         let named = (table.take("env"), table.take("file"));
         table.finish();
         let source = match named {
             (Some(env), None) => SecretSource::Env(variable_name(&env)?),
             (None, Some(file)) => SecretSource::File(self.path(&file)?),
             (Some(_), Some(_)) | (None, None) => {
-                notes.note(&place, format!("expected exactly one of them: {REFERENCE}"));
+                diagnostics.report(
+                    &span,
+                    format!("needs exactly one of `env` and `file`; write {REFERENCE}"),
+                );
                 return None;
             }
         };
         match Secret::load(source, self.env) {
             Ok(secret) => Some(secret),
             Err(error) => {
-                notes.note(&place, error.to_string());
+                diagnostics.report(&span, error.to_string());
                 None
             }
         }
     }
 
-    /// The same for a secret that callers present in a header.
+    /// Reads a reference to a token. Clients present tokens in a header, so they are visible ASCII.
     pub(super) fn token(&self, item: Item<'_>) -> Option<Secret> {
-        let (place, notes) = (item.place(), item.notes());
+        let (span, diagnostics) = (item.span(), item.diagnostics());
         let token = self.secret(item)?;
         if token.expose().bytes().all(|b| b.is_ascii_graphic()) {
             return Some(token);
         }
         let text = format!(
-            "{} contains a space or a letter outside ASCII",
+            "{} contains a space or a character outside ASCII; use visible ASCII",
             token.source()
         );
-        notes.note(&place, text);
+        diagnostics.report(&span, text);
         None
     }
 }
 
-/// Longer than any path that Linux opens.
-const LONGEST_PATH: usize = 4096;
+/// Limits a path, in bytes: `PATH_MAX` of Linux.
+const MAX_PATH_LEN: usize = 4096;
 
-/// Whether this was meant to be in the file, not to name it.
+/// Returns whether the text looks like the content of a file rather than its path.
 fn is_content(text: &str) -> bool {
-    text.len() > LONGEST_PATH || text.contains("-----BEGIN") || text.contains(char::is_control)
+    text.len() > MAX_PATH_LEN || text.contains("-----BEGIN") || text.contains(char::is_control)
 }
 
-/// Reads the name of an environment variable. What cannot be one is not repeated: it may be what
-/// the variable should hold.
+/// Reads the name of an environment variable. An error omits the text, because it may be the secret.
 fn variable_name(item: &Item<'_>) -> Option<String> {
     item.parse("the name of an environment variable", |text| {
         let letter = |b: u8| b.is_ascii_alphabetic() || b == b'_';
@@ -119,7 +124,7 @@ fn variable_name(item: &Item<'_>) -> Option<String> {
         }
         Err(
             "is not the name of an environment variable (letters, digits and _); \
-             write the name, not what it holds"
+             write the name, not the value"
                 .to_owned(),
         )
     })
@@ -127,16 +132,16 @@ fn variable_name(item: &Item<'_>) -> Option<String> {
 
 const REFERENCE: &str = "{ env = \"NAME\" } or { file = \"/path\" }";
 
-/// Whether a header can carry it: beyond visible ASCII both sides would have to guess an encoding.
+/// Checks that a header can hold the secret. Outside visible ASCII its encoding would be unclear.
 pub(super) fn fits_header(secret: &Secret) -> Result<(), &'static str> {
     if is_visible(secret.expose()) {
         Ok(())
     } else {
-        Err("contains what no header can carry; use visible ASCII")
+        Err("contains characters that no header can carry; use visible ASCII")
     }
 }
 
-/// Visible ASCII and spaces.
+/// Returns whether the text consists of visible ASCII and spaces.
 pub(super) fn is_visible(text: &str) -> bool {
     text.bytes().all(|b| matches!(b, b' '..=b'~'))
 }

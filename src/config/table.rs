@@ -1,63 +1,63 @@
-//! One way to read a table of the file: what is asked for is known, what is left over is an error.
+//! Tables: looks up the keys of a TOML table, and reports those that were not looked up.
 //!
-//! It knows TOML and places, and nothing of what the keys mean.
+//! This module knows TOML and spans. It does not know the meaning of any key.
 
 use std::cmp::Reverse;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostics::{Notes, Place};
+use super::diagnostics::{Diagnostics, SourceSpan};
 use super::key_hints::hint;
 
-/// A value in the file, with its place.
+/// Holds a value of the file with its span.
 pub(super) struct Item<'n> {
-    notes: &'n Notes<'n>,
+    diagnostics: &'n Diagnostics<'n>,
     key: String,
     offset: usize,
     value: DeValue<'n>,
 }
 
 impl<'n> Item<'n> {
-    fn new(notes: &'n Notes<'n>, key: String, value: Spanned<DeValue<'n>>) -> Self {
+    fn new(diagnostics: &'n Diagnostics<'n>, key: String, value: Spanned<DeValue<'n>>) -> Self {
         Self {
-            notes,
+            diagnostics,
             key,
             offset: value.span().start,
             value: value.into_inner(),
         }
     }
 
-    /// Where it is.
-    pub(super) fn place(&self) -> Place {
-        Place::File {
+    /// Returns the span of the value.
+    pub(super) fn span(&self) -> SourceSpan {
+        SourceSpan::File {
             offset: self.offset,
             key: self.key.clone(),
         }
     }
 
-    /// Where problems go.
-    pub(super) fn notes(&self) -> &'n Notes<'n> {
-        self.notes
+    /// Returns the collection for problems.
+    pub(super) fn diagnostics(&self) -> &'n Diagnostics<'n> {
+        self.diagnostics
     }
 
-    /// The value itself.
+    /// Returns the value.
     pub(super) fn value(&self) -> &DeValue<'n> {
         &self.value
     }
 
-    /// Notes what is wrong with it.
-    pub(super) fn refuse<T>(&self, text: impl Into<String>) -> Option<T> {
-        self.notes.note(&self.place(), text);
+    /// Reports what is wrong with the value. Returns `None`.
+    pub(super) fn reject<T>(&self, text: impl Into<String>) -> Option<T> {
+        self.diagnostics.report(&self.span(), text);
         None
     }
 
-    /// Notes that it is not of the expected kind.
+    /// Reports that the value has the wrong type; `what` names the expected one. Returns `None`.
     pub(super) fn expected<T>(&self, what: &str) -> Option<T> {
-        self.refuse(format!("expected {what}, found {}", self.kind()))
+        self.reject(format!("expected {what}, found {}", self.kind()))
     }
 
-    /// What it says, if it is a string; `what` says in words what is expected.
+    /// Returns the string. If it is none, reports that `what` is expected.
     pub(super) fn text(&self, what: &str) -> Option<&str> {
         match self.value.as_str() {
             Some(text) => Some(text),
@@ -65,7 +65,7 @@ impl<'n> Item<'n> {
         }
     }
 
-    /// Reads a string with `parse`, whose error is the problem's text.
+    /// Parses the string. An error of `parse` is reported.
     pub(super) fn parse<T>(
         &self,
         what: &str,
@@ -73,40 +73,42 @@ impl<'n> Item<'n> {
     ) -> Option<T> {
         match parse(self.text(what)?) {
             Ok(value) => Some(value),
-            Err(text) => self.refuse(text),
+            Err(text) => self.reject(text),
         }
     }
 
-    /// The elements of an array; `what` says in words what is expected.
+    /// Returns the elements of the array. If it is none, reports that `what` is expected.
     pub(super) fn elements(self, what: &str) -> Option<Vec<Self>> {
-        let Self { notes, key, .. } = &self;
+        let Self {
+            diagnostics, key, ..
+        } = &self;
         if !self.value.is_array() {
             return self.expected(what);
         }
-        let (notes, key) = (*notes, key.clone());
+        let (diagnostics, key) = (*diagnostics, key.clone());
         let DeValue::Array(array) = self.value else {
             return None;
         };
         let elements = array
             .into_iter()
-            .map(|value| Self::new(notes, key.clone(), value))
+            .map(|value| Self::new(diagnostics, key.clone(), value))
             .collect();
         Some(elements)
     }
 
-    /// The table that it is; `what` says in words what is expected.
+    /// Returns the table. If it is none, reports that `what` is expected.
     pub(super) fn table(self, what: &str) -> Option<Table<'n>> {
         if !self.value.is_table() {
             return self.expected(what);
         }
-        let place = self.place();
+        let span = self.span();
         let DeValue::Table(entries) = self.value else {
             return None;
         };
         Some(Table {
-            notes: self.notes,
+            diagnostics: self.diagnostics,
             path: self.key,
-            place,
+            span,
             rest: entries,
             known: Vec::new(),
         })
@@ -125,38 +127,40 @@ impl<'n> Item<'n> {
     }
 }
 
-/// A table of the file, with what has not been asked for yet.
+/// Holds a table of the file.
 pub(super) struct Table<'n> {
-    notes: &'n Notes<'n>,
+    diagnostics: &'n Diagnostics<'n>,
     path: String,
-    place: Place,
+    span: SourceSpan,
+    /// Holds the entries that were not looked up yet.
     rest: DeTable<'n>,
+    /// Holds the keys that were looked up.
     known: Vec<&'static str>,
 }
 
 impl<'n> Table<'n> {
-    /// The whole file.
-    pub(super) fn root(notes: &'n Notes<'n>, entries: DeTable<'n>) -> Self {
+    /// Creates the table of the whole file.
+    pub(super) fn root(diagnostics: &'n Diagnostics<'n>, entries: DeTable<'n>) -> Self {
         Self {
-            notes,
+            diagnostics,
             path: String::new(),
-            place: Place::name(""),
+            span: SourceSpan::name(""),
             rest: entries,
             known: Vec::new(),
         }
     }
 
-    /// Where problems go.
-    pub(super) fn notes(&self) -> &'n Notes<'n> {
-        self.notes
+    /// Returns the collection for problems.
+    pub(super) fn diagnostics(&self) -> &'n Diagnostics<'n> {
+        self.diagnostics
     }
 
-    /// Where it begins.
-    pub(super) fn place(&self) -> &Place {
-        &self.place
+    /// Returns where the table begins.
+    pub(super) fn span(&self) -> &SourceSpan {
+        &self.span
     }
 
-    /// The full name of one of its keys.
+    /// Returns the full name of a key of the table.
     pub(super) fn name_of(&self, key: &str) -> String {
         if self.path.is_empty() {
             key.to_owned()
@@ -165,17 +169,18 @@ impl<'n> Table<'n> {
         }
     }
 
-    /// What the table says for `key`, if it does.
+    /// Looks up `key` and removes it. `None` if the table does not have it.
     pub(super) fn take(&mut self, key: &'static str) -> Option<Item<'n>> {
         self.known.push(key);
         let name = self.name_of(key);
         let value = self.rest.remove(key);
-        let item = value.map(|value| Item::new(self.notes, name.clone(), value));
-        self.notes.know(name, item.as_ref().map(Item::place));
+        let item = value.map(|value| Item::new(self.diagnostics, name.clone(), value));
+        self.diagnostics
+            .record_key(name, item.as_ref().map(Item::span));
         item
     }
 
-    /// What the table says for `key` as `read` understands it, else `default`.
+    /// Looks up `key` and reads its value. Returns `default` if it is missing or invalid.
     pub(super) fn take_or<T>(
         &mut self,
         key: &'static str,
@@ -185,7 +190,7 @@ impl<'n> Table<'n> {
         self.take(key).and_then(read).unwrap_or(default)
     }
 
-    /// The same for a key that must be there.
+    /// Looks up `key` and reads its value. Reports a missing key with `why`.
     pub(super) fn require<T>(
         &mut self,
         key: &'static str,
@@ -195,28 +200,29 @@ impl<'n> Table<'n> {
         match self.take(key) {
             Some(item) => read(item),
             None => {
-                let text = format!("the key `{key}` is missing: {why}");
-                self.notes.absent(&self.place, text);
+                let text = format!("the key `{key}` is missing; {why}");
+                self.diagnostics.report_if_complete(&self.span, text);
                 None
             }
         }
     }
 
-    /// The table under `key`; an empty one where there is none, so that its keys are known.
+    /// Returns the table under `key`. If there is none, returns an empty one, so that its keys count as
+    /// known.
     pub(super) fn table(&mut self, key: &'static str) -> Self {
         let path = self.name_of(key);
         self.take(key)
             .and_then(|item| item.table(&format!("a table, [{path}]")))
             .unwrap_or_else(|| Self {
-                notes: self.notes,
-                place: Place::Name(path.clone()),
+                diagnostics: self.diagnostics,
+                span: SourceSpan::Name(path.clone()),
                 path,
                 rest: DeTable::new(),
                 known: Vec::new(),
             })
     }
 
-    /// The tables under `key`: `[[key]]`.
+    /// Returns the tables that are written `[[key]]`.
     pub(super) fn tables(&mut self, key: &'static str) -> Vec<Self> {
         let what = format!("tables, [[{key}]]");
         self.take(key)
@@ -227,8 +233,8 @@ impl<'n> Table<'n> {
             .collect()
     }
 
-    /// All entries, for a table whose keys are data; in the file's order, with the key as written.
-    pub(super) fn entries(self) -> Vec<(String, Place, Item<'n>)> {
+    /// Returns all entries in the order of the file, for a table whose keys are data.
+    pub(super) fn entries(self) -> Vec<(String, SourceSpan, Item<'n>)> {
         let mut entries: Vec<_> = self.rest.into_iter().collect();
         entries.sort_by_key(|(key, _)| key.span().start);
         entries
@@ -237,44 +243,45 @@ impl<'n> Table<'n> {
                 let offset = key.span().start;
                 let key = key.into_inner().into_owned();
                 let name = format!("{}.{key}", self.path);
-                let place = Place::File {
+                let span = SourceSpan::File {
                     offset,
                     key: name.clone(),
                 };
-                (key, place, Item::new(self.notes, name, value))
+                (key, span, Item::new(self.diagnostics, name, value))
             })
             .collect()
     }
 
-    /// Notes whatever nobody asked for.
+    /// Reports the keys that were not looked up.
     pub(super) fn finish(self) {
         for (key, _) in &self.rest {
-            let place = Place::File {
+            let span = SourceSpan::File {
                 offset: key.span().start,
                 key: self.path.clone(),
             };
             let key = key.get_ref();
             if let Some(hint) = hint(&self.name_of(key)) {
                 let text = format!("unknown key {key:?}; {hint}");
-                self.notes.note(&place, text);
+                self.diagnostics.report(&span, text);
             } else if let Some(near) = nearest(key, &self.known) {
                 let text = format!("unknown key {key:?}; did you mean {near:?}?");
-                self.notes.note(&place, text);
+                self.diagnostics.report(&span, text);
             } else {
-                self.notes.unknown(place, key, self.known.join(", "));
+                self.diagnostics
+                    .report_unknown_key(span, key, self.known.join(", "));
             }
         }
     }
 }
 
-/// The known key that was probably meant: at most a third of its letters differ.
+/// Returns the known key that is most similar to `key`. At most a third of its letters differ.
 pub(super) fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
-    let plain = |key: &str| key.to_lowercase().replace('-', "_");
+    let normalise = |key: &str| key.to_lowercase().replace('-', "_");
     known
         .iter()
         .map(|known| {
             (
-                strsim::damerau_levenshtein(&plain(key), &plain(known)),
+                strsim::damerau_levenshtein(&normalise(key), &normalise(known)),
                 *known,
             )
         })

@@ -1,7 +1,7 @@
-//! The section `[server.tls]`: the certificate that callers are shown, and whom of them to let in.
+//! The section `[server.tls]`: the server certificate, and the roots for client certificates.
 //!
-//! The files are loaded with the configuration, so that a mistake in them is told like any other,
-//! and what was found valid is what is used. Nothing of the private key's file is ever told.
+//! The files are loaded with the configuration, so that their problems are reported with all others, and
+//! the validated content is the one that is used. No error repeats any part of the private key's file.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -18,60 +18,59 @@ use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::secret::{LONGEST_FILE, read_regular};
-use super::secret_ref::References;
+use super::secret::{MAX_FILE_LEN, read_regular};
+use super::secret_ref::SecretResolver;
 use super::table::Item;
 
-/// TLS for callers, loaded.
+/// Holds the loaded TLS settings of the data listener.
 ///
-/// Two are equal when they name the same files and read the same from them. Its `Debug` names the
-/// files alone.
+/// Two are equal if they name the same files with the same content. `Debug` shows the paths only.
 #[derive(Clone)]
 pub struct Tls {
-    /// PEM: the certificate that callers are shown, then those that lead to its root.
+    /// Names the PEM file of the server certificate and its intermediate certificates.
     pub cert: PathBuf,
-    /// PEM: its private key.
+    /// Names the PEM file of the private key.
     pub key: PathBuf,
-    /// PEM: who signs the certificates that callers must present; none: they need not have one.
+    /// Names the PEM file of the roots for client certificates. `None` if clients need no certificate.
     pub client_ca: Option<PathBuf>,
     identity: Arc<CertifiedKey>,
-    callers: Option<Callers>,
+    client_auth: Option<ClientAuth>,
 }
 
-/// Whom to let in.
+/// Holds what verifies client certificates.
 #[derive(Clone)]
-struct Callers {
-    authorities: Vec<CertificateDer<'static>>,
+struct ClientAuth {
+    roots: Vec<CertificateDer<'static>>,
     verifier: Arc<dyn ClientCertVerifier>,
 }
 
 impl Tls {
-    /// The files that it was read from.
+    /// Returns the files that the settings were read from.
     pub(super) fn files(&self) -> impl Iterator<Item = PathBuf> {
         let Self { cert, key, .. } = self;
         let files = [Some(cert), Some(key), self.client_ca.as_ref()];
         files.into_iter().flatten().cloned()
     }
 
-    /// The certificate with its key.
+    /// Returns the certificate with its key.
     pub(crate) fn identity(&self) -> Arc<CertifiedKey> {
         Arc::clone(&self.identity)
     }
 
-    /// A hash of the roots of callers' certificates; none: callers need no certificate.
+    /// Returns a hash of the roots for client certificates. `None` if clients need no certificate.
     pub(crate) fn client_ca_hash(&self) -> Option<blake3::Hash> {
         let mut hasher = blake3::Hasher::new();
-        for authority in &self.callers.as_ref()?.authorities {
-            hasher.update(&(authority.len() as u64).to_le_bytes());
-            hasher.update(authority);
+        for root in &self.client_auth.as_ref()?.roots {
+            hasher.update(&(root.len() as u64).to_le_bytes());
+            hasher.update(root);
         }
         Some(hasher.finalize())
     }
 
-    /// What a caller's certificate must pass, if it must have one.
+    /// Returns the verifier of client certificates. `None` if clients need no certificate.
     pub(crate) fn verifier(&self) -> Option<Arc<dyn ClientCertVerifier>> {
-        let callers = self.callers.as_ref()?;
-        Some(Arc::clone(&callers.verifier))
+        let client_auth = self.client_auth.as_ref()?;
+        Some(Arc::clone(&client_auth.verifier))
     }
 }
 
@@ -88,63 +87,69 @@ impl fmt::Debug for Tls {
 impl PartialEq for Tls {
     fn eq(&self, other: &Self) -> bool {
         let files = |tls: &Self| (tls.cert.clone(), tls.key.clone(), tls.client_ca.clone());
-        let authorities = |tls: &Self| tls.callers.as_ref().map(|c| c.authorities.clone());
-        // The key belongs to the first certificate: the same chain means the same key.
+        let roots = |tls: &Self| tls.client_auth.as_ref().map(|auth| auth.roots.clone());
+        // The key belongs to the first certificate, so equal chains have equal keys.
         files(self) == files(other)
             && self.identity.cert == other.identity.cert
-            && authorities(self) == authorities(other)
+            && roots(self) == roots(other)
     }
 }
 
-/// Reads `[server.tls]` and what it names.
-pub(super) fn read(item: Item<'_>, references: &References<'_>) -> Option<Tls> {
+/// Reads `[server.tls]` and the files that it names.
+pub(super) fn read(item: Item<'_>, secrets: &SecretResolver<'_>) -> Option<Tls> {
     let mut table = item.table("a table, [server.tls]")?;
     let provider = Arc::new(default_provider());
-    let cert = table.require("cert", "the PEM file of the certificate", |item| {
-        chain(&item, references)
-    });
-    let key = table.require("key", "the PEM file of its private key", |item| {
-        let (path, key) = private_key(&item, references, &provider)?;
-        Some((path, key, item))
-    });
+    let cert = table.require(
+        "cert",
+        "write the path of the certificate's PEM file",
+        |item| chain(&item, secrets),
+    );
+    let key = table.require(
+        "key",
+        "write the path of the private key's PEM file",
+        |item| {
+            let (path, key) = private_key(&item, secrets, &provider)?;
+            Some((path, key, item))
+        },
+    );
     let client_ca = table.take("client_ca");
-    let callers = client_ca.map(|item| callers(&item, references, &provider));
+    let client_auth = client_ca.map(|item| client_auth(&item, secrets, &provider));
     table.finish();
 
     let ((cert, chain), (key, signing, item)) = (cert?, key?);
     let identity = CertifiedKey::new(chain, signing);
     match identity.keys_match() {
-        // Some keys do not tell their public half; then the first handshake tells.
+        // Some keys do not reveal their public part. A mismatch then fails the first handshake.
         Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
         Err(_) => {
-            return item.refuse(format!(
+            return item.reject(format!(
                 "{} does not belong to the first certificate of {}",
                 key.display(),
                 cert.display()
             ));
         }
     }
-    let (client_ca, callers) = match callers {
+    let (client_ca, client_auth) = match client_auth {
         None => (None, None),
-        Some(read) => read.map(|(path, callers)| (Some(path), Some(callers)))?,
+        Some(read) => read.map(|(path, auth)| (Some(path), Some(auth)))?,
     };
     Some(Tls {
         cert,
         key,
         client_ca,
         identity: Arc::new(identity),
-        callers,
+        client_auth,
     })
 }
 
 type Chain = Vec<CertificateDer<'static>>;
 
-fn chain(item: &Item<'_>, references: &References<'_>) -> Option<(PathBuf, Chain)> {
-    let (path, chain) = certificates(item, references)?;
+fn chain(item: &Item<'_>, secrets: &SecretResolver<'_>) -> Option<(PathBuf, Chain)> {
+    let (path, chain) = certificates(item, secrets)?;
     match ParsedCertificate::try_from(chain.first()?) {
         Ok(_) => Some((path, chain)),
-        Err(_) => item.refuse(format!(
-            "the first certificate of {} is damaged, or not of X.509 version 3",
+        Err(_) => item.reject(format!(
+            "the first certificate of {} is damaged, or not X.509 version 3",
             path.display()
         )),
     }
@@ -152,86 +157,82 @@ fn chain(item: &Item<'_>, references: &References<'_>) -> Option<(PathBuf, Chain
 
 fn private_key(
     item: &Item<'_>,
-    references: &References<'_>,
+    secrets: &SecretResolver<'_>,
     provider: &CryptoProvider,
 ) -> Option<(PathBuf, Arc<dyn SigningKey>)> {
-    let (path, text) = text(item, references)?;
+    let (path, text) = text(item, secrets)?;
     let shown = path.display();
-    // No error of the parsers is passed on: some repeat what they could not read.
+    // The errors of the parsers are dropped, because some repeat the input.
     let key = match PrivateKeyDer::from_pem_slice(text.expose_secret().as_bytes()) {
         Ok(key) => key,
         Err(pem::Error::NoItemsFound) => {
-            return item.refuse(format!(
+            return item.reject(format!(
                 "{shown} contains no PEM private key without password"
             ));
         }
-        Err(_) => return item.refuse(format!("{shown} is not PEM")),
+        Err(_) => return item.reject(format!("{shown} is not PEM")),
     };
     match provider.key_provider.load_private_key(key) {
         Ok(key) => Some((path, key)),
-        Err(_) => item.refuse(format!(
-            "the private key of {shown} is damaged or of a kind that is not known here; use RSA \
-             (2048 bits and more), ECDSA (P-256, P-384) or Ed25519"
+        Err(_) => item.reject(format!(
+            "the private key of {shown} is damaged or of an unsupported type; use RSA (2048 bits \
+             and more), ECDSA (P-256, P-384) or Ed25519"
         )),
     }
 }
 
-fn callers(
+fn client_auth(
     item: &Item<'_>,
-    references: &References<'_>,
+    secrets: &SecretResolver<'_>,
     provider: &Arc<CryptoProvider>,
-) -> Option<(PathBuf, Callers)> {
-    let (path, authorities, roots) = roots(item, references)?;
+) -> Option<(PathBuf, ClientAuth)> {
+    let (path, roots, store) = roots(item, secrets)?;
     let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+        WebPkiClientVerifier::builder_with_provider(Arc::new(store), Arc::clone(provider))
             .build()
-            .expect("there is a root, and no revocation list");
-    let callers = Callers {
-        authorities,
-        verifier,
-    };
-    Some((path, callers))
+            .expect("the store has a root, and there is no revocation list");
+    Some((path, ClientAuth { roots, verifier }))
 }
 
-/// The roots of a PEM file, at least one; as they are in it, too.
+/// Reads the roots of a PEM file, at least one. Returns them as they are written, and as a store.
 pub(super) fn roots(
     item: &Item<'_>,
-    references: &References<'_>,
+    secrets: &SecretResolver<'_>,
 ) -> Option<(PathBuf, Chain, RootCertStore)> {
-    let (path, authorities) = certificates(item, references)?;
-    let mut roots = RootCertStore::empty();
-    for authority in &authorities {
-        if roots.add(authority.clone()).is_err() {
-            return item.refuse(format!(
+    let (path, roots) = certificates(item, secrets)?;
+    let mut store = RootCertStore::empty();
+    for root in &roots {
+        if store.add(root.clone()).is_err() {
+            return item.reject(format!(
                 "{} contains a certificate that cannot be a root",
                 path.display()
             ));
         }
     }
-    Some((path, authorities, roots))
+    Some((path, roots, store))
 }
 
-/// The certificates of a PEM file, at least one.
+/// Reads the certificates of a PEM file, at least one.
 pub(super) fn certificates(
     item: &Item<'_>,
-    references: &References<'_>,
+    secrets: &SecretResolver<'_>,
 ) -> Option<(PathBuf, Chain)> {
-    let (path, text) = text(item, references)?;
+    let (path, text) = text(item, secrets)?;
     let found: Result<Chain, _> =
         CertificateDer::pem_slice_iter(text.expose_secret().as_bytes()).collect();
     match found {
         Ok(found) if !found.is_empty() => Some((path, found)),
-        Ok(_) => item.refuse(format!("{} contains no PEM certificate", path.display())),
-        // Not what the parser says: it repeats lines, and the file could be that of a key.
-        Err(_) => item.refuse(format!("{} is not PEM", path.display())),
+        Ok(_) => item.reject(format!("{} contains no PEM certificate", path.display())),
+        // The error of the parser is dropped, because it repeats lines, and the file may hold a key.
+        Err(_) => item.reject(format!("{} is not PEM", path.display())),
     }
 }
 
-/// A file that may hold a private key, by intention or mistake.
-fn text(item: &Item<'_>, references: &References<'_>) -> Option<(PathBuf, SecretString)> {
-    let path = references.path(item)?;
-    match read_regular(&path, LONGEST_FILE) {
+/// Reads a file that may hold a private key, even by mistake.
+fn text(item: &Item<'_>, secrets: &SecretResolver<'_>) -> Option<(PathBuf, SecretString)> {
+    let path = secrets.path(item)?;
+    match read_regular(&path, MAX_FILE_LEN) {
         Ok(text) => Some((path, SecretString::from(text))),
-        Err(error) => item.refuse(format!("{} cannot be read: {error}", path.display())),
+        Err(error) => item.reject(format!("{} cannot be read: {error}", path.display())),
     }
 }

@@ -1,90 +1,95 @@
-//! What must hold between keys: each is valid alone, and together they could still be a mistake.
+//! Validation of keys in combination: each may be valid alone, and wrong together with another one.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::address::is_loopback;
-use super::diagnostics::{Notes, Place};
-use super::value::spell_size;
-use super::{Address, Config};
+use super::Config;
+use super::address::{Address, is_loopback};
+use super::diagnostics::{Diagnostics, SourceSpan};
+use super::value::format_size;
 use crate::policy::query::encode_pair;
 
-/// What still flies this long before the end of a drain is told so (503 `draining`).
-pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Is the last part of a drain. Requests that are still in flight get 503 `draining` when it begins.
+pub(super) const FINAL_SECOND: Duration = Duration::from_secs(1);
 
-/// Where the values were read that are judged here.
-pub(super) struct Placed {
-    /// Of each address, in order.
-    pub(super) listen: Vec<Place>,
-    pub(super) admin: Place,
-    /// Of each of `upstream.vary_headers`, in order.
-    pub(super) forwarded: Vec<Place>,
-    /// Whether clients are written, valid or not.
+/// Holds the spans of the values that are validated here.
+pub(super) struct Spans {
+    /// Holds the span of each address of `server.listen`, in order.
+    pub(super) listen: Vec<SourceSpan>,
+    /// Holds the span of `admin.listen`.
+    pub(super) admin: SourceSpan,
+    /// Holds the span of each of `upstream.vary_headers`, in order.
+    pub(super) vary_headers: Vec<SourceSpan>,
+    /// Whether the file has a `[[client]]`, valid or not.
     pub(super) has_clients: bool,
 }
 
-/// Notes everything that does not fit together.
-pub(super) fn check(config: &Config, placed: &Placed, notes: &Notes<'_>) {
-    listeners(config, placed, notes);
-    admin(config, placed, notes);
-    forwarded(config, placed, notes);
-    durations(config, notes);
-    upstream(config, notes);
+/// Reports every inconsistency.
+pub(super) fn check(config: &Config, spans: &Spans, diagnostics: &Diagnostics<'_>) {
+    listeners(config, spans, diagnostics);
+    admin(config, spans, diagnostics);
+    vary_headers(config, spans, diagnostics);
+    durations(config, diagnostics);
+    upstream(config, diagnostics);
     let cache = &config.cache;
     if cache.max_entry_bytes > cache.max_bytes {
-        let (entry, all) = (
-            spell_size(cache.max_entry_bytes),
-            spell_size(cache.max_bytes),
+        let (entry, total) = (
+            format_size(cache.max_entry_bytes),
+            format_size(cache.max_bytes),
         );
-        at_odds(
-            notes,
+        report_conflict(
+            diagnostics,
             (
                 "cache.max_entry_bytes",
-                format!("{entry} is more than cache.max_bytes ({all})"),
+                format!("{entry} is more than cache.max_bytes ({total})"),
             ),
             (
                 "cache.max_bytes",
-                format!("{all} is less than cache.max_entry_bytes ({entry})"),
+                format!("{total} is less than cache.max_entry_bytes ({entry})"),
             ),
             &format!(
-                "the largest body must fit into the cache; write cache.max_entry_bytes = \"{all}\" \
+                "the largest body must fit into the cache; write cache.max_entry_bytes = \"{total}\" \
                  or less, or cache.max_bytes = \"{entry}\" or more"
             ),
         );
     }
 }
 
-/// Notes what two keys say, at whichever is written, the first before the second; and what would be
-/// right.
-fn at_odds(notes: &Notes<'_>, first: (&str, String), second: (&str, String), right: &str) {
-    let (place, text) = match (notes.place_of(first.0), notes.place_of(second.0)) {
-        (Place::Name(_), place @ Place::File { .. }) => (place, second.1),
-        (place, _) => (place, first.1),
+/// Reports a conflict of two keys at the first key that is written in the file, with what would be right.
+fn report_conflict(
+    diagnostics: &Diagnostics<'_>,
+    first: (&str, String),
+    second: (&str, String),
+    right: &str,
+) {
+    let (span, text) = match (diagnostics.span_of(first.0), diagnostics.span_of(second.0)) {
+        (SourceSpan::Name(_), span @ SourceSpan::File { .. }) => (span, second.1),
+        (span, _) => (span, first.1),
     };
-    notes.absent(&place, format!("{text}: {right}"));
+    diagnostics.report_if_complete(&span, format!("{text}; {right}"));
 }
 
-fn listeners(config: &Config, placed: &Placed, notes: &Notes<'_>) {
+fn listeners(config: &Config, spans: &Spans, diagnostics: &Diagnostics<'_>) {
     let server = &config.server;
-    for (index, (address, place)) in server.listen.iter().zip(&placed.listen).enumerate() {
+    for (index, (address, span)) in server.listen.iter().zip(&spans.listen).enumerate() {
         if server.listen[..index].contains(address) && !is_ephemeral(address) {
-            notes.absent(place, format!("{address} is there twice"));
+            diagnostics.report_if_complete(span, format!("{address} occurs twice; write it once"));
         }
-        if !address.is_local() && !placed.has_clients && !server.allow_unauthenticated {
-            notes.absent(
-                place,
+        if !address.is_local() && !spans.has_clients && !server.allow_unauthenticated {
+            diagnostics.report_if_complete(
+                span,
                 format!(
-                    "{address} can be reached from other machines, and whoever reaches it uses the \
-                     injected credentials; name those who may with [[client]], or listen on a \
-                     loopback address or a unix socket, or, where something else guards it, write \
-                     server.allow_unauthenticated = true"
+                    "{address} can be reached from other machines, and every program that reaches it \
+                     uses the injected credentials; add a [[client]], or listen on a loopback \
+                     address or a unix socket, or write server.allow_unauthenticated = true if \
+                     something else guards the address"
                 ),
             );
         }
     }
 }
 
-/// Port 0: the system chooses, another one each time.
+/// Returns whether the port is 0, so that the system chooses a port.
 fn is_ephemeral(address: &Address) -> bool {
     match address {
         Address::Tcp(address) => address.port() == 0,
@@ -92,11 +97,11 @@ fn is_ephemeral(address: &Address) -> bool {
     }
 }
 
-fn admin(config: &Config, placed: &Placed, notes: &Notes<'_>) {
+fn admin(config: &Config, spans: &Spans, diagnostics: &Diagnostics<'_>) {
     let admin = &config.admin;
     if !is_loopback(admin.listen) && admin.token.is_none() {
-        notes.absent(
-            &placed.admin,
+        diagnostics.report_if_complete(
+            &spans.admin,
             format!(
                 "{} can be reached from other machines; write admin.token = {{ file = \"/path\" }}, \
                  or listen on a loopback address",
@@ -106,18 +111,18 @@ fn admin(config: &Config, placed: &Placed, notes: &Notes<'_>) {
     }
     let address = Address::Tcp(admin.listen);
     if config.server.listen.contains(&address) && !is_ephemeral(&address) {
-        notes.absent(
-            &placed.admin,
-            format!("{address} is an address of server.listen, too"),
+        diagnostics.report_if_complete(
+            &spans.admin,
+            format!("{address} is also in server.listen; write another address or port"),
         );
     }
 }
 
-fn forwarded(config: &Config, placed: &Placed, notes: &Notes<'_>) {
+fn vary_headers(config: &Config, spans: &Spans, diagnostics: &Diagnostics<'_>) {
     let names = &config.upstream.vary_headers;
-    for (index, (name, place)) in names.iter().zip(&placed.forwarded).enumerate() {
+    for (index, (name, span)) in names.iter().zip(&spans.vary_headers).enumerate() {
         if names[..index].contains(name) {
-            notes.absent(place, format!("{name} is there twice"));
+            diagnostics.report_if_complete(span, format!("{name} occurs twice; write it once"));
         }
         let own = config.clients.iter().flat_map(|client| &client.headers);
         if config
@@ -127,83 +132,85 @@ fn forwarded(config: &Config, placed: &Placed, notes: &Notes<'_>) {
             .chain(own)
             .any(|h| h.name == *name)
         {
-            notes.absent(
-                place,
-                format!("{name} is injected: a caller's own never goes up"),
+            diagnostics.report_if_complete(
+                span,
+                format!("{name} is injected, so a client's value is never sent; leave it out"),
             );
         }
     }
 }
 
-/// What path and added query may take of a request target, in bytes: the rest of its 64 KiB is the
-/// caller's.
-const LONGEST_ADDITION: usize = 16 * 1024;
+/// Limits what path and query of the configuration add to a request target, in bytes. The rest of the
+/// 64 KiB of a target is left for the client.
+const MAX_TARGET_ADDITION: usize = 16 * 1024;
 
-fn upstream(config: &Config, notes: &Notes<'_>) {
+fn upstream(config: &Config, diagnostics: &Diagnostics<'_>) {
     let upstream = &config.upstream;
     let base = &upstream.base_url;
-    let place = notes.place_of("upstream.base_url");
+    let span = diagnostics.span_of("upstream.base_url");
     let query: usize = upstream
         .query
         .iter()
         .map(|(n, v)| encode_pair(n, v).len() + 1)
         .sum();
-    if base.path.len() + query > LONGEST_ADDITION {
-        notes.absent(
-            &place,
-            "the path of base_url and upstream.query take more than 16 KiB of every request"
+    if base.path.len() + query > MAX_TARGET_ADDITION {
+        diagnostics.report_if_complete(
+            &span,
+            "the path of base_url and upstream.query take more than 16 KiB of every request; shorten them"
                 .to_owned(),
         );
     }
-    let itself = config.server.listen.iter().any(|address| match address {
+    let is_own_address = config.server.listen.iter().any(|address| match address {
         Address::Tcp(address) if address.port() == base.port => {
-            let named = base
+            let is_same_host = base
                 .host
                 .parse()
                 .map_or(base.host == "localhost", |ip: IpAddr| {
                     ip == address.ip() || (ip.is_loopback() && address.ip().is_unspecified())
                 });
-            named && base.https == config.server.tls.is_some()
+            is_same_host && base.https == config.server.tls.is_some()
         }
         Address::Tcp(_) | Address::Unix(_) => false,
     });
-    if itself {
-        notes.absent(
-            &place,
-            format!("{base} is where this gateway itself listens; name the upstream"),
+    if is_own_address {
+        diagnostics.report_if_complete(
+            &span,
+            format!(
+                "{base} is an address of this gateway itself; write the address of the upstream"
+            ),
         );
     }
 }
 
-fn durations(config: &Config, notes: &Notes<'_>) {
+fn durations(config: &Config, diagnostics: &Diagnostics<'_>) {
     let (server, upstream) = (&config.server, &config.upstream);
-    let span = humantime::format_duration;
-    if server.lame_duck + LAST_WORDS > server.drain_timeout {
-        let (lame, drain) = (span(server.lame_duck), span(server.drain_timeout));
-        let least = span(server.lame_duck + LAST_WORDS);
-        let most = span(server.drain_timeout.saturating_sub(LAST_WORDS));
-        at_odds(
-            notes,
+    let text = humantime::format_duration;
+    if server.lame_duck + FINAL_SECOND > server.drain_timeout {
+        let (lame_duck, drain) = (text(server.lame_duck), text(server.drain_timeout));
+        let min_drain = text(server.lame_duck + FINAL_SECOND);
+        let max_lame_duck = text(server.drain_timeout.saturating_sub(FINAL_SECOND));
+        report_conflict(
+            diagnostics,
             (
                 "server.lame_duck",
-                format!("{lame} is too long for server.drain_timeout ({drain})"),
+                format!("{lame_duck} is too long for server.drain_timeout ({drain})"),
             ),
             (
                 "server.drain_timeout",
-                format!("{drain} is too short for server.lame_duck ({lame})"),
+                format!("{drain} is too short for server.lame_duck ({lame_duck})"),
             ),
             &format!(
-                "the one is a part of the other, and {} must be left to answer what is under way; \
-                 write server.lame_duck = \"{most}\" or less, or server.drain_timeout = \"{least}\" \
+                "lame_duck is part of drain_timeout, and {} must remain for requests in flight; write \
+                 server.lame_duck = \"{max_lame_duck}\" or less, or server.drain_timeout = \"{min_drain}\" \
                  or more",
-                span(LAST_WORDS)
+                text(FINAL_SECOND)
             ),
         );
     }
     if upstream.coalesce_window > upstream.timeout {
-        let (window, timeout) = (span(upstream.coalesce_window), span(upstream.timeout));
-        at_odds(
-            notes,
+        let (window, timeout) = (text(upstream.coalesce_window), text(upstream.timeout));
+        report_conflict(
+            diagnostics,
             (
                 "upstream.coalesce_window",
                 format!("{window} is longer than upstream.timeout ({timeout})"),
@@ -212,8 +219,8 @@ fn durations(config: &Config, notes: &Notes<'_>) {
                 "upstream.timeout",
                 format!("{timeout} is shorter than upstream.coalesce_window ({window})"),
             ),
-            "who waits for a departure would be gone before it; lower the window, or raise the \
-             timeout",
+            "a waiting request would time out before its fetch starts; lower the window, or raise \
+             the timeout",
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Plain values: durations, sizes, counts, words, lists. Each says what would be right.
+//! Values: durations, sizes, counts, words and lists. Each error says what would be right.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -8,11 +8,10 @@ use toml::de::DeValue;
 
 use super::table::Item;
 
-/// Nothing on the way of one request waits longer than this; it also keeps deadlines far from any
-/// overflow of the clock.
+/// Limits every timeout. It keeps deadlines far from an overflow of the clock.
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The least time that a timer can keep.
+/// The resolution of a timer.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 
 /// Reads a duration within `bounds`, like `"60s"`.
@@ -21,7 +20,7 @@ pub(super) fn duration(
 ) -> impl FnOnce(Item<'_>) -> Option<Duration> {
     move |item| {
         if let DeValue::Integer(number) = item.value() {
-            return item.refuse(format!(
+            return item.reject(format!(
                 "{number} has no unit; write a duration like \"60s\" or \"100ms\""
             ));
         }
@@ -37,12 +36,12 @@ fn parse_duration(text: &str, bounds: &RangeInclusive<Duration>) -> Result<Durat
     if bounds.contains(&duration) {
         return Ok(duration);
     }
-    let word = |bound: &Duration| match bound.is_zero() {
+    let format_bound = |bound: &Duration| match bound.is_zero() {
         true => "0s".to_owned(),
         false => humantime::format_duration(*bound).to_string(),
     };
-    let (least, most) = (word(bounds.start()), word(bounds.end()));
-    Err(format!("{text:?} is out of range: from {least} to {most}"))
+    let (min, max) = (format_bound(bounds.start()), format_bound(bounds.end()));
+    Err(format!("{text:?} is out of range: from {min} to {max}"))
 }
 
 /// Reads a size in bytes within `bounds`, like `"256MiB"` or a plain number.
@@ -59,20 +58,20 @@ pub(super) fn size(bounds: RangeInclusive<u64>) -> impl FnOnce(Item<'_>) -> Opti
         };
         match written.parse::<ByteSize>() {
             Ok(ByteSize(bytes)) if bounds.contains(&bytes) => Some(bytes),
-            Ok(_) => item.refuse(format!(
+            Ok(_) => item.reject(format!(
                 "{written:?} is out of range: from {} to {}",
-                spell_size(*bounds.start()),
-                spell_size(*bounds.end())
+                format_size(*bounds.start()),
+                format_size(*bounds.end())
             )),
-            Err(_) => item.refuse(format!(
+            Err(_) => item.reject(format!(
                 "{written:?} is not a size; write one like \"256MiB\" or \"1GiB\""
             )),
         }
     }
 }
 
-/// The largest binary unit that keeps the number whole: exact, unlike `ByteSize`'s own words.
-pub(super) fn spell_size(bytes: u64) -> String {
+/// Writes a size with the largest binary unit that divides it. `ByteSize` itself would round.
+pub(super) fn format_size(bytes: u64) -> String {
     [
         (bytesize::GIB, "GiB"),
         (bytesize::MIB, "MiB"),
@@ -94,17 +93,17 @@ pub(super) fn boolean(item: Item<'_>) -> Option<bool> {
     }
 }
 
-/// More connections, waiters or fetches than this no process holds; a larger number is a slip.
-const MOST: usize = 1_000_000;
+/// Limits a count. No process holds more connections or fetches, so a larger number is a mistake.
+const MAX_COUNT: usize = 1_000_000;
 
-/// Reads a count from 1.
+/// Reads a count of at least 1.
 pub(super) fn count(item: Item<'_>) -> Option<usize> {
     let Some(number) = item.value().as_integer() else {
         return item.expected("a whole number");
     };
     match usize::from_str_radix(number.as_str(), number.radix()) {
-        Ok(count) if (1..=MOST).contains(&count) => Some(count),
-        Ok(_) | Err(_) => item.refuse(format!("{number} is out of range: from 1 to {MOST}")),
+        Ok(count) if (1..=MAX_COUNT).contains(&count) => Some(count),
+        Ok(_) | Err(_) => item.reject(format!("{number} is out of range: from 1 to {MAX_COUNT}")),
     }
 }
 
@@ -113,13 +112,13 @@ pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl FnOnce(Item<'_>) -> Opt
     move |item| item.parse(&alternatives(words), |text| parse_word(text, words))
 }
 
-/// What one of `words` stands for.
+/// Returns the value of the word `text`.
 pub(super) fn parse_word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, String> {
     words
         .iter()
         .find(|(word, _)| *word == text)
         .map(|(_, value)| *value)
-        .ok_or_else(|| format!("{text:?} is not known here; write {}", alternatives(words)))
+        .ok_or_else(|| format!("{text:?} is not allowed; write {}", alternatives(words)))
 }
 
 fn alternatives<T>(words: &[(&str, T)]) -> String {
@@ -130,12 +129,12 @@ fn alternatives<T>(words: &[(&str, T)]) -> String {
 /// Reads a string that is not empty.
 pub(super) fn string(item: Item<'_>) -> Option<String> {
     item.parse("a string", |text| match text.trim() {
-        "" => Err("is empty".to_owned()),
+        "" => Err("is empty; write a text".to_owned()),
         _ => Ok(text.to_owned()),
     })
 }
 
-/// Reads a list, each element with `read`; those that cannot be read are noted and left out.
+/// Reads a list, each element with `read`. Invalid elements are reported and left out.
 pub(super) fn list<'n, T>(
     what: &str,
     read: impl Fn(Item<'n>) -> Option<T>,

@@ -1,4 +1,6 @@
-//! What is valid, and yet may not be what was meant: told at a start, at a reload and by `check`.
+//! Warnings: valid settings that are probably a mistake.
+//!
+//! `stepgate check`, a start and a reload show them.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -8,63 +10,65 @@ use hyper::header::AUTHORIZATION;
 use super::table::nearest;
 use super::{Config, Header, SecretSource, Value};
 
-/// What stands before the names of our variables.
-const OURS: &str = "STEPGATE_";
+/// Is the prefix of the environment variables that configure stepgate.
+const PREFIX: &str = "STEPGATE_";
 
-/// The variables that are ours, without that.
+/// Names the environment variables that configure stepgate, without their prefix.
 const VARIABLES: [&str; 6] = ["CONFIG", "LISTEN", "ADMIN", "UPSTREAM", "LOG_FORMAT", "LOG"];
 
 impl Config {
-    /// What to think about, a line each.
+    /// Returns the warnings about the configuration itself, one line each.
     pub fn warnings(&self) -> Vec<String> {
-        let mut cautions: Vec<String> = self.in_the_clear().into_iter().collect();
-        cautions.extend(self.without_scheme());
-        cautions
+        let plaintext = self.plaintext_credentials().into_iter();
+        plaintext.chain(self.missing_auth_schemes()).collect()
     }
 
-    /// What to think about in an environment with variables of these `names`: those that are named
-    /// like ours, and that nobody reads.
+    /// Returns a warning for each variable of `names` that has the prefix of stepgate, but is never read.
     pub fn environment_warnings(&self, names: &[String]) -> Vec<String> {
-        let is_named = |name: &str| {
+        let is_secret_source = |name: &str| {
             let mut sources = self.secrets().map(|secret| secret.source());
             sources.any(|source| *source == SecretSource::Env(name.to_owned()))
         };
-        let ours = names
+        let prefixed = names
             .iter()
-            .filter_map(|name| Some((name, name.strip_prefix(OURS)?)));
-        let unread = ours.filter(|(name, rest)| {
-            !VARIABLES.contains(rest) && !is_named(name) && !is_of_kubernetes(name, names)
+            .filter_map(|name| Some((name, name.strip_prefix(PREFIX)?)));
+        let unread = prefixed.filter(|(name, rest)| {
+            !VARIABLES.contains(rest)
+                && !is_secret_source(name)
+                && !is_set_by_kubernetes(name, names)
         });
         unread
             .map(|(name, rest)| match nearest(rest, &VARIABLES) {
                 Some(near) => {
-                    format!("{name}: nothing reads this variable; did you mean {OURS}{near}?")
+                    format!(
+                        "{name}: stepgate does not read this variable; did you mean {PREFIX}{near}?"
+                    )
                 }
                 None => format!(
-                    "{name}: nothing reads this variable; behind {OURS} there may be {}",
+                    "{name}: stepgate does not read this variable; after {PREFIX} it reads {}",
                     VARIABLES.join(", ")
                 ),
             })
             .collect()
     }
 
-    /// `Authorization` has a scheme before the credentials (RFC 9110 section 11.6.2).
-    fn without_scheme(&self) -> Vec<String> {
+    /// Warns of `Authorization` values without the scheme that RFC 9110 section 11.6.2 requires.
+    fn missing_auth_schemes(&self) -> Vec<String> {
         let of_clients = self.clients.iter().flat_map(|client| {
-            let place = move |header| (format!("the headers of client {:?}", client.name), header);
-            client.headers.iter().map(place)
+            let table = move |header| (format!("the headers of client {:?}", client.name), header);
+            client.headers.iter().map(table)
         });
         let injected = self.upstream.headers.iter();
         let all = injected.map(|header| ("upstream.headers".to_owned(), header));
         all.chain(of_clients)
-            .filter_map(|(place, header)| match &header.value {
+            .filter_map(|(table, header)| match &header.value {
                 Value::Secret(secret)
                     if header.name == AUTHORIZATION && !secret.expose().contains(' ') =>
                 {
                     let source = secret.source();
                     Some(format!(
-                        "{place}: authorization from {source} is one word, without a scheme: is \
-                         `Bearer ` missing before it?"
+                        "{table}: the value of authorization from {source} has no scheme; is `Bearer ` \
+                         missing before it?"
                     ))
                 }
                 Value::Secret(_) | Value::Literal(_) => None,
@@ -72,8 +76,8 @@ impl Config {
             .collect()
     }
 
-    /// Credentials that leave this machine without TLS.
-    fn in_the_clear(&self) -> Option<String> {
+    /// Warns of credentials that leave this machine without TLS.
+    fn plaintext_credentials(&self) -> Option<String> {
         let base = &self.upstream.base_url;
         if base.https || is_loopback(&base.host) {
             return None;
@@ -92,20 +96,20 @@ impl Config {
         }
         let names: Vec<&str> = secrets.into_iter().collect();
         Some(format!(
-            "upstream.base_url: {base} has no TLS and is not on this machine: whoever is on the way \
-             can read what is injected ({}); write https://, or let something on this machine speak \
-             TLS for it, and name its loopback address",
+            "upstream.base_url: {base} has no TLS and is not on this machine, so others on the \
+             network path can read the injected headers ({}); write https://, or write the loopback \
+             address of a TLS proxy on this machine",
             names.join(", ")
         ))
     }
 }
 
-/// Whether Kubernetes set it, for a Service: `X_SERVICE_HOST`, and with it `X_SERVICE_PORT…` and
+/// Returns whether Kubernetes sets the variable for a Service: `X_SERVICE_HOST`, `X_SERVICE_PORT…` or
 /// `X_PORT…`.
-fn is_of_kubernetes(name: &str, names: &[String]) -> bool {
+fn is_set_by_kubernetes(name: &str, names: &[String]) -> bool {
     let services = names.iter().filter_map(|n| n.strip_suffix("_SERVICE_HOST"));
-    let mut rests = services.filter_map(|service| name.strip_prefix(service));
-    rests.any(|rest| rest.starts_with("_SERVICE_") || rest.starts_with("_PORT"))
+    let mut suffixes = services.filter_map(|service| name.strip_prefix(service));
+    suffixes.any(|suffix| suffix.starts_with("_SERVICE_") || suffix.starts_with("_PORT"))
 }
 
 fn is_secret(header: &Header) -> bool {
@@ -115,7 +119,7 @@ fn is_secret(header: &Header) -> bool {
     }
 }
 
-/// RFC 6761 section 6.3 for the name.
+/// Returns whether the host is on this machine. RFC 6761 section 6.3 reserves the names.
 fn is_loopback(host: &str) -> bool {
     let address: Result<IpAddr, _> = host.parse();
     address.map_or_else(

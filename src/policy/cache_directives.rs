@@ -1,62 +1,63 @@
-//! What a caller asks of the cache: `Cache-Control`, `Pragma`, `If-None-Match`.
+//! The request headers that govern caching: `Cache-Control`, `Pragma`, `If-None-Match`, `Prefer: wait`.
 
 use hyper::header::{CACHE_CONTROL, HeaderMap, HeaderName, IF_NONE_MATCH, PRAGMA};
 
-/// A request's cache directives (RFC 9111 section 5.2.1).
+/// Holds a request's cache directives (RFC 9111 section 5.2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CacheDirectives {
-    /// `no-cache`: only an answer that departs after this request will do.
+    /// `no-cache`: accept only a fetch that starts after the request arrived.
     pub no_cache: bool,
-    /// `no-store`: keep nothing newly for this request alone.
+    /// `no-store`: store nothing new for this request alone.
     pub no_store: bool,
-    /// `only-if-cached`: no fetch.
+    /// `only-if-cached`: start no fetch.
     pub only_if_cached: bool,
-    /// `max-age=N`: a stored answer of at most this age, in seconds, will do.
+    /// `max-age=N`: accept a stored response of at most this age, in seconds.
     pub max_age: Option<u64>,
 }
 
 impl CacheDirectives {
-    /// Reads them from a request's headers.
+    /// Reads the directives from a request's headers.
     pub fn from_headers(headers: &HeaderMap) -> Self {
-        let mut conditions = Self::default();
+        let mut found = Self::default();
         if !headers.contains_key(CACHE_CONTROL) {
-            // RFC 9111 section 5.4: Pragma speaks only where Cache-Control is silent.
-            conditions.no_cache = has_directive(headers, &PRAGMA, "no-cache");
-            return conditions;
+            // RFC 9111 section 5.4: Pragma counts only in the absence of Cache-Control.
+            found.no_cache = has_directive(headers, &PRAGMA, "no-cache");
+            return found;
         }
         for (name, value) in directives(headers, &CACHE_CONTROL) {
             match name.to_ascii_lowercase().as_slice() {
-                b"no-cache" => conditions.no_cache = true,
-                b"no-store" => conditions.no_store = true,
-                b"only-if-cached" => conditions.only_if_cached = true,
+                b"no-cache" => found.no_cache = true,
+                b"no-store" => found.no_store = true,
+                b"only-if-cached" => found.only_if_cached = true,
                 b"max-age" => {
-                    let known = conditions.max_age.unwrap_or(u64::MAX);
-                    conditions.max_age = Some(known.min(seconds(value.unwrap_or_default())));
+                    let least = found.max_age.unwrap_or(u64::MAX);
+                    found.max_age = Some(least.min(seconds(value.unwrap_or_default())));
                 }
                 _ => {}
             }
         }
-        conditions
+        found
     }
 
-    /// Whether a stored answer of this age, in whole seconds, will do.
+    /// Returns whether a stored response of this age, in whole seconds, is acceptable.
     pub fn accepts_age(&self, age: u64) -> bool {
         !self.no_cache && self.max_age.is_none_or(|limit| age <= limit)
     }
 }
 
-/// The longest time that a request can ask to be held.
-const LONGEST_WAIT: u64 = 60;
+/// Limits how long a request can ask to wait, in seconds.
+const MAX_WAIT: u64 = 60;
 
-/// The `wait` preference (RFC 7240 section 4.3) in whole seconds, at most 60. The
-/// first one counts; one without a positive number, like any other preference, is ignored.
+/// Returns the `wait` preference (RFC 7240 section 4.3) in whole seconds, at most 60.
+///
+/// The first `wait` counts. `None` if there is none, or if it holds no positive number.
 pub fn wait_preference(headers: &HeaderMap) -> Option<u64> {
     let (_, value) = headers
         .get_all("prefer")
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| split_unquoted(value, ','))
-        // Parameters of a preference follow behind semicolons.
+        // Parameters of a preference follow after semicolons.
         .filter_map(|preference| split_unquoted(preference, ';').next())
         .map(|preference| preference.split_once('=').unwrap_or((preference, "")))
         .find(|(name, _)| name.trim().eq_ignore_ascii_case("wait"))?;
@@ -66,12 +67,12 @@ pub fn wait_preference(headers: &HeaderMap) -> Option<u64> {
         .and_then(|value| value.strip_suffix('"'));
     let digits = quoted.unwrap_or(value);
     let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-    // Only a number too large to be read fails here.
+    // Parsing digits fails only if the number is too large.
     let seconds = is_number.then(|| digits.parse().unwrap_or(u64::MAX))?;
-    (seconds > 0).then_some(seconds.min(LONGEST_WAIT))
+    (seconds > 0).then_some(seconds.min(MAX_WAIT))
 }
 
-/// Splits where the separator stands outside of quotes.
+/// Splits at each separator outside of quotes.
 fn split_unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
     let (mut quoted, mut escaped) = (false, false);
     text.split(move |c| {
@@ -82,7 +83,7 @@ fn split_unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether `If-None-Match` names `etag`, by weak comparison (RFC 9110 section 13.1.2).
+/// Returns whether `If-None-Match` lists `etag`, by weak comparison (RFC 9110 section 13.1.2).
 pub fn matches_if_none_match(headers: &HeaderMap, etag: &str) -> bool {
     headers
         .get_all(IF_NONE_MATCH)
@@ -91,7 +92,7 @@ pub fn matches_if_none_match(headers: &HeaderMap, etag: &str) -> bool {
         .any(|value| value.trim() == "*" || entity_tags(value).any(|tag| tag == etag))
 }
 
-/// The opaque tags of a list, quotes included, `W/` dropped. A comma may stand inside the quotes.
+/// Returns the opaque tags of a list with their quotes, without `W/`. A tag may contain a comma.
 fn entity_tags(mut list: &str) -> impl Iterator<Item = &str> {
     std::iter::from_fn(move || {
         let start = list.find('"')?;
@@ -102,21 +103,23 @@ fn entity_tags(mut list: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Unreadable means zero: a fresh answer is never a wrong one.
+/// Parses delta-seconds. A malformed value is 0, because a fresh response is always correct.
 fn seconds(value: &[u8]) -> u64 {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return 0;
     }
-    // Only a number too large to be read fails here.
+    // Parsing digits fails only if the number is too large.
     std::str::from_utf8(value).map_or(0, |digits| digits.parse().unwrap_or(u64::MAX))
 }
 
-/// Whether a list of directives has this one, with or without a value.
+/// Returns whether the header holds this directive, with or without a value.
 pub fn has_directive(headers: &HeaderMap, name: &HeaderName, directive: &str) -> bool {
     directives(headers, name).any(|(found, _)| found.eq_ignore_ascii_case(directive.as_bytes()))
 }
 
-/// By bytes: a value that is no ASCII must not hide the directives beside it.
+/// Returns each directive with its value.
+///
+/// It reads bytes, so that a value outside ASCII does not hide the directives next to it.
 fn directives<'h>(
     headers: &'h HeaderMap,
     name: &HeaderName,
@@ -158,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn directives_are_read_in_any_spelling() {
+    fn cache_control_is_parsed_leniently() {
         let of = |value| CacheDirectives::from_headers(&headers(&[("cache-control", value)]));
         let none = CacheDirectives::default();
         assert_eq!(
@@ -194,19 +197,19 @@ mod tests {
         let map: HeaderMap = [(CACHE_CONTROL, bytes)].into_iter().collect();
         assert!(
             CacheDirectives::from_headers(&map).no_cache,
-            "whatever stands beside it"
+            "a value outside ASCII hides no directive"
         );
     }
 
     #[test]
-    fn pragma_speaks_only_alone() {
+    fn pragma_counts_only_without_cache_control() {
         assert!(CacheDirectives::from_headers(&headers(&[("pragma", "no-cache")])).no_cache);
         let both = headers(&[("pragma", "no-cache"), ("cache-control", "max-age=9")]);
         assert!(!CacheDirectives::from_headers(&both).no_cache);
     }
 
     #[test]
-    fn ages_are_accepted_up_to_the_limit() {
+    fn max_age_limits_the_accepted_age() {
         let limit = |max_age| CacheDirectives {
             max_age,
             ..CacheDirectives::default()
@@ -224,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_wait_counts_and_nonsense_is_ignored() {
+    fn the_first_valid_wait_preference_counts() {
         let wait = |value| wait_preference(&headers(&[("prefer", value)]));
         for (value, expected) in [
             ("wait=5", Some(5)),
@@ -257,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn entity_tags_compare_weakly() {
+    fn if_none_match_compares_weakly() {
         for value in [
             "\"a\"",
             "W/\"a\"",

@@ -1,52 +1,52 @@
-//! The verdict: may this answer be stored?
+//! Cacheability: whether a response may be stored.
 //!
-//! Promise 1 lives here. Whatever is not provably final is not stored; every refusal has a name,
-//! which is what the caller, the log and the metrics see.
+//! This module keeps promise 1: only a response that is provably final is stored. Each other response
+//! has a [`NoStoreReason`], which the client, the log and the metrics show.
 
 use hyper::StatusCode;
 use hyper::header::{AGE, CACHE_CONTROL, CONTENT_ENCODING, HeaderMap};
 
 use super::cache_directives::has_directive;
-use super::json::{self, Text};
+use super::json::{self, JsonStr};
 use super::rule::Rule;
 
-/// Why an answer was not stored.
+/// Names why a response was not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NoStoreReason {
-    /// The status in the body is not a terminal one.
+    /// The status in the body is not terminal.
     NotFinal,
-    /// An id in the body differs from the path's, or is missing.
+    /// An id in the body is missing, or differs from the id in the path.
     WrongId,
-    /// `object` is not the rule's.
+    /// The member `object` is not the rule's.
     WrongObject,
-    /// A member that decides occurs twice.
+    /// A member that the check reads occurs twice.
     DuplicateMember,
-    /// Not UTF-8, or not one JSON object.
+    /// The body is not UTF-8, or not one JSON object.
     NotJson,
-    /// Larger than `cache.max_entry_bytes`.
+    /// The body is larger than `cache.max_entry_bytes`.
     TooLarge,
     /// The upstream status is not 200.
     BadStatus,
-    /// Encoded, although identity was asked for.
+    /// The body has a content coding, although the fetch accepts `identity` only.
     Encoded,
-    /// It came from a cache of the upstream's.
+    /// The response came from a cache of the upstream.
     UpstreamCached,
-    /// The upstream said `Cache-Control: no-store`.
+    /// The response has `Cache-Control: no-store`.
     UpstreamNoStore,
     /// The query has a parameter that the rule does not know.
     UnknownQuery,
-    /// The caller said `Cache-Control: no-store`.
+    /// The request has `Cache-Control: no-store`.
     RequestNoStore,
-    /// It departed before a purge.
+    /// The fetch started before a purge.
     Purged,
-    /// A later departure has stored or removed this step already.
+    /// A fetch that started later has already stored or removed this resource.
     Superseded,
-    /// Lists are never stored.
+    /// The request is for a list. Lists are never stored.
     List,
 }
 
 impl NoStoreReason {
-    /// Every reason, for whoever counts them.
+    /// Lists every reason.
     pub const ALL: [Self; 15] = [
         Self::NotFinal,
         Self::WrongId,
@@ -65,7 +65,7 @@ impl NoStoreReason {
         Self::List,
     ];
 
-    /// The word for it: metric label, log field, `detail` in `Cache-Status`.
+    /// Returns the word for the metric label, the log field and `detail` in `Cache-Status`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NotFinal => "not_final",
@@ -87,10 +87,10 @@ impl NoStoreReason {
     }
 }
 
-/// Judges a whole answer to a request for the resource with these ids.
+/// Checks a whole response to a request for the resource of `rule` with these ids.
 ///
 /// # Errors
-/// Why it must not be stored. The head is judged before the body.
+/// Returns the first reason against storing it. Status and headers are checked before the body.
 pub fn check(
     rule: &Rule,
     ids: &[&str],
@@ -99,11 +99,11 @@ pub fn check(
     body: &[u8],
     honor_no_store: bool,
 ) -> Result<(), NoStoreReason> {
-    judge_head(status, headers, honor_no_store)?;
-    judge_body(rule, ids, body)
+    check_head(status, headers, honor_no_store)?;
+    check_body(rule, ids, body)
 }
 
-fn judge_head(
+fn check_head(
     status: StatusCode,
     headers: &HeaderMap,
     honor_no_store: bool,
@@ -120,7 +120,8 @@ fn judge_head(
     if encoded {
         return Err(NoStoreReason::Encoded);
     }
-    // RFC 9111 section 5.1: an Age above zero, or one we cannot read, is not a fresh answer's.
+    // RFC 9111 section 5.1: a response with an Age above zero came from a cache. So may one whose Age
+    // cannot be read.
     let aged = headers
         .get_all(AGE)
         .iter()
@@ -144,12 +145,12 @@ fn judge_head(
     Ok(())
 }
 
-/// Judges a body: one JSON object, of the rule's kind, with the path's ids, in a terminal status.
+/// Checks that a body is one JSON object of the rule's type, with the path's ids and a terminal status.
 ///
 /// # Errors
-/// Why it is not provably final.
-pub fn judge_body(rule: &Rule, ids: &[&str], body: &[u8]) -> Result<(), NoStoreReason> {
-    let found = read(rule, ids, body).ok_or(NoStoreReason::NotJson)?;
+/// Returns the first reason why it is not provably final.
+pub fn check_body(rule: &Rule, ids: &[&str], body: &[u8]) -> Result<(), NoStoreReason> {
+    let found = read_members(rule, ids, body).ok_or(NoStoreReason::NotJson)?;
     if found.duplicate {
         Err(NoStoreReason::DuplicateMember)
     } else if found.object != Some(true) {
@@ -163,27 +164,29 @@ pub fn judge_body(rule: &Rule, ids: &[&str], body: &[u8]) -> Result<(), NoStoreR
     }
 }
 
-/// What the deciding members said; everything else was skipped.
+/// Holds what the members that the check reads contain.
 #[derive(Default)]
-struct Found {
+struct Members {
+    /// Whether `object` is the rule's. `None` if the body has no such member.
     object: Option<bool>,
+    /// Whether `status` is terminal. `None` if the body has no such member.
     terminal: Option<bool>,
-    /// Which identity members were met, a bit each.
-    met: u64,
+    /// Has one bit set for each identity member that occurred.
+    seen_ids: u64,
     matching_ids: usize,
     duplicate: bool,
 }
 
-/// A member's name, as far as we care.
-enum Name {
+/// Names the use of a member.
+enum MemberName {
     Object,
     Status,
-    /// Index into the rule's identity, and that of the parameter that it must equal.
+    /// Holds the index into the rule's identity, and the index of the path parameter to compare with.
     Identity(usize, usize),
     Skipped,
 }
 
-impl Name {
+impl MemberName {
     fn of(name: &[u8], rule: &Rule) -> Self {
         match name {
             b"object" => Self::Object,
@@ -199,37 +202,37 @@ impl Name {
     }
 }
 
-/// Reads all of a body, whatever it says on the way. `None` if it is not one JSON object.
-fn read(rule: &Rule, ids: &[&str], body: &[u8]) -> Option<Found> {
-    let mut found = Found::default();
-    json::read_object(body, |name, value| {
-        match name.read(|name| Name::of(name, rule))? {
-            Name::Object => {
-                let is = says(value, |text| text == rule.object().as_bytes())?;
-                found.duplicate |= found.object.replace(is).is_some();
+/// Reads a body to its end, even after a mismatch. `None` if it is not one JSON object.
+fn read_members(rule: &Rule, ids: &[&str], body: &[u8]) -> Option<Members> {
+    let mut found = Members::default();
+    json::visit(body, |name, value| {
+        match name.read(|name| MemberName::of(name, rule))? {
+            MemberName::Object => {
+                let matches = satisfies(value, |text| text == rule.object().as_bytes())?;
+                found.duplicate |= found.object.replace(matches).is_some();
             }
-            Name::Status => {
-                let is = says(value, |text| {
+            MemberName::Status => {
+                let is_terminal = satisfies(value, |text| {
                     rule.terminal().any(|status| status.as_bytes() == text)
                 })?;
-                found.duplicate |= found.terminal.replace(is).is_some();
+                found.duplicate |= found.terminal.replace(is_terminal).is_some();
             }
-            Name::Identity(index, parameter) => {
+            MemberName::Identity(index, parameter) => {
                 let expected = ids.get(parameter).map(|id| id.as_bytes());
-                let is = says(value, |text| expected == Some(text))?;
-                found.duplicate |= found.met & (1 << index) != 0;
-                found.met |= 1 << index;
-                found.matching_ids += usize::from(is);
+                let matches = satisfies(value, |text| expected == Some(text))?;
+                found.duplicate |= found.seen_ids & (1 << index) != 0;
+                found.seen_ids |= 1 << index;
+                found.matching_ids += usize::from(matches);
             }
-            Name::Skipped => {}
+            MemberName::Skipped => {}
         }
         Some(())
     })?;
     Some(found)
 }
 
-/// Whether a value is a string that satisfies the test; any other kind of value is `false`.
-fn says(value: Option<Text<'_>>, test: impl Fn(&[u8]) -> bool) -> Option<bool> {
+/// Returns whether a value is a string that satisfies `test`. `None` if the string is not valid text.
+fn satisfies(value: Option<JsonStr<'_>>, test: impl Fn(&[u8]) -> bool) -> Option<bool> {
     value.map_or(Some(false), |text| text.read(test))
 }
 
@@ -241,8 +244,8 @@ mod tests {
 
     const IDS: [&str; 3] = ["thread_1", "run_1", "step_1"];
 
-    fn verdict(body: &[u8]) -> Result<(), NoStoreReason> {
-        judge_body(&Rule::run_step(), &IDS, body)
+    fn checked(body: &[u8]) -> Result<(), NoStoreReason> {
+        check_body(&Rule::run_step(), &IDS, body)
     }
 
     fn step(status: &str) -> String {
@@ -260,7 +263,7 @@ mod tests {
             "expired",
             "complet\\u0065d",
         ] {
-            assert_eq!(verdict(step(status).as_bytes()), Ok(()), "{status}");
+            assert_eq!(checked(step(status).as_bytes()), Ok(()), "{status}");
         }
         for status in [
             "in_progress",
@@ -271,7 +274,7 @@ mod tests {
             "incomplete",
         ] {
             assert_eq!(
-                verdict(step(status).as_bytes()),
+                checked(step(status).as_bytes()),
                 Err(NoStoreReason::NotFinal),
                 "{status}"
             );
@@ -279,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn every_doubt_has_its_name() {
+    fn each_flaw_has_its_reason() {
         use NoStoreReason::*;
         let done = step("completed");
         let with = |from: &str, to: &str| done.replacen(from, to, 1).into_bytes();
@@ -358,21 +361,20 @@ mod tests {
         ];
         for (body, expected) in cases {
             let shown = String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
-            assert_eq!(verdict(&body), Err(expected), "{shown}");
+            assert_eq!(checked(&body), Err(expected), "{shown}");
         }
         let mut broken = done.into_bytes();
         let at = broken.windows(6).position(|w| w == b"queued").unwrap();
         broken[at] = 0xff;
         assert_eq!(
-            verdict(&broken),
+            checked(&broken),
             Err(NotJson),
             "invalid UTF-8 in a skipped member"
         );
     }
 
-    /// Each doubt hides those behind it.
     #[test]
-    fn the_first_doubt_is_named() {
+    fn the_first_reason_in_order_is_returned() {
         use NoStoreReason::*;
         let body = |end: &str, more: &str, object: &str, id: &str, status: &str| {
             format!(
@@ -393,15 +395,14 @@ mod tests {
                 NotFinal,
             ),
         ] {
-            assert_eq!(verdict(body.as_bytes()), Err(expected), "{body}");
+            assert_eq!(checked(body.as_bytes()), Err(expected), "{body}");
         }
         let last = body("}", "", "thread.run.step", "step_1", "expired");
-        assert_eq!(verdict(last.as_bytes()), Ok(()), "{last}");
+        assert_eq!(checked(last.as_bytes()), Ok(()), "{last}");
     }
 
-    /// A name is what it says, however it is spelled; only the body's own members decide.
     #[test]
-    fn names_count_unescaped_and_at_the_top_only() {
+    fn names_are_compared_unescaped_and_at_the_top_level_only() {
         let done = step("completed");
         let spelled = done
             .replace(
@@ -411,13 +412,13 @@ mod tests {
             .replace(r#""id":"step_1""#, r#""\u0069\u0064":"step\u005f1""#)
             .replace("thread.run.step", r"thread\u002Erun\u002estep");
         assert_ne!(done, spelled);
-        assert_eq!(verdict(spelled.as_bytes()), Ok(()), "{spelled}");
+        assert_eq!(checked(spelled.as_bytes()), Ok(()), "{spelled}");
         let nested = done.replace(
             r#""n":-1.5e3"#,
             r#""id":"step_2","id":3,"object":{"object":"thread","object":null},"status":["status"]"#,
         );
         assert_ne!(done, nested);
-        assert_eq!(verdict(nested.as_bytes()), Ok(()), "{nested}");
+        assert_eq!(checked(nested.as_bytes()), Ok(()), "{nested}");
         for other in [
             r"\u0053tatus",
             r"status\u0000",
@@ -427,30 +428,30 @@ mod tests {
         ] {
             let body = done.replacen(r#""status":"#, &format!("\"{other}\":"), 1);
             assert_eq!(
-                verdict(body.as_bytes()),
+                checked(body.as_bytes()),
                 Err(NoStoreReason::NotFinal),
                 "{body}"
             );
         }
     }
 
-    /// The grammar has numbers that no `f64` holds and strings that are no text.
+    /// The grammar allows numbers beyond `f64`, and strings that are not valid Unicode.
     #[test]
-    fn what_not_every_reader_can_hold_is_no_proof() {
+    fn a_value_that_some_parsers_reject_is_never_final() {
         let done = step("completed");
         let with = |value: &str| done.replacen(r#""completed""#, value, 1).into_bytes();
-        assert_eq!(verdict(&with("1e999")), Err(NoStoreReason::NotFinal));
-        assert_eq!(verdict(&with(r#""\ud83e""#)), Err(NoStoreReason::NotJson));
+        assert_eq!(checked(&with("1e999")), Err(NoStoreReason::NotFinal));
+        assert_eq!(checked(&with(r#""\ud83e""#)), Err(NoStoreReason::NotJson));
         for skipped in ["1e999", r#""\ud83e""#, r#"{"\ud83e":0}"#] {
             let body = done.replace("-1.5e3", skipped);
-            assert_eq!(verdict(body.as_bytes()), Ok(()), "{body}");
+            assert_eq!(checked(body.as_bytes()), Ok(()), "{body}");
         }
         let named = done.replacen('{', r#"{"\ud83e":0,"#, 1);
-        assert_eq!(verdict(named.as_bytes()), Err(NoStoreReason::NotJson));
+        assert_eq!(checked(named.as_bytes()), Err(NoStoreReason::NotJson));
     }
 
     #[test]
-    fn every_reason_has_a_word_of_its_own() {
+    fn every_reason_has_its_own_word() {
         let mut words = NoStoreReason::ALL.map(NoStoreReason::as_str);
         let is_plain = |word: &str| word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
         assert!(words.iter().all(|word| !word.is_empty() && is_plain(word)));
@@ -459,38 +460,42 @@ mod tests {
     }
 
     #[test]
-    fn whitespace_does_not_matter_and_depth_only_beyond_reason() {
+    fn whitespace_is_allowed_and_depth_is_limited() {
         for (depth, expected) in [(100, Ok(())), (100_000, Err(NoStoreReason::NotJson))] {
             let deep = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
             let body = format!("\n {} \r\n", step("failed").replace("-1.5e3", &deep));
-            assert_eq!(verdict(body.as_bytes()), expected, "{depth}");
+            assert_eq!(checked(body.as_bytes()), expected, "{depth}");
         }
     }
 
     #[test]
-    fn the_head_can_forbid_it() {
+    fn status_and_headers_can_forbid_storing() {
         let body = step("completed");
-        let judged = |status: u16, headers: &[(&'static str, &'static str)], honor: bool| {
-            let mut map = HeaderMap::new();
-            for (name, value) in headers {
-                map.append(*name, HeaderValue::from_static(value));
-            }
-            let status = StatusCode::from_u16(status).unwrap();
-            check(
-                &Rule::run_step(),
-                &IDS,
-                status,
-                &map,
-                body.as_bytes(),
-                honor,
-            )
-        };
+        let check_response =
+            |status: u16, headers: &[(&'static str, &'static str)], honor: bool| {
+                let mut map = HeaderMap::new();
+                for (name, value) in headers {
+                    map.append(*name, HeaderValue::from_static(value));
+                }
+                let status = StatusCode::from_u16(status).unwrap();
+                check(
+                    &Rule::run_step(),
+                    &IDS,
+                    status,
+                    &map,
+                    body.as_bytes(),
+                    honor,
+                )
+            };
         assert_eq!(
-            judged(200, &[("age", "0"), ("content-encoding", "identity")], true),
+            check_response(200, &[("age", "0"), ("content-encoding", "identity")], true),
             Ok(())
         );
         for status in [201, 206, 304, 404, 429, 500] {
-            assert_eq!(judged(status, &[], true), Err(NoStoreReason::BadStatus));
+            assert_eq!(
+                check_response(status, &[], true),
+                Err(NoStoreReason::BadStatus)
+            );
         }
         for (headers, expected) in [
             (("content-encoding", "gzip"), NoStoreReason::Encoded),
@@ -509,17 +514,24 @@ mod tests {
                 NoStoreReason::UpstreamNoStore,
             ),
         ] {
-            assert_eq!(judged(200, &[headers], true), Err(expected), "{headers:?}");
+            assert_eq!(
+                check_response(200, &[headers], true),
+                Err(expected),
+                "{headers:?}"
+            );
         }
         assert_eq!(
-            judged(200, &[("x-portkey-cache-status", "MISS")], true),
+            check_response(200, &[("x-portkey-cache-status", "MISS")], true),
             Ok(())
         );
-        assert_eq!(judged(200, &[("cache-control", "no-store")], false), Ok(()));
+        assert_eq!(
+            check_response(200, &[("cache-control", "no-store")], false),
+            Ok(())
+        );
     }
 
     proptest! {
-        /// Whatever is judged final is what a full parser reads as final, too.
+        /// A body that is final here is final by a full parser.
         #[test]
         fn final_implies_final_by_a_full_parse(
             status in prop::sample::select(vec!["completed", "in_progress", "failed", "x"]),
@@ -531,7 +543,7 @@ mod tests {
             if let Some((at, byte)) = flip && at < body.len() {
                 body[at] = byte;
             }
-            if verdict(&body).is_ok() {
+            if checked(&body).is_ok() {
                 let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
                 prop_assert_eq!(&value["id"], "step_1");
                 prop_assert_eq!(&value["run_id"], "run_1");

@@ -1,8 +1,7 @@
-//! The key under which a body is stored: who asked where (partition), for what (rule and ids), how
-//! (canonical query and forwarded headers).
+//! The cache key: partition, rule, path ids, and variant (canonical query and `vary_headers`).
 //!
-//! It is compared in full, so two requests share a body only if they mean the same; it carries its
-//! ids in the clear, so that a purge by leading ids can find it. What leaves the process is hashed.
+//! Keys are compared in full, so two requests share a body only if they mean the same. A key holds its
+//! ids in plain text, so that a purge by leading ids can find it. Only hashes of it leave the process.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -10,27 +9,30 @@ use std::sync::{Arc, LazyLock};
 
 use foldhash::fast::RandomState;
 
-/// Ends every part of a key; neither names, ids, canonical queries nor header values contain it.
+/// Ends every part of a key. Names, ids, canonical queries and header values never contain it.
 pub(crate) const TERMINATOR: u8 = b'\n';
 
-const PARTITION: usize = 16;
+/// Length of a [`Partition`], in bytes.
+const PARTITION_LEN: usize = 16;
 
-/// Stands before the rule's name in the key of a list; no rule's name contains it.
-const LIST: &str = "list:";
+/// Precedes the rule's name in the key of a list. No rule's name contains a colon.
+const LIST_MARKER: &str = "list:";
 
-/// Within it bodies and fetches may be shared: a hash of everything injected and of where it goes.
+/// Identifies the requests that may share bodies and fetches.
+///
+/// It is a hash of every injected header and of the upstream that the request goes to.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Partition([u8; PARTITION]);
+pub struct Partition([u8; PARTITION_LEN]);
 
 impl Partition {
-    /// Hashes its parts, in order; each is framed by its length, so that they cannot run together.
+    /// Hashes `parts` in order, each preceded by its length, so that ("ab", "c") and ("a", "bc") differ.
     pub fn of<'a>(parts: impl IntoIterator<Item = &'a str>) -> Self {
         let mut hasher = blake3::Hasher::new();
         for part in parts {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
         }
-        let mut hash = [0; PARTITION];
+        let mut hash = [0; PARTITION_LEN];
         hasher.finalize_xof().fill(&mut hash);
         Self(hash)
     }
@@ -42,10 +44,10 @@ impl fmt::Debug for Partition {
     }
 }
 
-/// Seeded per process: nobody can choose ids that fall on one place.
+/// Hashes primary keys. The seed is random per process, so that nobody can choose colliding ids.
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 
-/// The part of a key that all variants of one resource share.
+/// Identifies one resource in one partition; all variants of the resource share it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PrimaryKey {
     hash: u64,
@@ -60,26 +62,30 @@ impl PrimaryKey {
         }
     }
 
-    /// A hash of it, made once: where it is looked for, in this process.
+    /// Returns the hash that was computed when the key was built. It is valid in this process only.
     pub fn hash_value(&self) -> u64 {
         self.hash
     }
 
-    /// Its size in memory, in bytes, without the allocation's own overhead.
+    /// Returns the size of the key, in bytes, without the overhead of its allocation.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Never: it holds at least the partition.
+    /// Returns `false`: a key holds at least its partition.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// Partition and rule together, then its ids. Each is followed by [`TERMINATOR`] in the key.
+    /// Returns the partition and the rule's name as one part, then each id.
+    ///
+    /// In the key, a [`TERMINATOR`] follows each part.
     pub(crate) fn parts(&self) -> impl Iterator<Item = &[u8]> {
         let is_end = |b: &u8| *b == TERMINATOR;
-        let rule = self.bytes[PARTITION..].iter().position(is_end);
-        let (first, ids) = self.bytes.split_at(PARTITION + rule.unwrap_or_default());
+        let rule_len = self.bytes[PARTITION_LEN..].iter().position(is_end);
+        let (first, ids) = self
+            .bytes
+            .split_at(PARTITION_LEN + rule_len.unwrap_or_default());
         let ids = ids.get(1..).unwrap_or_default().split_inclusive(is_end);
         std::iter::once(first).chain(ids.map(|id| &id[..id.len() - 1]))
     }
@@ -97,41 +103,42 @@ impl Hash for PrimaryKey {
     }
 }
 
-/// The key of one body.
+/// Identifies one stored body.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct CacheKey {
-    /// What is asked for, and for whom.
+    /// Identifies the resource and the partition.
     pub primary: PrimaryKey,
-    /// How it is asked for: canonical query, then forwarded headers.
+    /// Holds the canonical query, then the request's `vary_headers`.
     pub variant: Box<str>,
 }
 
 impl CacheKey {
-    /// The key of a request for the resource of `rule` with these ids.
+    /// Builds the key of a request for the resource of `rule` with these ids.
     pub fn new(partition: Partition, rule: &str, ids: &[&str], variant: &str) -> Self {
-        Self::with_mark(partition, rule, "", ids, variant)
+        Self::with_marker(partition, "", rule, ids, variant)
     }
 
-    /// The key of a request for the list of `rule` below these ids. Never the key of a resource,
-    /// and covered by no purge: lists are not stored.
+    /// Builds the key of a request for the list of `rule` below these ids.
+    ///
+    /// It never equals the key of a resource. No purge covers it, because lists are not stored.
     pub fn for_list(partition: Partition, rule: &str, ids: &[&str], variant: &str) -> Self {
-        Self::with_mark(partition, rule, LIST, ids, variant)
+        Self::with_marker(partition, LIST_MARKER, rule, ids, variant)
     }
 
-    fn with_mark(
+    fn with_marker(
         partition: Partition,
+        marker: &str,
         rule: &str,
-        mark: &str,
         ids: &[&str],
         variant: &str,
     ) -> Self {
-        let size = PARTITION + rule.len() + 1 + ids.iter().map(|id| id.len() + 1).sum::<usize>();
-        let mut step = Vec::with_capacity(size);
-        step.extend_from_slice(&partition.0);
-        step.extend_from_slice(mark.as_bytes());
-        write_path(&mut step, rule, ids);
+        let path_len = rule.len() + 1 + ids.iter().map(|id| id.len() + 1).sum::<usize>();
+        let mut bytes = Vec::with_capacity(PARTITION_LEN + path_len);
+        bytes.extend_from_slice(&partition.0);
+        bytes.extend_from_slice(marker.as_bytes());
+        write_path(&mut bytes, rule, ids);
         Self {
-            primary: PrimaryKey::new(step),
+            primary: PrimaryKey::new(bytes),
             variant: variant.into(),
         }
     }
@@ -144,35 +151,36 @@ fn write_path(out: &mut Vec<u8>, rule: &str, ids: &[&str]) {
     }
 }
 
-/// The rule's name, then the ids, of the step whose key has these bytes. (Of a list's key the name is
-/// another: no resource's.)
-pub fn rule_and_ids(step: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let path = step.get(PARTITION..).unwrap_or_default();
+/// Returns the rule's name and then the ids of the [`PrimaryKey`] with these bytes.
+///
+/// The key of a list yields a name that no rule has.
+pub fn rule_and_ids(primary: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let path = primary.get(PARTITION_LEN..).unwrap_or_default();
     let parts = path.split_inclusive(|byte| *byte == TERMINATOR);
     parts.map(|part| part.strip_suffix(&[TERMINATOR]).unwrap_or(part))
 }
 
-/// What a purge covers.
+/// Says which resources a purge covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PurgeScope {
-    /// Everything.
+    /// Covers every resource.
     All,
-    /// One rule's resources below these leading ids, in every partition.
+    /// Covers the resources of one rule below leading ids, in every partition.
     Prefix(Box<[u8]>),
-    /// All variants of one resource, in its own partition.
+    /// Covers all variants of one resource, in its own partition only.
     Resource(PrimaryKey),
-    /// Whatever a predicate says.
+    /// Covers the resources that satisfy a predicate.
     Matching(Predicate),
 }
 
-/// Says of the bytes of a [`PrimaryKey`] whether they are meant.
+/// Decides whether a purge covers the [`PrimaryKey`] with the given bytes.
 #[derive(Clone)]
 pub struct Predicate(Arc<Covers>);
 
 type Covers = dyn Fn(&[u8]) -> bool + Send + Sync;
 
 impl Predicate {
-    /// It is called under locks: it must not block.
+    /// Wraps `covers`, which must not block, because the cache calls it under its locks.
     pub fn new(covers: impl Fn(&[u8]) -> bool + Send + Sync + 'static) -> Self {
         Self(Arc::new(covers))
     }
@@ -193,27 +201,27 @@ impl PartialEq for Predicate {
 impl Eq for Predicate {}
 
 impl PurgeScope {
-    /// The resources of `rule` whose path begins with `ids` (none: all of the rule's).
+    /// Covers the resources of `rule` whose path begins with `ids`, or all of the rule's if empty.
     pub fn prefix(rule: &str, ids: &[&str]) -> Self {
         let mut path = Vec::new();
         write_path(&mut path, rule, ids);
         Self::Prefix(path.into())
     }
 
-    /// Whether it covers `step`, the bytes of a [`PrimaryKey`].
-    pub fn covers(&self, step: &[u8]) -> bool {
+    /// Returns whether the scope covers the [`PrimaryKey`] with the bytes `primary`.
+    pub fn covers(&self, primary: &[u8]) -> bool {
         match self {
             Self::All => true,
-            Self::Prefix(path) => step[PARTITION..].starts_with(path),
-            Self::Resource(own) => *own.bytes == *step,
-            Self::Matching(Predicate(covers)) => covers(step),
+            Self::Prefix(path) => primary[PARTITION_LEN..].starts_with(path),
+            Self::Resource(key) => *key.bytes == *primary,
+            Self::Matching(Predicate(covers)) => covers(primary),
         }
     }
 }
 
 impl fmt::Debug for PrimaryKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&String::from_utf8_lossy(&self.bytes[PARTITION..]).replace('\n', "/"))
+        f.write_str(&String::from_utf8_lossy(&self.bytes[PARTITION_LEN..]).replace('\n', "/"))
     }
 }
 
@@ -228,68 +236,60 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn primary(rule: &str, ids: &[&str]) -> PrimaryKey {
+        CacheKey::new(Partition::of(["p"]), rule, ids, "").primary
+    }
+
     #[test]
-    fn a_partition_frames_its_parts() {
+    fn a_partition_depends_on_where_its_parts_end() {
         assert_ne!(Partition::of(["ab", "c"]), Partition::of(["a", "bc"]));
         assert_ne!(Partition::of(["a"]), Partition::of(["a", ""]));
         assert_eq!(Partition::of(["a", "b"]), Partition::of(["a", "b"]));
     }
 
     #[test]
-    fn a_key_is_as_long_as_its_parts_and_prints_without_its_partition() {
+    fn a_key_reports_its_length_and_prints_without_its_partition() {
         let partition = Partition::of(["p"]);
         let key = CacheKey::new(partition, "run-step", &["t", "r"], "a=1\nx-tenant=b");
-        assert_eq!(key.primary.len(), PARTITION + "run-step\nt\nr\n".len());
+        assert_eq!(key.primary.len(), PARTITION_LEN + "run-step\nt\nr\n".len());
         assert!(!key.primary.is_empty());
         assert_eq!(format!("{key:?}"), "run-step/t/r/?a=1|x-tenant=b");
         let printed = format!("{partition:?}");
-        assert_eq!(printed.len(), 2 * PARTITION);
+        assert_eq!(printed.len(), 2 * PARTITION_LEN);
         assert!(printed.bytes().all(|b| b.is_ascii_hexdigit()));
     }
 
     #[test]
-    fn the_parts_of_a_key_are_its_ids_behind_partition_and_rule() {
-        // A partition may have any bytes, those that end a part among them.
-        let partition = Partition([TERMINATOR; PARTITION]);
+    fn a_key_splits_into_its_parts_whatever_bytes_its_partition_has() {
+        let partition = Partition([TERMINATOR; PARTITION_LEN]);
         let key = CacheKey::new(partition, "run-step", &["t", "r", "s"], "").primary;
-        let first = [&[TERMINATOR; PARTITION], &b"run-step"[..]].concat();
+        let first = [&[TERMINATOR; PARTITION_LEN], &b"run-step"[..]].concat();
         let parts: Vec<&[u8]> = key.parts().collect();
         assert_eq!(parts, [&first[..], b"t", b"r", b"s"]);
-        let spelt: Vec<u8> = parts
+        let joined: Vec<u8> = parts
             .iter()
             .flat_map(|part| [part, &[TERMINATOR][..]].concat())
             .collect();
-        assert_eq!(spelt, key.as_ref());
-    }
-
-    #[test]
-    fn the_path_of_a_key_is_the_rule_and_its_ids() {
-        let partition = Partition([TERMINATOR; PARTITION]);
-        let key = CacheKey::new(partition, "run-step", &["t", "r", "s"], "").primary;
+        assert_eq!(joined, key.as_ref());
         let path: Vec<&[u8]> = rule_and_ids(key.as_ref()).collect();
         assert_eq!(path, [&b"run-step"[..], b"t", b"r", b"s"]);
         assert_eq!(rule_and_ids(b"no key").count(), 0);
     }
 
     #[test]
-    fn a_scope_covers_whole_ids_only() {
-        let partition = Partition::of(["p"]);
-        let step = |rule: &str, ids: &[&str]| CacheKey::new(partition, rule, ids, "").primary;
+    fn a_prefix_covers_whole_ids_only() {
         let scope = PurgeScope::prefix("run-step", &["thread_1"]);
-        assert!(scope.covers(step("run-step", &["thread_1", "r", "s"]).as_ref()));
-        assert!(!scope.covers(step("run-step", &["thread_12", "r", "s"]).as_ref()));
-        assert!(!scope.covers(step("run-step", &["r", "thread_1", "s"]).as_ref()));
-        assert!(!scope.covers(step("response", &["thread_1"]).as_ref()));
-        assert!(
-            PurgeScope::prefix("run-step", &[]).covers(step("run-step", &["t", "r", "s"]).as_ref())
-        );
-        assert!(
-            !PurgeScope::prefix("run", &[]).covers(step("run-step", &["t", "r", "s"]).as_ref())
-        );
+        assert!(scope.covers(primary("run-step", &["thread_1", "r", "s"]).as_ref()));
+        assert!(!scope.covers(primary("run-step", &["thread_12", "r", "s"]).as_ref()));
+        assert!(!scope.covers(primary("run-step", &["r", "thread_1", "s"]).as_ref()));
+        assert!(!scope.covers(primary("response", &["thread_1"]).as_ref()));
+        let step = primary("run-step", &["t", "r", "s"]);
+        assert!(PurgeScope::prefix("run-step", &[]).covers(step.as_ref()));
+        assert!(!PurgeScope::prefix("run", &[]).covers(step.as_ref()));
     }
 
     #[test]
-    fn a_step_scope_stays_in_its_partition() {
+    fn a_resource_scope_covers_one_partition_and_a_prefix_covers_all() {
         let key =
             |p: &str| CacheKey::new(Partition::of([p]), "run-step", &["t", "r", "s"], "").primary;
         assert!(PurgeScope::Resource(key("a")).covers(key("a").as_ref()));
@@ -299,7 +299,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn two_keys_are_equal_only_if_everything_is(
+        fn two_keys_are_equal_only_if_all_their_parts_are(
             a in ("[ab]{1,2}", prop::collection::vec("[ab]{1,2}", 1..4), "[ab]{0,2}"),
             b in ("[ab]{1,2}", prop::collection::vec("[ab]{1,2}", 1..4), "[ab]{0,2}"),
         ) {

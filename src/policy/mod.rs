@@ -1,7 +1,7 @@
-//! What a step is and when it is final: rules and paths, what a body says, the verdict, the key.
+//! Pure decisions: which rule a request matches, what its key is, and whether a response is final.
 //!
-//! Pure: no IO, no clock, no runtime. Everything that must be judged about bytes from outside is
-//! judged here, so that it can be tested with tables and properties.
+//! This module owns every judgement about bytes from outside the process. It does no IO, reads no
+//! clock and needs no runtime, so that tables and properties can test all of it.
 
 pub mod cache_directives;
 pub mod cacheability;

@@ -1,8 +1,8 @@
-//! The query of a request on a rule's path: one spelling for one meaning.
+//! The query of a request on a rule's path.
 //!
-//! A query of known parameters is rewritten to its canonical spelling, and that is what goes into
-//! the key *and* upwards: so nothing that the upstream reads differently from us can hide behind a
-//! key. Any other query goes up as it came, and its answer is not stored.
+//! If a rule knows every parameter, this module rewrites the query to its canonical form. The canonical
+//! form goes into the key and to the upstream, so both always read the same query. Any other query is
+//! sent unchanged, and its response is not stored.
 
 use std::borrow::Cow;
 
@@ -10,14 +10,14 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 
 use super::rule::Rule;
 
-/// RFC 3986 unreserved characters stay; everything else is escaped.
+/// Escapes every character except the unreserved ones of RFC 3986.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
     .remove(b'.')
     .remove(b'~');
 
-/// A query, ready to go upwards.
+/// Holds a query as it is sent to the upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
     text: String,
@@ -25,39 +25,40 @@ pub struct Query {
 }
 
 impl Query {
-    /// Reads the query `raw` of a request for one resource of `rule`; parameters named in `ours`
-    /// are dropped, because the gateway adds its own.
-    pub fn for_resource(rule: &Rule, raw: Option<&str>, ours: &[(String, String)]) -> Self {
-        let pieces = pieces(raw, ours);
-        match canonical(rule, &pieces) {
+    /// Reads the query `raw` of a request for one resource of `rule`.
+    ///
+    /// Parameters named in `injected` are dropped, because the gateway adds its own.
+    pub fn for_resource(rule: &Rule, raw: Option<&str>, injected: &[(String, String)]) -> Self {
+        let pairs = split_pairs(raw, injected);
+        match canonical(rule, &pairs) {
             Some(text) => Self { text, known: true },
             None => Self {
-                text: pieces.join("&"),
+                text: pairs.join("&"),
                 known: false,
             },
         }
     }
 
-    /// Reads the query `raw` of a request for a list: kept whole, but for parameters in `ours`.
-    pub fn for_list(raw: Option<&str>, ours: &[(String, String)]) -> Self {
+    /// Reads the query `raw` of a request for a list, and drops parameters named in `injected`.
+    pub fn for_list(raw: Option<&str>, injected: &[(String, String)]) -> Self {
         Self {
-            text: pieces(raw, ours).join("&"),
+            text: split_pairs(raw, injected).join("&"),
             known: false,
         }
     }
 
-    /// The query without its `?`; empty if there is none.
+    /// Returns the query without its `?`, or an empty string if there is none.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether every parameter is one that the rule knows: only then may the answer be stored.
+    /// Returns whether the rule knows every parameter. Only then may the response be stored.
     pub fn is_known(&self) -> bool {
         self.known
     }
 }
 
-/// `name=value`, escaped as [`Query`] escapes.
+/// Returns `name=value`, escaped as in a canonical [`Query`].
 pub fn encode_pair(name: &str, value: &str) -> String {
     format!(
         "{}={}",
@@ -66,29 +67,29 @@ pub fn encode_pair(name: &str, value: &str) -> String {
     )
 }
 
-fn pieces<'q>(raw: Option<&'q str>, ours: &[(String, String)]) -> Vec<&'q str> {
+fn split_pairs<'q>(raw: Option<&'q str>, injected: &[(String, String)]) -> Vec<&'q str> {
     let raw = match raw {
         None | Some("") => return Vec::new(),
         Some(raw) => raw,
     };
     raw.split('&')
-        .filter(|piece| !piece.is_empty())
-        .filter(|piece| {
-            let name = piece.split('=').next().unwrap_or_default();
-            // Undecodable names are nobody's: they stay, and make the query unknown.
-            !decode(name).is_some_and(|name| ours.iter().any(|(known, _)| *known == name))
+        .filter(|pair| !pair.is_empty())
+        .filter(|pair| {
+            let name = pair.split('=').next().unwrap_or_default();
+            // A name that cannot be decoded stays, and makes the query unknown.
+            !decode(name).is_some_and(|name| injected.iter().any(|(own, _)| *own == name))
         })
         .collect()
 }
 
-/// The canonical spelling, if every parameter is known and means the same in any order.
-fn canonical(rule: &Rule, pieces: &[&str]) -> Option<String> {
-    if pieces.is_empty() {
+/// Returns the canonical form, or `None` if a parameter is unknown or its order could matter.
+fn canonical(rule: &Rule, raw_pairs: &[&str]) -> Option<String> {
+    if raw_pairs.is_empty() {
         return Some(String::new());
     }
-    let mut pairs = Vec::with_capacity(pieces.len());
-    for piece in pieces {
-        let (name, value) = piece.split_once('=').unwrap_or((piece, ""));
+    let mut pairs = Vec::with_capacity(raw_pairs.len());
+    for pair in raw_pairs {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (name, value) = (decode(name)?, decode(value)?);
         if !rule.query().any(|known| known == name) {
             return None;
@@ -97,7 +98,7 @@ fn canonical(rule: &Rule, pieces: &[&str]) -> Option<String> {
     }
     pairs.sort_unstable();
     pairs.dedup();
-    // `name[]` is a set. Any other name said twice could mean its first or its last value.
+    // `name[]` is a set. The upstream may take the first or the last value of any other repeated name.
     let ambiguous = pairs
         .windows(2)
         .any(|pair| pair[0].0 == pair[1].0 && !pair[0].0.ends_with("[]"));
@@ -108,7 +109,8 @@ fn canonical(rule: &Rule, pieces: &[&str]) -> Option<String> {
     Some(encoded.join("&"))
 }
 
-/// Form decoding, strict: a stray `%` or bytes that are no UTF-8 have no agreed meaning.
+/// Decodes form encoding. Returns `None` for a stray `%` and for bytes that are not UTF-8, because
+/// servers disagree on their meaning.
 fn decode(text: &str) -> Option<Cow<'_, str>> {
     let bytes = text.as_bytes();
     let stray = bytes.iter().enumerate().any(|(i, b)| {
@@ -141,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn one_meaning_one_spelling() {
+    fn equal_queries_have_one_canonical_form() {
         let value = "step_details.tool_calls%5B%2A%5D.file_search.results%5B%2A%5D.content";
         let canonical = format!("include%5B%5D={value}");
         for raw in [
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_goes_up_as_it_came() {
+    fn an_unknown_query_is_sent_unchanged() {
         for raw in [
             "x=1",
             "include=1",
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_that_is_no_set_has_one_value_or_no_meaning() {
+    fn a_repeated_parameter_without_brackets_makes_the_query_unknown() {
         let rule = Rule::new(RuleSpec {
             name: "a".to_owned(),
             path: "/a/{id}".to_owned(),
@@ -208,14 +210,14 @@ mod tests {
     }
 
     #[test]
-    fn our_own_parameters_replace_the_callers() {
-        let ours = [("api-version".to_owned(), "2024".to_owned())];
+    fn injected_parameters_replace_the_clients() {
+        let injected = [("api-version".to_owned(), "2024".to_owned())];
         let raw = Some("api-version=1&api%2Dversion=2&include[]=a");
-        let query = Query::for_resource(&Rule::run_step(), raw, &ours);
+        let query = Query::for_resource(&Rule::run_step(), raw, &injected);
         assert_eq!(query.as_str(), "include%5B%5D=a");
         assert!(query.is_known());
         assert_eq!(
-            Query::for_list(Some("limit=5&api-version=9"), &ours).as_str(),
+            Query::for_list(Some("limit=5&api-version=9"), &injected).as_str(),
             "limit=5"
         );
     }
@@ -230,7 +232,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn canonical_is_a_fixed_point(values in prop::collection::vec(".{0,12}", 0..5)) {
+        fn canonicalisation_is_idempotent(values in prop::collection::vec(".{0,12}", 0..5)) {
             let raw: Vec<String> = values.iter().map(|v| encode_pair("include[]", v)).collect();
             let once = query(&raw.join("&"));
             prop_assert!(once.is_known());
@@ -238,15 +240,15 @@ mod tests {
         }
 
         #[test]
-        fn equal_spelling_means_equal_values(
+        fn equal_canonical_forms_mean_equal_values(
             a in prop::collection::btree_set("[a-c%+&=;]{0,4}", 0..4),
             b in prop::collection::btree_set("[a-c%+&=;]{0,4}", 0..4),
         ) {
-            let spell = |set: &std::collections::BTreeSet<String>| {
+            let canonical = |set: &std::collections::BTreeSet<String>| {
                 let raw: Vec<String> = set.iter().rev().map(|v| encode_pair("include[]", v)).collect();
                 query(&raw.join("&")).as_str().to_owned()
             };
-            prop_assert_eq!(a == b, spell(&a) == spell(&b));
+            prop_assert_eq!(a == b, canonical(&a) == canonical(&b));
         }
     }
 }

@@ -1,101 +1,104 @@
 //! A rule: which resource is cacheable, and what makes one of its bodies final.
 //!
-//! Rules are data. The built-in one ([`Rule::run_step`]) is a value like any that a configuration
-//! adds; no code elsewhere knows what a run step is.
+//! Rules are data. The built-in rule ([`Rule::run_step`]) is a value like a configured one. No code
+//! elsewhere knows what a run step is.
 
 use std::fmt;
 
 use thiserror::Error;
 
-/// The path prefix under which the gateway answers; templates and `base_url` are relative to it.
+/// Names the path prefix of all requests. Templates and `base_url` are relative to it.
 pub const API_PREFIX: &str = "/v1";
 
-/// Where a rule's name is asked for, this stands for requests that match none.
+/// Stands for the rule's name in metrics and logs if a request matches no rule.
 pub const NO_RULE: &str = "none";
 
-/// One bit each in the verdict's record of what it met.
+/// Limits the identity members of a rule, because the cacheability check keeps one bit for each.
 const MAX_IDENTITY: usize = 64;
 
-/// Why a rule cannot be used as written.
+/// Says why a rule is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RuleError {
-    /// A template that does not start with `/`, or has an empty or dot segment.
+    /// The template does not start with `/`, or has an empty or dot segment.
     #[error("`{0}` is not a path template; write one like `/threads/{{thread_id}}/runs`")]
     Template(String),
-    /// `{…}` with an empty or unusable name, or braces inside a literal.
+    /// A parameter name is empty or invalid, or a literal segment contains braces.
     #[error(
         "`{0}` is not a path parameter; write one like `{{step_id}}`, with letters, digits and `_`"
     )]
     Parameter(String),
-    /// The same parameter twice in one template.
-    #[error("the parameter `{{{0}}}` occurs twice")]
+    /// The template has the same parameter twice.
+    #[error("the parameter `{{{0}}}` occurs twice; give each parameter its own name")]
     Repeated(String),
-    /// A rule's path without any parameter: there is nothing to tell its bodies apart by.
-    #[error("the path has no parameter; a rule needs at least one, like `{{response_id}}`")]
+    /// The path has no parameter, so its bodies could not be told apart.
+    #[error("the path has no parameter; write at least one, like `{{response_id}}`")]
     NoParameter,
     /// `identity` names a parameter that the path does not have.
-    #[error("identity `{member}` names `{parameter}`, which is not a parameter of the path")]
+    #[error(
+        "identity compares `{member}` with `{parameter}`, which is not a parameter of the path"
+    )]
     UnknownParameter {
-        /// The body member.
+        /// Names the body member.
         member: String,
-        /// The parameter that it names.
+        /// Names the path parameter that does not exist.
         parameter: String,
     },
-    /// A path parameter that no body member is compared with.
+    /// `identity` compares no body member with this path parameter.
     #[error(
-        "no member in identity names the path parameter `{0}`; without it a body for another path could be stored"
+        "identity has no member for the path parameter `{0}`; name one, because otherwise a body of another path could be stored"
     )]
     Unidentified(String),
-    /// No terminal status.
+    /// The rule has no terminal status.
     #[error("`terminal` is empty; name the statuses after which the body never changes")]
     NoTerminal,
-    /// `status` or `object` as an identity member, or one member twice.
-    #[error("the member `{0}` cannot be part of identity: it is read for another purpose")]
+    /// `identity` has `status` or `object` as a member, or one member twice.
+    #[error("the member `{0}` cannot be part of identity, because another check reads it")]
     ReservedMember(String),
-    /// More identity members than a body could reasonably be asked for.
-    #[error("identity has more than {MAX_IDENTITY} members")]
+    /// `identity` has too many members.
+    #[error("identity has too many members; name at most {MAX_IDENTITY}")]
     TooManyMembers,
-    /// A template that repeats the prefix that all have.
-    #[error("`{0}` begins with {API_PREFIX}, which goes without saying; leave it out")]
+    /// The template repeats the prefix that all templates have.
+    #[error("`{0}` begins with {API_PREFIX}, which is implied; leave it out")]
     Prefixed(String),
-    /// What stands for "no rule" in the metrics.
+    /// The name is the one that stands for "no rule".
     #[error("`{NO_RULE}` stands for requests that match no rule; choose another name")]
     ReservedName,
-    /// A name outside `[a-z0-9-]`.
+    /// The name is empty, or has characters outside `[a-z0-9-]`.
     #[error("`{0}` is not a rule name; use lower-case letters, digits and `-`")]
     Name(String),
 }
 
-/// One segment of a path template.
+/// Describes one segment of a path template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Segment {
-    /// Must be equal, byte for byte.
+    /// Matches exactly this segment.
     Literal(Box<str>),
-    /// An id, by the parameter's name.
+    /// Matches any id. Holds the name of the parameter.
     Parameter(Box<str>),
 }
 
-/// A path template such as `/threads/{thread_id}/runs`, relative to [`API_PREFIX`].
+/// Matches paths, relative to [`API_PREFIX`]. An example is `/threads/{thread_id}/runs`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Template {
     segments: Vec<Segment>,
-    /// What stands before, between and behind the parameters, slashes included.
+    /// Holds the text before, between and after the parameters, with its slashes.
     literals: Vec<Box<str>>,
 }
 
-/// The beginning of a path that a template names.
-pub(crate) struct Leading<'p> {
-    /// As far as it goes, in path order.
+/// Describes a path that matches the beginning of a template.
+pub(crate) struct PathPrefix<'p> {
+    /// Holds the segments at the template's parameters, in path order.
     pub(crate) ids: Vec<&'p str>,
-    /// It names one resource, not a collection.
+    /// Whether the path ends in an id. If so, it names one resource, otherwise a collection.
     pub(crate) ends_in_id: bool,
 }
 
 impl Template {
-    /// Reads a template as it is written in the configuration.
+    /// Parses a template as it is written in the configuration.
     ///
     /// # Errors
-    /// [`RuleError::Template`], [`RuleError::Parameter`] or [`RuleError::Repeated`].
+    /// Returns [`RuleError::Template`], [`RuleError::Parameter`], [`RuleError::Repeated`] or
+    /// [`RuleError::Prefixed`].
     pub fn parse(text: &str) -> Result<Self, RuleError> {
         let relative = text
             .strip_prefix('/')
@@ -125,7 +128,7 @@ impl Template {
         Ok(Self { segments, literals })
     }
 
-    /// The parameters' names, in path order.
+    /// Returns the names of the parameters, in path order.
     pub fn parameters(&self) -> impl Iterator<Item = &str> {
         self.segments.iter().filter_map(|s| match s {
             Segment::Parameter(name) => Some(&**name),
@@ -133,34 +136,34 @@ impl Template {
         })
     }
 
-    /// What `parts` have for the template's parameters, if they are the segments of its beginning.
-    pub(crate) fn leading<'p>(&self, parts: &[&'p str]) -> Option<Leading<'p>> {
-        let mut leading = Leading {
+    /// Matches `segments` with the first segments of the template.
+    pub(crate) fn match_prefix<'p>(&self, segments: &[&'p str]) -> Option<PathPrefix<'p>> {
+        let mut prefix = PathPrefix {
             ids: Vec::new(),
             ends_in_id: false,
         };
-        if parts.is_empty() || parts.len() > self.segments.len() {
+        if segments.is_empty() || segments.len() > self.segments.len() {
             return None;
         }
-        for (part, segment) in parts.iter().zip(&self.segments) {
-            leading.ends_in_id = match segment {
-                Segment::Literal(text) if **text == **part => false,
+        for (text, segment) in segments.iter().zip(&self.segments) {
+            prefix.ends_in_id = match segment {
+                Segment::Literal(literal) if **literal == **text => false,
                 Segment::Literal(_) => return None,
                 Segment::Parameter(_) => {
-                    leading.ids.push(part);
+                    prefix.ids.push(text);
                     true
                 }
             };
         }
-        Some(leading)
+        Some(prefix)
     }
 
-    /// What stands before, between and behind the parameters: one more than there are of these.
+    /// Returns the text before, between and after the parameters: one more than there are parameters.
     pub(crate) fn literals(&self) -> &[Box<str>] {
         &self.literals
     }
 
-    /// Whether some path matches both templates, which would leave it open whose it is.
+    /// Returns whether some path could match both templates.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.segments.len() == other.segments.len()
             && self
@@ -195,7 +198,9 @@ impl fmt::Debug for Template {
 fn literals(segments: &[Segment]) -> Vec<Box<str>> {
     let mut literals = vec![String::new()];
     for segment in segments {
-        let last = literals.last_mut().expect("there is one from the start");
+        let last = literals
+            .last_mut()
+            .expect("the list starts with one literal");
         last.push('/');
         match segment {
             Segment::Literal(text) => last.push_str(text),
@@ -209,7 +214,7 @@ fn is_word(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// Literals are plain: nothing that a server could decode or resolve to something else.
+/// Returns whether `part` is a literal that no server decodes or resolves to another one.
 fn is_literal(part: &str) -> bool {
     !part.is_empty()
         && !matches!(part, "." | "..")
@@ -218,40 +223,40 @@ fn is_literal(part: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
 }
 
-/// A cacheable resource.
+/// Describes a cacheable resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     name: Box<str>,
     path: Template,
     list: Option<Template>,
     object: Box<str>,
-    /// Body member and the index of the path parameter that it must equal.
+    /// Holds each body member with the index of the path parameter that it must equal.
     identity: Vec<(Box<str>, usize)>,
     terminal: Vec<Box<str>>,
     query: Vec<Box<str>>,
 }
 
-/// A rule as it is written, before it is known to make sense.
+/// Holds a rule as it is written in the configuration, before validation.
 #[derive(Debug, Clone, Default)]
 pub struct RuleSpec {
-    /// Its name: metric label, part of the key.
+    /// Holds the name, which is a metric label and part of the key.
     pub name: String,
-    /// The path template of one resource.
+    /// Holds the path template of one resource.
     pub path: String,
-    /// The path template of the list, if it has one.
+    /// Holds the path template of the list. `None` if the resource has no list.
     pub list: Option<String>,
-    /// What the body's `object` must be.
+    /// Holds the required value of the body's `object`.
     pub object: String,
-    /// Body member → path parameter.
+    /// Maps each body member to the path parameter that it must equal.
     pub identity: Vec<(String, String)>,
-    /// Statuses after which the body never changes.
+    /// Holds the statuses after which the body never changes.
     pub terminal: Vec<String>,
-    /// Query parameters that may be part of the key.
+    /// Holds the query parameters that may be part of the key.
     pub query: Vec<String>,
 }
 
 impl Rule {
-    /// The built-in rule: a step of an Assistants run.
+    /// Returns the built-in rule, for a step of an Assistants run.
     pub fn run_step() -> Self {
         let text = |s: &str| s.to_owned();
         Self::new(RuleSpec {
@@ -269,10 +274,10 @@ impl Rule {
                 .to_vec(),
             query: vec![text("include[]")],
         })
-        .expect("the built-in rule is valid: a test builds it")
+        .expect("a test builds the built-in rule")
     }
 
-    /// All that it says but its name: two rules with the same definition check and match alike.
+    /// Returns everything but the name as text. Rules with equal definitions match and check alike.
     pub fn definition(&self) -> String {
         let Self {
             name: _,
@@ -283,32 +288,32 @@ impl Rule {
             terminal,
             query,
         } = self;
-        // Quoted, so that nothing can run together.
+        // `Debug` quotes each text, so that different rules never yield the same definition.
         format!("{path:?} {list:?} {object:?} {identity:?} {terminal:?} {query:?}")
     }
 
-    /// Builds a rule from its parts.
+    /// Validates `spec`.
     ///
     /// # Errors
-    /// The first [`RuleError`] that applies.
-    pub fn new(parts: RuleSpec) -> Result<Self, RuleError> {
+    /// Returns the first [`RuleError`] that applies.
+    pub fn new(spec: RuleSpec) -> Result<Self, RuleError> {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if parts.name.is_empty() || !parts.name.bytes().all(plain) {
-            return Err(RuleError::Name(parts.name));
+        if spec.name.is_empty() || !spec.name.bytes().all(plain) {
+            return Err(RuleError::Name(spec.name));
         }
-        if parts.name == NO_RULE {
+        if spec.name == NO_RULE {
             return Err(RuleError::ReservedName);
         }
-        let path = Template::parse(&parts.path)?;
-        let list = parts.list.as_deref().map(Template::parse).transpose()?;
+        let path = Template::parse(&spec.path)?;
+        let list = spec.list.as_deref().map(Template::parse).transpose()?;
         let parameters: Vec<&str> = path.parameters().collect();
         if parameters.is_empty() {
             return Err(RuleError::NoParameter);
         }
         let mut identity: Vec<(Box<str>, usize)> = Vec::new();
-        for (member, parameter) in parts.identity {
+        for (member, parameter) in spec.identity {
             let reserved = matches!(member.as_str(), "status" | "object");
-            if reserved || identity.iter().any(|(known, _)| **known == *member) {
+            if reserved || identity.iter().any(|(earlier, _)| **earlier == *member) {
                 return Err(RuleError::ReservedMember(member));
             }
             match parameters.iter().position(|p| *p == parameter) {
@@ -323,64 +328,64 @@ impl Rule {
         if let Some(index) = missing {
             return Err(RuleError::Unidentified(parameters[index].to_owned()));
         }
-        if parts.terminal.is_empty() {
+        if spec.terminal.is_empty() {
             return Err(RuleError::NoTerminal);
         }
         let boxed = |texts: Vec<String>| texts.into_iter().map(String::into_boxed_str).collect();
         Ok(Self {
-            name: parts.name.into(),
-            object: parts.object.into(),
+            name: spec.name.into(),
+            object: spec.object.into(),
             identity,
-            terminal: boxed(parts.terminal),
-            query: boxed(parts.query),
+            terminal: boxed(spec.terminal),
+            query: boxed(spec.query),
             path,
             list,
         })
     }
 
-    /// Its name: metric label, part of the key.
+    /// Returns the name, which is a metric label and part of the key.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The path template of one resource.
+    /// Returns the path template of one resource.
     pub fn path(&self) -> &Template {
         &self.path
     }
 
-    /// The path template of the list, if it has one.
+    /// Returns the path template of the list. `None` if the resource has no list.
     pub fn list(&self) -> Option<&Template> {
         self.list.as_ref()
     }
 
-    /// What the body's `object` must be.
+    /// Returns the required value of the body's `object`.
     pub fn object(&self) -> &str {
         &self.object
     }
 
-    /// Body members with the index of the path parameter that each must equal.
+    /// Returns each body member with the index of the path parameter that it must equal.
     pub fn identity(&self) -> impl ExactSizeIterator<Item = (&str, usize)> {
         self.identity
             .iter()
             .map(|(member, index)| (&**member, *index))
     }
 
-    /// Whether a body with this status never changes again.
+    /// Returns whether a body with this status never changes again.
     pub fn is_terminal(&self, status: &str) -> bool {
         self.terminal.iter().any(|t| **t == *status)
     }
 
-    /// The terminal statuses.
+    /// Returns the terminal statuses.
     pub fn terminal(&self) -> impl Iterator<Item = &str> {
         self.terminal.iter().map(|t| &**t)
     }
 
-    /// The query parameters that may be part of the key.
+    /// Returns the query parameters that may be part of the key.
     pub fn query(&self) -> impl Iterator<Item = &str> {
         self.query.iter().map(|q| &**q)
     }
 
-    /// Whether some path could belong to both rules.
+    /// Returns whether some path could match both rules.
     pub fn overlaps(&self, other: &Self) -> bool {
         let templates = |rule: &Self| -> Vec<Template> {
             std::iter::once(rule.path.clone())
@@ -399,25 +404,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rules_that_cannot_be_meant_are_refused() {
-        let parts = |name: &str, path: &str| RuleSpec {
+    fn a_prefixed_path_and_a_reserved_name_are_rejected() {
+        let spec = |name: &str, path: &str| RuleSpec {
             name: name.to_owned(),
             path: path.to_owned(),
             identity: vec![("id".to_owned(), "id".to_owned())],
             terminal: vec!["done".to_owned()],
             ..RuleSpec::default()
         };
-        assert!(Rule::new(parts("a", "/a/{id}")).is_ok());
+        assert!(Rule::new(spec("a", "/a/{id}")).is_ok());
         let prefixed = RuleError::Prefixed("/v1/a/{id}".to_owned());
-        assert_eq!(Rule::new(parts("a", "/v1/a/{id}")), Err(prefixed));
+        assert_eq!(Rule::new(spec("a", "/v1/a/{id}")), Err(prefixed));
         assert_eq!(
-            Rule::new(parts(NO_RULE, "/a/{id}")),
+            Rule::new(spec(NO_RULE, "/a/{id}")),
             Err(RuleError::ReservedName)
         );
     }
 
     #[test]
-    fn the_built_in_rule_reads_back_as_documented() {
+    fn the_built_in_rule_is_as_documented() {
         let rule = Rule::run_step();
         assert_eq!(rule.name(), "run-step");
         assert_eq!(rule.object(), "thread.run.step");
@@ -431,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_is_made_of_plain_words_and_parameters() {
+    fn a_template_consists_of_literals_and_parameters() {
         use RuleError::{Parameter, Prefixed, Repeated};
         let text = str::to_owned;
         for good in ["/a", "/a/{b}", "/a.b_c-9/{B_9}/...", "/{v1}/v1", "/v1x"] {
@@ -455,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn templates_overlap_where_one_path_could_be_both() {
+    fn templates_overlap_if_one_path_could_match_both() {
         let template = |text: &str| Template::parse(text).unwrap();
         for (one, other, expected) in [
             ("/a/{b}", "/a/{c}", true),
@@ -484,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn every_parameter_is_compared_with_a_member_and_every_member_with_a_parameter() {
+    fn identity_covers_every_parameter() {
         let rule = |path: &str, members: &[(&str, &str)]| {
             Rule::new(RuleSpec {
                 name: "a".to_owned(),

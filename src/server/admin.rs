@@ -21,7 +21,7 @@ use super::connection::Handler;
 use super::drain::{Phase, PhaseReceiver};
 use crate::config::{Address, Admin, Secret};
 use crate::gateway::{
-    Answer, Gateway, Handled, Purge, PurgeError, RequestHeaders, Transport, admit,
+    Gateway, Handled, Purge, PurgeError, RequestHeaders, Transport, check_request,
 };
 use crate::policy::route::is_id;
 use crate::upstream::{Body, presented_tokens};
@@ -91,12 +91,12 @@ impl AdminService {
         })
     }
 
-    fn respond(&self, head: &Parts) -> Answer {
+    fn respond(&self, head: &Parts) -> Response<Body> {
         // A listener beyond loopback has unknown host names. There the token protects figures and purges.
         let hosts: Option<&[String]> = self.is_loopback.then_some(&[]);
         let headers = RequestHeaders::of(&head.headers);
-        if let Err(error) = admit(head, &headers, Transport::Tcp, hosts) {
-            return error.answer();
+        if let Err(error) = check_request(head, &headers, Transport::Tcp, hosts) {
+            return error.response();
         }
         let is_read = matches!(head.method, Method::GET | Method::HEAD);
         let is_delete = head.method == Method::DELETE;
@@ -122,7 +122,7 @@ impl AdminService {
 
     /// Responds with 200 while the gateway serves. Secrets are loaded before a listener opens, so nothing else
     /// is to be checked.
-    fn ready(&self) -> Answer {
+    fn ready(&self) -> Response<Body> {
         let phase = self.phase.phase();
         if phase == Phase::Serving {
             text(StatusCode::OK, TEXT, "ready\n".to_owned())
@@ -135,7 +135,7 @@ impl AdminService {
         }
     }
 
-    fn status(&self) -> Answer {
+    fn status(&self) -> Response<Body> {
         let mut status = self.gateway.status();
         status["phase"] = self.phase.phase().as_str().into();
         status["listen"] = self.listen.as_slice().into();
@@ -143,7 +143,7 @@ impl AdminService {
     }
 
     /// Purges `path`, which is `RULE[/ID…]`.
-    fn purge(&self, path: &str, query: Option<&str>) -> Answer {
+    fn purge(&self, path: &str, query: Option<&str>) -> Response<Body> {
         if query.is_some() {
             // A query would look as if it narrowed the purge.
             let error = "a purge has no query; write /cache/RULE or /cache/RULE/ID[/ID…]";
@@ -157,9 +157,9 @@ impl AdminService {
             return json(StatusCode::BAD_REQUEST, &json!({ "error": error }));
         }
         match self.gateway.purge(rule, &ids) {
-            Ok(Purge { purged, told }) => {
+            Ok(Purge { purged, shared }) => {
                 let mut body = json!({ "purged": purged });
-                if told.is_some_and(|acknowledged| !is_acknowledged(acknowledged)) {
+                if shared.is_some_and(|acknowledged| !is_acknowledged(acknowledged)) {
                     // The purge is sent later. Until then this gateway reads nothing from the shared tier.
                     body["shared"] = "pending".into();
                 }
@@ -190,7 +190,7 @@ impl Handler for Arc<AdminService> {
             head.headers.remove("sec-fetch-site");
         }
         let is_head = head.method == Method::HEAD;
-        let finish = move |mut response: Answer| {
+        let finish = move |mut response: Response<Body>| {
             if is_head {
                 *response.body_mut() = Body::Empty;
             }
@@ -198,10 +198,10 @@ impl Handler for Arc<AdminService> {
         };
         if matches!(head.uri.path(), "/live" | "/ready") {
             // A probe must not wait for a thread.
-            return Handled::Now(finish(AdminService::respond(self, &head)));
+            return Handled::Ready(finish(AdminService::respond(self, &head)));
         }
         let service = Self::clone(self);
-        Handled::Later(Box::pin(async move {
+        Handled::Fetch(Box::pin(async move {
             // A purge visits all entries, and a scrape runs the cache's pending tasks. Both may block.
             let response =
                 tokio::task::spawn_blocking(move || AdminService::respond(&service, &head)).await;
@@ -213,7 +213,7 @@ impl Handler for Arc<AdminService> {
     }
 }
 
-fn text(status: StatusCode, content_type: &'static str, text: String) -> Answer {
+fn text(status: StatusCode, content_type: &'static str, text: String) -> Response<Body> {
     let mut response = Response::new(Body::Full(Bytes::from(text)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -222,11 +222,11 @@ fn text(status: StatusCode, content_type: &'static str, text: String) -> Answer 
     response
 }
 
-fn json(status: StatusCode, value: &serde_json::Value) -> Answer {
+fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
     text(status, "application/json", value.to_string())
 }
 
-fn unauthorized() -> Answer {
+fn unauthorized() -> Response<Body> {
     let error = "present admin.token as `Authorization: Bearer`";
     let mut response = json(StatusCode::UNAUTHORIZED, &json!({ "error": error }));
     response
@@ -235,7 +235,7 @@ fn unauthorized() -> Answer {
     response
 }
 
-fn method_not_allowed(methods: &'static str) -> Answer {
+fn method_not_allowed(methods: &'static str) -> Response<Body> {
     let mut response = text(
         StatusCode::METHOD_NOT_ALLOWED,
         TEXT,

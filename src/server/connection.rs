@@ -89,7 +89,7 @@ pub(super) struct ProxyHandler {
 
 impl Handler for ProxyHandler {
     fn respond(&mut self, request: Request<Incoming>, arrived: Instant) -> Handled {
-        self.gateway.answer(request, &mut self.state, arrived)
+        self.gateway.handle(request, &mut self.state, arrived)
     }
 }
 
@@ -112,9 +112,9 @@ impl<H: Handler> Service<Request<Incoming>> for ConnectionService<H> {
         let close = has_body && request.headers().contains_key(TRANSFER_ENCODING);
         let arrived = self.timers.now();
         let (response, close) = match self.handler.borrow_mut().respond(request, arrived) {
-            Handled::Now(response) => return ResponseFuture::ready(response, active, close),
-            Handled::Later(response) => (response, close),
-            Handled::Through(response) => (response, false),
+            Handled::Ready(response) => return ResponseFuture::ready(response, active, close),
+            Handled::Fetch(response) => (response, close),
+            Handled::Forward(response) => (response, false),
         };
         ResponseFuture::Pending {
             response,

@@ -32,7 +32,7 @@ pub use health::{HealthError, check_ready};
 pub use workers::Workers;
 
 use crate::config::{Address, Config, Forward};
-use crate::gateway::{ConnectionState, Counted, Gateway, JOURNEYS};
+use crate::gateway::{ConnectionState, Gateway, GaugeGuard, MAX_FORWARDED};
 use admin::AdminService;
 use connection::ProxyHandler;
 use drain::Drain;
@@ -123,7 +123,7 @@ impl Listeners {
         };
         let max_forwarded = match server.forward {
             Forward::Rules => 0,
-            Forward::All => JOURNEYS,
+            Forward::All => MAX_FORWARDED,
         };
         let fetches = config.upstream.max_in_flight.saturating_add(max_forwarded);
         let limits = ConnectionLimits::within_fd_limit(wanted, fetches);
@@ -142,7 +142,7 @@ impl Listeners {
                 phase.clone(),
                 connections.clone(),
                 move |accepted| {
-                    let open = Counted::new(&gateway.gauges().connections);
+                    let open = GaugeGuard::new(&gateway.gauges().connections);
                     let (gateway, phase) = (Arc::clone(&gateway), phase.clone());
                     let tls = tls.clone();
                     async move {

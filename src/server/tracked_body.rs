@@ -10,7 +10,6 @@ use hyper::body::{Frame, SizeHint};
 use hyper::header::{CONNECTION, HeaderValue};
 
 use super::timeouts::ActiveRequest;
-use crate::gateway::Answer;
 use crate::upstream::Body;
 
 /// Limits the part of a body that is handed to an HTTP/2 stream at once. When hyper asks for the next part, the
@@ -24,7 +23,11 @@ pub(super) struct TrackedBody {
 }
 
 impl TrackedBody {
-    fn wrap(mut response: Answer, mut request: ActiveRequest, close: bool) -> Response<Self> {
+    fn wrap(
+        mut response: Response<Body>,
+        mut request: ActiveRequest,
+        close: bool,
+    ) -> Response<Self> {
         if close {
             response
                 .headers_mut()
@@ -71,7 +74,7 @@ impl hyper::body::Body for TrackedBody {
 pub(super) enum ResponseFuture {
     Ready(Option<Response<TrackedBody>>),
     Pending {
-        response: Pin<Box<dyn Future<Output = Answer> + Send>>,
+        response: Pin<Box<dyn Future<Output = Response<Body>> + Send>>,
         request: Option<ActiveRequest>,
         /// Whether the response closes its connection.
         close: bool,
@@ -79,7 +82,7 @@ pub(super) enum ResponseFuture {
 }
 
 impl ResponseFuture {
-    pub(super) fn ready(response: Answer, request: ActiveRequest, close: bool) -> Self {
+    pub(super) fn ready(response: Response<Body>, request: ActiveRequest, close: bool) -> Self {
         Self::Ready(Some(TrackedBody::wrap(response, request, close)))
     }
 }

@@ -78,9 +78,9 @@ mod tests {
     use tokio::sync::oneshot;
 
     /// Counts the polls of a future.
-    struct Counted<'c, F>(&'c mut usize, F);
+    struct GaugeGuard<'c, F>(&'c mut usize, F);
 
-    impl<F: Future + Unpin> Future for Counted<'_, F> {
+    impl<F: Future + Unpin> Future for GaugeGuard<'_, F> {
         type Output = F::Output;
 
         fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
@@ -93,7 +93,7 @@ mod tests {
     async fn future_is_polled_at_first_and_when_woken() {
         let (sender, receiver) = oneshot::channel();
         let mut polls = 0;
-        let mut filtered = WakeFilter::new(Counted(&mut polls, receiver));
+        let mut filtered = WakeFilter::new(GaugeGuard(&mut polls, receiver));
         let other_wakes = async {
             for _ in 0..100 {
                 tokio::task::yield_now().await;

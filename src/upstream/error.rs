@@ -68,7 +68,7 @@ pub enum FetchError {
     #[error("response echoes an injected secret")]
     EchoedSecret,
     /// The deadline of `upstream.timeout` passed.
-    #[error("deadline passed")]
+    #[error("deadline exceeded")]
     DeadlineExceeded,
     /// A forwarded body made no progress for `upstream.stream_idle_timeout`.
     #[error("no data for longer than upstream.stream_idle_timeout")]

@@ -1,8 +1,8 @@
 //! The program: exit codes, signals, what it writes.
 
-mod cautions;
 mod looks;
-mod mistakes;
+mod usage_errors;
+mod warnings;
 
 use std::process::Stdio;
 

@@ -1,8 +1,8 @@
-//! The configuration through its public face: sources and their order, secrets, files, printing.
+//! The configuration through its public API: sources and their priority, secrets, files, printing.
 
 mod files;
 mod headers;
-mod misplaced;
+mod literal_secrets;
 mod printing;
 mod tls;
 
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use stepgate::config::{Address, Config, Flags, LogFormat, Problems, Sources, Value};
 
-/// An environment, as pairs.
+/// Holds an environment as pairs of name and value.
 type Env<'a> = &'a [(&'a str, &'a str)];
 
 const KEYS: Env<'static> = &[
@@ -21,7 +21,7 @@ const KEYS: Env<'static> = &[
 
 fn load(file: Option<PathBuf>, flags: Flags, env: Env<'_>) -> Result<Config, Problems> {
     let env = |name: &str| {
-        let found = env.iter().find(|(known, _)| *known == name);
+        let found = env.iter().find(|(other, _)| *other == name);
         found.map(|(_, value)| (*value).to_owned())
     };
     Config::load(&Sources {
@@ -31,7 +31,7 @@ fn load(file: Option<PathBuf>, flags: Flags, env: Env<'_>) -> Result<Config, Pro
     })
 }
 
-/// Loads `text` from a file in a folder of its own.
+/// Loads `text` from a file in its own temporary folder.
 fn load_text(text: &str, env: Env<'_>) -> Result<Config, Problems> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("f.toml");
@@ -39,10 +39,10 @@ fn load_text(text: &str, env: Env<'_>) -> Result<Config, Problems> {
     load(Some(path), Flags::default(), env)
 }
 
-/// The problems as lines, without the folder.
+/// Returns the problems without the folder of the file, one line each.
 #[track_caller]
-fn told(result: Result<Config, Problems>) -> Vec<String> {
-    let problems = result.expect_err("should be refused");
+fn problems_of(result: Result<Config, Problems>) -> Vec<String> {
+    let problems = result.expect_err("the configuration is rejected");
     problems
         .iter()
         .map(|problem| match problem.to_string().split_once("f.toml:") {
@@ -52,14 +52,14 @@ fn told(result: Result<Config, Problems>) -> Vec<String> {
         .collect()
 }
 
-/// Header names with their values' sources or literals.
+/// Returns the header names with their literals or sources.
 fn headers(config: &Config) -> Vec<(String, String)> {
-    let word = |value: &Value| match value {
-        Value::Literal(text) => text.to_str().expect("literals are ASCII").to_owned(),
+    let text = |value: &Value| match value {
+        Value::Literal(literal) => literal.to_str().expect("literals are ASCII").to_owned(),
         Value::Secret(secret) => secret.source().to_string(),
     };
     let all = config.upstream.headers.iter();
-    all.map(|h| (h.name.to_string(), word(&h.value))).collect()
+    all.map(|h| (h.name.to_string(), text(&h.value))).collect()
 }
 
 fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -68,7 +68,7 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_two_keys_in_the_environment_are_enough() {
+fn the_two_portkey_variables_are_enough() {
     let config = load(None, Flags::default(), KEYS).unwrap();
     assert_eq!(
         config.upstream.base_url.to_string(),
@@ -88,19 +88,19 @@ fn the_two_keys_in_the_environment_are_enough() {
 }
 
 #[test]
-fn a_missing_key_is_named_with_the_ways_out() {
-    let told = told(load(None, Flags::default(), &[("PORTKEY_API_KEY", " ")]));
-    assert_eq!(told.len(), 2, "{told:?}");
+fn a_missing_default_credential_is_reported_with_the_alternatives() {
+    let problems = problems_of(load(None, Flags::default(), &[("PORTKEY_API_KEY", " ")]));
+    assert_eq!(problems.len(), 2, "{problems:?}");
     assert!(
-        told[0].starts_with("PORTKEY_API_KEY: is empty; "),
-        "{told:?}"
+        problems[0].starts_with("PORTKEY_API_KEY: is empty; "),
+        "{problems:?}"
     );
-    assert!(told[1].starts_with("PORTKEY_PROVIDER_VIRTUAL_KEY: is not set; "));
-    assert!(told[1].contains("[upstream.headers]"));
+    assert!(problems[1].starts_with("PORTKEY_PROVIDER_VIRTUAL_KEY: is not set; "));
+    assert!(problems[1].contains("[upstream.headers]"));
 }
 
 #[test]
-fn a_flag_beats_the_environment_and_that_the_file() {
+fn flags_override_the_environment_which_overrides_the_file() {
     let file = "[server]\nlisten = \"127.0.0.1:1\"\n[admin]\nlisten = \"127.0.0.1:2\"\n\
         [upstream]\nbase_url = \"http://file\"\n[log]\nformat = \"json\"\n";
     let mut env = vec![
@@ -161,7 +161,7 @@ fn a_flag_beats_the_environment_and_that_the_file() {
 }
 
 #[test]
-fn a_bad_flag_or_variable_is_named() {
+fn an_invalid_flag_or_variable_is_named() {
     let flags = Flags {
         listen: vec!["8180".to_owned()],
         upstream: Some("https://user:canary@h".to_owned()),
@@ -173,22 +173,22 @@ fn a_bad_flag_or_variable_is_named() {
         ("STEPGATE_LOG", "stepgate=loud"),
     ];
     env.extend(KEYS);
-    let told = told(load(None, flags, &env));
-    for (line, start) in told.iter().zip([
+    let problems = problems_of(load(None, flags, &env));
+    for (line, start) in problems.iter().zip([
         "--listen: \"8180\" is not an address",
         "STEPGATE_ADMIN: \"here\" is not an address",
         "--upstream: contains a user name or password",
-        "STEPGATE_LOG_FORMAT: \"xml\" is not known here",
+        "STEPGATE_LOG_FORMAT: \"xml\" is not allowed",
         "STEPGATE_LOG: ",
     ]) {
         assert!(line.starts_with(start), "{line}");
     }
-    assert_eq!(told.len(), 5, "{told:?}");
+    assert_eq!(problems.len(), 5, "{problems:?}");
 }
 
 #[test]
-fn everything_wrong_is_told_at_once_in_the_order_of_the_file() {
-    let told = told(load_text(
+fn all_problems_are_reported_at_once_in_the_order_of_the_file() {
+    let problems = problems_of(load_text(
         "[server]\nlisten = \"0.0.0.0:8180\"\nallow_unauthentcated = 1\n\n[upstream]\ntimeout = 5\n\
          headers = { x = { env = \"NONE\" } }\n[cache]\nttl = \"never\"\n[lgo]\n",
         &[],
@@ -201,31 +201,31 @@ fn everything_wrong_is_told_at_once_in_the_order_of_the_file() {
         "f.toml:9:7: cache.ttl: \"never\" is not a duration",
         "f.toml:10:2: unknown key \"lgo\"; did you mean \"log\"?",
     ];
-    assert_eq!(told.len(), starts.len(), "{told:#?}");
-    for (line, start) in told.iter().zip(starts) {
+    assert_eq!(problems.len(), starts.len(), "{problems:#?}");
+    for (line, start) in problems.iter().zip(starts) {
         assert!(line.starts_with(start), "{line}");
     }
 }
 
 #[test]
-fn broken_toml_is_told_whole_with_what_is_wrong_besides() {
-    let told = told(load_text(
+fn syntax_errors_are_reported_with_all_other_problems() {
+    let problems = problems_of(load_text(
         "[server]\nlisten = 127.0.0.1\nallow_unauthenticated = maybe\n[cache]\nttl = \"1h\"\nttl = \"2h\"\nmax = 1\n",
         &[],
     ));
-    let lines: Vec<&str> = told
+    let lines: Vec<&str> = problems
         .iter()
         .filter_map(|line| line.split(':').nth(1))
         .collect();
-    assert_eq!(lines.first(), Some(&"2"), "{told:#?}");
+    assert_eq!(lines.first(), Some(&"2"), "{problems:#?}");
     for line in ["2", "3", "6", "7"] {
-        assert!(lines.contains(&line), "line {line} of {told:#?}");
+        assert!(lines.contains(&line), "line {line} of {problems:#?}");
     }
-    assert!(!told.concat().contains("PORTKEY"), "{told:#?}");
+    assert!(!problems.concat().contains("PORTKEY"), "{problems:#?}");
 }
 
 #[test]
-fn an_open_listener_stays_on_this_machine_unless_somebody_guards_it() {
+fn an_open_listener_beyond_loopback_needs_clients_or_allow_unauthenticated() {
     let flags = |listen: &str| Flags {
         listen: vec![listen.to_owned()],
         ..Flags::default()
@@ -240,14 +240,14 @@ fn an_open_listener_stays_on_this_machine_unless_somebody_guards_it() {
         assert!(load(None, flags(local), KEYS).is_ok(), "{local}");
     }
     for wide in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "[::ffff:10.0.0.1]:1"] {
-        let told = told(load(None, flags(wide), KEYS));
-        assert!(told[0].starts_with("--listen: "), "{told:?}");
-        for way in [
+        let problems = problems_of(load(None, flags(wide), KEYS));
+        assert!(problems[0].starts_with("--listen: "), "{problems:?}");
+        for remedy in [
             "[[client]]",
             "loopback",
             "server.allow_unauthenticated = true",
         ] {
-            assert!(told[0].contains(way), "{told:?}");
+            assert!(problems[0].contains(remedy), "{problems:?}");
         }
     }
     for guard in [
@@ -256,4 +256,24 @@ fn an_open_listener_stays_on_this_machine_unless_somebody_guards_it() {
     ] {
         assert!(load_text(&format!("[server]\nlisten = \"0.0.0.0:1\"\n{guard}"), KEYS).is_ok());
     }
+}
+
+#[test]
+fn all_renamed_keys_are_reported_at_once() {
+    let problems = problems_of(load_text(
+        "[server]\nopen = true\nhosts = []\nmax_waiters = 1\n[upstream]\nmax_hold = \"1s\"\n\
+         forward_headers = []\n[cache.redis]\nurl = \"redis://h\"\nprefix = \"p\"\nbudget = \"9ms\"\n",
+        KEYS,
+    ));
+    assert_eq!(
+        problems,
+        [
+            "f.toml:2:1: server: unknown key \"open\"; renamed to \"allow_unauthenticated\"",
+            "f.toml:3:1: server: unknown key \"hosts\"; renamed to \"allowed_hosts\"",
+            "f.toml:4:1: server: unknown key \"max_waiters\"; renamed to \"max_long_polls\"",
+            "f.toml:6:1: upstream: unknown key \"max_hold\"; renamed to \"max_retry_after\"",
+            "f.toml:7:1: upstream: unknown key \"forward_headers\"; renamed to \"vary_headers\"",
+            "f.toml:11:1: cache.redis: unknown key \"budget\"; renamed to \"command_timeout\"",
+        ]
+    );
 }

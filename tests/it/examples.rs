@@ -1,4 +1,4 @@
-//! `config/examples/`: each file is what its comment says, and each of its rules works.
+//! `config/examples/`: each file does what its comment says, and each of its rules works.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,11 +13,11 @@ use crate::support::{Action, Origin, client, client::Response, process, respond,
 
 const FOLDER: &str = "config/examples";
 
-/// What an example sends, and where to.
+/// Holds what the gateway sends with an example, and where to.
 struct Example {
     file: &'static str,
     base_url: &'static str,
-    /// All that is injected; a variable's value is [`value`].
+    /// Holds all injected headers. [`value`] gives the value of a variable.
     headers: &'static [(&'static str, &'static str)],
     query: &'static str,
 }
@@ -86,11 +86,11 @@ const EXAMPLES: [Example; 7] = [
     },
 ];
 
-/// A resource as its API describes it, whatever the rule for it says.
+/// Describes a resource by its API, independently of its rule.
 struct Resource {
     rule: &'static str,
     path: &'static str,
-    /// `STATUS` stands for the status.
+    /// Holds a body in which `STATUS` stands for the status.
     body: &'static str,
     live: &'static [&'static str],
     terminal: &'static [&'static str],
@@ -128,17 +128,18 @@ impl Example {
         format!("{FOLDER}/{}", self.file)
     }
 
-    /// The variables that its comment says it wants.
+    /// Returns the variables that the file's comment lists.
     fn variables(&self) -> Vec<String> {
         let text = fs::read_to_string(self.path()).unwrap();
         let line = text.lines().find_map(|l| l.strip_prefix("# Variables: "));
-        let line = line.unwrap_or_else(|| panic!("{} does not say its variables", self.file));
+        let line =
+            line.unwrap_or_else(|| panic!("{} has no comment that lists its variables", self.file));
         let words = line.split([' ', ',', '.']);
         let named = words.filter(|word| word.contains('_')).map(str::to_owned);
         named.collect()
     }
 
-    /// With these variables set; to be reached on any port, in front of `upstream`, or as it says itself.
+    /// Loads the example with these variables, on any port. `upstream` replaces its base URL.
     fn load(&self, variables: &[String], upstream: Option<String>) -> Config {
         let any = "127.0.0.1:0";
         let loaded = Config::load(&Sources {
@@ -158,7 +159,7 @@ impl Example {
     }
 }
 
-/// What a variable holds here.
+/// Returns the test value of a variable.
 fn value(variable: &str) -> String {
     let scheme = if variable.ends_with("AUTHORIZATION") {
         "Bearer "
@@ -179,7 +180,7 @@ fn every_example_is_tested() {
 }
 
 #[tokio::test]
-async fn check_prints_each_example_where_its_variables_are_set() {
+async fn check_accepts_each_example_only_with_its_variables() {
     for example in &EXAMPLES {
         let variables = example.variables();
         let pairs: Vec<(&str, String)> = variables.iter().map(|v| (&**v, value(v))).collect();
@@ -196,15 +197,15 @@ async fn check_prints_each_example_where_its_variables_are_set() {
                 .filter(|(name, _)| name != left_out)
                 .copied()
                 .collect();
-            let (code, told) = process::run(&["check", "--config", &example.path()], &rest).await;
-            assert_eq!(code, Some(78), "{}: {told}", example.file);
-            assert!(told.contains(left_out), "{told}");
+            let (code, output) = process::run(&["check", "--config", &example.path()], &rest).await;
+            assert_eq!(code, Some(78), "{}: {output}", example.file);
+            assert!(output.contains(left_out), "{output}");
         }
     }
 }
 
 #[tokio::test]
-async fn each_rule_of_each_example_fetches_live_ones_and_stores_final_ones() {
+async fn each_rule_of_each_example_fetches_live_and_stores_final_resources() {
     for example in &EXAMPLES {
         let base_path = example
             .load(&example.variables(), None)
@@ -215,8 +216,8 @@ async fn each_rule_of_each_example_fetches_live_ones_and_stores_final_ones() {
         let upstream = format!("http://{}{base_path}", origin.address);
         let config = example.load(&example.variables(), Some(upstream));
         let names: Vec<String> = config.rules.iter().map(|r| r.name().to_owned()).collect();
-        let crew = Workers::current();
-        let started = within("the start", Box::pin(Server::start(config, &crew)));
+        let workers = Workers::current();
+        let started = within("the start", Box::pin(Server::start(config, &workers)));
         let server = started.await.unwrap();
         let Address::Tcp(address) = server.data()[0].clone() else {
             panic!("a socket");
@@ -226,13 +227,16 @@ async fn each_rule_of_each_example_fetches_live_ones_and_stores_final_ones() {
             let resource = resource.unwrap_or_else(|| panic!("no resource for the rule {name}"));
             for status in resource.live {
                 for _ in 0..2 {
-                    let answer = ask(&origin, address, resource, status).await;
-                    assert!(!answer.is_hit() && !answer.is_stored(), "{name} {status}");
+                    let response = request(&origin, address, resource, status).await;
+                    assert!(
+                        !response.is_hit() && !response.is_stored(),
+                        "{name} {status}"
+                    );
                     example.assert_sent(&origin.last(), &base_path, resource, status);
                 }
             }
             for status in resource.terminal {
-                let fetched = ask(&origin, address, resource, status).await;
+                let fetched = request(&origin, address, resource, status).await;
                 assert!(
                     fetched.is_stored(),
                     "{name} {status}: {}",
@@ -240,7 +244,7 @@ async fn each_rule_of_each_example_fetches_live_ones_and_stores_final_ones() {
                 );
                 example.assert_sent(&origin.last(), &base_path, resource, status);
                 let count = origin.count();
-                let stored = ask(&origin, address, resource, status).await;
+                let stored = request(&origin, address, resource, status).await;
                 assert!(stored.is_hit(), "{name} {status}: {}", stored.everything());
                 assert_eq!(stored.body, fetched.body);
                 assert_eq!(origin.count(), count);
@@ -249,20 +253,27 @@ async fn each_rule_of_each_example_fetches_live_ones_and_stores_final_ones() {
     }
 }
 
-/// Asks for a resource of this status, as a caller with credentials of its own.
-async fn ask(origin: &Origin, address: SocketAddr, resource: &Resource, status: &str) -> Response {
+/// Requests a resource with this status, as a client with its own credentials.
+async fn request(
+    origin: &Origin,
+    address: SocketAddr,
+    resource: &Resource,
+    status: &str,
+) -> Response {
     let body = resource.body.replace("STATUS", status);
     origin.always(vec![Action::Send(respond("200 OK", &[], &body))]);
     let path = format!("/v1{}", resource.path.replace("STATUS", status));
-    let own = [("authorization", "Bearer own"), ("api-key", "own")];
-    let answer = client::send(address, "GET", &path, &own).await.unwrap();
-    assert_eq!(answer.status, 200, "{path}: {}", answer.everything());
-    assert_eq!(answer.text(), body);
-    answer
+    let client_headers = [("authorization", "Bearer own"), ("api-key", "own")];
+    let response = client::send(address, "GET", &path, &client_headers)
+        .await
+        .unwrap();
+    assert_eq!(response.status, 200, "{path}: {}", response.everything());
+    assert_eq!(response.text(), body);
+    response
 }
 
 impl Example {
-    /// Checks what went up: the example's headers, each once, and no others that matter.
+    /// Asserts that the request has the example's headers, each once, and no others that matter.
     fn assert_sent(&self, request: &Request, base_path: &str, resource: &Resource, status: &str) {
         let path = resource.path.replace("STATUS", status);
         let target = format!("{base_path}{path}{}", self.query);

@@ -339,7 +339,7 @@ async fn the_log_line_of_a_forwarded_request_names_its_path_only_if_ids_are_logg
         assert_eq!(response.unwrap().status, 200);
         process.terminate().await;
         let (_, log) = process.exit().await;
-        let line = log.lines().find(|line| line.contains("forwarded")).unwrap();
+        let line = log.lines().find(|line| line.contains("bypass")).unwrap();
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         assert_eq!(line["message"], "POST");
         assert_eq!(line["client"], "billing");

@@ -7,3 +7,12 @@ mod lifecycle;
 mod requests;
 mod sharing;
 mod upstream;
+
+use tokio::sync::{Mutex, MutexGuard};
+
+/// Returns a guard that one test at a time holds: those that load the machine and measure what that
+/// costs would measure each other.
+async fn load_test() -> MutexGuard<'static, ()> {
+    static LOAD_TEST: Mutex<()> = Mutex::const_new(());
+    LOAD_TEST.lock().await
+}

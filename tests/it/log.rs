@@ -109,7 +109,7 @@ fn assert_told(lines: &[Line], ids: Option<&str>) {
     assert_eq!(column(&fetches, "status"), ["200", "200", ""]);
     assert_eq!(column(&fetches, "not_stored"), ["not_final", "", ""]);
     assert!(column(&fetches, "error")[2].starts_with("connection lost before a response"));
-    let outcomes = ["fetched", "fetched", "hit", "refused", "failed"];
+    let outcomes = ["miss", "miss", "hit", "rejected", "error"];
     assert_eq!(column(&requests, "outcome"), outcomes);
     let statuses = ["200", "200", "200", "401", "502"];
     assert_eq!(column(&requests, "status"), statuses);
@@ -174,7 +174,7 @@ async fn a_fetch_that_everybody_has_left_has_its_line() {
     let question = process.send_get(STEP, &[]).await;
     until("the fetch", async || origin.count() == 1).await;
     drop(question);
-    let told = async || process.output().contains("nobody waits for it any more");
+    let told = async || process.output().contains("cancelled: no waiters left");
     until("its line", told).await;
 
     origin.next(vec![Action::Stall]);
@@ -185,7 +185,7 @@ async fn a_fetch_that_everybody_has_left_has_its_line() {
     let lines = json(&process.exit().await.1);
     let fetches = of(&lines, "fetch");
     assert_eq!(fetches.len(), 1, "{lines:?}");
-    assert_eq!(fetches[0].get("error"), Some("deadline passed"));
+    assert_eq!(fetches[0].get("error"), Some("deadline exceeded"));
 }
 
 #[tokio::test]

@@ -209,7 +209,11 @@ async fn poll_after_and_retry_after_of_a_live_response_set_the_poll_interval() {
 async fn a_long_poll_holds_no_permit_between_its_fetches() {
     let origin = Origin::start().await;
     origin.set_status("in_progress");
-    let gateway = Gateway::start(&origin, "[upstream]\nmax_in_flight = 1\n").await;
+    let gateway = Gateway::start(
+        &origin,
+        "[upstream]\nmax_in_flight = 1\nqueue_timeout = \"10s\"\n",
+    )
+    .await;
     let mut long_polls = Vec::new();
     for n in 0..20 {
         let prefer = [("Prefer", "wait=30")];

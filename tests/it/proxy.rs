@@ -265,16 +265,16 @@ async fn check_shows_the_proxy_without_its_credentials() {
     env.push(("HTTPS_PROXY", &url));
     let (code, text) = process::run(&["check"], &env).await;
     assert_eq!(code, Some(0), "{text}");
-    let line = "# through http://***@proxy.internal:3128 (HTTPS_PROXY)\n";
+    let line = "# proxy: http://***@proxy.internal:3128 (HTTPS_PROXY)\n";
     assert!(text.contains(line), "{text}");
     assert_no_canary(&text);
 
     env.push(("NO_PROXY", "portkey.ai"));
     let (_, text) = process::run(&["check"], &env).await;
-    assert!(text.contains("# through no proxy\n"), "{text}");
+    assert!(text.contains("# proxy: none\n"), "{text}");
 
     let (_, text) = process::run(&["check", "--upstream", "http://127.0.0.1:1/v1"], &env).await;
-    assert!(text.contains("# through no proxy\n"), "{text}");
+    assert!(text.contains("# proxy: none\n"), "{text}");
 }
 
 #[tokio::test]

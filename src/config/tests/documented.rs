@@ -5,8 +5,8 @@ use std::path::Path;
 use proptest::prelude::*;
 use toml::de::DeTable;
 
-use super::super::diagnostics::Notes;
-use super::super::file::read;
+use super::super::diagnostics::Diagnostics;
+use super::super::load::read;
 use super::super::{Config, Flags, Sources};
 use super::{env, parse};
 
@@ -49,13 +49,17 @@ fn the_documented_file_has_every_key_that_the_reader_knows() {
     // TLS, Redis, a client and secrets, so that the reader asks for the keys within them.
     let text = "[server.tls]\n[cache.redis]\n[admin]\ntoken = { env = \"TOKEN_B\" }\n\
         [[client]]\nname = \"a\"\ntoken = { env = \"TOKEN_A\" }\n[[rule]]\n";
-    let notes = Notes::new(Path::new("f.toml"), text);
+    let diagnostics = Diagnostics::new(Path::new("f.toml"), text);
     let sources = Sources {
         file: None,
         flags: Flags::default(),
         env: &env,
     };
-    read(DeTable::parse(text).unwrap().into_inner(), &notes, &sources);
+    read(
+        DeTable::parse(text).unwrap().into_inner(),
+        &diagnostics,
+        &sources,
+    );
     let documented = documented_keys();
     let references = [
         "admin.token.env",
@@ -63,8 +67,8 @@ fn the_documented_file_has_every_key_that_the_reader_knows() {
         "client.token.env",
         "client.token.file",
     ];
-    let missing: Vec<String> = notes
-        .known()
+    let missing: Vec<String> = diagnostics
+        .known_keys()
         .into_iter()
         .filter(|key| !references.contains(&key.as_str()) && !documented.contains(key))
         .collect();

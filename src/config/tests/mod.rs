@@ -1,4 +1,4 @@
-//! What the reader understands and what it says about the rest, as tables.
+//! Tests of loading: which texts are valid, and the problems of the others.
 
 mod documented;
 mod headers;
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use super::{Config, Flags, Problems, Sources};
 
-/// The environment of every test here: what the built-in headers need, and some to play with.
+/// Returns a variable of the test environment. It holds the default credentials and test values.
 fn env(name: &str) -> Option<String> {
     let value = match name {
         "PORTKEY_API_KEY" => "canary-key",
@@ -43,24 +43,42 @@ fn parse(text: &str) -> Result<Config, Problems> {
 }
 
 #[track_caller]
-fn told(text: &str) -> String {
+fn problems_in(text: &str) -> String {
     match parse(text) {
         Ok(_) => panic!("accepted: {text}"),
         Err(problems) => problems.to_string(),
     }
 }
 
-/// Each text is refused with one problem: its place and some words of it.
+/// Asserts that each text has exactly one problem. A row is `text | line:column: key: | words`.
+///
+/// `\n` is a line break in the text. The key may be left out.
 #[track_caller]
-fn refused(table: &[(&str, &str, &str)]) {
-    for (text, place, words) in table {
-        let told = told(text);
-        assert_eq!(told.lines().count(), 1, "{text}\n{told}");
+fn assert_each_rejected(table: &str) {
+    for row in table.lines().map(str::trim).filter(|row| !row.is_empty()) {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let [text, place, words] = cells[..] else {
+            panic!("a row has three cells: {row}");
+        };
+        let (text, place) = (text.replace("\\n", "\n"), format!("f.toml:{place}"));
+        assert_rejected(&[(&text, &place, words)]);
+    }
+}
+
+/// Asserts that each text has exactly one problem, at this place and with these words.
+#[track_caller]
+fn assert_rejected(table: &[(&str, &str, &str)]) {
+    for (text, span, words) in table {
+        let problems = problems_in(text);
+        assert_eq!(problems.lines().count(), 1, "{text}\n{problems}");
         assert!(
-            told.starts_with(place),
-            "{text}\n{told}\nexpected at {place}"
+            problems.starts_with(span),
+            "{text}\n{problems}\nexpected at {span}"
         );
-        assert!(told.contains(words), "{text}\n{told}\nexpected {words}");
-        assert!(!told.contains("canary"), "{told}");
+        assert!(
+            problems.contains(words),
+            "{text}\n{problems}\nexpected {words}"
+        );
+        assert!(!problems.contains("canary"), "{problems}");
     }
 }

@@ -1,11 +1,11 @@
-//! Which proxy the environment names, and what is said about one that cannot be used.
+//! The proxy from the environment, and the problems of an invalid one.
 
 use super::super::{Config, Flags, Proxy, Sources};
 use super::env;
 
-fn read(upstream: &str, said: &[(&str, &str)]) -> Result<Option<Proxy>, String> {
+fn read(upstream: &str, variables: &[(&str, &str)]) -> Result<Option<Proxy>, String> {
     let env = |name: &str| {
-        let found = said.iter().find(|(known, _)| *known == name);
+        let found = variables.iter().find(|(other, _)| *other == name);
         found.map_or_else(|| env(name), |(_, value)| Some((*value).to_owned()))
     };
     let sources = Sources {
@@ -23,28 +23,30 @@ fn read(upstream: &str, said: &[(&str, &str)]) -> Result<Option<Proxy>, String> 
 
 const UPSTREAM: &str = "https://api.portkey.ai/v1";
 
-fn shown(said: &[(&str, &str)]) -> Option<String> {
-    read(UPSTREAM, said).unwrap().map(|proxy| proxy.to_string())
+fn shown(variables: &[(&str, &str)]) -> Option<String> {
+    read(UPSTREAM, variables)
+        .unwrap()
+        .map(|proxy| proxy.to_string())
 }
 
 #[test]
-fn the_variable_for_https_goes_before_the_one_for_all() {
-    let mut said = vec![("all_proxy", "http://d"), ("HTTP_PROXY", "http://e")];
-    assert_eq!(shown(&said).unwrap(), "http://d:80 (all_proxy)");
-    said.push(("ALL_PROXY", "http://c"));
-    assert_eq!(shown(&said).unwrap(), "http://c:80 (ALL_PROXY)");
-    said.push(("https_proxy", "http://b"));
-    assert_eq!(shown(&said).unwrap(), "http://b:80 (https_proxy)");
-    said.push(("HTTPS_PROXY", "http://a"));
-    assert_eq!(shown(&said).unwrap(), "http://a:80 (HTTPS_PROXY)");
-    // An empty one is as none.
-    said[4].1 = "";
-    assert_eq!(shown(&said).unwrap(), "http://b:80 (https_proxy)");
+fn https_proxy_has_priority_over_all_proxy() {
+    let mut variables = vec![("all_proxy", "http://d"), ("HTTP_PROXY", "http://e")];
+    assert_eq!(shown(&variables).unwrap(), "http://d:80 (all_proxy)");
+    variables.push(("ALL_PROXY", "http://c"));
+    assert_eq!(shown(&variables).unwrap(), "http://c:80 (ALL_PROXY)");
+    variables.push(("https_proxy", "http://b"));
+    assert_eq!(shown(&variables).unwrap(), "http://b:80 (https_proxy)");
+    variables.push(("HTTPS_PROXY", "http://a"));
+    assert_eq!(shown(&variables).unwrap(), "http://a:80 (HTTPS_PROXY)");
+    // An empty variable counts as not set.
+    variables[4].1 = "";
+    assert_eq!(shown(&variables).unwrap(), "http://b:80 (https_proxy)");
     assert_eq!(shown(&[("HTTP_PROXY", "http://a")]), None);
 }
 
 #[test]
-fn a_proxy_is_read_as_its_users_write_it() {
+fn a_proxy_is_parsed() {
     for (text, expected, authorization) in [
         (
             "http://Proxy.Internal:3128/",
@@ -73,7 +75,7 @@ fn a_proxy_is_read_as_its_users_write_it() {
 }
 
 #[test]
-fn no_proxy_names_hosts_domains_addresses_networks_or_all() {
+fn no_proxy_lists_hosts_domains_addresses_networks_or_all() {
     for (upstream, except, through) in [
         (UPSTREAM, "portkey.ai", false),
         (UPSTREAM, ".portkey.ai", false),
@@ -89,7 +91,7 @@ fn no_proxy_names_hosts_domains_addresses_networks_or_all() {
         ("https://10.1.2.3/v1", "11.0.0.0/8", true),
         ("https://[fd00::1]/v1", "fd00::/8", false),
         ("https://[fd00::1]:8443/v1", "fd00::1", false),
-        // Loopback is nothing special, as for curl.
+        // Like for curl, loopback is no exception.
         ("https://127.0.0.1/v1", "other.example", true),
         ("https://localhost/v1", "", true),
     ] {
@@ -101,28 +103,31 @@ fn no_proxy_names_hosts_domains_addresses_networks_or_all() {
 }
 
 #[test]
-fn what_cannot_be_used_is_named_without_its_text() {
+fn an_invalid_proxy_is_rejected_and_not_repeated() {
     for (text, words) in [
         ("https://canary:canary@proxy", "TLS to the proxy itself"),
         ("socks5h://canary@proxy", "SOCKS"),
-        ("ftp://canary@proxy", "another scheme"),
+        ("ftp://canary@proxy", "a scheme other than"),
         ("http://", "no host"),
         ("http://canary:canary@", "no host"),
         ("http://proxy:canary", "no host"),
         ("http://proxy:0", "no host"),
         ("http://canary:ca/nary@proxy", "%2F"),
         ("http://canary:ca#nary@proxy", "%23"),
-        ("http://canary:ca?nary@proxy", "percent-encoded"),
+        ("http://canary:ca?nary@proxy", "percent-encode"),
         ("http://canary:can@ry@proxy", "%40"),
-        ("http://can ary@proxy", "percent-encoded"),
-        ("http://canary:cänary@proxy", "percent-encoded"),
+        ("http://can ary@proxy", "percent-encode"),
+        ("http://canary:cänary@proxy", "percent-encode"),
         ("canary canary", "no host"),
     ] {
-        let told = read(UPSTREAM, &[("HTTPS_PROXY", text)]).unwrap_err();
-        assert!(told.starts_with("HTTPS_PROXY: "), "{text}: {told}");
-        assert!(told.contains(words), "{text}: {told}");
-        assert!(!told.contains("canary") && !told.contains("nary"), "{told}");
-        // Where it is not asked it does not matter.
+        let problems = read(UPSTREAM, &[("HTTPS_PROXY", text)]).unwrap_err();
+        assert!(problems.starts_with("HTTPS_PROXY: "), "{text}: {problems}");
+        assert!(problems.contains(words), "{text}: {problems}");
+        assert!(
+            !problems.contains("canary") && !problems.contains("nary"),
+            "{problems}"
+        );
+        // An invalid proxy does not matter if it is not used.
         let all = [("HTTPS_PROXY", text), ("NO_PROXY", "*")];
         assert_eq!(read(UPSTREAM, &all), Ok(None));
         assert_eq!(read("http://a.example/v1", &all[..1]), Ok(None));
@@ -130,8 +135,8 @@ fn what_cannot_be_used_is_named_without_its_text() {
 }
 
 #[test]
-fn a_caution_is_about_credentials_that_leave_the_machine_in_the_clear() {
-    let cautions = |upstream: &str, headers: &str| {
+fn a_warning_names_credentials_that_leave_the_machine_without_tls() {
+    let warnings = |upstream: &str, headers: &str| {
         let text = format!("[upstream]\nbase_url = {upstream:?}\n{headers}");
         super::parse(&text).unwrap().warnings()
     };
@@ -147,23 +152,26 @@ fn a_caution_is_about_credentials_that_leave_the_machine_in_the_clear() {
         "http://[::1]/v1",
         "http://[::ffff:127.0.0.1]/v1",
     ] {
-        assert_eq!(cautions(local, ""), [""; 0], "{local}");
+        assert_eq!(warnings(local, ""), [""; 0], "{local}");
     }
     for beyond in [
         "http://portkey:8787/v1",
         "http://10.0.0.1/v1",
         "http://[fd00::1]/v1",
     ] {
-        let told = cautions(beyond, "");
+        let problems = warnings(beyond, "");
         let names = "(x-portkey-api-key, x-portkey-virtual-key)";
-        assert!(told.len() == 1 && told[0].contains(beyond), "{told:?}");
         assert!(
-            told[0].contains(names) && told[0].contains("https://"),
-            "{told:?}"
+            problems.len() == 1 && problems[0].contains(beyond),
+            "{problems:?}"
         );
-        assert!(!told[0].contains("canary"), "{told:?}");
-        assert_eq!(cautions(beyond, NONE), [""; 0]);
-        let client = cautions(beyond, &format!("{NONE}{CLIENT}"));
+        assert!(
+            problems[0].contains(names) && problems[0].contains("https://"),
+            "{problems:?}"
+        );
+        assert!(!problems[0].contains("canary"), "{problems:?}");
+        assert_eq!(warnings(beyond, NONE), [""; 0]);
+        let client = warnings(beyond, &format!("{NONE}{CLIENT}"));
         assert!(client[0].contains("(x-key)"), "{client:?}");
     }
 }

@@ -1,14 +1,13 @@
-//! `[cache.redis]`: what is refused in which words, what is printed, and that a running gateway keeps
-//! what it has.
+//! `[cache.redis]`: the problems of an invalid section, how it is printed, and what a reload keeps.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::{Config, Flags, Problems, Redis, SecretSource, Sources};
-use super::{env, parse, refused, told};
+use super::{assert_each_rejected, assert_rejected, env, parse, problems_in};
 
-/// `[cache.redis]` with these lines and a prefix.
+/// Returns `[cache.redis]` with these lines and a prefix.
 pub(super) fn section(lines: &str) -> String {
     format!("[cache.redis]\n{lines}\nprefix = \"p\"")
 }
@@ -33,7 +32,7 @@ pub(super) fn redis(read: Result<Config, Problems>) -> Redis {
 }
 
 #[test]
-fn without_the_section_there_is_no_second_tier() {
+fn the_shared_tier_is_off_by_default() {
     assert_eq!(parse("[cache]").unwrap().cache.redis, None);
 }
 
@@ -48,14 +47,14 @@ fn url_and_prefix_are_enough() {
 }
 
 #[test]
-fn a_prefix_is_refused_where_a_key_could_not_begin_with_it() {
+fn an_invalid_prefix_is_rejected() {
     let longest = "x".repeat(64);
     for prefix in ["p", "stepgate:billing", "A-z_0.9:", &longest] {
         let text = format!("[cache.redis]\nurl = \"redis://h\"\nprefix = {prefix:?}");
         assert_eq!(redis(parse(&text)).prefix, prefix);
     }
-    let brace = "contains a brace: by what stands in braces a cluster chooses the node of a key, \
-                 and all would be on one; use 1 to 64 letters, digits, `.`, `_`, `:` and `-`";
+    let brace = "contains a brace; a cluster hashes only the text in braces, so all keys would be on \
+                 one node; use 1 to 64 letters, digits, `.`, `_`, `:` and `-`";
     let other = "is not a prefix; use 1 to 64 letters, digits, `.`, `_`, `:` and `-`";
     let long = "x".repeat(65);
     for (prefix, words) in [
@@ -71,7 +70,7 @@ fn a_prefix_is_refused_where_a_key_could_not_begin_with_it() {
         (long.as_str(), other),
     ] {
         let text = format!("[cache.redis]\nurl = \"redis://h\"\nprefix = {prefix:?}");
-        refused(&[(&text, "f.toml:3:10: cache.redis.prefix: ", words)]);
+        assert_rejected(&[(&text, "f.toml:3:10: cache.redis.prefix: ", words)]);
     }
 }
 
@@ -84,7 +83,7 @@ fn a_command_timeout_is_between_a_millisecond_and_a_second() {
         assert_eq!(read, Duration::from_millis(millis));
     }
     let place = "f.toml:3:19: cache.redis.command_timeout: ";
-    refused(&[
+    assert_rejected(&[
         (
             &with_timeout("\"0s\""),
             place,
@@ -100,7 +99,7 @@ fn a_command_timeout_is_between_a_millisecond_and_a_second() {
 }
 
 #[test]
-fn an_encryption_key_is_a_secret_of_some_length() {
+fn an_encryption_key_is_a_secret_of_at_least_16_bytes() {
     let keyed = |value: &str| section(&format!("url = \"redis://h\"\nencryption_key = {value}"));
     let good = redis(parse(&keyed("{ env = \"STEPGATE_ENCRYPTION_KEY\" }")));
     let key = good.encryption_key.unwrap();
@@ -111,7 +110,7 @@ fn an_encryption_key_is_a_secret_of_some_length() {
     ));
     assert_eq!(sixteen.encryption_key.unwrap().expose().len(), 16);
     let place = "f.toml:3:18: cache.redis.encryption_key: ";
-    refused(&[
+    assert_rejected(&[
         (
             &keyed("\"canary-of-32-bytes-canary-canary\""),
             place,
@@ -129,8 +128,8 @@ fn an_encryption_key_is_a_secret_of_some_length() {
 }
 
 #[test]
-fn everything_that_is_wrong_is_told_at_once() {
-    let lines: Vec<String> = told(
+fn all_problems_are_reported_at_once() {
+    let lines: Vec<String> = problems_in(
         "[cache.redis]\nurls = \"redis://canary\"\ncomand_timeout = \"1ms\"\nprefix = \"{\"\n\
          encryption_key = \"canary\"\ncolour = 1",
     )
@@ -140,7 +139,7 @@ fn everything_that_is_wrong_is_told_at_once() {
     for (line, (place, words)) in lines.iter().zip([
         (
             "f.toml:1:1: cache.redis: ",
-            "the key `url` is missing: where Redis or Valkey is",
+            "the key `url` is missing; write the URL of Redis or Valkey",
         ),
         (
             "f.toml:2:1: cache.redis: ",
@@ -166,23 +165,16 @@ fn everything_that_is_wrong_is_told_at_once() {
         );
     }
     assert_eq!(lines.len(), 6, "{lines:#?}");
-    refused(&[
-        (
-            "[cache.redis]\nurl = \"redis://h\"",
-            "f.toml:1:1: cache.redis: ",
-            "the key `prefix` is missing: it keeps the bodies of one account apart from \
-             another's in the same Redis",
-        ),
-        (
-            "[cache]\nredis = \"redis://:canary@h\"",
-            "f.toml:2:9: cache.redis: ",
-            "expected a table, [cache.redis], found a string",
-        ),
-    ]);
+    assert_each_rejected(
+        r#"
+        [cache.redis]\nurl = "redis://h" | 1:1: cache.redis: | the key `prefix` is missing; it separates the bodies of different accounts in one Redis
+        [cache]\nredis = "redis://:canary@h" | 2:9: cache.redis: | expected a table, [cache.redis], found a string
+        "#,
+    );
 }
 
 #[test]
-fn it_is_printed_without_what_is_secret_and_read_again_the_same() {
+fn it_is_printed_without_secrets_and_parses_to_the_same() {
     let full = "url = { env = \"REDIS_URL\" }\ncommand_timeout = \"20ms\"\n\
                 encryption_key = { env = \"STEPGATE_ENCRYPTION_KEY\" }";
     let cluster = "url = [{ env = \"REDIS_URL\" }, { env = \"REDIS_URL\" }]";
@@ -221,7 +213,7 @@ fn it_is_printed_without_what_is_secret_and_read_again_the_same() {
 }
 
 #[test]
-fn a_running_gateway_keeps_its_tier_and_says_what_waits() {
+fn a_reload_keeps_the_shared_tier_and_reports_that_it_needs_a_restart() {
     let keyed = |rest: &str| {
         section(&format!(
             "url = {{ env = \"URL\" }}\nencryption_key = {{ env = \"STEPGATE_ENCRYPTION_KEY\" }}{rest}"
@@ -262,7 +254,10 @@ fn a_running_gateway_keeps_its_tier_and_says_what_waits() {
         let next = plan(&running, &format!("{text}\n[log]\naccess = \"all\""), url);
         assert_eq!(next.needs_restart, ["cache.redis"], "{text}");
         assert_eq!(next.config.cache, running.cache, "{text}");
-        assert_ne!(next.config.log, running.log, "the rest is taken");
+        assert_ne!(
+            next.config.log, running.log,
+            "the other settings are applied"
+        );
     }
     let without = parse("[cache]").unwrap();
     let next = plan(&without, &keyed(""), first);
@@ -271,7 +266,7 @@ fn a_running_gateway_keeps_its_tier_and_says_what_waits() {
 }
 
 #[test]
-fn the_files_of_its_secrets_are_among_those_to_look_at() {
+fn the_files_of_its_secrets_are_watched() {
     let folder = tempfile::tempdir().unwrap();
     for (name, content) in [
         ("url", "redis://:canary@h"),
@@ -297,19 +292,19 @@ fn the_files_of_its_secrets_are_among_those_to_look_at() {
 }
 
 #[test]
-fn roots_are_read_and_of_use_with_tls_only() {
+fn roots_are_valid_with_tls_only() {
     let with = |url: &str, file: &str| section(&format!("url = {url:?}\nca_file = {file:?}"));
     let place = "f.toml:3:11: cache.redis.ca_file: ";
-    refused(&[
+    assert_rejected(&[
         (
             &with("redis://h", "/nowhere/ca.pem"),
             place,
-            "is of no use without TLS; write the url with \"rediss://\", or leave this out",
+            "has no effect without TLS; write the url with \"rediss://\", or leave this out",
         ),
         (
             &with("unix:/run/s.sock", "/nowhere/ca.pem"),
             place,
-            "is of no use without TLS",
+            "has no effect without TLS",
         ),
         (
             &with("rediss://h", "/nowhere/ca.pem"),
@@ -320,8 +315,8 @@ fn roots_are_read_and_of_use_with_tls_only() {
 }
 
 #[test]
-fn a_node_is_exposed_where_others_see_what_passes_and_nothing_is_sealed() {
-    let exposed = |url: &str| {
+fn a_node_is_insecure_without_tls_and_encryption_beyond_this_machine() {
+    let insecure = |url: &str| {
         redis(parse(&section(&format!("url = {url}"))))
             .insecure_node()
             .cloned()
@@ -334,7 +329,7 @@ fn a_node_is_exposed_where_others_see_what_passes_and_nothing_is_sealed() {
         "\"rediss://h\"",
         "[\"valkeys://h\", \"valkeys://i\"]",
     ] {
-        assert_eq!(exposed(url), None, "{url}");
+        assert_eq!(insecure(url), None, "{url}");
     }
     for (url, node) in [
         ("\"redis://h\"", "redis://h"),
@@ -342,8 +337,8 @@ fn a_node_is_exposed_where_others_see_what_passes_and_nothing_is_sealed() {
         ("\"redis://localhost.example\"", "redis://localhost.example"),
         ("[\"redis://127.0.0.1\", \"redis://i\"]", "redis://i"),
     ] {
-        assert_eq!(exposed(url).unwrap().to_string(), node);
+        assert_eq!(insecure(url).unwrap().to_string(), node);
     }
     let key = "\"redis://h\"\nencryption_key = { env = \"STEPGATE_ENCRYPTION_KEY\" }";
-    assert_eq!(exposed(key), None);
+    assert_eq!(insecure(key), None);
 }

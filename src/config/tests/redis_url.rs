@@ -1,11 +1,11 @@
-//! Where the servers of the shared tier are: which URLs are taken, and what is said of the others.
+//! The URLs of the shared tier, and the problems of invalid ones.
 
 use proptest::prelude::*;
 use redis::IntoConnectionInfo;
 
 use super::super::{Config, Problems, RedisUrl};
 use super::redis::{parse_with, redis, section};
-use super::{parse, refused};
+use super::{assert_rejected, parse};
 
 fn literal(url: &str) -> Result<Config, Problems> {
     parse(&section(&format!("url = {url:?}")))
@@ -15,21 +15,27 @@ fn secret(url: &str) -> Result<Config, Problems> {
     parse_with(&section("url = { env = \"URL\" }"), url)
 }
 
-/// Refused with these words, in a literal and in a secret alike.
+/// Asserts that a URL is rejected with these words, as a literal and as a secret.
 #[track_caller]
-fn assert_refused(url: &str, words: &str) {
-    let told = literal(url).unwrap_err().to_string();
+fn assert_rejected_everywhere(url: &str, words: &str) {
+    let problems = literal(url).unwrap_err().to_string();
     let place = "f.toml:2:7: cache.redis.url: ";
     let expected = format!("{place}{words}");
-    assert!(told.starts_with(&expected), "{url}\n{told}\n{expected}");
-    let told = secret(url).unwrap_err().to_string();
+    assert!(
+        problems.starts_with(&expected),
+        "{url}\n{problems}\n{expected}"
+    );
+    let problems = secret(url).unwrap_err().to_string();
     let expected = format!("{place}env:URL {words}");
-    assert!(told.starts_with(&expected), "{url}\n{told}\n{expected}");
-    assert!(!told.contains("canary"), "{told}");
+    assert!(
+        problems.starts_with(&expected),
+        "{url}\n{problems}\n{expected}"
+    );
+    assert!(!problems.contains("canary"), "{problems}");
 }
 
 #[test]
-fn what_the_client_takes_is_taken() {
+fn a_url_that_the_client_accepts_is_accepted() {
     for url in [
         "redis://h",
         "redis://redis.internal:6380/3",
@@ -48,14 +54,14 @@ fn what_the_client_takes_is_taken() {
 }
 
 #[test]
-fn what_the_client_refuses_or_passes_over_is_refused() {
+fn a_url_that_the_client_rejects_or_partly_ignores_is_rejected() {
     let no_scheme = "begins with none of redis:, rediss:, valkey:, valkeys:, unix:, redis+unix:, \
                      valkey+unix:; write one like \"redis://redis.internal:6379\"";
-    let invalid = "is not a valid URL (what is special in a user name or password is \
-                   percent-encoded: `#` is %23); write one like";
-    let nowhere = "names a host or port that nothing can connect to; write one like";
-    let database = "names a database that is not a number from 0";
-    let query = "has a query with something else than ";
+    let invalid = "is not a valid URL (percent-encode special characters in a user name or \
+                   password: `#` as %23); write one like";
+    let nowhere = "names a host or port that no client can connect to; write one like";
+    let database = "names a database that is not a number; write 0 or more";
+    let query = "has a query parameter other than ";
     let path = "needs the full path of a socket, like \"unix:/run/redis/redis.sock\"";
     for (url, words) in [
         ("redis.internal:6379", no_scheme),
@@ -73,7 +79,7 @@ fn what_the_client_refuses_or_passes_over_is_refused() {
         ("redis://canary%20", nowhere),
         (
             "rediss://h#insecure",
-            "contains a fragment: certificates are always checked",
+            "contains a fragment; leave it out, because certificates are always checked",
         ),
         ("redis://canary#canary@h", "contains a fragment"),
         ("redis://h/canary", database),
@@ -82,11 +88,11 @@ fn what_the_client_refuses_or_passes_over_is_refused() {
         ("redis://h?password=canary", query),
         (
             "redis://h?canary",
-            "has a query with something else than protocol; leave it out",
+            "has a query parameter other than protocol; leave it out",
         ),
         (
             "unix:/s?canary",
-            "has a query with something else than db, user, pass, protocol",
+            "has a query parameter other than db, user, pass, protocol",
         ),
         (
             "redis://h?protocol=canary",
@@ -97,23 +103,26 @@ fn what_the_client_refuses_or_passes_over_is_refused() {
         ("unix:/canary/", path),
         ("unix:/canary%00", path),
     ] {
-        assert_refused(url, words);
+        assert_rejected_everywhere(url, words);
     }
     let long = format!("unix:/{}", "x".repeat(107));
-    assert_refused(
+    assert_rejected_everywhere(
         &long,
-        "names a socket whose path is too long: at most 107 bytes, this one has 108",
+        "names a socket whose path is too long; use at most 107 bytes, this one has 108",
     );
 }
 
 #[test]
-fn a_control_character_is_refused_though_the_client_would_drop_it() {
-    let told = literal("redis://h\t.internal").unwrap_err().to_string();
-    assert!(told.contains("contains a control character"), "{told}");
+fn a_control_character_is_rejected() {
+    let problems = literal("redis://h\t.internal").unwrap_err().to_string();
+    assert!(
+        problems.contains("contains a control character"),
+        "{problems}"
+    );
 }
 
 #[test]
-fn a_password_is_taken_from_a_secret_and_refused_where_it_is_written() {
+fn a_password_is_accepted_in_a_secret_only() {
     for url in [
         "redis://reader:canary@h",
         "redis://:canary@h",
@@ -122,23 +131,23 @@ fn a_password_is_taken_from_a_secret_and_refused_where_it_is_written() {
         "unix:/s?user=reader&pass=canary",
     ] {
         assert_eq!(redis(secret(url)).nodes[0].expose(), url);
-        refused(&[(
+        assert_rejected(&[(
             &section(&format!("url = {url:?}")),
             "f.toml:2:7: cache.redis.url: ",
-            "holds a password; a password belongs in the environment or a file: \
+            "contains a password; put the whole URL into the environment or a file, and write \
              url = { env = \"REDIS_URL\" }",
         )]);
     }
 }
 
 #[test]
-fn a_user_without_a_password_is_refused_for_it_may_be_one() {
+fn a_user_without_a_password_is_rejected() {
     for url in [
         "redis://canary@h",
         "redis://canary:@h",
         "unix:/s?user=canary",
     ] {
-        assert_refused(
+        assert_rejected_everywhere(
             url,
             "names a user without a password, which the client never sends",
         );
@@ -156,7 +165,11 @@ fn a_url_is_a_string_a_reference_or_a_list_of_them() {
         ("[6379]", "f.toml:2:8: ", format!("{what}an integer")),
         ("[[]]", "f.toml:2:8: ", format!("{what}a list")),
         ("[]", place, "is empty; name at least one server".to_owned()),
-        ("{}", place, "expected exactly one of them".to_owned()),
+        (
+            "{}",
+            place,
+            "needs exactly one of `env` and `file`".to_owned(),
+        ),
         (
             "{ env = \"NONE\" }",
             place,
@@ -175,10 +188,10 @@ fn a_url_is_a_string_a_reference_or_a_list_of_them() {
         (
             "{ env = \"redis://canary\" }",
             "f.toml:2:15: ",
-            "write the name, not what".to_owned(),
+            "write the name, not the value".to_owned(),
         ),
     ] {
-        refused(&[(&section(&format!("url = {value}")), place, &words)]);
+        assert_rejected(&[(&section(&format!("url = {value}")), place, &words)]);
     }
 }
 
@@ -204,11 +217,12 @@ fn a_list_of_one_is_a_cluster_too() {
 }
 
 #[test]
-fn nodes_that_cannot_be_of_one_cluster_are_refused() {
-    let manner = "differs from another node in TLS, user, password or protocol; a cluster has \
-                  one of each";
-    let database = "names a database, and a cluster has none but 0; leave it out";
-    let socket = "is a unix socket, and a list names the nodes of a cluster; write it alone";
+fn nodes_with_different_connection_profiles_are_rejected() {
+    let profile = "differs from another node in TLS, user, password or protocol; write the same \
+                   for all nodes";
+    let database = "names a database, but a cluster has only database 0; leave it out";
+    let socket =
+        "is a unix socket, but a list names the nodes of a cluster; write it without a list";
     let cases = [
         ("[\"redis://a\", \"redis://b/1\"]", 21, database),
         ("[\"redis://a/1\", \"redis://b\"]", 8, database),
@@ -216,43 +230,43 @@ fn nodes_that_cannot_be_of_one_cluster_are_refused() {
         ("[\"unix:/s\"]", 8, socket),
         ("[\"redis://a/1\"]", 8, database),
         ("[\"unix:/s\", \"redis://a\"]", 8, socket),
-        ("[\"redis://a\", \"rediss://b\"]", 21, manner),
-        ("[\"redis://a\", \"redis://b?protocol=3\"]", 21, manner),
+        ("[\"redis://a\", \"rediss://b\"]", 21, profile),
+        ("[\"redis://a\", \"redis://b?protocol=3\"]", 21, profile),
     ];
     for (list, column, words) in cases {
         let place = format!("f.toml:2:{column}: cache.redis.url: ");
-        refused(&[(&section(&format!("url = {list}")), &place, words)]);
+        assert_rejected(&[(&section(&format!("url = {list}")), &place, words)]);
     }
     let list = section("url = [\"redis://a\", { env = \"URL\" }]");
     for (url, words) in [
-        ("redis://:canary@b", manner),
+        ("redis://:canary@b", profile),
         ("redis://b/1", database),
         ("unix:/s", socket),
     ] {
-        let told = parse_with(&list, url).unwrap_err().to_string();
+        let problems = parse_with(&list, url).unwrap_err().to_string();
         let expected = format!("f.toml:2:21: cache.redis.url: env:URL {words}");
-        assert_eq!(told, expected);
+        assert_eq!(problems, expected);
     }
     let same = section("url = [{ env = \"URL\" }, { env = \"URL\" }]");
     assert!(parse_with(&same, "redis://reader:canary@h").is_ok());
 }
 
 #[test]
-fn of_a_list_every_element_is_judged() {
+fn every_element_of_a_list_is_validated() {
     let list = "url = [\"redis://a\", \"canary\", { env = \"URL\" }, \"redis://b/1\", 7]";
-    let told = parse_with(&section(list), "canary")
+    let problems = parse_with(&section(list), "canary")
         .unwrap_err()
         .to_string();
-    let columns: Vec<&str> = told
+    let columns: Vec<&str> = problems
         .lines()
         .map(|line| line.split(':').nth(2).unwrap())
         .collect();
-    assert_eq!(columns, ["21", "31", "48", "63"], "{told}");
-    assert!(!told.contains("canary"), "{told}");
+    assert_eq!(columns, ["21", "31", "48", "63"], "{problems}");
+    assert!(!problems.contains("canary"), "{problems}");
 }
 
 #[test]
-fn a_node_is_named_by_its_url_or_where_that_comes_from() {
+fn a_node_displays_its_url_or_its_source() {
     let list = "url = [\"redis://a:7000\", { env = \"URL\" }]";
     let nodes = redis(parse_with(&section(list), "redis://b:7000")).nodes;
     assert_eq!(nodes[0].to_string(), "redis://a:7000");
@@ -263,7 +277,7 @@ fn a_node_is_named_by_its_url_or_where_that_comes_from() {
     );
 }
 
-/// Something like a URL, with or without a password.
+/// Generates texts like URLs, with or without a password.
 fn urls() -> impl Strategy<Value = String> {
     let scheme = prop::sample::select(vec!["redis", "rediss", "valkey", "unix", "redis+unix"]);
     let slashes = prop::sample::select(vec!["//", ":", "/", "", "///", "//h"]);
@@ -281,7 +295,7 @@ fn urls() -> impl Strategy<Value = String> {
 }
 
 #[test]
-fn what_is_taken_the_client_takes_and_no_password_is_shown() {
+fn accepted_urls_are_accepted_by_the_client_and_no_password_is_shown() {
     proptest!(|(url in urls())| {
         match secret(&url) {
             Ok(config) => {

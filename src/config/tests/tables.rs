@@ -1,25 +1,25 @@
 //! Clients, rules, unknown keys, and what must hold between keys.
 
 use super::super::Forward;
-use super::{parse, refused};
+use super::{assert_each_rejected, assert_rejected, parse};
 
 #[test]
-fn clients_are_told_apart_by_name_and_by_token() {
+fn clients_need_distinct_names_and_tokens() {
     let client = |name: &str, token: &str| {
         format!("[[client]]\nname = {name:?}\ntoken = {{ env = {token:?} }}\n")
     };
     let two = |a: (&str, &str), b: (&str, &str)| client(a.0, a.1) + &client(b.0, b.1);
     assert!(parse(&two(("a", "TOKEN_A"), ("b", "TOKEN_B"))).is_ok());
-    refused(&[
+    assert_rejected(&[
         (
             &two(("a", "TOKEN_A"), ("a", "TOKEN_B")),
             "f.toml:5:8: client.name: ",
-            "is the name of another client",
+            "another client is named \"a\"",
         ),
         (
             &two(("a", "TOKEN_A"), ("b", "TOKEN_A_AGAIN")),
             "f.toml:6:9: client.token: ",
-            "env:TOKEN_A_AGAIN is a token of client \"a\", too",
+            "env:TOKEN_A_AGAIN is also a token of client \"a\"",
         ),
         (
             &client("a b", "TOKEN_A"),
@@ -50,7 +50,7 @@ fn clients_are_told_apart_by_name_and_by_token() {
 }
 
 #[test]
-fn rules_are_refused_where_they_are_wrong() {
+fn an_invalid_rule_is_rejected_at_the_key_that_is_wrong() {
     let rule = |name: &str, path: &str, list: &str, identity: &str, terminal: &str| {
         format!(
             "[[rule]]\nname = {name:?}\npath = {path:?}\nlist = {list:?}\nobject = \"o\"\n\
@@ -62,7 +62,7 @@ fn rules_are_refused_where_they_are_wrong() {
     assert_eq!(parse(&good).unwrap().rules.len(), 2);
     let steps = "/threads/{a}/runs/{b}/steps/{c}";
     let ids = "x = \"a\", y = \"b\", z = \"c\"";
-    refused(&[
+    assert_rejected(&[
         (
             &rule("R", "/r/{id}", "/r", "id = \"id\"", done),
             "f.toml:2:8: rule.name: ",
@@ -106,7 +106,7 @@ fn rules_are_refused_where_they_are_wrong() {
         (
             &(good.clone() + &good),
             "f.toml:10:8: rule.path: ",
-            "is the name of another rule",
+            "another rule is named \"r\"",
         ),
         (
             &rule("r", steps, "/r", ids, done),
@@ -125,33 +125,23 @@ fn rules_are_refused_where_they_are_wrong() {
 }
 
 #[test]
-fn what_does_not_fit_together_is_told_where_it_is_written() {
-    refused(&[
-        (
-            "[cache]\nmax_bytes = \"1KiB\"",
-            "f.toml:2:13: cache.max_bytes: ",
-            "1KiB is less than cache.max_entry_bytes (1MiB)",
-        ),
-        (
-            "[server]\nlame_duck = \"30s\"",
-            "f.toml:2:13: server.lame_duck: ",
-            "30s is too long for server.drain_timeout (30s)",
-        ),
-        (
-            "[upstream]\ntimeout = \"50ms\"",
-            "f.toml:2:11: upstream.timeout: ",
-            "50ms is shorter than upstream.coalesce_window (100ms)",
-        ),
-    ]);
+fn a_conflict_of_two_keys_is_reported_at_the_key_in_the_file() {
+    assert_each_rejected(
+        r#"
+        [cache]\nmax_bytes = "1KiB" | 2:13: cache.max_bytes: | 1KiB is less than cache.max_entry_bytes (1MiB)
+        [server]\nlame_duck = "30s" | 2:13: server.lame_duck: | 30s is too long for server.drain_timeout (30s)
+        [upstream]\ntimeout = "50ms" | 2:11: upstream.timeout: | 50ms is shorter than upstream.coalesce_window (100ms)
+        "#,
+    );
 }
 
 #[test]
-fn what_is_forwarded_is_one_of_two_words() {
-    refused(&[(
-        "[server]\nforward = \"some\"",
-        "f.toml:2:11: server.forward: ",
-        "write \"rules\" or \"all\"",
-    )]);
+fn forward_is_rules_or_all() {
+    assert_each_rejected(
+        r#"
+        [server]\nforward = "some" | 2:11: server.forward: | write "rules" or "all"
+        "#,
+    );
     for (word, forward) in [("rules", Forward::Rules), ("all", Forward::All)] {
         let config = parse(&format!("[server]\nforward = \"{word}\"")).unwrap();
         assert_eq!(config.server.forward, forward);
@@ -160,78 +150,30 @@ fn what_is_forwarded_is_one_of_two_words() {
 }
 
 #[test]
-fn an_unknown_key_names_the_nearest_known_one() {
-    refused(&[
-        (
-            "[upstream]\nQueue-Timeout = \"1s\"",
-            "f.toml:2:1: upstream: ",
-            "did you mean \"queue_timeout\"?",
-        ),
-        (
-            "[upstream]\nbaseurl = \"1s\"",
-            "f.toml:2:1: upstream: ",
-            "did you mean \"base_url\"?",
-        ),
-        (
-            "[cache]\ntll = \"1s\"",
-            "f.toml:2:1: cache: ",
-            "did you mean \"ttl\"?",
-        ),
-        (
-            "[upstream]\n timout = \"1s\"",
-            "f.toml:2:2: upstream: ",
-            "unknown key \"timout\"; did you mean \"timeout\"?",
-        ),
-        (
-            "[sever]\nforward = \"all\"",
-            "f.toml:1:2: ",
-            "unknown key \"sever\"; did you mean \"server\"?",
-        ),
-        (
-            "[cache]\ncolour = 1",
-            "f.toml:2:1: cache: ",
-            "known here: max_bytes, max_entry_bytes, ttl, honor_no_store, redis",
-        ),
-        (
-            "[[rule]]\nname = \"r\"\npath = \"/r/{i}\"\nobject = \"o\"\nidentity = { i = \"i\" }\nterminal = [\"d\"]\nterminals = 1",
-            "f.toml:7:1: rule: ",
-            "did you mean \"terminal\"?",
-        ),
-    ]);
+fn an_unknown_key_names_the_most_similar_key() {
+    assert_each_rejected(
+        r#"
+        [upstream]\nQueue-Timeout = "1s" | 2:1: upstream: | did you mean "queue_timeout"?
+        [upstream]\nbaseurl = "1s" | 2:1: upstream: | did you mean "base_url"?
+        [cache]\ntll = "1s" | 2:1: cache: | did you mean "ttl"?
+        [upstream]\n timout = "1s" | 2:2: upstream: | unknown key "timout"; did you mean "timeout"?
+        [sever]\nforward = "all" | 1:2: | unknown key "sever"; did you mean "server"?
+        [cache]\ncolour = 1 | 2:1: cache: | known here: max_bytes, max_entry_bytes, ttl, honor_no_store, redis
+        [[rule]]\nname = "r"\npath = "/r/{i}"\nobject = "o"\nidentity = { i = "i" }\nterminal = ["d"]\nterminals = 1 | 7:1: rule: | did you mean "terminal"?
+        "#,
+    );
 }
 
 #[test]
 fn a_renamed_key_names_its_new_name() {
-    refused(&[
-        (
-            "[cache.redis]\nurl = \"redis://h\"\nprefix = \"p\"\nbudget = \"9ms\"",
-            "f.toml:4:1: cache.redis: ",
-            "unknown key \"budget\"; renamed to \"command_timeout\"",
-        ),
-        (
-            "[server]\nhosts = [\"a.b\"]",
-            "f.toml:2:1: server: ",
-            "unknown key \"hosts\"; renamed to \"allowed_hosts\"",
-        ),
-        (
-            "[server]\nmax_waiters = 7",
-            "f.toml:2:1: server: ",
-            "unknown key \"max_waiters\"; renamed to \"max_long_polls\"",
-        ),
-        (
-            "[server]\nopen = true",
-            "f.toml:2:1: server: ",
-            "unknown key \"open\"; renamed to \"allow_unauthenticated\"",
-        ),
-        (
-            "[upstream]\nforward_headers = [\"x-a\"]",
-            "f.toml:2:1: upstream: ",
-            "unknown key \"forward_headers\"; renamed to \"vary_headers\"",
-        ),
-        (
-            "[upstream]\nmax_hold = \"1s\"",
-            "f.toml:2:1: upstream: ",
-            "unknown key \"max_hold\"; renamed to \"max_retry_after\"",
-        ),
-    ]);
+    assert_each_rejected(
+        r#"
+        [cache.redis]\nurl = "redis://h"\nprefix = "p"\nbudget = "9ms" | 4:1: cache.redis: | unknown key "budget"; renamed to "command_timeout"
+        [server]\nhosts = ["a.b"] | 2:1: server: | unknown key "hosts"; renamed to "allowed_hosts"
+        [server]\nmax_waiters = 7 | 2:1: server: | unknown key "max_waiters"; renamed to "max_long_polls"
+        [server]\nopen = true | 2:1: server: | unknown key "open"; renamed to "allow_unauthenticated"
+        [upstream]\nforward_headers = ["x-a"] | 2:1: upstream: | unknown key "forward_headers"; renamed to "vary_headers"
+        [upstream]\nmax_hold = "1s" | 2:1: upstream: | unknown key "max_hold"; renamed to "max_retry_after"
+        "#,
+    );
 }

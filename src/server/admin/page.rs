@@ -8,7 +8,6 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::{Method, Response};
 
-use crate::gateway::Answer;
 use crate::upstream::Body;
 
 /// Allows the page its own files and requests, and neither frames nor forms.
@@ -18,7 +17,7 @@ const SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Returns the file of the page at `path`, or `None` if there is none.
-pub(super) fn file(path: &str) -> Option<Answer> {
+pub(super) fn file(path: &str) -> Option<Response<Body>> {
     let (content_type, text) = match path {
         "/" => ("text/html; charset=utf-8", include_str!("page/index.html")),
         "/page.css" => ("text/css; charset=utf-8", include_str!("page/page.css")),

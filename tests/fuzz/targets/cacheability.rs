@@ -1,10 +1,9 @@
-//! The verdict on an answer: what is stored is final, what is final is stored, and what is not is
-//! told why.
+//! The cacheability check: a stored response is final, a final one is stored, and any other one has the
+//! first reason that applies.
 //!
-//! The input is an answer as text: a status, header lines, an empty line, the body. Or, behind a
-//! `#`, bytes out of which an answer is built whose verdict is known beforehand, member by member.
-//! Both are held against a reader of its own, which takes the body apart by the JSON grammar alone,
-//! and against serde_json's `Value`.
+//! The input is a response as text: a status, header lines, an empty line, the body. Alternatively, after
+//! a `#`, the bytes choose a response whose result is known in advance. Both are compared with a separate
+//! reader, which follows the JSON grammar alone, and with serde_json's `Value`.
 
 #![no_main]
 
@@ -14,11 +13,11 @@ use arbitrary::{Arbitrary, Unstructured};
 use hyper::StatusCode;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use stepgate::policy::{NoStoreReason, Rule, RuleSpec, check};
+use stepgate::policy::{self, NoStoreReason, Rule, RuleSpec};
 
 const IDS: [&str; 3] = ["thread_1", "run_1", "step_1"];
 
-/// The built-in rule, and one whose words need escaping and whose members share a parameter.
+/// Holds the built-in rule, and one whose texts need escaping and whose members share a parameter.
 static RULES: LazyLock<[Rule; 2]> = LazyLock::new(|| {
     let pair = |member: &str, parameter: &str| (member.to_owned(), parameter.to_owned());
     let odd = Rule::new(RuleSpec {
@@ -38,24 +37,25 @@ static RULES: LazyLock<[Rule; 2]> = LazyLock::new(|| {
     [Rule::run_step(), odd.expect("a valid rule")]
 });
 
-/// A JSON text's top level: each member, by its unescaped name.
+/// Holds a member's name or value, unescaped.
 #[derive(Debug, PartialEq, Clone)]
-enum Said {
+enum Token {
     Text(String),
-    /// A string with half a surrogate pair, which no Rust string holds.
-    Half,
-    Else,
+    /// Stands for a string with an unpaired surrogate, which no Rust string can hold.
+    Unpaired,
+    /// Stands for any other value.
+    Other,
 }
 
-/// Reads JSON by RFC 8259, and nothing but JSON. Deep texts are no problem: it keeps its own stack.
+/// Reads JSON by RFC 8259. It keeps its own stack, so that it reads texts of any depth.
 struct Reader<'t> {
     rest: &'t [u8],
 }
 
 impl Reader<'_> {
     fn skip_space(&mut self) {
-        while let [b' ' | b'\t' | b'\n' | b'\r', behind @ ..] = self.rest {
-            self.rest = behind;
+        while let [b' ' | b'\t' | b'\n' | b'\r', rest @ ..] = self.rest {
+            self.rest = rest;
         }
     }
 
@@ -64,7 +64,7 @@ impl Reader<'_> {
         Some(())
     }
 
-    fn string(&mut self) -> Option<Said> {
+    fn string(&mut self) -> Option<Token> {
         self.eat(b"\"")?;
         let mut units: Vec<u16> = Vec::new();
         let mut plain: Vec<u8> = Vec::new();
@@ -74,15 +74,15 @@ impl Reader<'_> {
             Some(())
         };
         loop {
-            let (first, behind) = self.rest.split_first()?;
-            self.rest = behind;
+            let (first, rest) = self.rest.split_first()?;
+            self.rest = rest;
             match first {
                 b'"' => break,
                 0..0x20 => return None,
                 b'\\' => {
                     flush(&mut plain, &mut units)?;
-                    let (kind, behind) = self.rest.split_first()?;
-                    self.rest = behind;
+                    let (kind, rest) = self.rest.split_first()?;
+                    self.rest = rest;
                     units.push(match kind {
                         b'"' | b'\\' | b'/' => u16::from(*kind),
                         b'b' => 8,
@@ -93,10 +93,10 @@ impl Reader<'_> {
                         b'u' => {
                             let mut unit = 0;
                             for _ in 0..4 {
-                                let (digit, behind) = self.rest.split_first()?;
+                                let (digit, rest) = self.rest.split_first()?;
                                 let digit = char::from(*digit).to_digit(16)?;
                                 unit = unit * 16 + u16::try_from(digit).ok()?;
-                                self.rest = behind;
+                                self.rest = rest;
                             }
                             unit
                         }
@@ -107,7 +107,7 @@ impl Reader<'_> {
             }
         }
         flush(&mut plain, &mut units)?;
-        Some(String::from_utf16(&units).map_or(Said::Half, Said::Text))
+        Some(String::from_utf16(&units).map_or(Token::Unpaired, Token::Text))
     }
 
     fn digits(&mut self) -> Option<()> {
@@ -129,10 +129,10 @@ impl Reader<'_> {
             self.eat(b".")?;
             self.digits()?;
         }
-        if let [b'e' | b'E', behind @ ..] = self.rest {
-            self.rest = behind;
-            if let [b'+' | b'-', behind @ ..] = self.rest {
-                self.rest = behind;
+        if let [b'e' | b'E', rest @ ..] = self.rest {
+            self.rest = rest;
+            if let [b'+' | b'-', rest @ ..] = self.rest {
+                self.rest = rest;
             }
             self.digits()?;
         }
@@ -140,7 +140,7 @@ impl Reader<'_> {
     }
 
     /// A name and its colon.
-    fn name(&mut self) -> Option<Said> {
+    fn name(&mut self) -> Option<Token> {
         self.skip_space();
         let name = self.string()?;
         self.skip_space();
@@ -149,13 +149,13 @@ impl Reader<'_> {
     }
 
     /// A whole value; what is open is kept on a stack, `true` for an object.
-    fn value(&mut self) -> Option<Said> {
+    fn value(&mut self) -> Option<Token> {
         let mut open: Vec<bool> = Vec::new();
         loop {
             self.skip_space();
-            let mut said = Said::Else;
+            let mut value = Token::Other;
             match self.rest.first()? {
-                b'"' => said = self.string()?,
+                b'"' => value = self.string()?,
                 b't' => self.eat(b"true")?,
                 b'f' => self.eat(b"false")?,
                 b'n' => self.eat(b"null")?,
@@ -182,9 +182,9 @@ impl Reader<'_> {
             }
             loop {
                 let Some(is_object) = open.last().copied() else {
-                    return Some(said);
+                    return Some(value);
                 };
-                said = Said::Else;
+                value = Token::Other;
                 self.skip_space();
                 if self.rest.starts_with(b",") {
                     self.eat(b",")?;
@@ -199,8 +199,8 @@ impl Reader<'_> {
         }
     }
 
-    /// The members of the one object that the text is.
-    fn document(mut self) -> Option<Vec<(Said, Said)>> {
+    /// Returns the members, if the text is one object.
+    fn document(mut self) -> Option<Vec<(Token, Token)>> {
         std::str::from_utf8(self.rest).ok()?;
         let mut members = Vec::new();
         self.skip_space();
@@ -223,8 +223,8 @@ impl Reader<'_> {
     }
 }
 
-/// Which words each deciding member may say.
-fn deciding(rule: &Rule) -> Vec<(String, Vec<String>)> {
+/// Returns the members that the check reads, each with its valid texts.
+fn checked_members(rule: &Rule) -> Vec<(String, Vec<String>)> {
     let terminal = rule.terminal().map(Into::into).collect();
     let mut members = vec![
         ("object".to_owned(), vec![rule.object().to_owned()]),
@@ -237,48 +237,49 @@ fn deciding(rule: &Rule) -> Vec<(String, Vec<String>)> {
     members
 }
 
-/// The verdict on a body, from its members. A name that is no text is nobody's, so what says one is
-/// refused as a whole; so is a member that decides and is no text.
-fn by_members(rule: &Rule, members: Option<&[(Said, Said)]>) -> Result<(), NoStoreReason> {
+/// Returns the expected result for a body from its members.
+///
+/// An unpaired surrogate in a name, or in a member that the check reads, rejects the whole body.
+fn expected_result(rule: &Rule, members: Option<&[(Token, Token)]>) -> Result<(), NoStoreReason> {
     let members = members.ok_or(NoStoreReason::NotJson)?;
-    let deciding = deciding(rule);
-    let values = |name: &String| -> Vec<&Said> {
+    let checked = checked_members(rule);
+    let values = |name: &String| -> Vec<&Token> {
         let named = members
             .iter()
-            .filter(|(found, _)| *found == Said::Text(name.clone()));
+            .filter(|(found, _)| *found == Token::Text(name.clone()));
         named.map(|(_, value)| value).collect()
     };
-    let is_half = |value: &&Said| **value == Said::Half;
+    let is_unpaired = |value: &&Token| **value == Token::Unpaired;
     if members
         .iter()
         .map(|(name, _)| name)
-        .any(|name| is_half(&name))
-        || deciding
+        .any(|name| is_unpaired(&name))
+        || checked
             .iter()
-            .any(|(name, _)| values(name).iter().any(is_half))
+            .any(|(name, _)| values(name).iter().any(is_unpaired))
     {
         return Err(NoStoreReason::NotJson);
     }
-    if deciding.iter().any(|(name, _)| values(name).len() > 1) {
+    if checked.iter().any(|(name, _)| values(name).len() > 1) {
         return Err(NoStoreReason::DuplicateMember);
     }
-    let says = |(name, words): &(String, Vec<String>)| matches!(values(name)[..], [Said::Text(word)] if words.contains(word));
-    let [object, status, ids @ ..] = &deciding[..] else {
+    let is_valid = |(name, words): &(String, Vec<String>)| matches!(values(name)[..], [Token::Text(word)] if words.contains(word));
+    let [object, status, ids @ ..] = &checked[..] else {
         unreachable!("every rule has an object and a status");
     };
     match () {
-        () if !says(object) => Err(NoStoreReason::WrongObject),
-        () if !ids.iter().all(says) => Err(NoStoreReason::WrongId),
-        () if !says(status) => Err(NoStoreReason::NotFinal),
+        () if !is_valid(object) => Err(NoStoreReason::WrongObject),
+        () if !ids.iter().all(is_valid) => Err(NoStoreReason::WrongId),
+        () if !is_valid(status) => Err(NoStoreReason::NotFinal),
         () => Ok(()),
     }
 }
 
-/// What serde_json's own tree says, where it can be built: it has no more than 128 levels, takes no
-/// number beyond `f64` and no half surrogate pair.
+/// Returns whether the body is final by serde_json's `Value`. `None` if it cannot be parsed: it has at most
+/// 128 levels, no number beyond `f64` and no unpaired surrogate.
 fn final_by_value(rule: &Rule, body: &[u8]) -> Option<bool> {
     let value: serde_json::Value = serde_json::from_slice(body).ok()?;
-    Some(deciding(rule).iter().all(|(name, words)| {
+    Some(checked_members(rule).iter().all(|(name, words)| {
         let found = value.get(name).and_then(|value| value.as_str());
         found.is_some_and(|found| words.iter().any(|word| word == found))
     }))
@@ -288,46 +289,54 @@ fn trimmed(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_ascii_whitespace())
 }
 
-/// Whether the head leaves any doubt.
+/// Returns whether status or headers forbid storing.
 fn head_forbids(status: StatusCode, headers: &HeaderMap, honor_no_store: bool) -> bool {
-    let said = |name: &str| -> Vec<String> {
-        let values = headers.get_all(name).iter();
-        let text = values.map(|v| String::from_utf8_lossy(v.as_bytes()).to_ascii_lowercase());
+    let values = |name: &str| -> Vec<String> {
+        let all = headers.get_all(name).iter();
+        let text = all.map(|v| String::from_utf8_lossy(v.as_bytes()).to_ascii_lowercase());
         text.collect()
     };
-    let no_store = said("cache-control")
+    let no_store = values("cache-control")
         .iter()
         .flat_map(|value| value.split(','))
         .map(|directive| directive.split('=').next().unwrap_or_default())
         .any(|name| trimmed(name) == "no-store");
-    let hit = said("x-portkey-cache-status")
+    let hit = values("x-portkey-cache-status")
         .iter()
         .any(|v| v.contains("hit"));
     status.as_u16() != 200
-        || said("content-encoding")
+        || values("content-encoding")
             .iter()
             .any(|coding| trimmed(coding) != "identity")
-        || said("age").iter().any(|age| trimmed(age) != "0")
+        || values("age").iter().any(|age| trimmed(age) != "0")
         || hit
         || (honor_no_store && no_store)
 }
 
-fn check(rule: &Rule, answer: &Answer, honor_no_store: bool) -> Result<(), NoStoreReason> {
-    let Answer {
+fn check(rule: &Rule, response: &Response, honor_no_store: bool) -> Result<(), NoStoreReason> {
+    let Response {
         status,
         headers,
         body,
-    } = answer;
-    let verdict = check(rule, &IDS, *status, headers, body, honor_no_store);
+    } = response;
+    let result = policy::check(rule, &IDS, *status, headers, body, honor_no_store);
     let shown = || String::from_utf8_lossy(body).into_owned();
     let forbidden = head_forbids(*status, headers, honor_no_store);
     if forbidden {
-        assert!(verdict.is_err(), "stored against its head: {headers:?}");
-        return verdict;
+        assert!(
+            result.is_err(),
+            "stored although its headers forbid it: {headers:?}"
+        );
+        return result;
     }
     let members = Reader { rest: body }.document();
-    assert_eq!(verdict, by_members(rule, members.as_deref()), "{}", shown());
-    if verdict.is_ok() {
+    assert_eq!(
+        result,
+        expected_result(rule, members.as_deref()),
+        "{}",
+        shown()
+    );
+    if result.is_ok() {
         assert_ne!(
             final_by_value(rule, body),
             Some(false),
@@ -335,17 +344,17 @@ fn check(rule: &Rule, answer: &Answer, honor_no_store: bool) -> Result<(), NoSto
             shown()
         );
     }
-    verdict
+    result
 }
 
-struct Answer {
+struct Response {
     status: StatusCode,
     headers: HeaderMap,
     body: Vec<u8>,
 }
 
-/// `200`, `name: value` lines, an empty line, the body.
-fn read(data: &[u8]) -> Option<Answer> {
+/// Parses `200`, `name: value` lines, an empty line and the body.
+fn read(data: &[u8]) -> Option<Response> {
     let end = data.windows(2).position(|pair| pair == b"\n\n")?;
     let mut lines = data[..end].split(|byte| *byte == b'\n');
     let mut headers = HeaderMap::new();
@@ -357,22 +366,22 @@ fn read(data: &[u8]) -> Option<Answer> {
             HeaderValue::from_bytes(&line[colon + 1..]).ok()?,
         );
     }
-    Some(Answer {
+    Some(Response {
         status,
         headers,
         body: data[end + 2..].to_vec(),
     })
 }
 
-/// What is wrong with a body that is built.
+/// Names what is wrong with a generated body.
 #[derive(Arbitrary, Debug, PartialEq, Clone, Copy)]
 enum Flaw {
     Missing,
-    OtherWord,
+    OtherText,
     OtherCase,
-    NoString,
+    NotAString,
     Nested,
-    SaidTwice,
+    Duplicate,
     Wrapped,
     Trailing,
     Cut,
@@ -386,8 +395,8 @@ struct Builder<'u, 'd> {
 }
 
 impl Builder<'_, '_> {
-    fn choose(&mut self, most: usize) -> usize {
-        self.u.int_in_range(0..=most).unwrap_or(0)
+    fn choose(&mut self, max: usize) -> usize {
+        self.u.int_in_range(0..=max).unwrap_or(0)
     }
 
     fn space(&mut self) {
@@ -397,7 +406,7 @@ impl Builder<'_, '_> {
         }
     }
 
-    /// Any spelling of a text.
+    /// Writes a text with any valid escaping.
     fn string(&mut self, text: &str) {
         self.out.push(b'"');
         for c in text.chars() {
@@ -416,7 +425,7 @@ impl Builder<'_, '_> {
         self.out.push(b'"');
     }
 
-    /// Any value that decides nothing, though it may look like one that does.
+    /// Writes a value that the check does not read, although it may look like one that it reads.
     fn filler(&mut self, depth: usize) {
         match self.choose(if depth < 4 { 9 } else { 5 }) {
             0 => self.out.extend(b"null"),
@@ -486,10 +495,10 @@ impl Builder<'_, '_> {
         self.space();
     }
 
-    /// Returns whether the body is final.
+    /// Writes a body. Returns whether it is final.
     fn body(&mut self, rule: &Rule) -> bool {
         let flaw: Option<Flaw> = self.u.arbitrary().unwrap_or(None);
-        let mut members = deciding(rule);
+        let mut members = checked_members(rule);
         for index in 0..members.len() {
             let other = self.choose(members.len() - 1);
             members.swap(index, other);
@@ -500,7 +509,7 @@ impl Builder<'_, '_> {
         let mut is_first = true;
         for (index, (name, words)) in members.iter().enumerate() {
             for _ in 0..self.choose(2) {
-                // None of either rule's.
+                // No rule has a member of this name.
                 let extra = format!("x{}", self.choose(9));
                 self.member(is_first, &extra, |b| b.filler(0));
                 is_first = false;
@@ -511,9 +520,9 @@ impl Builder<'_, '_> {
                 continue;
             }
             self.member(is_first, name, |b| match flaw {
-                Some(Flaw::OtherWord) => b.string(&format!("{word} ")),
+                Some(Flaw::OtherText) => b.string(&format!("{word} ")),
                 Some(Flaw::OtherCase) => b.string(&format!("{}X", word.to_uppercase())),
-                Some(Flaw::NoString) => b.out.extend(b"1e999"),
+                Some(Flaw::NotAString) => b.out.extend(b"1e999"),
                 Some(Flaw::Nested) => {
                     b.out.push(b'[');
                     b.string(word);
@@ -522,7 +531,7 @@ impl Builder<'_, '_> {
                 _ => b.string(word),
             });
             is_first = false;
-            if flaw == Some(Flaw::SaidTwice) {
+            if flaw == Some(Flaw::Duplicate) {
                 self.member(is_first, name, |b| b.string(word));
             }
         }
@@ -549,18 +558,18 @@ impl Builder<'_, '_> {
             }
             Some(
                 Flaw::Missing
-                | Flaw::OtherWord
+                | Flaw::OtherText
                 | Flaw::OtherCase
-                | Flaw::NoString
+                | Flaw::NotAString
                 | Flaw::Nested
-                | Flaw::SaidTwice,
+                | Flaw::Duplicate,
             )
             | None => {}
         }
         flaw.is_none()
     }
 
-    /// Headers that forbid nothing, or one that does.
+    /// Returns headers, and whether one of them forbids storing.
     fn headers(&mut self) -> (HeaderMap, bool) {
         let clean = [
             ("content-type", "text/plain"),
@@ -594,17 +603,17 @@ impl Builder<'_, '_> {
 }
 
 fuzz_target!(|data: &[u8]| {
-    let Some(built) = data.strip_prefix(b"#") else {
-        if let Some(answer) = read(data) {
+    let Some(choices) = data.strip_prefix(b"#") else {
+        if let Some(response) = read(data) {
             for rule in RULES.iter() {
                 for honor_no_store in [true, false] {
-                    let _ = check(rule, &answer, honor_no_store);
+                    let _ = check(rule, &response, honor_no_store);
                 }
             }
         }
         return;
     };
-    let mut u = Unstructured::new(built);
+    let mut u = Unstructured::new(choices);
     let mut builder = Builder {
         u: &mut u,
         out: Vec::new(),
@@ -612,13 +621,13 @@ fuzz_target!(|data: &[u8]| {
     let rule = &RULES[builder.choose(1)];
     let (headers, forbids) = builder.headers();
     let is_final = builder.body(rule);
-    let answer = Answer {
+    let response = Response {
         status: StatusCode::OK,
         headers,
         body: builder.out,
     };
-    let verdict = check(rule, &answer, true);
-    let shown = String::from_utf8_lossy(&answer.body);
+    let result = check(rule, &response, true);
+    let shown = String::from_utf8_lossy(&response.body);
     let expected = is_final && !forbids;
-    assert_eq!(verdict.is_ok(), expected, "{verdict:?}: {shown}");
+    assert_eq!(result.is_ok(), expected, "{result:?}: {shown}");
 });

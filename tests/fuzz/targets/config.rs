@@ -1,8 +1,8 @@
-//! Any text as a configuration: problems with places inside it, or a configuration that holds what
-//! it promises and prints as itself.
+//! The configuration: any text gives problems with places inside it, or a valid configuration that prints
+//! as itself.
 //!
-//! The input is the file. A comment like `#$STEPGATE_LISTEN=…` also sets that variable, and
-//! `#$-PORTKEY_API_KEY` unsets one. Half of the mutations are of lines rather than of bytes.
+//! The input is the file. A comment like `#$STEPGATE_LISTEN=…` sets that variable, and
+//! `#$-PORTKEY_API_KEY` unsets one. Half of the mutations change lines instead of bytes.
 
 #![no_main]
 
@@ -15,7 +15,7 @@ use stepgate::config::{Address, Config, Flags, Header, Problems, Sources, Value}
 use stepgate::policy::query::encode_pair;
 use stepgate::upstream::HeaderPolicy;
 
-/// Secrets that must be seen nowhere; the last one is that of `files/token`.
+/// Holds secrets that no output may contain. The last one is in `files/token`.
 const CANARIES: [&str; 5] = [
     "cnry-7f31-key",
     "cnry-7f32-virtual",
@@ -24,7 +24,7 @@ const CANARIES: [&str; 5] = [
     "cnry-7f35-file",
 ];
 
-/// What a careless hand wrote where a reference belongs.
+/// Holds a secret that is written in place of a reference.
 const LITERAL: &str = "sk-lit-7f36";
 
 const VARIABLES: [&str; 5] = [
@@ -37,7 +37,7 @@ const VARIABLES: [&str; 5] = [
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/files/f.toml");
 
-/// The environment that a text asks for.
+/// Returns a variable of the environment that the text describes.
 fn variable(text: &str, name: &str) -> Option<String> {
     let is_set = !text
         .lines()
@@ -69,13 +69,13 @@ fn parse(text: &str, env: &(dyn Fn(&str) -> Option<String> + Sync)) -> Result<Co
     )
 }
 
-fn assert_untold(told: &str, text: &str) {
+fn assert_no_secret(output: &str, text: &str) {
     for canary in CANARIES {
-        assert!(!told.contains(canary), "{text}\ntold: {told}");
+        assert!(!output.contains(canary), "{text}\noutput: {output}");
     }
 }
 
-/// Whether each [`LITERAL`] is the whole value of a key that asks for a credential.
+/// Returns whether each [`LITERAL`] is the whole value of a key that needs a credential.
 fn is_credential_only(text: &str) -> bool {
     let escapes = ["\"\"\"", "'''", "identity", "\r"];
     let line_is_plain = |line: &str| {
@@ -98,25 +98,33 @@ fn is_credential_only(text: &str) -> bool {
     escapes.iter().all(|escape| !text.contains(escape)) && text.split('\n').all(line_is_plain)
 }
 
-/// Each is one line, and begins with a place in the file or with a name; those in the file first,
-/// in its order.
+/// Asserts that each problem is one line that begins with a place in the file or a name. Problems of the
+/// file come first, in its order.
 fn check_problems(text: &str, problems: &Problems) {
     assert!(problems.iter().len() > 0);
     let lines: Vec<&str> = text.split('\n').collect();
     let mut last = (0, 0);
     for problem in problems.iter() {
-        let told = problem.to_string();
-        assert!(!told.contains(char::is_control), "{text}\ntold: {told:?}");
-        assert_untold(&told, text);
+        let problem_text = problem.to_string();
         assert!(
-            !told.contains(LITERAL) || !is_credential_only(text),
-            "{text}\ntold: {told}"
+            !problem_text.contains(char::is_control),
+            "{text}\ntold: {problem_text:?}"
         );
-        let Some(rest) = told.strip_prefix(&format!("{FILE}:")) else {
-            let (name, said) = told.split_once(": ").expect("a name and what is wrong");
+        assert_no_secret(&problem_text, text);
+        assert!(
+            !problem_text.contains(LITERAL) || !is_credential_only(text),
+            "{text}\ntold: {problem_text}"
+        );
+        let Some(rest) = problem_text.strip_prefix(&format!("{FILE}:")) else {
+            let (name, text) = problem_text
+                .split_once(": ")
+                .expect("a name and what is wrong");
             let plain = |c: char| c.is_ascii_alphabetic() || matches!(c, '_' | '.' | '-');
-            assert!(!name.is_empty() && name.chars().all(plain), "{told}");
-            assert!(!said.is_empty(), "{told}");
+            assert!(
+                !name.is_empty() && name.chars().all(plain),
+                "{problem_text}"
+            );
+            assert!(!text.is_empty(), "{problem_text}");
             last = (usize::MAX, 0);
             continue;
         };
@@ -126,25 +134,35 @@ fn check_problems(text: &str, problems: &Problems) {
             digits.parse().expect("a number")
         };
         let place = (number(), number());
-        assert!(parts.next().is_some_and(|said| said.len() > 1), "{told}");
+        assert!(
+            parts.next().is_some_and(|text| text.len() > 1),
+            "{problem_text}"
+        );
         let line = lines
             .get(place.0.wrapping_sub(1))
             .expect("a line of the file");
-        assert!((1..=line.chars().count() + 1).contains(&place.1), "{told}");
-        assert!(last <= place, "{told} is behind {last:?}");
+        assert!(
+            (1..=line.chars().count() + 1).contains(&place.1),
+            "{problem_text}"
+        );
+        assert!(last <= place, "{problem_text} is behind {last:?}");
         last = place;
     }
 }
 
-/// What a valid configuration promises to whoever is built from it.
-fn check_promises(config: &Config) {
+/// Asserts the invariants of a valid configuration.
+fn check_invariants(config: &Config) {
     let server = &config.server;
     let local = |address: &Address| match address {
         Address::Tcp(address) => address.ip().to_canonical().is_loopback(),
         Address::Unix(_) => true,
     };
     assert!(!server.listen.is_empty());
-    assert!(!config.clients.is_empty() || server.allow_unauthenticated || server.listen.iter().all(local));
+    assert!(
+        !config.clients.is_empty()
+            || server.allow_unauthenticated
+            || server.listen.iter().all(local)
+    );
     assert!(local(&Address::Tcp(config.admin.listen)) || config.admin.token.is_some());
     assert!(server.lame_duck + Duration::from_secs(1) <= server.drain_timeout);
     assert!(config.cache.max_entry_bytes <= config.cache.max_bytes);
@@ -196,11 +214,11 @@ fn check_promises(config: &Config) {
     );
 }
 
-/// Printed and read again, with nothing but the log's filter in the environment, it is the same.
+/// Asserts that the printed configuration parses to the same one, with only the log filter as a variable.
 fn check_print(config: &Config, text: &str) {
     let printed = config.to_toml();
-    assert_untold(&printed, text);
-    assert_untold(&format!("{config:?}"), text);
+    assert_no_secret(&printed, text);
+    assert_no_secret(&format!("{config:?}"), text);
     let env = |name: &str| match name {
         "STEPGATE_LOG" => variable(text, name),
         name if VARIABLES.contains(&name) => None,
@@ -219,7 +237,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
-    // What would be read for ever, and what says a secret itself.
+    // Skip paths that block forever, and texts that contain a secret themselves.
     let avoided = ["/dev", "/proc"];
     if avoided
         .iter()
@@ -230,7 +248,7 @@ fuzz_target!(|data: &[u8]| {
     }
     match parse(text, &|name| variable(text, name)) {
         Ok(config) => {
-            check_promises(&config);
+            check_invariants(&config);
             check_print(&config, text);
         }
         Err(problems) => check_problems(text, &problems),
@@ -346,7 +364,7 @@ const LINES: [&str; 20] = [
     "#$-PORTKEY_PROVIDER_VIRTUAL_KEY",
 ];
 
-/// Chooses below `count`, out of what is left of the seed.
+/// Chooses a number below `count` from the seed.
 fn choose(seed: &mut u64, count: usize) -> usize {
     *seed ^= *seed << 13;
     *seed ^= *seed >> 7;
@@ -354,8 +372,8 @@ fn choose(seed: &mut u64, count: usize) -> usize {
     usize::try_from(*seed >> 16).unwrap_or(0) % count
 }
 
-/// The same text with one line changed, dropped, doubled, moved or added.
-fn other_line(text: &str, seed: u32) -> String {
+/// Returns the text with one line changed, dropped, doubled, moved or added.
+fn mutate_line(text: &str, seed: u32) -> String {
     let mut seed = u64::from(seed) + 1;
     let seed = &mut seed;
     for _ in 0..8 {
@@ -390,7 +408,7 @@ fn other_line(text: &str, seed: u32) -> String {
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
     match std::str::from_utf8(&data[..size]) {
         Ok(text) if !seed.is_multiple_of(2) => {
-            let other = other_line(text, seed / 2);
+            let other = mutate_line(text, seed / 2);
             let length = other.len().min(max_size);
             data[..length].copy_from_slice(&other.as_bytes()[..length]);
             length

@@ -1,8 +1,8 @@
-//! From a request target to its rule, its key and what goes up.
+//! Routing: from a request target to its rule, its key and the upstream's target.
 //!
-//! The input is text: two request targets, a line each, and bytes that choose how the first one is
-//! spelled otherwise. Held against a naive reading of the same targets: what matches a rule, what
-//! two targets mean, and that one meaning has one key, two meanings two.
+//! The input is two request targets, one line each, and bytes that choose an equivalent form of the first
+//! one. A naive reader says what each target means. Two targets must have equal keys exactly if they mean
+//! the same.
 
 #![no_main]
 
@@ -14,7 +14,7 @@ use hyper::Uri;
 use libfuzzer_sys::fuzz_target;
 use stepgate::policy::{CacheKey, Partition, Query, Route, Rule, RuleSpec};
 
-/// A parameter that may come more than once, one that may not, and none.
+/// Holds rules with a repeatable parameter, with a single one, and with none.
 static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     let rule = |name: &str, path: &str, list: Option<&str>, ids: &[&str], query: &[&str]| {
         Rule::new(RuleSpec {
@@ -47,7 +47,7 @@ static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     ]
 });
 
-/// Rule, whether it is its list, and the path, as a reader of the documentation would write it.
+/// Holds the index of each rule, whether the path is its list, and the path as documented.
 const PATHS: [(usize, bool, &str); 5] = [
     (0, false, "/v1/threads/{}/runs/{}/steps/{}"),
     (0, true, "/v1/threads/{}/runs/{}/steps"),
@@ -58,28 +58,28 @@ const PATHS: [(usize, bool, &str); 5] = [
 
 const KNOWN: [&[&str]; 3] = [&["include[]"], &["include[]", "a b"], &[]];
 
-/// What the gateway adds to every query.
-static OURS: LazyLock<Vec<(String, String)>> = LazyLock::new(|| {
+/// Holds the parameters that the gateway adds to every query.
+static INJECTED: LazyLock<Vec<(String, String)>> = LazyLock::new(|| {
     vec![
         ("api-version".to_owned(), "2024 05".to_owned()),
         ("ö".to_owned(), String::new()),
     ]
 });
 
-/// What a target means, read naively.
+/// Holds what a target means by the naive reader.
 #[derive(Debug, PartialEq, Eq)]
 struct Meaning {
     rule: usize,
     is_list: bool,
     ids: Vec<String>,
-    query: Asked,
+    query: QueryMeaning,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Asked {
-    /// Each parameter is known, and none is said twice with two values that exclude each other.
+enum QueryMeaning {
+    /// Holds the parameters, if all are known and no single parameter has two values.
     Known(BTreeSet<(String, String)>),
-    /// As it came, without ours.
+    /// Holds the query as sent, without the injected parameters.
     AsIs(String),
 }
 
@@ -87,19 +87,19 @@ fn is_id_letter(c: char) -> bool {
     matches!(c, 'a'..='z' | 'A'..='Z' | '0'..='9' | '_' | '-')
 }
 
-/// Takes the path apart from the left, an id as far as its letters go.
+/// Splits the path from the left. An id ends at the first character that no id has.
 fn ids_in<'p>(template: &str, path: &'p str) -> Option<Vec<&'p str>> {
     let mut literals = template.split("{}");
     let mut rest = path.strip_prefix(literals.next()?)?;
     let mut ids = Vec::new();
     for literal in literals {
         let end = rest.find(|c| !is_id_letter(c)).unwrap_or(rest.len());
-        let (id, behind) = rest.split_at(end);
+        let (id, after) = rest.split_at(end);
         if !(1..=128).contains(&id.len()) {
             return None;
         }
         ids.push(id);
-        rest = behind.strip_prefix(literal)?;
+        rest = after.strip_prefix(literal)?;
     }
     rest.is_empty().then_some(ids)
 }
@@ -110,7 +110,7 @@ fn accepted(path: &str) -> Option<(usize, bool, Vec<&str>)> {
         .find_map(|(rule, is_list, template)| Some((*rule, *is_list, ids_in(template, path)?)))
 }
 
-/// Whether the literals of some rule stand where they should, whatever stands for the ids.
+/// Returns whether the path has the literals of a rule, with any text in place of the ids.
 fn is_rule_shaped(path: &str) -> bool {
     PATHS.iter().any(|(_, _, template)| {
         let (ours, theirs): (Vec<_>, Vec<_>) =
@@ -126,26 +126,26 @@ fn hex(byte: Option<&u8>) -> Option<u8> {
         .and_then(|digit| u8::try_from(digit).ok())
 }
 
-/// Each `%XX` a byte; `None` where a `%` stands alone.
+/// Decodes each `%XX`. Returns the bytes, and whether there was no other `%`.
 fn unescape(text: &str) -> (Vec<u8>, bool) {
     let (mut bytes, mut rest, mut clean) = (Vec::new(), text.as_bytes(), true);
-    while let [first, behind @ ..] = rest {
-        match (first, hex(behind.first()), hex(behind.get(1))) {
+    while let [first, after @ ..] = rest {
+        match (first, hex(after.first()), hex(after.get(1))) {
             (b'%', Some(high), Some(low)) => {
                 bytes.push(high * 16 + low);
-                rest = &behind[2..];
+                rest = &after[2..];
             }
             _ => {
                 clean &= *first != b'%';
                 bytes.push(*first);
-                rest = behind;
+                rest = after;
             }
         }
     }
     (bytes, clean)
 }
 
-/// A form's decoding.
+/// Decodes form encoding.
 fn form(text: &str) -> Option<String> {
     let spaced: String = text
         .chars()
@@ -155,7 +155,7 @@ fn form(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok().filter(|_| clean)
 }
 
-fn query_of(raw: Option<&str>, known: Option<&[&str]>) -> Asked {
+fn query_of(raw: Option<&str>, known: Option<&[&str]>) -> QueryMeaning {
     let pieces: Vec<(&str, Option<String>, Option<String>)> = raw
         .unwrap_or_default()
         .split('&')
@@ -164,30 +164,30 @@ fn query_of(raw: Option<&str>, known: Option<&[&str]>) -> Asked {
             Some(at) => (piece, form(&piece[..at]), form(&piece[at + 1..])),
             None => (piece, form(piece), Some(String::new())),
         })
-        .filter(|(_, name, _)| !OURS.iter().any(|(ours, _)| Some(ours) == name.as_ref()))
+        .filter(|(_, name, _)| !INJECTED.iter().any(|(ours, _)| Some(ours) == name.as_ref()))
         .collect();
-    let mut said = BTreeSet::new();
+    let mut parameters = BTreeSet::new();
     for (_, name, value) in &pieces {
         if let (Some(name), Some(value)) = (name, value)
             && known.is_some_and(|known| known.contains(&name.as_str()))
         {
-            said.insert((name.clone(), value.clone()));
+            parameters.insert((name.clone(), value.clone()));
         } else {
-            said.clear();
+            parameters.clear();
             break;
         }
     }
-    let contradicts = said.iter().any(|(name, value)| {
+    let contradicts = parameters.iter().any(|(name, value)| {
         !name.ends_with("[]")
-            && said
+            && parameters
                 .iter()
                 .any(|(other, another)| other == name && another != value)
     });
-    if known.is_some() && !contradicts && (pieces.is_empty() || !said.is_empty()) {
-        return Asked::Known(said);
+    if known.is_some() && !contradicts && (pieces.is_empty() || !parameters.is_empty()) {
+        return QueryMeaning::Known(parameters);
     }
     let pieces: Vec<&str> = pieces.iter().map(|(piece, _, _)| *piece).collect();
-    Asked::AsIs(pieces.join("&"))
+    QueryMeaning::AsIs(pieces.join("&"))
 }
 
 fn meaning(target: &Uri) -> Option<Meaning> {
@@ -201,7 +201,7 @@ fn meaning(target: &Uri) -> Option<Meaning> {
     })
 }
 
-/// The gateway's reading: the key and the target that goes up, ours added.
+/// Returns the gateway's key, query, and target for the upstream with the injected parameters.
 fn read(target: &Uri) -> Option<(CacheKey, Query, String)> {
     let partition = Partition::of(["fuzz"]);
     let (rule, is_list, ids) = match Route::parse(&RULES, target.path()) {
@@ -210,11 +210,11 @@ fn read(target: &Uri) -> Option<(CacheKey, Query, String)> {
         Route::Other | Route::Invalid(_) => return None,
     };
     let query = if is_list {
-        Query::for_list(target.query(), &OURS)
+        Query::for_list(target.query(), &INJECTED)
     } else {
-        Query::for_resource(&RULES[rule], target.query(), &OURS)
+        Query::for_resource(&RULES[rule], target.query(), &INJECTED)
     };
-    // The gateway's own mark for a query that is kept as it came.
+    // The gateway marks a query that it keeps unchanged.
     let mark = if query.is_known() { "" } else { "?" };
     let variant = format!("{mark}{}", query.as_str());
     let name = RULES[rule].name();
@@ -223,7 +223,7 @@ fn read(target: &Uri) -> Option<(CacheKey, Query, String)> {
     } else {
         CacheKey::new(partition, name, &ids, &variant)
     };
-    let ours: Vec<String> = OURS
+    let ours: Vec<String> = INJECTED
         .iter()
         .map(|(name, value)| stepgate::policy::query::encode_pair(name, value))
         .collect();
@@ -233,7 +233,7 @@ fn read(target: &Uri) -> Option<(CacheKey, Query, String)> {
     Some((key, query, up))
 }
 
-/// The route is the one that the reference sees; what is refused is refused for a reason.
+/// Asserts that the route equals that of the naive reader, and that a rejected path has a reason.
 fn check_route(path: &str) {
     let route = Route::parse(&RULES, path);
     if let Some((rule, is_list, ids)) = accepted(path) {
@@ -250,36 +250,36 @@ fn check_route(path: &str) {
     let has_dots = decoded.split('/').any(|part| part == "." || part == "..");
     let parts: Vec<&str> = decoded.split('/').filter(|part| !part.is_empty()).collect();
     let merged = format!("/{}", parts.join("/"));
-    let must_be_refused = is_rule_shaped(path) || accepted(&merged).is_some() || has_dots;
-    let may_be_refused = must_be_refused || path.contains(['%']) || path.contains("//");
-    let may_be_refused = may_be_refused || (path.ends_with('/') && path != "/");
+    let must_be_rejected = is_rule_shaped(path) || accepted(&merged).is_some() || has_dots;
+    let may_be_rejected = must_be_rejected || path.contains(['%']) || path.contains("//");
+    let may_be_rejected = may_be_rejected || (path.ends_with('/') && path != "/");
     match route {
-        Route::Invalid(_) => assert!(may_be_refused, "refused: {path:?}"),
-        Route::Other => assert!(!must_be_refused, "taken for none of ours: {path:?}"),
+        Route::Invalid(_) => assert!(may_be_rejected, "rejected: {path:?}"),
+        Route::Other => assert!(!must_be_rejected, "not rejected: {path:?}"),
         Route::Resource { .. } | Route::List { .. } => panic!("matched: {path:?}"),
     }
 }
 
-/// What goes up is the path that matched and the query that was understood, and reads the same.
-fn check_upward(target: &Uri) {
+/// Asserts that the upstream's target has the same path and means the same.
+fn check_upstream_target(target: &Uri) {
     let Some((key, query, up)) = read(target) else {
         return;
     };
-    let upward: Uri = up.parse().expect("what goes up is a target");
-    assert_eq!(upward.path(), target.path());
-    let (again, query_again, _) = read(&upward).expect("what goes up matches");
-    assert_eq!(key, again, "{target} went up as {up}");
-    assert_eq!(query, query_again, "{target} went up as {up}");
-    let ours = |name: &str| OURS.iter().any(|(ours, _)| ours == name);
+    let sent: Uri = up.parse().expect("the sent target is valid");
+    assert_eq!(sent.path(), target.path());
+    let (again, query_again, _) = read(&sent).expect("the sent target matches");
+    assert_eq!(key, again, "{target} was sent as {up}");
+    assert_eq!(query, query_again, "{target} was sent as {up}");
+    let ours = |name: &str| INJECTED.iter().any(|(ours, _)| ours == name);
     for piece in query.as_str().split('&') {
         let name = form(piece.split('=').next().unwrap_or_default());
         assert!(!name.is_some_and(|name| ours(&name)), "{target}: {piece}");
     }
 }
 
-/// The same query in other words: another order, another escaping, repeated, with empty parts.
-fn respelled(said: &BTreeSet<(String, String)>, u: &mut Unstructured<'_>) -> String {
-    let mut pairs: Vec<_> = said.iter().collect();
+/// Returns an equivalent query: in another order and escaping, with repeated and empty parts.
+fn equivalent_query(parameters: &BTreeSet<(String, String)>, u: &mut Unstructured<'_>) -> String {
+    let mut pairs: Vec<_> = parameters.iter().collect();
     for index in 0..pairs.len() {
         let other = u.choose_index(pairs.len()).unwrap_or(index);
         pairs.swap(index, other);
@@ -325,14 +325,14 @@ fuzz_target!(|data: &[u8]| {
     let targets: Vec<Uri> = lines.by_ref().take(2).filter_map(target_of).collect();
     for target in &targets {
         check_route(target.path());
-        check_upward(target);
+        check_upstream_target(target);
         let seen = read(target);
         let meant = meaning(target);
         assert_eq!(seen.is_some(), meant.is_some());
         if let (Some((_, query, _)), Some(meant)) = (&seen, &meant) {
             match &meant.query {
-                Asked::Known(_) => assert!(query.is_known(), "{target}"),
-                Asked::AsIs(text) => {
+                QueryMeaning::Known(_) => assert!(query.is_known(), "{target}"),
+                QueryMeaning::AsIs(text) => {
                     assert!(!query.is_known(), "{target}");
                     assert_eq!(query.as_str(), text, "{target}");
                 }
@@ -347,12 +347,16 @@ fuzz_target!(|data: &[u8]| {
     }
     if let Some(target) = targets.first()
         && let Some(Meaning {
-            query: Asked::Known(said),
+            query: QueryMeaning::Known(parameters),
             ..
         }) = meaning(target)
     {
         let mut choices = Unstructured::new(lines.next().unwrap_or_default());
-        let other = format!("{}?{}", target.path(), respelled(&said, &mut choices));
+        let other = format!(
+            "{}?{}",
+            target.path(),
+            equivalent_query(&parameters, &mut choices)
+        );
         let other: Uri = other.parse().expect("a target");
         let keys = [read(target), read(&other)].map(|read| read.map(|(key, _, _)| key));
         assert_eq!(keys[0], keys[1], "{target} and {other}");

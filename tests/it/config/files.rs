@@ -1,19 +1,19 @@
-//! Files: the configuration's own and those that it names.
+//! The configuration file, and the files that it names.
 
 use std::fs;
 
 use stepgate::config::{Flags, SecretSource};
 
-use super::{KEYS, load, told};
+use super::{KEYS, load, problems_of};
 
 #[test]
-fn a_file_that_is_empty_or_gone_or_no_text_is_refused() {
+fn an_empty_missing_or_binary_file_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     for (name, content, words) in [
         (
             "empty.toml",
             Some(&b" \n"[..]),
-            "is empty; for the defaults name no file",
+            "is empty; to use the defaults, name no file",
         ),
         ("gone.toml", None, "cannot be read: No such file"),
         (
@@ -26,19 +26,19 @@ fn a_file_that_is_empty_or_gone_or_no_text_is_refused() {
         if let Some(content) = content {
             fs::write(&path, content).unwrap();
         }
-        let told = load(Some(path.clone()), Flags::default(), &[])
+        let problems = load(Some(path.clone()), Flags::default(), &[])
             .unwrap_err()
             .to_string();
         assert!(
-            told.starts_with(&format!("{}: {words}", path.display())),
-            "{told}"
+            problems.starts_with(&format!("{}: {words}", path.display())),
+            "{problems}"
         );
-        assert_eq!(told.lines().count(), 1, "{told}");
+        assert_eq!(problems.lines().count(), 1, "{problems}");
     }
 }
 
 #[test]
-fn a_secret_file_is_found_beside_the_configuration_and_stripped() {
+fn a_relative_secret_file_is_resolved_from_the_configuration_and_trimmed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("f.toml");
     fs::write(folder.path().join("token"), "\n canary-token \r\n").unwrap();
@@ -61,14 +61,14 @@ fn a_secret_file_is_found_beside_the_configuration_and_stripped() {
 }
 
 #[test]
-fn a_file_of_roots_must_hold_some() {
+fn a_ca_file_must_contain_a_certificate() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("f.toml");
     fs::write(&path, "[upstream]\nca_file = \"ca.pem\"").unwrap();
     let load = || load(Some(path.clone()), Flags::default(), KEYS);
-    assert!(told(load())[0].contains("ca.pem cannot be read"));
+    assert!(problems_of(load())[0].contains("ca.pem cannot be read"));
     fs::write(folder.path().join("ca.pem"), "nothing").unwrap();
-    assert!(told(load())[0].contains("contains no PEM certificate"));
+    assert!(problems_of(load())[0].contains("contains no PEM certificate"));
     let made = rcgen::generate_simple_self_signed(["h".to_owned()]).unwrap();
     fs::write(folder.path().join("ca.pem"), made.cert.pem()).unwrap();
     assert_eq!(

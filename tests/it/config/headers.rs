@@ -1,11 +1,11 @@
-//! Injected headers: what is built in, what a file says, what a client says.
+//! Injected headers: the defaults, the file's, and a client's.
 
 use stepgate::config::Value;
 
 use super::{KEYS, headers, load_text, pairs};
 
 #[test]
-fn credentials_of_another_upstream_never_mix_with_the_built_in_ones() {
+fn own_credentials_replace_all_default_credentials() {
     let own = "[upstream.headers]\nauthorization = { env = \"OWN\" }\n";
     let config = load_text(own, &[("OWN", "Bearer canary"), KEYS[0], KEYS[1]]).unwrap();
     assert_eq!(

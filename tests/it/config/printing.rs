@@ -2,7 +2,7 @@
 
 use super::{Env, KEYS, load_text};
 
-/// Every key away from its default.
+/// Sets every key to another value than its default.
 const FULL: &str = r#"
 [server]
 listen = ["0.0.0.0:8280", "unix:/run/s.sock"]
@@ -60,7 +60,7 @@ terminal = ["completed"]
 "#;
 
 #[test]
-fn the_printed_configuration_is_the_same_configuration_and_tells_no_secret() {
+fn the_printed_configuration_parses_to_the_same_and_contains_no_secret() {
     let env: Env<'_> = &[
         ("ADMIN", "canary-admin"),
         ("AUTH", "Bearer canary"),

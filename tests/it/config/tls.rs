@@ -1,4 +1,4 @@
-//! `[server.tls]`: what its files must hold, and what is told of them.
+//! `[server.tls]`: what its files must contain, and the problems of invalid ones.
 
 use std::fs;
 use std::path::Path;
@@ -7,15 +7,15 @@ use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
 use stepgate::config::{Config, Flags, Problems, Sources};
 use tempfile::TempDir;
 
-use super::{KEYS, load, told};
+use super::{KEYS, load, problems_of};
 
 const TLS: &str = "[server.tls]\ncert = \"a.crt\"\nkey = \"a.key\"\n";
 
-/// A folder with certificates and keys, well and otherwise.
+/// Creates a folder with valid and invalid certificates and keys.
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
-    let (a, b) = (made(), made());
+    let (a, b) = (generate(), generate());
     let key = a.signing_key.serialize_pem();
     write("a.crt", &a.cert.pem());
     write("a.key", &key);
@@ -31,7 +31,7 @@ fn folder() -> TempDir {
     folder
 }
 
-fn made() -> CertifiedKey<KeyPair> {
+fn generate() -> CertifiedKey<KeyPair> {
     generate_simple_self_signed(["h".to_owned()]).unwrap()
 }
 
@@ -54,7 +54,7 @@ fn load_in(folder: &Path, text: &str) -> Result<Config, Problems> {
 }
 
 #[test]
-fn a_certificate_with_its_key_is_read_and_printed() {
+fn a_certificate_with_its_key_is_loaded_and_printed() {
     let folder = folder();
     for (text, client_ca) in [
         (TLS.to_owned(), None),
@@ -78,7 +78,7 @@ fn a_certificate_with_its_key_is_read_and_printed() {
 }
 
 #[test]
-fn what_is_wrong_with_a_file_is_told_at_the_key_that_names_it() {
+fn an_invalid_file_is_reported_at_the_key_that_names_it() {
     let folder = folder();
     for (cert, key, start, words) in [
         (
@@ -141,18 +141,18 @@ fn what_is_wrong_with_a_file_is_told_at_the_key_that_names_it() {
         ),
     ] {
         let text = format!("[server.tls]\ncert = {cert:?}\nkey = {key:?}\n");
-        let told = told(load_in(folder.path(), &text));
-        assert_eq!(told.len(), 1, "{cert} {key}: {told:?}");
+        let problems = problems_of(load_in(folder.path(), &text));
+        assert_eq!(problems.len(), 1, "{cert} {key}: {problems:?}");
         assert!(
-            told[0].starts_with(&format!("f.toml:{start}: ")),
-            "{told:?}"
+            problems[0].starts_with(&format!("f.toml:{start}: ")),
+            "{problems:?}"
         );
-        assert!(told[0].contains(words), "{told:?}");
+        assert!(problems[0].contains(words), "{problems:?}");
     }
 }
 
 #[test]
-fn what_is_wrong_with_the_roots_for_callers_is_told_at_their_key() {
+fn invalid_client_roots_are_reported_at_their_key() {
     let folder = folder();
     for (client_ca, words) in [
         ("gone", "gone cannot be read"),
@@ -161,18 +161,18 @@ fn what_is_wrong_with_the_roots_for_callers_is_told_at_their_key() {
         ("damaged.crt", "cannot be a root"),
     ] {
         let text = format!("{TLS}client_ca = {client_ca:?}\n");
-        let told = told(load_in(folder.path(), &text));
-        assert_eq!(told.len(), 1, "{told:?}");
+        let problems = problems_of(load_in(folder.path(), &text));
+        assert_eq!(problems.len(), 1, "{problems:?}");
         assert!(
-            told[0].starts_with("f.toml:4:13: server.tls.client_ca: "),
-            "{told:?}"
+            problems[0].starts_with("f.toml:4:13: server.tls.client_ca: "),
+            "{problems:?}"
         );
-        assert!(told[0].contains(words), "{told:?}");
+        assert!(problems[0].contains(words), "{problems:?}");
     }
 }
 
 #[test]
-fn certificate_and_key_must_both_be_named() {
+fn cert_and_key_are_both_required() {
     let folder = folder();
     for (text, words) in [
         (
@@ -193,38 +193,38 @@ fn certificate_and_key_must_both_be_named() {
             &["did you mean \"client_ca\"?"],
         ),
     ] {
-        let told = told(load_in(folder.path(), text));
-        assert_eq!(told.len(), words.len(), "{told:?}");
-        for (line, words) in told.iter().zip(words) {
+        let problems = problems_of(load_in(folder.path(), text));
+        assert_eq!(problems.len(), words.len(), "{problems:?}");
+        for (line, words) in problems.iter().zip(words) {
             assert!(line.contains(words), "{line}");
         }
     }
 }
 
 #[test]
-fn nothing_of_the_private_key_is_told() {
+fn no_output_contains_any_of_the_private_key() {
     let folder = folder();
     let key = fs::read_to_string(folder.path().join("a.key")).unwrap();
     let secret = key.lines().nth(1).unwrap();
-    // As some parsers show what they could not read.
+    // Some parsers show the bytes that they could not read.
     let as_bytes = format!("{:?}", secret.as_bytes());
     let as_bytes = as_bytes.trim_matches(['[', ']']);
     let config = load_in(folder.path(), TLS).unwrap();
-    let mut said = vec![format!("{config:?}"), config.to_toml()];
+    let mut outputs = vec![format!("{config:?}"), config.to_toml()];
     for key in ["one-line.key", "cut.key", "b.crt"] {
         for text in [TLS.replace("a.key", key), TLS.replace("a.crt", key)] {
-            said.extend(told(load_in(folder.path(), &text)));
+            outputs.extend(problems_of(load_in(folder.path(), &text)));
         }
     }
     let roots = "[upstream]\nca_file = \"one-line.key\"";
-    said.extend(told(load_in(folder.path(), roots)));
-    for text in said {
+    outputs.extend(problems_of(load_in(folder.path(), roots)));
+    for text in outputs {
         assert!(!text.contains(secret) && !text.contains(as_bytes), "{text}");
     }
 }
 
 #[test]
-fn a_renewed_certificate_makes_another_configuration_and_the_same_files_do_not() {
+fn only_a_renewed_certificate_changes_the_configuration() {
     let folder = folder();
     let text = format!("{TLS}client_ca = \"b.crt\"\n");
     let before = load_in(folder.path(), &text).unwrap();
@@ -232,7 +232,7 @@ fn a_renewed_certificate_makes_another_configuration_and_the_same_files_do_not()
     fs::copy(folder.path().join("a.crt"), folder.path().join("b.crt")).unwrap();
     let other_roots = load_in(folder.path(), &text).unwrap();
     assert_ne!(other_roots, before);
-    let renewed = made();
+    let renewed = generate();
     fs::write(folder.path().join("a.crt"), renewed.cert.pem()).unwrap();
     fs::write(
         folder.path().join("a.key"),
@@ -243,9 +243,9 @@ fn a_renewed_certificate_makes_another_configuration_and_the_same_files_do_not()
 }
 
 #[test]
-fn with_tls_the_listener_itself_is_an_https_upstream() {
+fn the_listener_itself_is_rejected_as_upstream_with_the_same_scheme() {
     let folder = folder();
-    for (tls, scheme, itself) in [
+    for (tls, scheme, is_own_address) in [
         (TLS, "https", true),
         (TLS, "http", false),
         ("", "https", false),
@@ -253,42 +253,42 @@ fn with_tls_the_listener_itself_is_an_https_upstream() {
     ] {
         let text = format!("{tls}[upstream]\nbase_url = \"{scheme}://127.0.0.1:8180\"\n");
         let loaded = load_in(folder.path(), &text);
-        assert_eq!(loaded.is_err(), itself, "{scheme} {tls}");
+        assert_eq!(loaded.is_err(), is_own_address, "{scheme} {tls}");
     }
 }
 
 #[test]
-fn tls_alone_does_not_open_a_listener_beyond_this_machine() {
+fn a_tls_listener_beyond_loopback_needs_clients_too() {
     let folder = folder();
     let text = format!("[server]\nlisten = \"0.0.0.0:1\"\n{TLS}client_ca = \"b.crt\"\n");
-    let told = told(load_in(folder.path(), &text));
+    let problems = problems_of(load_in(folder.path(), &text));
     assert!(
-        told[0].contains("[[client]]") && told[0].contains("server.allow_unauthenticated"),
-        "{told:?}"
+        problems[0].contains("[[client]]") && problems[0].contains("server.allow_unauthenticated"),
+        "{problems:?}"
     );
 }
 
 #[test]
-fn a_running_gateway_takes_up_another_certificate_and_neither_the_first_nor_none() {
+fn a_reload_replaces_a_certificate_and_turning_tls_on_or_off_needs_a_restart() {
     let folder = folder();
     let path = folder.path().join("f.toml");
     let plain = load_in(folder.path(), "[log]").unwrap();
     let secured = load_in(folder.path(), TLS).unwrap();
-    let asking = format!("{TLS}client_ca = \"b.crt\"\n");
-    for (running, text, restart, tls) in [
-        (&secured, &*asking, &[][..], Some(true)),
+    let with_client_ca = format!("{TLS}client_ca = \"b.crt\"\n");
+    for (running, text, needs_restart, tls) in [
+        (&secured, &*with_client_ca, &[][..], Some(true)),
         (&secured, "[log]", &["server.tls"], Some(false)),
         (&plain, TLS, &["server.tls"], None),
     ] {
-        let next = running.plan_reload(text, &sources(&path)).unwrap();
-        assert_eq!(next.needs_restart, restart);
-        let taken = next.config.server.tls.map(|tls| tls.client_ca.is_some());
-        assert_eq!(taken, tls, "{text}");
+        let plan = running.plan_reload(text, &sources(&path)).unwrap();
+        assert_eq!(plan.needs_restart, needs_restart);
+        let applied = plan.config.server.tls.map(|tls| tls.client_ca.is_some());
+        assert_eq!(applied, tls, "{text}");
     }
 }
 
 #[test]
-fn its_files_are_among_those_to_look_at() {
+fn its_files_are_watched() {
     let folder = folder();
     let text = format!("{TLS}client_ca = \"b.crt\"\n");
     let files = load_in(folder.path(), &text).unwrap().files();

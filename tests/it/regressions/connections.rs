@@ -81,14 +81,15 @@ async fn slowloris_half_a_head_pipelined_with_a_request_is_cut_at_the_header_tim
     assert!(client.closes_within(Duration::from_secs(4)).await);
 }
 
-const IMPATIENT: &str = "[server]\nheader_timeout = \"500ms\"\nidle_timeout = \"500ms\"\n";
+const SHORT_TIMEOUTS: &str = "[server]\nheader_timeout = \"500ms\"\nidle_timeout = \"500ms\"\n";
 
 /// A client that reads slowly but steadily is not cut.
 #[tokio::test]
 async fn a_slow_but_steady_reader_of_a_streamed_body_is_not_cut() {
     const SIZE: usize = 24 << 20;
     let origin = Origin::start().await;
-    let gateway = Gateway::start(&origin, IMPATIENT).await;
+    let toml = "[server]\nheader_timeout = \"1s\"\nidle_timeout = \"1s\"\n";
+    let gateway = Gateway::start(&origin, toml).await;
     let length = [("content-length", &*SIZE.to_string())];
     let start = Instant::now();
     origin.next(vec![
@@ -103,7 +104,7 @@ async fn a_slow_but_steady_reader_of_a_streamed_body_is_not_cut() {
     io.write_all(request.as_bytes()).await.unwrap();
     let (mut read, mut chunk) = (0, vec![0; 256 * 1024]);
     while read < SIZE {
-        sleep(Duration::from_millis(20)).await;
+        sleep(Duration::from_millis(25)).await;
         let mut taken = 0;
         while taken < chunk.len() && read + taken < SIZE {
             let more = within("more of the body", io.read(&mut chunk[taken..])).await;
@@ -114,7 +115,7 @@ async fn a_slow_but_steady_reader_of_a_streamed_body_is_not_cut() {
         read += taken;
     }
     assert!(
-        start.elapsed() > Duration::from_secs(1),
+        start.elapsed() > Duration::from_secs(2),
         "the body was read too fast to test the timeout"
     );
 }
@@ -124,7 +125,7 @@ async fn a_slow_but_steady_reader_of_a_streamed_body_is_not_cut() {
 async fn a_client_is_not_cut_while_the_upstream_is_silent() {
     const SIZE: usize = 3 << 20;
     let origin = Origin::start().await;
-    let gateway = Gateway::start(&origin, IMPATIENT).await;
+    let gateway = Gateway::start(&origin, SHORT_TIMEOUTS).await;
     let length = [("content-length", &*SIZE.to_string())];
     origin.next(vec![
         Action::Send(respond("200 OK", &length, vec![b' '; SIZE - 3])),

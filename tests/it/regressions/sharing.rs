@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use stepgate::coalesce::{
-    BatchOptions, Coalescer, Completion, ConcurrencyLimit, Fetch, FetchOptions, JoinResult,
-    NumberedCompletion, Permit,
-};
+use stepgate::coalesce::{Coalescer, Completion, Fetch, FetchOptions, Fetched, JoinResult};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -130,55 +127,43 @@ async fn after_a_cancelled_probe_the_next_one_is_sent_first() {
     assert_eq!(origin.count(), 3);
 }
 
-/// A fetch whose body is too large to share, and which ends when the test says so.
-struct Large(u64, oneshot::Receiver<()>);
+/// A fetch whose response cannot be shared, and which completes when the test says so.
+struct Unshareable(u64, oneshot::Receiver<()>);
 
-impl Fetch for Large {
-    type Shared = ();
-    type Own = u64;
+impl Fetch for Unshareable {
+    type Output = ();
+    type Stream = u64;
 
-    async fn clearance(&mut self) -> Option<()> {
-        None
+    async fn admit(&mut self) -> Result<(), ()> {
+        Ok(())
     }
 
-    fn recalled(&self) -> Option<Self::Shared> {
-        None
-    }
-
-    fn no_berth(self) {}
-
-    async fn depart(self, _: BatchOptions, permit: Permit) -> NumberedCompletion<Self> {
+    async fn start(self, _: FetchOptions) -> Fetched<Self> {
         self.1.await.unwrap();
-        drop(permit);
-        (self.0, Completion::Own(self.0))
+        (self.0, Completion::Unshareable(self.0))
     }
 }
 
-/// A body that only one waiter can have goes to a waiter of that batch, or to none.
+/// An unshareable response goes to a request that joined before the fetch started, or to none.
 #[tokio::test]
-async fn a_large_body_does_not_answer_a_request_from_after_its_start() {
+async fn an_unshareable_response_is_not_given_to_a_request_that_came_after_the_start() {
     let second = Duration::from_secs(1);
-    let coalescer: Coalescer<u8, Large> =
-        Coalescer::new(5 * second, ConcurrencyLimit::new(9, second));
-    let options = |after| FetchOptions {
+    let coalescer: Coalescer<u8, Unshareable> = Coalescer::new(5 * second);
+    let options = |min_seq| FetchOptions {
         deadline: Instant::now() + 30 * second,
-        after,
-        store: true,
-        fresh: after > 0,
+        min_seq,
+        may_store: true,
+        force_fresh: min_seq > 0,
     };
-    let ((finish, finished), (_later, never)) = (oneshot::channel(), oneshot::channel());
-    let mut first = Box::pin(coalescer.ride(1, options(0), || Large(1, finished)));
-    assert!(
-        timeout(second / 50, &mut first).await.is_err(),
-        "the first fetch has ended early"
-    );
-    let mut next = Box::pin(coalescer.ride(1, options(2), || Large(2, never)));
-    assert!(
-        timeout(second / 50, &mut next).await.is_err(),
-        "the next fetch has ended early"
-    );
-    finish.send(()).unwrap();
+    let ((complete, completed), (_later, never)) = (oneshot::channel(), oneshot::channel());
+    let mut first = Box::pin(coalescer.fetch(1, options(0), || Unshareable(1, completed)));
+    let in_flight = timeout(second / 50, &mut first).await;
+    assert!(in_flight.is_err(), "the first fetch is in flight");
+    let mut next = Box::pin(coalescer.fetch(1, options(2), || Unshareable(2, never)));
+    let pending = timeout(second / 50, &mut next).await;
+    assert!(pending.is_err(), "the second request waits for the window");
+    complete.send(()).unwrap();
     drop(first);
     let result = timeout(second, &mut next).await;
-    assert!(!matches!(result, Ok(JoinResult::Own(1))));
+    assert!(!matches!(result, Ok(JoinResult::Unshareable(1))));
 }

@@ -65,17 +65,17 @@ async fn a_1xx_flood_ends_at_the_deadline_and_slows_no_other_client() {
 }
 
 /// Proxies connections to `target`, each after a delay, which makes TLS handshakes slow.
-async fn slow_door(target: std::net::SocketAddr, delay: Duration) -> (u16, JoinSet<()>) {
+async fn slow_proxy(target: std::net::SocketAddr, delay: Duration) -> (u16, JoinSet<()>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         let mut open = JoinSet::new();
-        while let Ok((mut near, _)) = listener.accept().await {
+        while let Ok((mut client, _)) = listener.accept().await {
             open.spawn(async move {
                 sleep(delay).await;
-                let mut listener = TcpStream::connect(target).await.unwrap();
-                drop(copy_bidirectional(&mut near, &mut listener).await);
+                let mut server = TcpStream::connect(target).await.unwrap();
+                drop(copy_bidirectional(&mut client, &mut server).await);
             });
         }
     });
@@ -87,8 +87,8 @@ async fn slow_door(target: std::net::SocketAddr, delay: Duration) -> (u16, JoinS
 async fn many_fetches_to_a_cold_upstream_wait_for_at_most_two_handshakes() {
     let authority = Authority::new();
     let origin = Origin::start_tls(&authority, Flaw::None).await;
-    let handshake = Duration::from_millis(500);
-    let (port, _door) = slow_door(origin.address, handshake).await;
+    let handshake = Duration::from_secs(1);
+    let (port, _proxy) = slow_proxy(origin.address, handshake).await;
     let url = format!("https://127.0.0.1:{port}/v1");
     let gateway = Gateway::start_with_upstream(&url, &authority.toml()).await;
     let start = Instant::now();
@@ -110,9 +110,9 @@ async fn many_fetches_to_a_cold_upstream_wait_for_at_most_two_handshakes() {
 async fn each_of_many_fetches_to_a_cold_upstream_has_its_own_connect_timeout() {
     let authority = Authority::new();
     let origin = Origin::start_tls(&authority, Flaw::None).await;
-    let (port, _door) = slow_door(origin.address, Duration::from_millis(1200)).await;
+    let (port, _proxy) = slow_proxy(origin.address, Duration::from_millis(2400)).await;
     let url = format!("https://127.0.0.1:{port}/v1");
-    let toml = authority.toml() + "connect_timeout = \"2s\"\n";
+    let toml = authority.toml() + "connect_timeout = \"4s\"\n";
     let gateway = Gateway::start_with_upstream(&url, &toml).await;
     let mut clients = JoinSet::new();
     for n in 0..20 {

@@ -81,8 +81,8 @@ async fn wait(world: Arc<World>, patrols: Arc<LongPolls<usize, Told>>, id: usize
     let told = patrols.wait(
         waiter.step,
         WaitOptions {
-            after,
-            since,
+            min_final_seq: after,
+            min_seq: since,
             until,
             deadline: until,
         },

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stepgate::coalesce::{
-    Coalescer, Completion, ConcurrencyLimit, Fetch, FetchOptions, JoinResult,
-};
+use stepgate::coalesce::{Coalescer, Completion, Fetch, FetchOptions, JoinResult};
 use tokio::runtime::Builder;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout, timeout_at};
@@ -40,8 +38,7 @@ pub(super) fn play(schedule: &Schedule) -> Result<Vec<Entry>, (String, Vec<Entry
 
 async fn through(world: &Arc<World>) -> Result<(), String> {
     let schedule = &world.schedule;
-    let berths = ConcurrencyLimit::new(schedule.berths, Duration::from_millis(schedule.patience));
-    let book = Coalescer::new(Duration::from_millis(schedule.window), berths);
+    let book = Coalescer::new(Duration::from_millis(schedule.window));
     let mut tasks = JoinSet::new();
     for id in 0..schedule.requests.len() {
         tasks.spawn(request(Arc::clone(world), book.clone(), id));
@@ -71,7 +68,7 @@ async fn left_behind(world: &World, book: &Shuttles) -> Result<(), String> {
         yield_now().await;
     }
     none(book.tasks(), "tasks")?;
-    none(book.berths().taken(), "berths taken")?;
+    none(world.limit.in_flight(), "permits taken")?;
     let walls = world.keys.iter().map(|key| world.cache.min_valid_seq(key));
     none(
         walls.filter(|number| *number > 0).count(),
@@ -80,10 +77,10 @@ async fn left_behind(world: &World, book: &Shuttles) -> Result<(), String> {
     sleep(Duration::from_millis(world.schedule.window)).await;
     let never_alone = |reply: &Reply| !matches!(reply.kind, Kind::TooLarge(_));
     if world.schedule.replies.iter().all(never_alone) {
-        none(book.steps(), "steps after a window")?;
+        none(book.active_keys(), "steps after a window")?;
     }
     sleep(UNSHAREABLE_TTL).await;
-    none(book.steps(), "steps")
+    none(book.active_keys(), "steps")
 }
 
 /// A request's story, as `gateway.rs` tells it.
@@ -99,13 +96,13 @@ async fn request(world: Arc<World>, book: Shuttles, id: Id) {
     let key = &world.keys[request.place];
     let seat = FetchOptions {
         deadline: world.instant(request.deadline()),
-        after: if request.fresh {
+        min_seq: if request.fresh {
             world.cache.next_seq()
         } else {
             world.cache.min_valid_seq(key)
         },
-        store: request.store,
-        fresh: request.fresh,
+        may_store: request.store,
+        force_fresh: request.fresh,
     };
     let hangs_up = async {
         match request.hangs_up {
@@ -147,33 +144,27 @@ async fn ride(world: &Arc<World>, book: &Shuttles, id: Id, seat: FetchOptions) -
         return (held, None);
     }
     world.note(Event::Boards(id));
-    let answer = match book.ride(place, seat, || Trip::shared(world, id)).await {
-        JoinResult::Opened(news) => Answer::Opened(news),
+    let answer = match book.fetch(place, seat, || Trip::shared(world, id)).await {
+        JoinResult::Led(news) => Answer::Opened(news),
         JoinResult::Joined(news) => Answer::Joined(news),
-        JoinResult::Own(larger) => return own(larger),
-        JoinResult::Alone => return alone(Trip::alone(world, id), book, seat).await,
-        JoinResult::Late => Answer::Late,
-        JoinResult::Lost => Answer::Lost,
+        JoinResult::Unshareable(larger) => return own(larger),
+        JoinResult::FetchAlone => return alone(Trip::alone(world, id), seat).await,
+        JoinResult::TimedOut => Answer::Late,
+        JoinResult::Abandoned => Answer::Lost,
     };
     (answer, None)
 }
 
-async fn alone(mut trip: Trip, book: &Shuttles, seat: FetchOptions) -> Got {
+async fn alone(mut trip: Trip, seat: FetchOptions) -> Got {
     let fly = async {
-        if let Some(news) = trip.clearance().await {
+        if let Err(news) = trip.admit().await {
             return Completion::Live(news);
         }
-        let Ok(berth) = book.berths().take().await else {
-            return Completion::Live(trip.no_berth());
-        };
-        if let Some(news) = trip.recalled() {
-            return Completion::Live(news);
-        }
-        trip.depart(seat.manifest(), berth).await.1
+        trip.start(seat).await.1
     };
     match timeout_at(seat.deadline, fly).await {
         Ok(Completion::Final(news) | Completion::Live(news)) => (Answer::Opened(news), None),
-        Ok(Completion::Own(larger)) => own(larger),
+        Ok(Completion::Unshareable(larger)) => own(larger),
         Err(_) => (Answer::Late, None),
     }
 }

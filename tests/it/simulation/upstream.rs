@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stepgate::cache::{Entry, FetchTicket};
-use stepgate::coalesce::{
-    Admission, BatchOptions, Completion, Fetch, NumberedCompletion, Permit, Probe,
-};
+use stepgate::coalesce::{Admission, Completion, Fetch, FetchOptions, Fetched, Permit, Probe};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
@@ -19,6 +17,7 @@ use super::world::{TERMS, World};
 pub(super) struct Trip {
     world: Arc<World>,
     cause: Cause,
+    permit: Option<Permit>,
     probe: Option<ProbeOut>,
 }
 
@@ -32,7 +31,7 @@ struct ProbeOut {
 impl ProbeOut {
     fn landed(mut self) {
         if let Some(probe) = self.probe.take() {
-            probe.landed();
+            probe.completed();
         }
     }
 }
@@ -58,6 +57,7 @@ impl Trip {
         Self {
             world: Arc::clone(world),
             cause,
+            permit: None,
             probe: None,
         }
     }
@@ -68,55 +68,51 @@ impl Trip {
 }
 
 impl Fetch for Trip {
-    type Shared = News;
-    type Own = Larger;
+    type Output = News;
+    type Stream = Larger;
 
-    async fn clearance(&mut self) -> Option<News> {
-        let cause = self.cause;
-        match self.world.holds.clearance(&step_of(self.place())).await {
-            Admission::Go => {}
-            Admission::First(probe) => {
-                self.world.note(Event::ProbeOut(cause));
+    async fn admit(&mut self) -> Result<(), News> {
+        let (world, cause) = (Arc::clone(&self.world), self.cause);
+        let denied = |news| {
+            world.note(Event::Denied(cause, news));
+            Err(news)
+        };
+        let partition = step_of(self.place());
+        match world.gate.admit(&partition).await {
+            Admission::Allow => {}
+            Admission::Probe(probe) => {
+                world.note(Event::ProbeOut(cause));
                 self.probe = Some(ProbeOut {
-                    world: Arc::clone(&self.world),
+                    world: Arc::clone(&world),
                     cause,
                     probe: Some(probe),
                 });
             }
-            Admission::Held(number, until) => {
-                let news = News::Held(number, self.world.ms(until));
-                self.world.note(Event::Denied(cause, news));
-                return Some(news);
+            Admission::Blocked(number, until) => {
+                return denied(News::Held(number, world.ms(until)));
             }
         }
-        self.world.note(Event::Cleared(cause));
-        None
+        world.note(Event::Cleared(cause));
+        let Ok(permit) = world.limit.acquire().await else {
+            return denied(News::NoBerth);
+        };
+        self.permit = Some(permit);
+        match world.gate.blocked(&partition) {
+            Some((number, until)) => denied(News::Held(number, world.ms(until))),
+            None => Ok(()),
+        }
     }
 
-    fn recalled(&self) -> Option<News> {
-        let held = self.world.holds.held(&step_of(self.place()));
-        let (number, until) = held?;
-        let news = News::Held(number, self.world.ms(until));
-        self.world.note(Event::Denied(self.cause, news));
-        Some(news)
-    }
-
-    fn no_berth(self) -> News {
-        self.world.note(Event::Denied(self.cause, News::NoBerth));
-        News::NoBerth
-    }
-
-    fn depart(
+    fn start(
         mut self,
-        manifest: BatchOptions,
-        berth: Permit,
-    ) -> impl Future<Output = NumberedCompletion<Self>> + Send + 'static {
+        options: FetchOptions,
+    ) -> impl Future<Output = Fetched<Self>> + Send + 'static {
         let departure = self.world.cache.begin_fetch();
         let number = departure.seq();
         let terms = WaitOptions {
-            deadline: self.world.ms(manifest.deadline),
-            store: manifest.store,
-            fresh: manifest.fresh,
+            deadline: self.world.ms(options.deadline),
+            store: options.may_store,
+            fresh: options.force_fresh,
         };
         let cause = self.cause;
         self.world.note(Event::Departed {
@@ -134,7 +130,7 @@ impl Fetch for Trip {
                 Kind::Truth | Kind::Failure | Kind::Refusal(_) => 0,
                 Kind::Panic | Kind::PanicAtOnce => 0,
             },
-            _berth: berth,
+            _permit: self.permit.take(),
         };
         // Alone it would take its caller's task down, which is nobody's promise.
         if cause.alone && matches!(reply.kind, Kind::Panic | Kind::PanicAtOnce) {
@@ -164,7 +160,7 @@ pub(super) struct Larger {
     world: Arc<World>,
     pub(super) number: Number,
     pub(super) streams: Ms,
-    _berth: Permit,
+    _permit: Option<Permit>,
 }
 
 impl Drop for Larger {
@@ -249,7 +245,7 @@ impl Flight {
         if let Kind::Refusal(wait) = kind {
             let partition = step_of(self.trip.place());
             let until = world.ms(Instant::now()) + wait;
-            world.holds.hold(partition, number, world.instant(until));
+            world.gate.block(partition, number, world.instant(until));
             world.note(Event::Held {
                 partition,
                 number,
@@ -258,7 +254,7 @@ impl Flight {
         }
         let news = News::Completion(number, what);
         match (what, self.larger.take()) {
-            (What::TooLarge, Some(larger)) => Completion::Own(larger),
+            (What::TooLarge, Some(larger)) => Completion::Unshareable(larger),
             (What::Final, _) => Completion::Final(news),
             (What::Live | What::Failed | What::Refused | What::TooLarge, _) => {
                 Completion::Live(news)

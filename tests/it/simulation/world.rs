@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use stepgate::cache::Cache;
-use stepgate::coalesce::RetryAfterGate;
+use stepgate::coalesce::{ConcurrencyLimit, RetryAfterGate};
 use stepgate::config;
 use stepgate::policy::{CacheKey, Partition, PurgeScope};
 use tokio::task::yield_now;
@@ -28,7 +28,8 @@ pub(super) const TERMS: config::Cache = config::Cache {
 pub(super) struct World {
     pub(super) schedule: Schedule,
     pub(super) cache: Cache,
-    pub(super) holds: RetryAfterGate<usize, Number>,
+    pub(super) limit: ConcurrencyLimit,
+    pub(super) gate: RetryAfterGate<usize, Number>,
     pub(super) keys: [CacheKey; PLACES],
     start: Instant,
     departed: AtomicUsize,
@@ -50,7 +51,8 @@ impl World {
         Self {
             schedule: schedule.clone(),
             cache: Cache::new(TERMS.max_bytes),
-            holds: RetryAfterGate::default(),
+            limit: ConcurrencyLimit::new(schedule.berths, Duration::from_millis(schedule.patience)),
+            gate: RetryAfterGate::default(),
             keys: std::array::from_fn(key),
             start: Instant::now(),
             departed: AtomicUsize::new(0),
@@ -103,7 +105,7 @@ impl World {
 
     /// What holds the place right now.
     pub(super) fn held(&self, place: usize) -> Option<Answer> {
-        let (number, until) = self.holds.held(&step_of(place))?;
+        let (number, until) = self.gate.blocked(&step_of(place))?;
         Some(Answer::AtTheDoor(number, self.ms(until)))
     }
 

@@ -33,13 +33,28 @@ impl LatencyProbe {
         start.elapsed()
     }
 
-    /// Returns the median of so many measurements.
-    pub(crate) async fn median_of(&mut self, count: usize) -> Duration {
-        let mut took = Vec::with_capacity(count);
+    /// Measures both probes in turn, `count` times, and returns their medians.
+    ///
+    /// The other probe is a control: whatever else loads the machine slows both.
+    pub(crate) async fn medians_beside(
+        &mut self,
+        control: &mut Self,
+        count: usize,
+    ) -> (Duration, Duration) {
+        let (mut own, mut others) = (Vec::new(), Vec::new());
         for _ in 0..count {
-            took.push(self.measure().await);
+            own.push(self.measure().await);
+            others.push(control.measure().await);
         }
-        took.sort();
-        took[count / 2]
+        (median(own), median(others))
     }
+}
+
+/// Returns the median, or zero if there are no measurements.
+pub(crate) fn median(mut measured: Vec<Duration>) -> Duration {
+    measured.sort();
+    measured
+        .get(measured.len() / 2)
+        .copied()
+        .unwrap_or_default()
 }

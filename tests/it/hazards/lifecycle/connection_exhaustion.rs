@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use crate::hazards::load_test;
 use crate::support::latency::LatencyProbe;
 use crate::support::{Action, Origin, Process, STEP, respond, step, within};
 
@@ -25,23 +26,25 @@ async fn store_large_body(origin: &Origin, process: &Process) -> usize {
 #[tokio::test]
 async fn c44_slow_read_attack_is_bounded_and_slows_no_other_client() {
     const READERS: usize = 50;
+    let _alone = load_test().await;
     let origin = Origin::start().await;
     let toml = "[cache]\nmax_entry_bytes = \"16MiB\"\n[server]\nidle_timeout = \"2s\"\n";
     let process = Process::start(&origin, toml, "info").await;
     let size = store_large_body(&origin, &process).await as u64;
     let before = process.memory("VmRSS:");
-    let mut pulse = LatencyProbe::start(process.data, STEP).await;
-    let calm = pulse.median_of(50).await;
+    let mut probe = LatencyProbe::start(process.data, STEP).await;
+    let unloaded = Process::start(&origin, "", "info").await;
+    let mut control = LatencyProbe::start(unloaded.data, STEP).await;
 
     let mut readers = Vec::new();
     for _ in 0..READERS {
         readers.push(process.send_get(&step("large"), &[]).await);
     }
     process.wait_for_connections(READERS + 1).await;
-    let busy = pulse.median_of(200).await;
+    let (busy, calm) = probe.medians_beside(&mut control, 200).await;
     assert!(
         busy < 5 * calm + Duration::from_millis(20),
-        "{calm:?}, then {busy:?}"
+        "latency of another client: {busy:?}, on an unloaded gateway {calm:?}"
     );
     let grown = process.memory("VmHWM:").saturating_sub(before);
     // One copy for each of the fifty readers would be 400 MiB.
@@ -50,7 +53,7 @@ async fn c44_slow_read_attack_is_bounded_and_slows_no_other_client() {
     // The idle timeout cuts the slow readers, and not the connection that polls meanwhile.
     within("the slow readers to be cut", async {
         while process.metric("stepgate_connections").await > 1.0 {
-            pulse.median_of(5).await;
+            probe.measure().await;
         }
     })
     .await;
@@ -58,6 +61,7 @@ async fn c44_slow_read_attack_is_bounded_and_slows_no_other_client() {
 
 #[tokio::test]
 async fn c44_connection_exhaustion_is_capped_and_slows_no_other_client() {
+    let _alone = load_test().await;
     let (descriptors, _) = rlimit::getrlimit(rlimit::Resource::NOFILE).unwrap();
     // This process holds one end of each connection, beside the connections of other tests.
     let idle = usize::try_from(descriptors / 2).unwrap().min(10_000);
@@ -66,8 +70,9 @@ async fn c44_connection_exhaustion_is_capped_and_slows_no_other_client() {
     let toml = format!("[server]\nmax_connections = {cap}\nheader_timeout = \"60s\"\n");
     let process = Process::start(&origin, &toml, "info").await;
     let before = process.memory("VmRSS:");
-    let mut pulse = LatencyProbe::start(process.data, STEP).await;
-    let calm = pulse.median_of(50).await;
+    let mut probe = LatencyProbe::start(process.data, STEP).await;
+    let unloaded = Process::start(&origin, "", "info").await;
+    let mut control = LatencyProbe::start(unloaded.data, STEP).await;
 
     let mut connections = Vec::with_capacity(idle);
     for _ in 0..idle {
@@ -75,10 +80,10 @@ async fn c44_connection_exhaustion_is_capped_and_slows_no_other_client() {
         connections.push(connection.unwrap());
     }
     process.wait_for_connections(cap).await;
-    let busy = pulse.median_of(200).await;
+    let (busy, calm) = probe.medians_beside(&mut control, 200).await;
     assert!(
         busy < 5 * calm + Duration::from_millis(20),
-        "{calm:?}, then {busy:?}"
+        "latency of another client: {busy:?}, on an unloaded gateway {calm:?}"
     );
     assert_eq!(process.metric("stepgate_connections").await, cap as f64);
     let each = process.memory("VmHWM:").saturating_sub(before) / cap as u64;

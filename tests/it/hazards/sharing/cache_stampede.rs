@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::WINDOW;
+use crate::hazards::load_test;
 use crate::support::{Action, Clients, Gateway, Origin, STEP, TimedResponse, text};
 
 /// The time that an unoptimised build on two busy cores may add to a thousand responses.
@@ -30,6 +31,7 @@ async fn a_thousand_responses(gateway: &Gateway, step_status: &str) -> Vec<Timed
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c35_thundering_herd_1000_pollers_of_a_live_step_cost_three_fetches() {
+    let _alone = load_test().await;
     let latency = Duration::from_millis(200);
     let origin = Origin::start().await;
     origin.set_status("in_progress");
@@ -45,6 +47,7 @@ async fn c35_thundering_herd_1000_pollers_of_a_live_step_cost_three_fetches() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c35_cache_stampede_1000_pollers_of_a_final_step_cost_two_fetches() {
+    let _alone = load_test().await;
     // The first fetch ends between the start of the second and of the third, and answers everybody.
     let latency = Duration::from_millis(120);
     let origin = Origin::start().await;
@@ -61,6 +64,7 @@ async fn c35_cache_stampede_1000_pollers_of_a_final_step_cost_two_fetches() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thundering_herd_1000_polls_a_second_cost_ten_fetches_a_second() {
+    let _alone = load_test().await;
     let origin = Origin::start().await;
     origin.set_status("in_progress");
     let gateway = Gateway::start(&origin, "").await;

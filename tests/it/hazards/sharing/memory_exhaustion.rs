@@ -1,5 +1,6 @@
 //! Memory exhaustion by more entries than `max_bytes` holds (item 38).
 
+use crate::hazards::load_test;
 use crate::support::process::Launch;
 use crate::support::{Action, Origin, RawClient, STEP, client::head, respond, step};
 
@@ -9,6 +10,7 @@ const MIB: u64 = 1024 * 1024;
 /// the newest entries are stored. Small bodies test the overhead of an entry, large ones whether the
 /// allocator returns freed memory.
 async fn assert_bounded_by_bytes(max_mib: u64, body_bytes: usize, steps: usize) {
+    let _alone = load_test().await;
     let max_bytes = max_mib * MIB;
     let toml = format!("[cache]\nmax_bytes = {max_bytes}\n[log]\naccess = \"off\"\n");
     let origin = Origin::start().await;

@@ -1,5 +1,6 @@
 //! Memory stays bounded while large bodies are streamed (item 26).
 
+use crate::hazards::load_test;
 use crate::support::client::head;
 use crate::support::{Action, Origin, Process, RawClient, STEP, respond};
 
@@ -10,8 +11,10 @@ const STREAMED: u64 = 1024;
 
 #[tokio::test]
 async fn c26_memory_exhaustion_by_a_1_gib_chunked_body_grows_rss_by_at_most_16_mib() {
+    let _alone = load_test().await;
     let origin = Origin::start().await;
-    let process = Process::start(&origin, "", "info").await;
+    // The default deadline of 60 s would cut the body on a busy machine.
+    let process = Process::start(&origin, "[upstream]\ntimeout = \"10m\"\n", "info").await;
     // The first request allocates what the process keeps for good.
     process.get(STEP, &[]).await;
     let before = process.memory("VmRSS:");

@@ -154,7 +154,9 @@ async fn c22_unsolicited_101_is_a_502_and_opens_no_tunnel() {
 #[tokio::test]
 async fn c26_endless_body_is_cut_at_the_deadline() {
     let origin = Origin::start().await;
-    let gateway = Gateway::start(&origin, SHORT).await;
+    // A small max_entry_bytes: the gateway streams to the client well before the deadline.
+    let toml = "[upstream]\ntimeout = \"2s\"\n[cache]\nmax_entry_bytes = \"4KiB\"\n";
+    let gateway = Gateway::start(&origin, toml).await;
     let head = framed(&[("transfer-encoding", "chunked")], "");
     let chunk = format!("4000\r\n{}\r\n", " ".repeat(0x4000));
     origin.always(vec![

@@ -150,24 +150,24 @@ impl World {
         sleep(Duration::from_millis(poll.takes)).await;
         let over = self.vigil.ends[step].is_some_and(|end| end <= self.now());
         let (heard, news) = match poll.bearing {
-            Bearing::Truth if over => (PollEvent::End, Told::End(number)),
-            Bearing::Truth => (PollEvent::Body, Told::Body(number)),
-            Bearing::Failure => (PollEvent::Failure, Told::Failure(number)),
-            Bearing::Nothing | Bearing::Panic => (PollEvent::Apart, Told::Failure(number)),
+            Bearing::Truth if over => (PollEvent::Final, Told::End(number)),
+            Bearing::Truth => (PollEvent::Live, Told::Body(number)),
+            Bearing::Failure => (PollEvent::Transient, Told::Failure(number)),
+            Bearing::Nothing | Bearing::Panic => (PollEvent::Unshareable, Told::Failure(number)),
         };
         self.note(Event::PollEnds {
             step,
-            told: (heard != PollEvent::Apart).then_some(news),
+            told: (heard != PollEvent::Unshareable).then_some(news),
             pace: poll.pace,
         });
         if poll.bearing == Bearing::Panic {
             resume_unwind(Box::new("a poll panics"));
         }
         PollResult {
-            number,
-            heard,
-            news,
-            pace: Duration::from_millis(poll.pace),
+            seq: number,
+            event: heard,
+            result: news,
+            interval: Duration::from_millis(poll.pace),
         }
     }
 }
