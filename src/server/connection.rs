@@ -20,13 +20,13 @@ use hyper::service::Service;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::drain::{Phase, PhaseReceiver};
 use super::listener::Accepted;
 use super::timeouts::{ConnState, ConnectionTimers, Timeouts};
-use super::tls::Tls;
+use super::tls::{H2, Tls, TlsConnection};
 use super::tracked_body::{MAX_FRAME, ResponseFuture, TrackedBody};
 use super::tracked_io::{Stream, TrackedIo};
 use super::wake_filter::WakeFilter;
@@ -40,8 +40,8 @@ const MAX_HEAD: usize = 128 * 1024;
 /// `upstream.max_in_flight`, so that one connection alone cannot use all permits.
 const MAX_STREAMS: u32 = 250;
 
-/// Limits an HTTP/2 head in bytes. Honest heads are below 2 KiB. The heads of all streams stay within 4 MiB, and
-/// hyper derives from this limit how many CONTINUATION frames it reads.
+/// Limits an HTTP/2 head in bytes. Honest heads are below 2 KiB. All heads of a connection stay within 4 MiB,
+/// and hyper derives from this limit how many CONTINUATION frames it reads.
 const MAX_HTTP2_HEAD: u32 = 16 * 1024;
 
 /// Limits the streams that a client resets before they are accepted (rapid reset, CVE-2023-44487). Streams are
@@ -133,33 +133,22 @@ pub(super) async fn serve<H: Handler>(
     timeouts: Timeouts,
     phase: PhaseReceiver,
 ) {
-    let stream = match accepted.register() {
-        Ok(stream) => stream,
+    tracing::trace!("connection accepted");
+    let timers = ConnectionTimers::new(timeouts);
+    let mut timer = pin!(sleep(timeouts.header));
+    let established = establish(accepted, tls.as_deref(), timer.as_mut(), &phase).await;
+    let (stream, transport, is_http2) = match established {
+        Ok(Some(established)) => established,
+        Ok(None) => return,
         Err(error) => {
             tracing::warn!(%error, "connection closed: it cannot be served");
             return;
         }
     };
-    tracing::trace!("connection accepted");
-    let timers = ConnectionTimers::new(timeouts);
-    let mut timer = pin!(sleep(timeouts.header));
-    let stream = match (stream, &tls) {
-        (Stream::Tcp(stream), Some(tls)) => {
-            // Boxed, so that the future of a plain connection has no room for it.
-            let handshake = Box::pin(handshake(stream, tls, timer.as_mut(), &phase));
-            let Some(stream) = handshake.await else {
-                return;
-            };
-            stream
-        }
-        (stream, _) => stream,
-    };
-    let transport = stream.transport();
     let service = ConnectionService {
         handler: RefCell::new(handler(transport)),
         timers: Arc::clone(&timers),
     };
-    let is_http2 = stream.is_http2();
     let io = TokioIo::new(TrackedIo {
         stream,
         timers: Arc::clone(&timers),
@@ -231,14 +220,47 @@ pub(super) async fn serve<H: Handler>(
     }
 }
 
-/// Returns the stream after its handshake. Returns `None` if the handshake fails, or takes until `timer` or too
-/// long for a drain.
+/// A stream, its transport, and whether ALPN chose HTTP/2. Without TLS the first bytes decide that.
+type Established = (Box<dyn Stream>, Transport, Option<bool>);
+
+/// Registers the connection with this runtime, and performs the TLS handshake if there is one. Returns `None` if
+/// the handshake does not succeed in time.
+async fn establish(
+    accepted: Accepted,
+    tls: Option<&Tls>,
+    timer: Pin<&mut Sleep>,
+    phase: &PhaseReceiver,
+) -> io::Result<Option<Established>> {
+    let stream = match (accepted, tls) {
+        (Accepted::Unix(stream), _) => {
+            let stream = Box::new(UnixStream::from_std(stream)?);
+            return Ok(Some((stream, Transport::Unix, None)));
+        }
+        (Accepted::Tcp(stream), None) => {
+            let stream = Box::new(TcpStream::from_std(stream)?);
+            return Ok(Some((stream, Transport::Tcp, None)));
+        }
+        (Accepted::Tcp(stream), Some(tls)) => {
+            let stream = TcpStream::from_std(stream)?;
+            // Boxed, so that the future of a plain connection has no room for it.
+            Box::pin(handshake(stream, tls, timer, phase)).await
+        }
+    };
+    Ok(stream.map(|TlsConnection { stream, client_ca }| {
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(H2);
+        let stream: Box<dyn Stream> = Box::new(stream);
+        (stream, Transport::Tls(client_ca), Some(is_http2))
+    }))
+}
+
+/// Returns the connection after its handshake. Returns `None` if the handshake fails, or takes until `timer` or
+/// too long for a drain.
 async fn handshake(
     stream: TcpStream,
     tls: &Tls,
     timer: Pin<&mut Sleep>,
     phase: &PhaseReceiver,
-) -> Option<Stream> {
+) -> Option<TlsConnection> {
     let mut handshake = pin!(tls.handshake(stream));
     let result = tokio::select! {
         result = handshake.as_mut() => Some(result),
@@ -249,7 +271,7 @@ async fn handshake(
         }
     };
     match result {
-        Some(Ok(connection)) => return Some(Stream::Tls(Box::new(connection))),
+        Some(Ok(connection)) => return Some(connection),
         // A TCP health check that closes at once is logged at `debug` only.
         Some(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
             tracing::debug!(%error, "connection closed: no TLS handshake");

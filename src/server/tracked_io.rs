@@ -6,42 +6,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 
 use super::timeouts::ConnectionTimers;
-use super::tls::{H2, TlsConnection};
-use crate::gateway::Transport;
 
-/// An accepted connection, after its TLS handshake if it has one.
-#[derive(Debug)]
-pub(super) enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-    /// Boxed, so that connections without TLS stay small.
-    Tls(Box<TlsConnection>),
-}
-
-impl Stream {
-    /// Reports whether ALPN chose HTTP/2, or returns `None` without TLS, where the first bytes decide.
-    pub(super) fn is_http2(&self) -> Option<bool> {
-        match self {
-            Self::Tcp(_) | Self::Unix(_) => None,
-            Self::Tls(tls) => Some(tls.stream.get_ref().1.alpn_protocol() == Some(H2)),
-        }
-    }
-
-    pub(super) fn transport(&self) -> Transport {
-        match self {
-            Self::Tcp(_) => Transport::Tcp,
-            Self::Unix(_) => Transport::Unix,
-            Self::Tls(tls) => Transport::Tls(tls.client_ca),
-        }
-    }
-}
+/// A TCP, unix or TLS stream.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// A stream that updates the timers of its connection.
 pub(super) struct TrackedIo {
-    pub(super) stream: Stream,
+    pub(super) stream: Box<dyn Stream>,
     pub(super) timers: Arc<ConnectionTimers>,
 }
 
@@ -63,11 +37,7 @@ impl AsyncRead for TrackedIo {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(match &mut self.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Tls(tls) => Pin::new(&mut tls.stream).poll_read(cx, buf),
-        })?;
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         if buf.filled().len() > before {
             self.timers.received(&buf.filled()[before..]);
         }
@@ -81,11 +51,7 @@ impl AsyncWrite for TrackedIo {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = match &mut self.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
-            Stream::Tls(tls) => Pin::new(&mut tls.stream).poll_write(cx, buf),
-        };
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.track(written)
     }
 
@@ -94,32 +60,20 @@ impl AsyncWrite for TrackedIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = match &mut self.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Stream::Tls(tls) => Pin::new(&mut tls.stream).poll_write_vectored(cx, bufs),
-        };
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         self.track(written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            // Plain sockets do not buffer.
-            Stream::Tcp(_) | Stream::Unix(_) => Poll::Ready(Ok(())),
-            Stream::Tls(tls) => Pin::new(&mut tls.stream).poll_flush(cx),
-        }
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Tls(tls) => Pin::new(&mut tls.stream).poll_shutdown(cx),
-        }
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -131,7 +85,7 @@ mod tests {
     use rustls::crypto::ring::default_provider;
     use rustls::{ClientConfig, RootCertStore, ServerConfig};
     use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
     use tokio_rustls::{TlsAcceptor, TlsConnector};
 
     use super::super::timeouts::Timeouts;
@@ -164,13 +118,9 @@ mod tests {
             TlsAcceptor::from(Arc::new(server)).accept(accepted.unwrap().0),
             connector.connect(name, connected.unwrap())
         );
-        let tls = TlsConnection {
-            stream: stream.unwrap(),
-            client_ca: None,
-        };
         let minute = Duration::from_secs(60);
         let io = TrackedIo {
-            stream: Stream::Tls(Box::new(tls)),
+            stream: Box::new(stream.unwrap()),
             timers: ConnectionTimers::new(Timeouts {
                 header: minute,
                 idle: minute,

@@ -14,10 +14,8 @@ use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
 use super::error::{FetchError, SetupError};
@@ -94,17 +92,13 @@ impl Connector {
                 return Err(connect_failed(tunnel.unreachable(error.into()).into()));
             }
         };
-        let stream = match &self.tls {
-            None => Stream::Plain(tcp),
-            Some((connector, name)) => {
-                let stream = connector
-                    .connect(name.clone(), tcp)
-                    .await
-                    .map_err(FetchError::TlsHandshake)?;
-                Stream::Tls(Box::new(stream))
-            }
+        let Some((connector, name)) = &self.tls else {
+            return Ok(UpstreamIo::new(tcp, false));
         };
-        Ok(UpstreamIo::new(stream))
+        let stream = connector.connect(name.clone(), tcp).await;
+        let stream = stream.map_err(FetchError::TlsHandshake)?;
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok(UpstreamIo::new(stream, is_http2))
     }
 }
 
@@ -179,15 +173,14 @@ fn tls(config: &config::Upstream) -> Result<(TlsConnector, ServerName<'static>),
 
 /// An open connection that counts the bytes received since the last request.
 pub(super) struct UpstreamIo {
-    stream: Stream,
+    stream: Box<dyn Stream>,
     received: Arc<ReceiveTracker>,
     is_http2: bool,
 }
 
-enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
+/// A TCP or TLS stream.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Limits the bytes of a response head with all interim responses before it. Without this limit, endless
 /// interim responses would keep a worker busy until the deadline.
@@ -228,13 +221,9 @@ impl UpstreamIo {
         Arc::clone(&self.received)
     }
 
-    fn new(stream: Stream) -> Self {
-        let is_http2 = match &stream {
-            Stream::Plain(_) => false,
-            Stream::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
-        };
+    fn new(stream: impl Stream + 'static, is_http2: bool) -> Self {
         Self {
-            stream,
+            stream: Box::new(stream),
             received: Arc::default(),
             is_http2,
         }
@@ -244,17 +233,7 @@ impl UpstreamIo {
     pub(super) fn is_http2(&self) -> bool {
         self.is_http2
     }
-
-    fn stream(&mut self) -> Pin<&mut (dyn ReadWrite + 'static)> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream),
-            Stream::Tls(stream) => Pin::new(&mut **stream),
-        }
-    }
 }
-
-trait ReadWrite: AsyncRead + AsyncWrite + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Unpin> ReadWrite for T {}
 
 impl AsyncRead for UpstreamIo {
     fn poll_read(
@@ -267,7 +246,7 @@ impl AsyncRead for UpstreamIo {
             return Poll::Pending;
         }
         let before = buf.filled().len();
-        ready!(self.stream().poll_read(cx, buf))?;
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let read = buf.filled().len() - before;
         self.received.bytes.fetch_add(read, Ordering::Relaxed);
         Poll::Ready(Ok(()))
@@ -280,7 +259,7 @@ impl AsyncWrite for UpstreamIo {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.stream().poll_write(cx, buf)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -288,22 +267,19 @@ impl AsyncWrite for UpstreamIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream().poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.stream {
-            Stream::Plain(stream) => stream.is_write_vectored(),
-            Stream::Tls(stream) => stream.is_write_vectored(),
-        }
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

@@ -1,36 +1,35 @@
-//! The fixtures themselves, against each other: a broken fixture must not look like a broken
-//! gateway.
+//! Tests the fixtures against each other, since a broken fixture must not look like a broken gateway.
 
 use crate::support::client::{self, head};
 use crate::support::{Action, Latch, Origin, RawClient, STEP, body, respond};
 
 #[tokio::test]
-async fn the_origin_answers_well_and_records_what_came() {
+async fn the_origin_is_healthy_and_records_its_requests() {
     let origin = Origin::start().await;
-    let answer = client::send(origin.address, "GET", STEP, &[("X-A", "b")]).await;
-    let answer = answer.unwrap();
-    assert_eq!((answer.status, answer.body), (200, body("completed")));
+    let response = client::send(origin.address, "GET", STEP, &[("X-A", "b")]).await;
+    let response = response.unwrap();
+    assert_eq!((response.status, response.body), (200, body("completed")));
     assert_eq!(origin.last().line(), format!("GET {STEP}"));
     assert_eq!(origin.last().all("x-a"), ["b"]);
 }
 
 #[tokio::test]
-async fn scripts_go_first_then_the_standing_one() {
+async fn queued_scripts_precede_the_standing_script() {
     let origin = Origin::start().await;
     origin.next(vec![Action::RespondStatus("failed")]);
     origin.always(vec![Action::Send(respond("418 Teapot", &[], "{}"))]);
-    let mut raw = RawClient::connect(origin.address).await;
+    let mut client = RawClient::connect(origin.address).await;
     for expected in [200, 418, 418] {
-        raw.send(head("GET", STEP, "origin", &[])).await;
-        assert_eq!(raw.response().await.status, expected);
+        client.send(head("GET", STEP, "origin", &[])).await;
+        assert_eq!(client.response().await.status, expected);
     }
-    let seen = origin.requests();
-    let places: Vec<_> = seen.iter().map(|r| (r.connection, r.nth)).collect();
-    assert_eq!(places, [(0, 0), (0, 1), (0, 2)]);
+    let requests = origin.requests();
+    let numbers: Vec<_> = requests.iter().map(|r| (r.connection, r.nth)).collect();
+    assert_eq!(numbers, [(0, 0), (0, 1), (0, 2)]);
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_whole_is_no_answer() {
+async fn a_truncated_response_is_an_error() {
     let short = respond("200 OK", &[("content-length", "9")], "four");
     let chunked = respond(
         "200 OK",
@@ -49,15 +48,15 @@ async fn an_answer_that_is_not_whole_is_no_answer() {
     for (script, status) in cases {
         let origin = Origin::start().await;
         origin.next(script);
-        let broken = client::send(origin.address, "GET", STEP, &[])
+        let error = client::send(origin.address, "GET", STEP, &[])
             .await
             .unwrap_err();
-        assert_eq!(broken.status, status, "{broken}");
+        assert_eq!(error.status, status, "{error}");
     }
 }
 
 #[tokio::test]
-async fn chunked_bodies_and_interim_answers_are_read() {
+async fn chunked_bodies_and_interim_responses_are_read() {
     let origin = Origin::start().await;
     let chunks = respond(
         "200 OK",
@@ -68,32 +67,32 @@ async fn chunked_bodies_and_interim_answers_are_read() {
         Action::Send(b"HTTP/1.1 103 Early\r\nlink: a\r\n\r\n".to_vec()),
         Action::Send(chunks),
     ]);
-    let answer = client::send(origin.address, "GET", STEP, &[])
+    let response = client::send(origin.address, "GET", STEP, &[])
         .await
         .unwrap();
-    assert_eq!(answer.text(), "four");
+    assert_eq!(response.text(), "four");
 }
 
 #[tokio::test]
-async fn a_gate_holds_an_answer_back() {
+async fn a_latch_delays_a_response() {
     let origin = Origin::start().await;
-    let gate = Latch::closed();
-    origin.next(vec![Action::Wait(gate.clone()), Action::Respond]);
-    let asked = client::send(origin.address, "GET", STEP, &[]);
+    let latch = Latch::closed();
+    origin.next(vec![Action::Wait(latch.clone()), Action::Respond]);
+    let request = client::send(origin.address, "GET", STEP, &[]);
     let opened = async {
         origin.wait_for_requests(1).await;
         origin.set_status("expired");
-        gate.open();
+        latch.open();
     };
-    let (answer, ()) = tokio::join!(asked, opened);
-    assert_eq!(answer.unwrap().body, body("expired"));
+    let (response, ()) = tokio::join!(request, opened);
+    assert_eq!(response.unwrap().body, body("expired"));
 }
 
 #[tokio::test]
-async fn a_numbered_answer_is_as_old_as_its_request() {
+async fn a_numbered_response_is_as_old_as_its_request() {
     let origin = Origin::start().await;
-    let gate = Latch::closed();
-    origin.always(vec![Action::Wait(gate.clone()), Action::RespondNumbered]);
+    let latch = Latch::closed();
+    origin.always(vec![Action::Wait(latch.clone()), Action::RespondNumbered]);
     let first = client::send(origin.address, "GET", STEP, &[]);
     let second = async {
         origin.wait_for_requests(1).await;
@@ -101,7 +100,7 @@ async fn a_numbered_answer_is_as_old_as_its_request() {
         let second = client::send(origin.address, "GET", STEP, &[]);
         let open = async {
             origin.wait_for_requests(2).await;
-            gate.open();
+            latch.open();
         };
         tokio::join!(second, open).0
     };
@@ -113,12 +112,12 @@ async fn a_numbered_answer_is_as_old_as_its_request() {
 }
 
 #[tokio::test]
-async fn a_peer_that_hangs_up_on_a_hold_is_seen() {
+async fn a_peer_that_hangs_up_on_a_stall_is_seen() {
     let origin = Origin::start().await;
     origin.next(vec![Action::Stall]);
-    let mut raw = RawClient::connect(origin.address).await;
-    raw.send(head("GET", STEP, "origin", &[])).await;
+    let mut client = RawClient::connect(origin.address).await;
+    client.send(head("GET", STEP, "origin", &[])).await;
     origin.wait_for_requests(1).await;
-    drop(raw);
+    drop(client);
     origin.wait_for_hangups(1).await;
 }

@@ -1,18 +1,18 @@
-//! Departures, held against an oracle: ten thousand schedules of askers, hang-ups, purges, refusals
-//! and every kind of reply, on paused time.
+//! The coalescer and the Retry-After gate, checked against an oracle: ten thousand schedules of requests,
+//! disconnects, purges, rate limits and every kind of reply, on paused time.
 //!
-//! Every schedule is drawn from its seed, so a failure repeats. `STEPGATE_SEEDS=7..8` plays those
+//! Every schedule is generated from its seed, so a failure repeats. `STEPGATE_SEEDS=7..8` runs those seeds
 //! instead.
 
 mod batch;
-mod draw;
+mod generate;
 mod log;
 mod long_polls;
 mod oracle;
 mod play;
 mod retry_after_gate;
 mod schedule;
-mod story;
+mod trace;
 mod upstream;
 mod world;
 
@@ -21,15 +21,15 @@ use std::fmt::Write as _;
 use std::mem::{Discriminant, discriminant};
 use std::ops::Range;
 
-use log::{Answer, Entry, Event, What};
+use log::{Answer, Content, Entry, Event};
 use oracle::check;
 use play::play;
 use schedule::Schedule;
 
-/// How many smaller schedules are tried when one fails.
+/// How many smaller schedules are tried after a failure.
 const SHRINKS: usize = 3000;
 
-/// Why it failed, and what happened until then.
+/// Why a schedule failed, and what happened until then.
 type Failure = (String, Vec<Entry>);
 
 fn passes(schedule: &Schedule) -> Result<Vec<Entry>, Failure> {
@@ -37,13 +37,13 @@ fn passes(schedule: &Schedule) -> Result<Vec<Entry>, Failure> {
     match check(schedule, &log) {
         Ok(()) => Ok(log),
         Err(broken) => {
-            let why = format!("does not hold: {}", broken.rule);
+            let why = format!("does not block: {}", broken.rule);
             Err((why, log[..broken.entries].to_vec()))
         }
     }
 }
 
-/// The smallest schedule found that fails in the same way.
+/// Returns the smallest schedule found that fails in the same way.
 fn shrunk(mut schedule: Schedule, why: &str) -> Schedule {
     let mut left = SHRINKS;
     let fails = |schedule: &Schedule| passes(schedule).is_err_and(|(same, _)| same == why);
@@ -60,7 +60,7 @@ fn shrunk(mut schedule: Schedule, why: &str) -> Schedule {
 }
 
 fn report(seed: u64, why: &str) -> String {
-    let schedule = shrunk(Schedule::drawn(seed), why);
+    let schedule = shrunk(Schedule::generated(seed), why);
     let mut report = format!("seed {seed}: {why}\n{schedule}\n");
     if let Err((_, log)) = passes(&schedule) {
         for entry in log {
@@ -70,11 +70,11 @@ fn report(seed: u64, why: &str) -> String {
     report
 }
 
-/// What the schedules have led to, so that they cannot pass by leading to nothing.
+/// What the schedules led to, so that the test cannot pass because they led to nothing.
 #[derive(Default)]
 struct Seen {
     events: HashSet<Discriminant<Event>>,
-    landings: HashSet<Discriminant<What>>,
+    completions: HashSet<Discriminant<Content>>,
     answers: HashSet<Discriminant<Answer>>,
 }
 
@@ -82,8 +82,8 @@ impl Seen {
     fn note(&mut self, log: &[Entry]) {
         for entry in log {
             self.events.insert(discriminant(&entry.event));
-            if let Event::Completion { what, .. } = &entry.event {
-                self.landings.insert(discriminant(what));
+            if let Event::Completed { content, .. } = &entry.event {
+                self.completions.insert(discriminant(content));
             }
             if let Event::Answered(_, answer) = &entry.event {
                 self.answers.insert(discriminant(answer));
@@ -92,7 +92,11 @@ impl Seen {
     }
 
     fn kinds(&self) -> [usize; 3] {
-        [self.events.len(), self.landings.len(), self.answers.len()]
+        [
+            self.events.len(),
+            self.completions.len(),
+            self.answers.len(),
+        ]
     }
 }
 
@@ -101,20 +105,22 @@ fn seeds(usual: Range<u64>) -> Range<u64> {
         return usual;
     };
     let (from, to) = asked.split_once("..").expect("FROM..TO");
-    from.parse().expect("a number")..to.parse().expect("a number")
+    from.parse().expect("a seq")..to.parse().expect("a seq")
 }
 
-/// One of each way to fail.
+/// Returns one failure of each kind.
 fn first_of_each(failed: &[(u64, String)]) -> impl Iterator<Item = &(u64, String)> {
-    let mut told = HashSet::new();
-    failed.iter().filter(move |(_, why)| told.insert(why))
+    let mut log_entries = HashSet::new();
+    failed
+        .iter()
+        .filter(move |(_, why)| log_entries.insert(why))
 }
 
-fn keep_the_promises(usual: Range<u64>) {
+fn assert_promises(usual: Range<u64>) {
     let mut seen = Seen::default();
     let mut failed = Vec::new();
     for seed in seeds(usual.clone()) {
-        match passes(&Schedule::drawn(seed)) {
+        match passes(&Schedule::generated(seed)) {
             Ok(log) => seen.note(&log),
             Err((why, _)) => failed.push((seed, why)),
         }
@@ -124,22 +130,26 @@ fn keep_the_promises(usual: Range<u64>) {
     let count = failed.len();
     assert!(
         count == 0,
-        "{count} fail: {failed:?}\n\n{}",
+        "{count} schedules fail: {failed:?}\n\n{}",
         reports.join("\n")
     );
     if seeds(usual.clone()) == usual {
-        assert_eq!(seen.kinds(), [19, 5, 7], "every kind of everything");
+        assert_eq!(
+            seen.kinds(),
+            [19, 5, 7],
+            "every kind of event, content and answer occurs"
+        );
     }
 }
 
-// In two halves, since tests run side by side.
+// Two halves, because tests run in parallel.
 
 #[test]
-fn five_thousand_schedules_keep_the_promises() {
-    keep_the_promises(0..5_000);
+fn five_thousand_schedules_assert_promises() {
+    assert_promises(0..5_000);
 }
 
 #[test]
-fn five_thousand_more_schedules_keep_the_promises() {
-    keep_the_promises(5_000..10_000);
+fn five_thousand_more_schedules_assert_promises() {
+    assert_promises(5_000..10_000);
 }

@@ -1,4 +1,4 @@
-// A gateway of the test's own, before an upstream of its own: what each did is known to the last request.
+// Starts a gateway of the test's own, in front of an upstream of its own, so that every request is known.
 
 import { spawn } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
@@ -11,18 +11,21 @@ import { createInterface } from "node:readline";
 const root = new URL("../../", import.meta.url).pathname;
 export const program = process.env.STEPGATE_BIN ?? join(root, "target/debug/stepgate");
 
-/** What ADMIN_TOKEN says. */
+/** The value of ADMIN_TOKEN. */
 export const SECRET = "sesame";
 
 const STEP = /^\/v1\/threads\/([^/]+)\/runs\/([^/]+)\/steps\/([^/]+)$/;
 
-// Whatever ends this process, no gateway outlives it.
+// No gateway outlives this process, whatever ends it.
 const living = new Set();
 process.once("exit", () => living.forEach((child) => child.kill("SIGKILL")));
 process.once("SIGTERM", () => process.exit(1));
 
-/** A step whose id begins with `live` is in progress; any other is completed. What is no step is an empty list. */
-function answer(request, response) {
+/**
+ * Responds with a step: in progress if its id begins with `live`, else completed. The response to any other
+ * path is an empty list.
+ */
+function respond(request, response) {
   const [, thread_id, run_id, id] = STEP.exec(request.url) ?? [];
   const status = id?.startsWith("live") ? "in_progress" : "completed";
   const body = id ? { id, object: "thread.run.step", thread_id, run_id, status } : { object: "list", data: [] };
@@ -37,12 +40,12 @@ export class Gateway {
   #listen;
   #admin = "127.0.0.1:0";
 
-  /** With this text as its configuration file; FOLDER in an address is a folder of its own. */
+  /** Starts a gateway with this configuration file. FOLDER in an address stands for the gateway's folder. */
   static async start(toml = "", listen = ["127.0.0.1:0"]) {
     const gateway = new Gateway();
     gateway.#folder = await mkdtemp(join(tmpdir(), "stepgate-page-"));
     gateway.#listen = listen.map((address) => address.replace("FOLDER", gateway.#folder));
-    gateway.#upstream = createServer(answer).listen(0, "127.0.0.1");
+    gateway.#upstream = createServer(respond).listen(0, "127.0.0.1");
     await once(gateway.#upstream, "listening");
     await gateway.configure(toml);
     try {
@@ -54,7 +57,7 @@ export class Gateway {
     return gateway;
   }
 
-  /** Starts it, again on the ports that it had. */
+  /** Starts the process, on the ports of its last start if there was one. */
   async run() {
     const child = spawn(program, [
       "--config", join(this.#folder, "stepgate.toml"),
@@ -69,11 +72,11 @@ export class Gateway {
     this.#child = child;
     living.add(child);
     child.once("exit", () => living.delete(child));
-    const said = [];
+    const log = [];
     const bound = [];
     await new Promise((resolve, reject) => {
       createInterface({ input: child.stderr }).on("line", (line) => {
-        said.push(line);
+        log.push(line);
         if (!line.startsWith("{")) return;
         const { on, address } = JSON.parse(line);
         if (on === "data") bound.push(address);
@@ -82,16 +85,16 @@ export class Gateway {
           resolve();
         }
       });
-      child.once("exit", () => reject(new Error(`the gateway did not start:\n${said.join("\n")}`)));
+      child.once("exit", () => reject(new Error(`the gateway did not start:\n${log.join("\n")}`)));
     });
   }
 
   configure(toml) {
-    // A file without a word is refused as half written.
+    // A configuration file without a word is rejected as half written.
     return writeFile(join(this.#folder, "stepgate.toml"), `# the page's\n${toml}`);
   }
 
-  /** Tells it to read its configuration anew. */
+  /** Makes it reload its configuration. */
   reload() {
     this.#child.kill("SIGHUP");
   }
@@ -102,7 +105,7 @@ export class Gateway {
     await ended;
   }
 
-  /** Ends it and all that belongs to it. */
+  /** Ends the process, its upstream and its folder. */
   async end() {
     if (this.#child.exitCode === null && this.#child.signalCode === null) await this.kill();
     this.#upstream.closeAllConnections();
@@ -110,7 +113,7 @@ export class Gateway {
     await rm(this.#folder, { recursive: true });
   }
 
-  /** Polls that step so many times, one after the other. */
+  /** Polls a step so many times, one after the other. */
   async poll(step, times = 1) {
     for (let i = 0; i < times; i++) {
       const answer = await fetch(`${this.data}/v1/threads/thread_1/runs/run_1/steps/${step}`);

@@ -1,4 +1,4 @@
-//! The files of the status page, their headers, and who may load them. `tests/page` tests the page in a browser.
+//! The files of the status page, their headers, and who may load them. `tests/page` uses a browser.
 
 use crate::support::{Gateway, Origin, client, client::Response};
 

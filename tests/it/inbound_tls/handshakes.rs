@@ -124,8 +124,8 @@ async fn tls_1_1_is_rejected() {
 }
 
 /// The places where a ClientHello has version 1.2, each with the offset from which to search: after the headers
-/// of record and handshake (RFC 5246 section 7.4.1.2), and in `supported_versions` (RFC 8446 section 4.2.1). A 2
-/// for the last byte means version 1.1.
+/// of record and handshake (RFC 5246 section 7.4.1.2), and in `supported_versions` (RFC 8446 section 4.2.1).
+/// A 2 for the last byte means version 1.1.
 const TLS_1_2: [(usize, &[u8]); 2] = [(9, &[3, 3]), (43, &[0, 43, 0, 3, 2, 3, 3])];
 
 #[tokio::test]

@@ -1,6 +1,6 @@
-//! What happened, in its order: the material that the oracle judges.
+//! What happened in a run, in order: what the oracle checks.
 
-use super::schedule::{Ms, Reach};
+use super::schedule::{Ms, Scope};
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
@@ -8,106 +8,105 @@ pub(super) struct Entry {
     pub(super) event: Event,
 }
 
-/// The number of a departure.
-pub(super) type Number = u64;
+/// The sequence number of a fetch.
+pub(super) type Seq = u64;
 
-/// The place of a request in its schedule.
+/// The index of a request in its schedule.
 pub(super) type Id = usize;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Event {
-    /// A request has come, and looks whether its answer is stored.
-    Asked(Id),
-    /// It was not: it looks for a ride.
-    Boards(Id),
-    /// Nothing gathered: its own fetch will.
-    Opens(Id),
-    /// It fetches alone.
-    Alone(Id),
+    /// A request has come, and looks into the cache.
+    Arrived(Id),
+    /// It found nothing, and joins the coalescer.
+    Joins(Id),
+    /// No batch was pending: it creates one.
+    CreatesBatch(Id),
+    FetchesAlone(Id),
     Answered(Id, Answer),
-    HungUp(Id),
-    /// A fetch may go if there is a berth.
-    Cleared(Cause),
-    /// It may not, and this is why.
-    Denied(Cause, News),
-    Departed {
-        cause: Cause,
-        number: Number,
-        terms: WaitOptions,
+    Disconnected(Id),
+    /// A fetch has passed the Retry-After gate, and needs a permit.
+    PassedGate(FetchId),
+    /// A fetch may not start, for this reason.
+    NotAdmitted(FetchId, Output),
+    Started {
+        fetch_id: FetchId,
+        seq: Seq,
+        options: BatchOptions,
     },
-    /// It tells the truth of `looked`.
-    Completion {
-        number: Number,
-        looked: Ms,
-        what: What,
+    /// A fetch has completed, with the state of the resource at `observed_at`.
+    Completed {
+        seq: Seq,
+        observed_at: Ms,
+        content: Content,
     },
-    Panicked(Number),
-    /// Its flight ended without landing.
-    Dropped(Number),
-    /// A berth is free again.
-    Freed,
+    Panicked(Seq),
+    /// The future of a fetch was dropped.
+    Dropped(Seq),
+    PermitReleased,
     Stored {
-        number: Number,
+        seq: Seq,
         stored: bool,
     },
-    Withdrew(Number),
-    Purged(Reach),
-    Held {
+    Invalidated(Seq),
+    Purged(Scope),
+    Blocked {
         partition: usize,
-        number: Number,
+        seq: Seq,
         until: Ms,
     },
-    ProbeOut(Cause),
-    ProbeBack(Cause),
+    ProbeStarted(FetchId),
+    ProbeEnded(FetchId),
 }
 
-/// What a fetch is made for: a request, and whoever boards with it unless it goes alone.
+/// A fetch before it has a sequence number: the request that causes it, and whether it is for that request
+/// alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Cause {
-    pub(super) by: Id,
+pub(super) struct FetchId {
+    pub(super) request: Id,
     pub(super) alone: bool,
 }
 
-/// What the passengers of a departure want, taken together.
+/// The merged options of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct WaitOptions {
+pub(super) struct BatchOptions {
     pub(super) deadline: Ms,
-    pub(super) store: bool,
-    pub(super) fresh: bool,
+    pub(super) may_store: bool,
+    pub(super) force_fresh: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum What {
+pub(super) enum Content {
     Live,
     Final,
     Failed,
-    Refused,
+    RateLimited,
     TooLarge,
 }
 
-/// What many can be told.
+/// A result that many requests can share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum News {
-    Completion(Number, What),
-    /// What that one was told holds for all until then.
-    Held(Number, Ms),
-    NoBerth,
+pub(super) enum Output {
+    Fetched(Seq, Content),
+    /// The 429 of that fetch blocks all fetches until then.
+    RateLimited(Seq, Ms),
+    Overloaded,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// What that departure stored.
-    Hit(Number),
-    /// Of the fetch that it caused itself.
-    Opened(News),
-    /// Of a fetch that was going anyway.
-    Joined(News),
-    /// Nothing was tried: the partition is held.
-    AtTheDoor(Number, Ms),
-    /// The body that could not be shared.
-    Own(Number),
-    /// Its deadline passed first.
-    Late,
-    /// The flight ended without a word.
-    Lost,
+    /// The body that this fetch stored.
+    Hit(Seq),
+    /// The result of the fetch that the request started.
+    Led(Output),
+    /// The result of a fetch that another request started.
+    Joined(Output),
+    /// The request did not join, because its partition is blocked.
+    Blocked(Seq, Ms),
+    /// A response that cannot be shared.
+    Unshareable(Seq),
+    /// The deadline passed first.
+    TimedOut,
+    /// The fetch panicked.
+    Abandoned,
 }

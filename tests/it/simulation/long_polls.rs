@@ -1,8 +1,8 @@
-//! LongPolls, held against an oracle: one loop for all who wait for a step to end, whatever the
-//! upstream does and whoever leaves.
+//! Long polls, checked against an oracle: one loop for all requests that wait for a resource, whatever the
+//! upstream replies and whichever requests leave.
 
-mod check;
-mod vigil;
+mod oracle;
+mod scenario;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,60 +13,57 @@ use tokio::runtime::Builder;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::timeout;
 
-use check::check;
-use vigil::{Bearing, Entry, Event, Poll, Told, Vigil, Waiter, World, poll};
+use oracle::check;
+use scenario::{Answer, Entry, Event, Poll, Reply, Scenario, Waiter, World, poll};
 
 use super::schedule::Ms;
 
 const FOREVER: Duration = Duration::from_secs(3600);
 
-/// What happened, found good by the oracle.
-fn story(vigil: &Vigil) -> Result<Vec<Entry>, String> {
+/// Runs a scenario. Returns what happened, or which rule the oracle found violated.
+fn trace(scenario: &Scenario) -> Result<Vec<Entry>, String> {
     let runtime = Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime without sockets needs nothing");
-    let log = runtime.block_on(play(vigil))?;
-    match check(vigil, &log) {
+    let log = runtime.block_on(play(scenario))?;
+    match check(scenario, &log) {
         Ok(()) => Ok(log),
         Err((rule, entries)) => {
             let lines = log[..entries].iter().map(|entry| format!("{entry:?}\n"));
-            Err(format!(
-                "does not hold: {rule}\n{}",
-                lines.collect::<String>()
-            ))
+            Err(format!("violated: {rule}\n{}", lines.collect::<String>()))
         }
     }
 }
 
-async fn play(vigil: &Vigil) -> Result<Vec<Entry>, String> {
-    let world = Arc::new(World::new(vigil));
-    let patrols = Arc::new(LongPolls::default());
+async fn play(scenario: &Scenario) -> Result<Vec<Entry>, String> {
+    let world = Arc::new(World::new(scenario));
+    let long_polls = Arc::new(LongPolls::default());
     let mut tasks = JoinSet::new();
-    for id in 0..vigil.waiters.len() {
-        tasks.spawn(wait(Arc::clone(&world), Arc::clone(&patrols), id));
+    for id in 0..scenario.waiters.len() {
+        tasks.spawn(wait(Arc::clone(&world), Arc::clone(&long_polls), id));
     }
     while let Some(task) = timeout(FOREVER, tasks.join_next())
         .await
-        .map_err(|_| "a waiter that never ends")?
+        .map_err(|_| "a waiter that never final_at")?
     {
-        task.map_err(|error| format!("a waiter that ended in {error}"))?;
+        task.map_err(|error| format!("a request ended in {error}"))?;
     }
     for _ in 0..10 {
         yield_now().await;
     }
-    match patrols.tasks() {
-        0 => Ok(world.told()),
+    match long_polls.tasks() {
+        0 => Ok(world.answer()),
         left => Err(format!("left behind: {left} loops")),
     }
 }
 
-async fn wait(world: Arc<World>, patrols: Arc<LongPolls<usize, Told>>, id: usize) {
-    let waiter = world.vigil.waiters[id];
+async fn wait(world: Arc<World>, long_polls: Arc<LongPolls<usize, Answer>>, id: usize) {
+    let waiter = world.scenario.waiters[id];
     world.until(waiter.at, waiter.turn).await;
-    world.note(Event::Came(id));
-    let since = world.next_number();
+    world.note(Event::Arrived(id));
+    let since = world.next_seq();
     let after = if waiter.purged { since } else { 0 };
     let moment = |after: Option<Ms>| {
         let world = &world;
@@ -77,9 +74,9 @@ async fn wait(world: Arc<World>, patrols: Arc<LongPolls<usize, Told>>, id: usize
             }
         }
     };
-    let until = world.instant(waiter.at + waiter.patience);
-    let told = patrols.wait(
-        waiter.step,
+    let until = world.instant(waiter.at + waiter.timeout_ms);
+    let answer = long_polls.wait(
+        waiter.resource,
         WaitOptions {
             min_final_seq: after,
             min_seq: since,
@@ -87,137 +84,145 @@ async fn wait(world: Arc<World>, patrols: Arc<LongPolls<usize, Told>>, id: usize
             deadline: until,
         },
         moment(waiter.drained),
-        || poll(&world, waiter.step),
+        || poll(&world, waiter.resource),
     );
     tokio::select! {
         biased;
-        told = told => world.note(Event::Answered(id, told)),
-        () = moment(waiter.hangs_up) => world.note(Event::HungUp(id)),
+        answer = answer => world.note(Event::Answered(id, answer)),
+        () = moment(waiter.disconnects_after) => world.note(Event::Disconnected(id)),
     }
 }
 
 #[test]
-fn two_thousand_vigils_keep_the_promises() {
+fn two_thousand_scenarios_keep_the_promises() {
     for seed in 0..2_000 {
-        let vigil = Vigil::drawn(seed);
-        if let Err(why) = story(&vigil) {
-            panic!("seed {seed}: {why}\n{vigil:#?}");
+        let scenario = Scenario::generated(seed);
+        if let Err(why) = trace(&scenario) {
+            panic!("seed {seed}: {why}\n{scenario:#?}");
         }
     }
 }
 
-/// A step that ends then, polled once a second; every poll takes 100 ms.
-fn vigil<const N: usize>(ends: Ms, waiters: [Waiter; N]) -> Vigil {
-    Vigil {
-        ends: [Some(ends), None],
+/// Returns a scenario of a resource that becomes final then. The loop polls once a second; every poll takes
+/// 100 ms.
+fn scenario<const N: usize>(final_at: Ms, waiters: [Waiter; N]) -> Scenario {
+    Scenario {
+        final_at: [Some(final_at), None],
         waiters: waiters.into(),
-        polls: vec![brings(Bearing::Truth)],
+        polls: vec![poll_with(Reply::Truth)],
     }
 }
 
-fn brings(bearing: Bearing) -> Poll {
+fn poll_with(reply: Reply) -> Poll {
     Poll {
-        takes: 100,
-        pace: 1000,
-        bearing,
+        latency: 100,
+        interval: 1000,
+        reply,
     }
 }
 
-fn waits(at: Ms, patience: Ms) -> Waiter {
+fn waits(at: Ms, timeout_ms: Ms) -> Waiter {
     Waiter {
         at,
         turn: 0,
-        step: 0,
-        patience,
+        resource: 0,
+        timeout_ms,
         purged: false,
         drained: None,
-        hangs_up: None,
+        disconnects_after: None,
     }
 }
 
 fn polls(log: &[Entry]) -> Vec<Ms> {
-    let starts = |entry: &&Entry| matches!(entry.event, Event::Polls { .. });
+    let starts = |entry: &&Entry| matches!(entry.event, Event::PollStarts { .. });
     log.iter().filter(starts).map(|entry| entry.at).collect()
 }
 
-/// By waiter.
-fn answers(log: &[Entry]) -> Vec<(Ms, Option<Told>)> {
+/// Returns when each request was answered and with what, by request.
+fn answers(log: &[Entry]) -> Vec<(Ms, Option<Answer>)> {
     let answer = |entry: &Entry| {
-        let Event::Answered(id, told) = entry.event else {
+        let Event::Answered(id, answer) = entry.event else {
             return None;
         };
-        Some((id, (entry.at, told)))
+        Some((id, (entry.at, answer)))
     };
     let answers: BTreeMap<usize, _> = log.iter().filter_map(answer).collect();
     answers.into_values().collect()
 }
 
 #[test]
-fn any_number_of_waiters_costs_one_loop() {
-    let vigil = vigil(
+fn any_number_of_requests_shares_one_loop() {
+    let scenario = scenario(
         2500,
         std::array::from_fn::<_, 50, _>(|n| waits(n as Ms, 60_000)),
     );
-    let log = story(&vigil).unwrap();
+    let log = trace(&scenario).unwrap();
     assert_eq!(polls(&log), [0, 1100, 2200, 3300]);
-    assert_eq!(answers(&log), [(3400, Some(Told::End(4))); 50]);
+    assert_eq!(answers(&log), [(3400, Some(Answer::Final(4))); 50]);
 }
 
 #[test]
-fn whose_time_is_over_gets_the_latest_that_departed_after_it_came() {
+fn a_request_whose_time_is_over_gets_the_latest_fetch_that_started_after_it() {
     let waiters = [waits(0, 5000), waits(50, 1000), waits(50, 1200)];
-    let log = story(&vigil(60_000, waiters)).unwrap();
-    let told = [
-        (5000, Some(Told::Body(5))),
+    let log = trace(&scenario(60_000, waiters)).unwrap();
+    let answer = [
+        (5000, Some(Answer::Live(5))),
         (1050, None),
-        (1250, Some(Told::Body(2))),
+        (1250, Some(Answer::Live(2))),
     ];
     assert_eq!(
         answers(&log),
-        told,
-        "the first poll departed before two came"
+        answer,
+        "the first poll started before the other two requests came"
     );
 }
 
 #[test]
-fn a_failing_upstream_is_polled_on_and_told_only_for_want_of_a_body() {
-    let mut vigil = vigil(60_000, [waits(0, 1050), waits(0, 2000)]);
-    vigil.polls = vec![
-        brings(Bearing::Failure),
-        brings(Bearing::Truth),
-        brings(Bearing::Failure),
+fn a_failure_answers_only_if_there_is_no_body() {
+    let mut scenario = scenario(60_000, [waits(0, 1050), waits(0, 2000)]);
+    scenario.polls = vec![
+        poll_with(Reply::Failure),
+        poll_with(Reply::Truth),
+        poll_with(Reply::Failure),
     ];
-    let log = story(&vigil).unwrap();
-    let told = [(1050, Some(Told::Failure(1))), (2000, Some(Told::Body(2)))];
-    assert_eq!(answers(&log), told);
+    let log = trace(&scenario).unwrap();
+    let answer = [
+        (1050, Some(Answer::Transient(1))),
+        (2000, Some(Answer::Live(2))),
+    ];
+    assert_eq!(answers(&log), answer);
 }
 
 #[test]
-fn a_poll_that_panics_leaves_nobody_waiting() {
+fn a_poll_that_panics_leaves_no_request_waiting() {
     let waiters = [waits(0, 5000), waits(1150, 5000), waits(2000, 2000)];
-    let mut vigil = vigil(60_000, waiters);
-    vigil.polls = vec![
-        brings(Bearing::Truth),
-        brings(Bearing::Panic),
-        brings(Bearing::Truth),
+    let mut scenario = scenario(60_000, waiters);
+    scenario.polls = vec![
+        poll_with(Reply::Truth),
+        poll_with(Reply::Panic),
+        poll_with(Reply::Truth),
     ];
-    let log = story(&vigil).unwrap();
-    let told = [
-        (1200, Some(Told::Body(1))),
+    let log = trace(&scenario).unwrap();
+    let answer = [
+        (1200, Some(Answer::Live(1))),
         (1200, None),
-        (4000, Some(Told::Body(4))),
+        (4000, Some(Answer::Live(4))),
     ];
-    assert_eq!(answers(&log), told);
-    assert_eq!(polls(&log), [0, 1100, 2000, 3100], "the next starts anew");
+    assert_eq!(answers(&log), answer);
+    assert_eq!(
+        polls(&log),
+        [0, 1100, 2000, 3100],
+        "the next request starts a new loop"
+    );
 }
 
 #[test]
-fn a_loop_ends_when_all_have_left() {
+fn a_loop_ends_when_no_request_waits() {
     let leaves = Waiter {
-        hangs_up: Some(1500),
+        disconnects_after: Some(1500),
         ..waits(0, 60_000)
     };
-    let log = story(&vigil(60_000, [leaves, leaves])).unwrap();
+    let log = trace(&scenario(60_000, [leaves, leaves])).unwrap();
     assert_eq!(polls(&log), [0, 1100]);
 }
 
@@ -227,6 +232,6 @@ fn a_drain_answers_at_once() {
         drained: Some(1500),
         ..waits(0, 60_000)
     };
-    let log = story(&vigil(60_000, [drained])).unwrap();
-    assert_eq!(answers(&log), [(1500, Some(Told::Body(2)))]);
+    let log = trace(&scenario(60_000, [drained])).unwrap();
+    assert_eq!(answers(&log), [(1500, Some(Answer::Live(2)))]);
 }

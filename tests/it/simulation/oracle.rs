@@ -1,73 +1,73 @@
-//! The oracle: goes through what happened and says what of it may not have. It knows the true state
-//! of every step at every moment, and what each asker is due at each: an answer that is due must
-//! come at once, and no other may.
+//! The oracle: replays what happened and reports what must not have happened. It knows the true state of
+//! every resource at every time, and the answer that each request is due. An answer that is due must come at
+//! once, and no other answer may come.
 
-mod asker;
+mod cache_model;
 mod fetches;
-mod gate;
-mod shelf;
+mod pending;
+mod requests;
 
 use std::collections::BTreeMap;
 
-use super::log::{Cause, Entry, Event, Id, Number, WaitOptions};
-use super::schedule::{Ms, PLACES, Schedule, step_of};
-use asker::{Asker, Due, Standing};
-use fetches::Flight;
-use gate::{Gate, Hold};
-use shelf::Shelf;
+use super::log::{BatchOptions, Entry, Event, FetchId, Id, Seq};
+use super::schedule::{Ms, Schedule, TARGETS, resource_of};
+use cache_model::CacheModel;
+use fetches::FetchState;
+use pending::{Block, PendingBatch};
+use requests::{Due, Phase, RequestState};
 
-/// The same as the product's: they are promises.
+/// The same as the coalescer's own, because they are promises.
 const MAX_IN_FLIGHT_PER_KEY: usize = 4;
 const UNSHAREABLE_TTL: Ms = 60_000;
 
-/// A rule that does not hold, after so many entries of the log.
+/// A rule that is violated after so many entries of the log.
 #[derive(Debug)]
-pub(super) struct Broken {
+pub(super) struct Violation {
     pub(super) rule: &'static str,
     pub(super) entries: usize,
 }
 
-type Verdict = Result<(), &'static str>;
+type Check = Result<(), &'static str>;
 
-fn must(holds: bool, rule: &'static str) -> Verdict {
+fn ensure(holds: bool, rule: &'static str) -> Check {
     if holds { Ok(()) } else { Err(rule) }
 }
 
 struct Oracle<'s> {
     schedule: &'s Schedule,
     now: Ms,
-    /// Position in the log: what is before and after, also within a moment.
+    /// The position in the log, which orders events of the same time.
     position: usize,
-    askers: Vec<Asker>,
-    flights: BTreeMap<Number, Flight>,
-    gates: [Gate; PLACES],
-    shelf: Shelf,
-    holds: [Hold; 2],
-    berths_taken: usize,
-    /// Since when every berth was taken whenever time passed.
+    requests: Vec<RequestState>,
+    fetches: BTreeMap<Seq, FetchState>,
+    pending: [PendingBatch; TARGETS],
+    cache: CacheModel,
+    blocks: [Block; 2],
+    permits_taken: usize,
+    /// Since when all permits were taken whenever time passed.
     full_since: Option<Ms>,
 }
 
-pub(super) fn check(schedule: &Schedule, log: &[Entry]) -> Result<(), Broken> {
+pub(super) fn check(schedule: &Schedule, log: &[Entry]) -> Result<(), Violation> {
     let mut oracle = Oracle::new(schedule);
     for (index, entry) in log.iter().enumerate() {
-        let broken = |rule| Broken {
+        let broken = |rule| Violation {
             rule,
             entries: index + 1,
         };
         (oracle.now, oracle.position) = (entry.at, index);
-        oracle.hear(entry.event).map_err(broken)?;
+        oracle.apply(entry.event).map_err(broken)?;
         let next = log.get(index + 1).map(|next| next.at);
         if next != Some(entry.at) {
             oracle.time_passes(next).map_err(broken)?;
         }
     }
-    let gone = oracle.askers.iter().all(|a| a.standing == Standing::Gone);
-    let down = oracle.flights.values().all(|flight| flight.over);
+    let gone = oracle.requests.iter().all(|a| a.phase == Phase::Done);
+    let ended = oracle.fetches.values().all(|fetch_state| fetch_state.over);
     let entries = log.len();
-    let end = |rule| Broken { rule, entries };
-    must(gone, "every request ends").map_err(end)?;
-    must(down, "every flight ends").map_err(end)
+    let end = |rule| Violation { rule, entries };
+    ensure(gone, "every request ends").map_err(end)?;
+    ensure(ended, "every fetch ends").map_err(end)
 }
 
 impl<'s> Oracle<'s> {
@@ -76,173 +76,180 @@ impl<'s> Oracle<'s> {
             schedule,
             now: 0,
             position: 0,
-            askers: schedule.requests.iter().map(Asker::of).collect(),
-            flights: BTreeMap::new(),
-            gates: Default::default(),
-            shelf: Shelf::default(),
-            holds: Default::default(),
-            berths_taken: 0,
+            requests: schedule.requests.iter().map(RequestState::of).collect(),
+            fetches: BTreeMap::new(),
+            pending: Default::default(),
+            cache: CacheModel::default(),
+            blocks: Default::default(),
+            permits_taken: 0,
             full_since: None,
         }
     }
 
-    fn hear(&mut self, event: Event) -> Verdict {
+    fn apply(&mut self, event: Event) -> Check {
         match event {
-            Event::Asked(id) => self.asked(id),
-            Event::Boards(id) => self.boards(id),
-            Event::Opens(id) => self.opens(id),
-            Event::Alone(id) => self.goes_alone(id),
+            Event::Arrived(id) => self.arrived(id),
+            Event::Joins(id) => self.joins(id),
+            Event::CreatesBatch(id) => self.creates_batch(id),
+            Event::FetchesAlone(id) => self.fetches_alone(id),
             Event::Answered(id, answer) => self.answered(id, answer),
-            Event::HungUp(id) => self.leaves(id),
-            Event::Cleared(cause) => self.cleared(cause),
-            Event::Denied(cause, news) => self.denied(cause, news),
-            Event::Departed {
-                cause,
-                number,
-                terms,
-            } => self.departed(cause, number, terms),
-            Event::Completion {
-                number,
-                looked,
-                what,
-            } => self.landed(number, looked, what),
-            Event::Panicked(number) => self.panicked(number),
-            Event::Dropped(number) => self.dropped(number),
-            Event::Freed => {
-                self.berths_taken -= 1;
+            Event::Disconnected(id) => self.ends(id),
+            Event::PassedGate(fetch_id) => self.passed_gate(fetch_id),
+            Event::NotAdmitted(fetch_id, output) => self.not_admitted(fetch_id, output),
+            Event::Started {
+                fetch_id,
+                seq,
+                options,
+            } => self.started_at(fetch_id, seq, options),
+            Event::Completed {
+                seq,
+                observed_at,
+                content,
+            } => self.completed(seq, observed_at, content),
+            Event::Panicked(seq) => self.panicked(seq),
+            Event::Dropped(seq) => self.dropped(seq),
+            Event::PermitReleased => {
+                self.permits_taken -= 1;
                 Ok(())
             }
-            Event::Stored { number, stored } => {
-                let flight = &self.flights[&number];
-                let may = self.shelf.store(flight.place, number, flight.departed);
-                must(
+            Event::Stored { seq, stored } => {
+                let fetch_state = &self.fetches[&seq];
+                let may = self
+                    .cache
+                    .store(fetch_state.target, seq, fetch_state.started_at);
+                ensure(
                     stored == may,
-                    "stored is what no purge and no newer departure has overtaken",
+                    "a body is stored unless a purge or a newer fetch has overtaken it",
                 )
             }
-            Event::Withdrew(number) => {
-                self.shelf.withdraw(self.flights[&number].place, number);
+            Event::Invalidated(seq) => {
+                self.cache.invalidate(self.fetches[&seq].target, seq);
                 Ok(())
             }
-            Event::Purged(reach) => {
-                self.shelf.purge(reach, self.position);
+            Event::Purged(scope) => {
+                self.cache.purge(scope, self.position);
                 Ok(())
             }
-            Event::Held {
+            Event::Blocked {
                 partition,
-                number,
+                seq,
                 until,
             } => {
-                self.holds[partition].hold(number, until);
+                self.blocks[partition].block(seq, until);
                 Ok(())
             }
-            Event::ProbeOut(cause) => self.hold_of(cause).probe_out(cause),
-            Event::ProbeBack(cause) => {
-                self.hold_of(cause).probe_back(cause);
+            Event::ProbeStarted(fetch_id) => self.block_of(fetch_id).probe_started(fetch_id),
+            Event::ProbeEnded(fetch_id) => {
+                self.block_of(fetch_id).probe_ended(fetch_id);
                 Ok(())
             }
         }
     }
 
-    fn place_of(&self, cause: Cause) -> usize {
-        self.askers[cause.by].request.place
+    fn target_of(&self, fetch_id: FetchId) -> usize {
+        self.requests[fetch_id.request].request.target
     }
 
-    fn hold_of(&mut self, cause: Cause) -> &mut Hold {
-        &mut self.holds[step_of(self.place_of(cause))]
+    fn block_of(&mut self, fetch_id: FetchId) -> &mut Block {
+        &mut self.blocks[resource_of(self.target_of(fetch_id))]
     }
 
-    fn terms_of(&self, ids: &[Id]) -> WaitOptions {
-        let wanted = || ids.iter().map(|id| &self.askers[*id].request);
-        WaitOptions {
+    fn options_of(&self, ids: &[Id]) -> BatchOptions {
+        let wanted = || ids.iter().map(|id| &self.requests[*id].request);
+        BatchOptions {
             deadline: wanted().map(|r| r.deadline()).max().unwrap_or(0),
-            store: wanted().any(|r| r.store),
-            fresh: wanted().any(|r| r.fresh),
+            may_store: wanted().any(|r| r.may_store),
+            force_fresh: wanted().any(|r| r.force_fresh),
         }
     }
 
-    /// Those who still wait for what gathers at a place, in the order of their coming.
-    fn gathered(&self, place: usize) -> Vec<Id> {
+    /// Returns the requests that still wait for the pending batch of a target, in the order of their arrival.
+    fn waiting(&self, target: usize) -> Vec<Id> {
         let waits = |id: &Id| {
-            let asker = &self.askers[*id];
-            asker.standing == Standing::Waiting && asker.due.is_none()
+            let request_state = &self.requests[*id];
+            request_state.phase == Phase::Pending && request_state.due.is_none()
         };
-        let seats = &self.gates[place].seats;
-        seats.iter().copied().filter(waits).collect()
+        let waiters = &self.pending[target].waiters;
+        waiters.iter().copied().filter(waits).collect()
     }
 
-    /// The flights of a place in the air, but for those that somebody makes alone.
-    fn in_the_air(&self, place: usize) -> usize {
-        let flights = self.flights.values();
-        let counts = |f: &&Flight| f.place == place && !f.over && !f.cause.alone;
-        flights.filter(counts).count()
+    /// Returns how many shared fetches of a target are in flight.
+    fn in_flight(&self, target: usize) -> usize {
+        let fetches = self.fetches.values();
+        let counts = |f: &&FetchState| f.target == target && !f.over && !f.fetch_id.alone;
+        fetches.filter(counts).count()
     }
 
-    /// What must be so whenever time passes, until `next`.
-    fn time_passes(&mut self, next: Option<Ms>) -> Verdict {
-        let full = self.berths_taken == self.schedule.berths;
+    /// Checks what must hold whenever time passes, until `next`.
+    fn time_passes(&mut self, next: Option<Ms>) -> Check {
+        let full = self.permits_taken == self.schedule.permits;
         self.full_since = full.then(|| self.full_since.unwrap_or(self.now));
-        self.all_is_answered()?;
-        self.nothing_flies_for_nobody()?;
-        self.nothing_waits_in_vain(full, next)
+        self.all_due_answers_given()?;
+        self.no_fetch_without_waiters()?;
+        self.no_needless_wait(full, next)
     }
 
-    fn all_is_answered(&self) -> Verdict {
-        for asker in &self.askers {
-            must(asker.due.is_none(), "whoever has an answer gets it at once")?;
-            let here = !matches!(asker.standing, Standing::Coming | Standing::Gone);
-            let late = here && asker.request.deadline() <= self.now;
-            must(!late, "every request ends by its deadline")?;
-            let landed = asker.rides().is_some_and(|n| self.flights[&n].over);
-            must(!landed, "whoever rides hears when it ends")?;
+    fn all_due_answers_given(&self) -> Check {
+        for request_state in &self.requests {
+            ensure(
+                request_state.due.is_none(),
+                "an answer that is due comes at once",
+            )?;
+            let here = !matches!(request_state.phase, Phase::NotArrived | Phase::Done);
+            let late = here && request_state.request.deadline() <= self.now;
+            ensure(!late, "every request ends by its deadline")?;
+            let completed = request_state
+                .in_fetch()
+                .is_some_and(|n| self.fetches[&n].over);
+            ensure(!completed, "a completed fetch answers its waiters")?;
         }
         Ok(())
     }
 
-    fn nothing_flies_for_nobody(&self) -> Verdict {
-        self.flights.iter().try_for_each(|(number, flight)| {
-            let rides = |asker: &Asker| asker.rides() == Some(*number);
-            let left = !self.askers.iter().any(rides);
-            must(
-                flight.over || !left,
-                "a flight dies with its last passenger",
+    fn no_fetch_without_waiters(&self) -> Check {
+        self.fetches.iter().try_for_each(|(seq, fetch_state)| {
+            let in_fetch = |request_state: &RequestState| request_state.in_fetch() == Some(*seq);
+            let left = !self.requests.iter().any(in_fetch);
+            ensure(
+                fetch_state.over || !left,
+                "a fetch is dropped with its last waiter",
             )
         })
     }
 
-    fn nothing_waits_in_vain(&self, full: bool, next: Option<Ms>) -> Verdict {
-        for asker in &self.askers {
-            let place = asker.request.place;
-            let (cleared, from) = match asker.standing {
-                Standing::Waiting => self.may_depart(place),
-                Standing::Alone(None) => (asker.cleared.is_some(), Some(self.now)),
-                Standing::Coming | Standing::Asking | Standing::Gone => continue,
-                Standing::Aboard(_) | Standing::Alone(Some(_)) => continue,
+    fn no_needless_wait(&self, full: bool, next: Option<Ms>) -> Check {
+        for request_state in &self.requests {
+            let target = request_state.request.target;
+            let (passed_gate, from) = match request_state.phase {
+                Phase::Pending => self.may_start(target),
+                Phase::Alone(None) => (request_state.passed_gate.is_some(), Some(self.now)),
+                Phase::NotArrived | Phase::LookingUp | Phase::Done => continue,
+                Phase::InFlight(_) | Phase::Alone(Some(_)) => continue,
             };
-            let hold = &self.holds[step_of(place)];
-            let goes = if cleared {
+            let block = &self.blocks[resource_of(target)];
+            let goes = if passed_gate {
                 !full
             } else {
-                hold.held(self.now).is_some() || !(full || hold.probed())
+                block.blocked(self.now).is_some() || !(full || block.probed())
             };
             let Some(from) = from.filter(|_| goes) else {
                 continue;
             };
             let waits = from > self.now && next.is_some_and(|next| next <= from);
-            must(waits, "where nothing forbids it, a fetch departs at once")?;
+            ensure(waits, "if no limit applies, a fetch starts at once")?;
         }
         Ok(())
     }
 
-    /// Whether what gathers was cleared, and the moment from which window and flights allow it to
-    /// go, as far as one can see now.
-    fn may_depart(&self, place: usize) -> (bool, Option<Ms>) {
-        let gate = &self.gates[place];
-        let next = gate
+    /// Returns whether the pending batch has passed the gate, and the time from which the window and the fetches
+    /// in flight permit its start, as far as is known now.
+    fn may_start(&self, target: usize) -> (bool, Option<Ms>) {
+        let batch = &self.pending[target];
+        let next = batch
             .last_departure
             .map_or(0, |at| at + self.schedule.window);
-        let allowed = self.in_the_air(place) < MAX_IN_FLIGHT_PER_KEY;
+        let allowed = self.in_flight(target) < MAX_IN_FLIGHT_PER_KEY;
         let from = allowed.then(|| next.max(self.now));
-        (gate.cleared.is_some(), from)
+        (batch.passed_gate.is_some(), from)
     }
 }

@@ -1,4 +1,4 @@
-//! Plays a schedule on paused time, and looks whether anything is left behind.
+//! Runs a schedule on paused time, and checks that nothing is left behind.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,18 +10,18 @@ use tokio::time::{sleep, timeout, timeout_at};
 
 use super::log::{Answer, Entry, Event, Id};
 use super::schedule::{Kind, Reply, Schedule};
-use super::upstream::{Larger, Trip};
+use super::upstream::{SimulatedFetch, Stream};
 use super::world::World;
 
-/// How long a step's requests fetch each on their own after a body that could not be shared.
+/// The same as the coalescer's own: how long requests fetch alone after an unshareable response.
 pub(super) const UNSHAREABLE_TTL: Duration = Duration::from_secs(60);
 
-/// Longer than any schedule.
+/// Longer than any schedule takes.
 const FOREVER: Duration = Duration::from_secs(24 * 3600);
 
-type Shuttles = Coalescer<usize, Trip>;
+type SimulatedCoalescer = Coalescer<usize, SimulatedFetch>;
 
-/// What happened; or what was left behind, and what happened until then.
+/// Runs a schedule. Returns what happened, with the error if something was left behind.
 pub(super) fn play(schedule: &Schedule) -> Result<Vec<Entry>, (String, Vec<Entry>)> {
     let runtime = Builder::new_current_thread()
         .enable_time()
@@ -30,147 +30,155 @@ pub(super) fn play(schedule: &Schedule) -> Result<Vec<Entry>, (String, Vec<Entry
         .expect("a runtime without sockets needs nothing");
     runtime.block_on(async {
         let world = Arc::new(World::new(schedule));
-        let clean = through(&world).await;
-        let log = world.told();
-        clean.map(|()| log.clone()).map_err(|left| (left, log))
+        let finished = run(&world).await;
+        let log = world.log_entries();
+        finished.map(|()| log.clone()).map_err(|left| (left, log))
     })
 }
 
-async fn through(world: &Arc<World>) -> Result<(), String> {
+async fn run(world: &Arc<World>) -> Result<(), String> {
     let schedule = &world.schedule;
-    let book = Coalescer::new(Duration::from_millis(schedule.window));
+    let coalescer = Coalescer::new(Duration::from_millis(schedule.window));
     let mut tasks = JoinSet::new();
     for id in 0..schedule.requests.len() {
-        tasks.spawn(request(Arc::clone(world), book.clone(), id));
+        tasks.spawn(request(Arc::clone(world), coalescer.clone(), id));
     }
     for purge in schedule.purges.clone() {
         let world = Arc::clone(world);
         tasks.spawn(async move {
             world.until(purge.at, purge.turn).await;
-            world.purge(purge.reach);
+            world.purge(purge.scope);
         });
     }
     while let Some(task) = timeout(FOREVER, tasks.join_next())
         .await
-        .map_err(|_| "a request that never ends")?
+        .map_err(|_| "a request never ends")?
     {
-        task.map_err(|error| format!("a request that ended in {error}"))?;
+        task.map_err(|error| format!("a request ended in {error}"))?;
     }
-    left_behind(world, &book).await
+    left_behind(world, &coalescer).await
 }
 
-async fn left_behind(world: &World, book: &Shuttles) -> Result<(), String> {
-    let none = |count: usize, what: &str| match count {
+async fn left_behind(world: &World, coalescer: &SimulatedCoalescer) -> Result<(), String> {
+    let none = |count: usize, content: &str| match count {
         0 => Ok(()),
-        _ => Err(format!("left behind: {count} {what}")),
+        _ => Err(format!("left behind: {count} {content}")),
     };
     for _ in 0..10 {
         yield_now().await;
     }
-    none(book.tasks(), "tasks")?;
+    none(coalescer.tasks(), "tasks")?;
     none(world.limit.in_flight(), "permits taken")?;
-    let walls = world.keys.iter().map(|key| world.cache.min_valid_seq(key));
+    let barriers = world.keys.iter().map(|key| world.cache.min_valid_seq(key));
     none(
-        walls.filter(|number| *number > 0).count(),
-        "steps behind a wall",
+        barriers.filter(|seq| *seq > 0).count(),
+        "resources behind a purge barrier",
     )?;
     sleep(Duration::from_millis(world.schedule.window)).await;
     let never_alone = |reply: &Reply| !matches!(reply.kind, Kind::TooLarge(_));
     if world.schedule.replies.iter().all(never_alone) {
-        none(book.active_keys(), "steps after a window")?;
+        none(coalescer.active_keys(), "active keys after a window")?;
     }
     sleep(UNSHAREABLE_TTL).await;
-    none(book.active_keys(), "steps")
+    none(coalescer.active_keys(), "active keys")
 }
 
-/// A request's story, as `gateway.rs` tells it.
-async fn request(world: Arc<World>, book: Shuttles, id: Id) {
+/// Does what the gateway does for one request.
+async fn request(world: Arc<World>, coalescer: SimulatedCoalescer, id: Id) {
     let request = world.schedule.requests[id];
     world.until(request.at, request.turn).await;
-    world.note(Event::Asked(id));
-    if !request.fresh
-        && let Some(hit) = world.hit(request.place)
+    world.note(Event::Arrived(id));
+    if !request.force_fresh
+        && let Some(hit) = world.hit(request.target)
     {
         return world.note(Event::Answered(id, hit));
     }
-    let key = &world.keys[request.place];
-    let seat = FetchOptions {
+    let key = &world.keys[request.target];
+    let options = FetchOptions {
         deadline: world.instant(request.deadline()),
-        min_seq: if request.fresh {
+        min_seq: if request.force_fresh {
             world.cache.next_seq()
         } else {
             world.cache.min_valid_seq(key)
         },
-        may_store: request.store,
-        force_fresh: request.fresh,
+        may_store: request.may_store,
+        force_fresh: request.force_fresh,
     };
-    let hangs_up = async {
-        match request.hangs_up {
+    let disconnects_after = async {
+        match request.disconnects_after {
             Some(after) => world.until(request.at + after, 0).await,
             None => std::future::pending().await,
         }
-        // Before it lets go of what it waits for.
-        world.note(Event::HungUp(id));
+        // Noted before the request drops what it waits for.
+        world.note(Event::Disconnected(id));
     };
     let answered = async {
-        let (answer, larger) = ride(&world, &book, id, seat).await;
+        let (answer, stream) = fetch(&world, &coalescer, id, options).await;
         world.note(Event::Answered(id, answer));
-        larger
+        stream
     };
-    let larger = if request.hasty {
+    let stream = if request.disconnects_first {
         tokio::select! {
             biased;
-            () = hangs_up => None,
-            larger = answered => Some(larger),
+            () = disconnects_after => None,
+            stream = answered => Some(stream),
         }
     } else {
         tokio::select! {
             biased;
-            larger = answered => Some(larger),
-            () = hangs_up => None,
+            stream = answered => Some(stream),
+            () = disconnects_after => None,
         }
     };
-    if let Some((larger, streams)) = larger.flatten() {
+    if let Some((stream, streams)) = stream.flatten() {
         sleep(streams).await;
-        drop(larger);
+        drop(stream);
     }
 }
 
-type Got = (Answer, Option<(Larger, Duration)>);
+type FetchResult = (Answer, Option<(Stream, Duration)>);
 
-async fn ride(world: &Arc<World>, book: &Shuttles, id: Id, seat: FetchOptions) -> Got {
-    let place = world.schedule.requests[id].place;
-    if let Some(held) = world.held(place) {
-        return (held, None);
+async fn fetch(
+    world: &Arc<World>,
+    coalescer: &SimulatedCoalescer,
+    id: Id,
+    options: FetchOptions,
+) -> FetchResult {
+    let target = world.schedule.requests[id].target;
+    if let Some(blocked) = world.blocked(target) {
+        return (blocked, None);
     }
-    world.note(Event::Boards(id));
-    let answer = match book.fetch(place, seat, || Trip::shared(world, id)).await {
-        JoinResult::Led(news) => Answer::Opened(news),
-        JoinResult::Joined(news) => Answer::Joined(news),
-        JoinResult::Unshareable(larger) => return own(larger),
-        JoinResult::FetchAlone => return alone(Trip::alone(world, id), seat).await,
-        JoinResult::TimedOut => Answer::Late,
-        JoinResult::Abandoned => Answer::Lost,
+    world.note(Event::Joins(id));
+    let answer = match coalescer
+        .fetch(target, options, || SimulatedFetch::shared(world, id))
+        .await
+    {
+        JoinResult::Led(output) => Answer::Led(output),
+        JoinResult::Joined(output) => Answer::Joined(output),
+        JoinResult::Unshareable(stream) => return unshareable(stream),
+        JoinResult::FetchAlone => return alone(SimulatedFetch::alone(world, id), options).await,
+        JoinResult::TimedOut => Answer::TimedOut,
+        JoinResult::Abandoned => Answer::Abandoned,
     };
     (answer, None)
 }
 
-async fn alone(mut trip: Trip, seat: FetchOptions) -> Got {
-    let fly = async {
-        if let Err(news) = trip.admit().await {
-            return Completion::Live(news);
+async fn alone(mut fetch: SimulatedFetch, options: FetchOptions) -> FetchResult {
+    let run = async {
+        if let Err(output) = fetch.admit().await {
+            return Completion::Live(output);
         }
-        trip.start(seat).await.1
+        fetch.start(options).await.1
     };
-    match timeout_at(seat.deadline, fly).await {
-        Ok(Completion::Final(news) | Completion::Live(news)) => (Answer::Opened(news), None),
-        Ok(Completion::Unshareable(larger)) => own(larger),
-        Err(_) => (Answer::Late, None),
+    match timeout_at(options.deadline, run).await {
+        Ok(Completion::Final(output) | Completion::Live(output)) => (Answer::Led(output), None),
+        Ok(Completion::Unshareable(stream)) => unshareable(stream),
+        Err(_) => (Answer::TimedOut, None),
     }
 }
 
-fn own(larger: Larger) -> Got {
-    let answer = Answer::Own(larger.number);
-    let streams = Duration::from_millis(larger.streams);
-    (answer, Some((larger, streams)))
+fn unshareable(stream: Stream) -> FetchResult {
+    let answer = Answer::Unshareable(stream.seq);
+    let streams = Duration::from_millis(stream.streams);
+    (answer, Some((stream, streams)))
 }

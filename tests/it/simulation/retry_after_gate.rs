@@ -1,87 +1,99 @@
-//! ConcurrencyLimit and holds, one sentence a test, told like the shuttle's.
+//! The concurrency limit and the Retry-After gate, one behaviour a test.
 
-use super::log::What::{Live, Refused};
-use super::log::{Answer, News};
+use super::log::Content::{Live, RateLimited};
+use super::log::{Answer, Output};
 use super::schedule::{Kind, Ms, Request};
-use super::story::{after, at, day, opened, reply, story};
+use super::trace::{after, at, led, reply, schedule, trace};
 
-/// Another variant of the step, of the same partition: it departs on its own.
+/// Returns a request for another variant of the resource. It has the same partition and a fetch of its own.
 fn variant(moment: Ms) -> Request {
     Request {
-        place: 1,
+        target: 1,
         ..at(moment)
     }
 }
 
 #[test]
-fn a_fetch_waits_for_a_berth_as_long_as_its_patience() {
+fn a_fetch_waits_for_a_permit_as_long_as_the_queue_timeout() {
     let elsewhere = |moment| Request {
-        place: 2,
+        target: 2,
         ..at(moment)
     };
-    let mut day = day([at(0), elsewhere(10), elsewhere(900)], [after(1200)]);
-    (day.berths, day.patience) = (1, 1000);
-    let story = story(&day);
-    assert_eq!(story.answer(1), Some((1010, Answer::Opened(News::NoBerth))));
-    assert_eq!(story.answer(2), Some((1010, Answer::Joined(News::NoBerth))));
+    let mut schedule = schedule([at(0), elsewhere(10), elsewhere(900)], [after(1200)]);
+    (schedule.permits, schedule.queue_timeout) = (1, 1000);
+    let trace = trace(&schedule);
+    assert_eq!(
+        trace.answer(1),
+        Some((1010, Answer::Led(Output::Overloaded)))
+    );
+    assert_eq!(
+        trace.answer(2),
+        Some((1010, Answer::Joined(Output::Overloaded)))
+    );
 }
 
 #[test]
-fn after_a_refusal_there_is_silence_and_then_one_goes_first() {
+fn after_a_429_no_fetch_starts_until_one_goes_first_as_a_probe() {
     let variant = |moment| Request {
-        place: 1,
+        target: 1,
         ..at(moment)
     };
-    let elsewhere = Request { place: 2, ..at(20) };
-    let refusal = reply(10, Kind::Refusal(990));
-    let askers = [at(0), at(20), elsewhere, at(1000), variant(1010), at(1020)];
-    let story = story(&day(askers, [refusal, after(5), after(200), after(5)]));
-    assert_eq!(story.answer(1), Some((20, Answer::AtTheDoor(1, 1000))));
-    assert_eq!(story.answer(2), opened(25, 2, Live), "another partition");
-    assert_eq!(story.departures(), [0, 20, 1000, 1200, 1200]);
+    let elsewhere = Request {
+        target: 2,
+        ..at(20)
+    };
+    let rate_limit = reply(10, Kind::RateLimit(990));
+    let requests = [at(0), at(20), elsewhere, at(1000), variant(1010), at(1020)];
+    let trace = trace(&schedule(
+        requests,
+        [rate_limit, after(5), after(200), after(5)],
+    ));
+    assert_eq!(trace.answer(1), Some((20, Answer::Blocked(1, 1000))));
+    assert_eq!(trace.answer(2), led(25, 2, Live), "another partition");
+    assert_eq!(trace.starts(), [0, 20, 1000, 1200, 1200]);
 }
 
 #[test]
-fn what_gathers_during_a_refusal_hears_of_it() {
-    let refusal = reply(50, Kind::Refusal(500));
-    let story = story(&day([at(0), at(10)], [refusal, after(5)]));
-    assert_eq!(story.departures(), [0]);
-    let held = Answer::Opened(News::Held(1, 550));
-    assert_eq!(story.answer(1), Some((100, held)));
+fn a_batch_that_is_pending_at_a_429_gets_that_429() {
+    let rate_limit = reply(50, Kind::RateLimit(500));
+    let trace = trace(&schedule([at(0), at(10)], [rate_limit, after(5)]));
+    assert_eq!(trace.starts(), [0]);
+    let blocked = Answer::Led(Output::RateLimited(1, 550));
+    assert_eq!(trace.answer(1), Some((100, blocked)));
 }
 
 #[test]
-fn who_waits_for_a_berth_hears_of_a_refusal() {
-    let refusal = reply(50, Kind::Refusal(500));
-    let mut day = day([at(0), variant(10)], [refusal, after(5)]);
-    day.berths = 1;
-    let story = story(&day);
-    assert_eq!(story.departures(), [0]);
-    let held = Answer::Opened(News::Held(1, 550));
-    assert_eq!(story.answer(1), Some((50, held)));
+fn a_fetch_that_waits_for_a_permit_at_a_429_gets_that_429() {
+    let rate_limit = reply(50, Kind::RateLimit(500));
+    let mut schedule = schedule([at(0), variant(10)], [rate_limit, after(5)]);
+    schedule.permits = 1;
+    let trace = trace(&schedule);
+    assert_eq!(trace.starts(), [0]);
+    let blocked = Answer::Led(Output::RateLimited(1, 550));
+    assert_eq!(trace.answer(1), Some((50, blocked)));
 }
 
 #[test]
-fn a_probe_that_is_refused_holds_again() {
-    let refusal = reply(10, Kind::Refusal(90));
-    let story = story(&day([at(0), at(100), at(150), at(210)], [refusal]));
-    assert_eq!(story.departures(), [0, 100, 210]);
-    assert_eq!(story.answer(1), opened(110, 2, Refused));
-    assert_eq!(story.answer(2), Some((150, Answer::AtTheDoor(2, 200))));
+fn a_probe_that_gets_a_429_blocks_again() {
+    let rate_limit = reply(10, Kind::RateLimit(90));
+    let trace = trace(&schedule([at(0), at(100), at(150), at(210)], [rate_limit]));
+    assert_eq!(trace.starts(), [0, 100, 210]);
+    assert_eq!(trace.answer(1), led(110, 2, RateLimited));
+    assert_eq!(trace.answer(2), Some((150, Answer::Blocked(2, 200))));
 }
 
 #[test]
-fn a_probe_ends_its_own_hold_only() {
-    let askers = [at(0), variant(0), at(100), variant(450), at(700)];
+fn a_probe_ends_only_its_own_block() {
+    let requests = [at(0), variant(0), at(100), variant(450), at(700)];
     let replies = [
-        reply(10, Kind::Refusal(50)),
-        reply(300, Kind::Refusal(100)),
+        reply(10, Kind::RateLimit(50)),
+        reply(300, Kind::RateLimit(100)),
         after(500),
         after(1000),
         after(5),
     ];
-    let story = story(&day(askers, replies));
-    // The first probe is back at 600, the second, of the hold until 400, at 1450.
-    assert_eq!(story.departures(), [0, 0, 100, 450, 1450]);
-    assert_eq!(story.answer(4), opened(1455, 5, Live));
+    let trace = trace(&schedule(requests, replies));
+    // The first probe completes at 600, the second, of the block until 400, at 1450.
+    assert_eq!(trace.starts(), [0, 0, 100, 450, 1450]);
+    assert_eq!(trace.answer(4), led(1455, 5, Live));
 }

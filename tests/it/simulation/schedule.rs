@@ -1,42 +1,42 @@
-//! A schedule: who asks when, how the upstream replies, when the steps turn, what is purged. Made
-//! smaller when it fails. Times are milliseconds from its start.
+//! A schedule: when requests come, how the upstream replies, when resources change, and what is purged. A
+//! failing schedule is made smaller. Times are milliseconds from its start.
 
 use std::fmt;
 
 /// Milliseconds from the start of a schedule.
 pub(super) type Ms = u64;
 
-/// What can be asked for: two variants of one step, and another step of another partition.
-pub(super) const PLACES: usize = 3;
+/// How many targets there are: two variants of one resource, and a resource of another partition.
+pub(super) const TARGETS: usize = 3;
 
 #[derive(Debug, Clone)]
 pub(super) struct Schedule {
     pub(super) window: Ms,
-    pub(super) berths: usize,
-    /// How long a fetch waits for a berth.
-    pub(super) patience: Ms,
-    /// When each of the two steps turns: first to final, then back to live, and so on.
+    pub(super) permits: usize,
+    /// How long a fetch waits for a permit.
+    pub(super) queue_timeout: Ms,
+    /// When each of the two resources changes: first to final, then back to live, and so on.
     pub(super) turns: [Vec<Ms>; 2],
     pub(super) requests: Vec<Request>,
     pub(super) purges: Vec<Purge>,
-    /// How the upstream replies to the departures, in their order, over and over.
+    /// The replies of the upstream to the fetches, in order, over and over.
     pub(super) replies: Vec<Reply>,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Request {
     pub(super) at: Ms,
-    /// How far back in the queue of its instant.
+    /// How many times it yields when its time has come.
     pub(super) turn: usize,
-    pub(super) place: usize,
-    pub(super) fresh: bool,
-    pub(super) store: bool,
+    pub(super) target: usize,
+    pub(super) force_fresh: bool,
+    pub(super) may_store: bool,
     /// From its arrival to its deadline.
     pub(super) patience: Ms,
-    /// From its arrival.
-    pub(super) hangs_up: Option<Ms>,
-    /// Hangs up before it looks whether its answer is there.
-    pub(super) hasty: bool,
+    /// When it disconnects, from its arrival. `None` if it stays.
+    pub(super) disconnects_after: Option<Ms>,
+    /// Whether it disconnects before it sees an answer that comes at the same time.
+    pub(super) disconnects_first: bool,
 }
 
 impl Request {
@@ -49,64 +49,64 @@ impl Request {
 pub(super) struct Purge {
     pub(super) at: Ms,
     pub(super) turn: usize,
-    pub(super) reach: Reach,
+    pub(super) scope: Scope,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reach {
+pub(super) enum Scope {
     /// What a reload purges.
-    Everything,
-    /// One step, by its thread.
-    Step(usize),
+    All,
+    /// One resource, by its first id.
+    Resource(usize),
 }
 
-impl Reach {
-    pub(super) fn covers(self, place: usize) -> bool {
+impl Scope {
+    pub(super) fn covers(self, target: usize) -> bool {
         match self {
-            Self::Everything => true,
-            Self::Step(step) => step == step_of(place),
+            Self::All => true,
+            Self::Resource(resource) => resource == resource_of(target),
         }
     }
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reply {
-    /// From the departure to the moment whose truth it tells.
-    pub(super) looks: Ms,
-    /// From that moment to the landing; none: never.
-    pub(super) takes: Option<Ms>,
+    /// From the start of the fetch to the time whose state it reports.
+    pub(super) observed_after: Ms,
+    /// From that time to the completion. `None` if the fetch never completes.
+    pub(super) latency: Option<Ms>,
     pub(super) turn: usize,
     pub(super) kind: Kind,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The step's true state.
+    /// The resource's true state.
     Truth,
     Failure,
     /// A body too large to share, and how long it streams.
     TooLarge(Ms),
-    /// Too many requests, and for how long.
-    Refusal(Ms),
-    /// The flight panics where it would land.
+    /// A 429, and for how long it blocks.
+    RateLimit(Ms),
+    /// The fetch panics instead of completing.
     Panic,
-    /// The flight panics as it departs.
+    /// The fetch panics as it starts.
     PanicAtOnce,
 }
 
-/// The step that a place is a variant of; also its partition.
-pub(super) fn step_of(place: usize) -> usize {
-    place / 2
+/// Returns the resource of a target, which is its partition, too.
+pub(super) fn resource_of(target: usize) -> usize {
+    target / 2
 }
 
 impl Schedule {
-    /// The oracle's knowledge: whether the step at `place` is final at `at`.
-    pub(super) fn is_final(&self, place: usize, at: Ms) -> bool {
-        let turns = &self.turns[step_of(place)];
+    /// Returns whether the resource of `target` is final at `at`.
+    pub(super) fn is_final(&self, target: usize, at: Ms) -> bool {
+        let turns = &self.turns[resource_of(target)];
         turns.iter().filter(|turn| **turn <= at).count() % 2 == 1
     }
 
-    /// Schedules like this one with a little less in them.
+    /// Returns schedules like this one with a little less in them.
     pub(super) fn smaller(&self) -> Vec<Self> {
         let mut all = Vec::new();
         let mut add = |change: &dyn Fn(&mut Self)| {
@@ -146,18 +146,18 @@ impl Schedule {
             }
         }
         for n in 0..self.requests.len() {
-            if self.requests[n].hangs_up.is_some() {
-                add(&|s| s.requests[n].hangs_up = None);
+            if self.requests[n].disconnects_after.is_some() {
+                add(&|s| s.requests[n].disconnects_after = None);
             }
             if self.requests[n].turn > 0 {
                 add(&|s| s.requests[n].turn = 0);
             }
-            if self.requests[n].fresh {
-                add(&|s| s.requests[n].fresh = false);
+            if self.requests[n].force_fresh {
+                add(&|s| s.requests[n].force_fresh = false);
             }
         }
-        if self.berths < 64 {
-            add(&|s| s.berths = 64);
+        if self.permits < 64 {
+            add(&|s| s.permits = 64);
         }
         all
     }
@@ -167,14 +167,14 @@ impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             window,
-            berths,
-            patience,
+            permits,
+            queue_timeout,
             turns,
             ..
         } = self;
         writeln!(
             f,
-            "window {window}, berths {berths}, patience {patience}, turns {turns:?}"
+            "window {window}, permits {permits}, queue_timeout {queue_timeout}, turns {turns:?}"
         )?;
         for (id, request) in self.requests.iter().enumerate() {
             writeln!(f, "{id}: {request:?}")?;

@@ -1,4 +1,4 @@
-//! The flights of a schedule, to an upstream that replies as the schedule says.
+//! The fetches of a schedule, with an upstream that replies as the schedule says.
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -9,27 +9,27 @@ use stepgate::coalesce::{Admission, Completion, Fetch, FetchOptions, Fetched, Pe
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
-use super::log::{Cause, Event, Id, News, Number, WaitOptions, What};
-use super::schedule::{Kind, Ms, Reply, step_of};
+use super::log::{BatchOptions, Content, Event, FetchId, Id, Output, Seq};
+use super::schedule::{Kind, Ms, Reply, resource_of};
 use super::world::{TERMS, World};
 
-/// A fetch that request `by` causes.
-pub(super) struct Trip {
+/// A fetch that a request causes.
+pub(super) struct SimulatedFetch {
     world: Arc<World>,
-    cause: Cause,
+    fetch_id: FetchId,
     permit: Option<Permit>,
     probe: Option<ProbeOut>,
 }
 
 struct ProbeOut {
     world: Arc<World>,
-    cause: Cause,
-    /// Taken where it comes back with an answer.
-    probe: Option<Probe<usize, Number>>,
+    fetch_id: FetchId,
+    /// Taken when the probe completes.
+    probe: Option<Probe<usize, Seq>>,
 }
 
 impl ProbeOut {
-    fn landed(mut self) {
+    fn completed(mut self) {
         if let Some(probe) = self.probe.take() {
             probe.completed();
         }
@@ -38,67 +38,79 @@ impl ProbeOut {
 
 impl Drop for ProbeOut {
     fn drop(&mut self) {
-        self.world.note(Event::ProbeBack(self.cause));
+        self.world.note(Event::ProbeEnded(self.fetch_id));
     }
 }
 
-impl Trip {
-    pub(super) fn shared(world: &Arc<World>, by: Id) -> Self {
-        world.note(Event::Opens(by));
-        Self::new(world, Cause { by, alone: false })
+impl SimulatedFetch {
+    pub(super) fn shared(world: &Arc<World>, request: Id) -> Self {
+        world.note(Event::CreatesBatch(request));
+        Self::new(
+            world,
+            FetchId {
+                request,
+                alone: false,
+            },
+        )
     }
 
-    pub(super) fn alone(world: &Arc<World>, by: Id) -> Self {
-        world.note(Event::Alone(by));
-        Self::new(world, Cause { by, alone: true })
+    pub(super) fn alone(world: &Arc<World>, request: Id) -> Self {
+        world.note(Event::FetchesAlone(request));
+        Self::new(
+            world,
+            FetchId {
+                request,
+                alone: true,
+            },
+        )
     }
 
-    fn new(world: &Arc<World>, cause: Cause) -> Self {
+    fn new(world: &Arc<World>, fetch_id: FetchId) -> Self {
         Self {
             world: Arc::clone(world),
-            cause,
+            fetch_id,
             permit: None,
             probe: None,
         }
     }
 
-    fn place(&self) -> usize {
-        self.world.schedule.requests[self.cause.by].place
+    fn target(&self) -> usize {
+        self.world.schedule.requests[self.fetch_id.request].target
     }
 }
 
-impl Fetch for Trip {
-    type Output = News;
-    type Stream = Larger;
+impl Fetch for SimulatedFetch {
+    type Output = Output;
+    type Stream = Stream;
 
-    async fn admit(&mut self) -> Result<(), News> {
-        let (world, cause) = (Arc::clone(&self.world), self.cause);
-        let denied = |news| {
-            world.note(Event::Denied(cause, news));
-            Err(news)
+    async fn admit(&mut self) -> Result<(), Output> {
+        let (world, fetch_id) = (Arc::clone(&self.world), self.fetch_id);
+        let not_admitted = |output| {
+            world.note(Event::NotAdmitted(fetch_id, output));
+            Err(output)
         };
-        let partition = step_of(self.place());
-        match world.gate.admit(&partition).await {
+        let partition = resource_of(self.target());
+        match world.batch.admit(&partition).await {
             Admission::Allow => {}
             Admission::Probe(probe) => {
-                world.note(Event::ProbeOut(cause));
+                world.note(Event::ProbeStarted(fetch_id));
                 self.probe = Some(ProbeOut {
                     world: Arc::clone(&world),
-                    cause,
+                    fetch_id,
                     probe: Some(probe),
                 });
             }
-            Admission::Blocked(number, until) => {
-                return denied(News::Held(number, world.ms(until)));
+            Admission::Blocked(seq, until) => {
+                return not_admitted(Output::RateLimited(seq, world.ms(until)));
             }
         }
-        world.note(Event::Cleared(cause));
+        world.note(Event::PassedGate(fetch_id));
         let Ok(permit) = world.limit.acquire().await else {
-            return denied(News::NoBerth);
+            return not_admitted(Output::Overloaded);
         };
         self.permit = Some(permit);
-        match world.gate.blocked(&partition) {
-            Some((number, until)) => denied(News::Held(number, world.ms(until))),
+        match world.batch.blocked(&partition) {
+            Some((seq, until)) => not_admitted(Output::RateLimited(seq, world.ms(until))),
             None => Ok(()),
         }
     }
@@ -107,157 +119,157 @@ impl Fetch for Trip {
         mut self,
         options: FetchOptions,
     ) -> impl Future<Output = Fetched<Self>> + Send + 'static {
-        let departure = self.world.cache.begin_fetch();
-        let number = departure.seq();
-        let terms = WaitOptions {
+        let ticket = self.world.cache.begin_fetch();
+        let seq = ticket.seq();
+        let options = BatchOptions {
             deadline: self.world.ms(options.deadline),
-            store: options.may_store,
-            fresh: options.force_fresh,
+            may_store: options.may_store,
+            force_fresh: options.force_fresh,
         };
-        let cause = self.cause;
-        self.world.note(Event::Departed {
-            cause,
-            number,
-            terms,
+        let fetch_id = self.fetch_id;
+        self.world.note(Event::Started {
+            fetch_id,
+            seq,
+            options,
         });
         let probe = self.probe.take();
         let mut reply = self.world.next_reply();
-        let larger = Larger {
+        let stream = Stream {
             world: Arc::clone(&self.world),
-            number,
+            seq,
             streams: match reply.kind {
                 Kind::TooLarge(streams) => streams,
-                Kind::Truth | Kind::Failure | Kind::Refusal(_) => 0,
+                Kind::Truth | Kind::Failure | Kind::RateLimit(_) => 0,
                 Kind::Panic | Kind::PanicAtOnce => 0,
             },
             _permit: self.permit.take(),
         };
-        // Alone it would take its caller's task down, which is nobody's promise.
-        if cause.alone && matches!(reply.kind, Kind::Panic | Kind::PanicAtOnce) {
+        // Alone, the panic would end the task of the request, which no promise covers.
+        if fetch_id.alone && matches!(reply.kind, Kind::Panic | Kind::PanicAtOnce) {
             reply.kind = Kind::Failure;
         }
-        let flight = Flight {
-            trip: self,
-            terms,
-            departure,
-            larger: Some(larger),
+        let fetch_state = RunningFetch {
+            fetch: self,
+            options,
+            ticket,
+            stream: Some(stream),
         };
         if reply.kind == Kind::PanicAtOnce {
-            flight.panic();
+            fetch_state.panic();
         }
         async move {
-            let landed = flight.fly(reply).await;
+            let completed = fetch_state.run(reply).await;
             if let Some(probe) = probe {
-                probe.landed();
+                probe.completed();
             }
-            (number, landed)
+            (seq, completed)
         }
     }
 }
 
-/// What only one can have: it keeps its berth until it is dropped.
-pub(super) struct Larger {
+/// A response that one request gets alone. It keeps the permit until it is dropped.
+pub(super) struct Stream {
     world: Arc<World>,
-    pub(super) number: Number,
+    pub(super) seq: Seq,
     pub(super) streams: Ms,
     _permit: Option<Permit>,
 }
 
-impl Drop for Larger {
+impl Drop for Stream {
     fn drop(&mut self) {
-        self.world.note(Event::Freed);
+        self.world.note(Event::PermitReleased);
     }
 }
 
-struct Flight {
-    trip: Trip,
-    terms: WaitOptions,
-    departure: FetchTicket,
-    /// Taken where it lands with it.
-    larger: Option<Larger>,
+struct RunningFetch {
+    fetch: SimulatedFetch,
+    options: BatchOptions,
+    ticket: FetchTicket,
+    /// Taken when the fetch completes with it.
+    stream: Option<Stream>,
 }
 
-impl Drop for Flight {
+impl Drop for RunningFetch {
     fn drop(&mut self) {
-        // Noted for what landed, too: the oracle knows the difference.
-        self.trip.world.note(Event::Dropped(self.departure.seq()));
+        // Noted after a completion, too: the oracle tells the difference.
+        self.fetch.world.note(Event::Dropped(self.ticket.seq()));
     }
 }
 
-impl Flight {
-    /// Without the hook, which would print ten thousand of them.
+impl RunningFetch {
+    /// Panics without the panic hook, which would print ten thousand messages.
     fn panic(&self) -> ! {
-        let number = self.departure.seq();
-        self.trip.world.note(Event::Panicked(number));
-        resume_unwind(Box::new("a flight panics"));
+        let seq = self.ticket.seq();
+        self.fetch.world.note(Event::Panicked(seq));
+        resume_unwind(Box::new("a fetch_state panics"));
     }
 
-    async fn fly(mut self, reply: Reply) -> Completion<News, Larger> {
+    async fn run(mut self, reply: Reply) -> Completion<Output, Stream> {
         let pause = |ms: Ms| async move {
             if ms > 0 {
                 sleep(Duration::from_millis(ms)).await;
             }
         };
-        pause(reply.looks).await;
-        let looked = self.trip.world.ms(Instant::now());
-        match reply.takes {
-            Some(takes) => pause(takes).await,
+        pause(reply.observed_after).await;
+        let observed_at = self.fetch.world.ms(Instant::now());
+        match reply.latency {
+            Some(latency) => pause(latency).await,
             None => std::future::pending().await,
         }
         for _ in 0..reply.turn {
             yield_now().await;
         }
-        self.land(looked, reply.kind)
+        self.complete(observed_at, reply.kind)
     }
 
-    /// As the gateway does it: check, store, withdraw, hold.
-    fn land(&mut self, looked: Ms, kind: Kind) -> Completion<News, Larger> {
-        let world = &*self.trip.world;
-        let number = self.departure.seq();
-        let is_final = world.schedule.is_final(self.trip.place(), looked);
-        let what = match kind {
-            Kind::Truth if is_final => What::Final,
-            Kind::Truth => What::Live,
-            Kind::Failure => What::Failed,
-            Kind::Refusal(_) => What::Refused,
-            Kind::TooLarge(_) => What::TooLarge,
+    /// Does what the gateway does: check, store, invalidate, block.
+    fn complete(&mut self, observed_at: Ms, kind: Kind) -> Completion<Output, Stream> {
+        let world = &*self.fetch.world;
+        let seq = self.ticket.seq();
+        let is_final = world.schedule.is_final(self.fetch.target(), observed_at);
+        let content = match kind {
+            Kind::Truth if is_final => Content::Final,
+            Kind::Truth => Content::Live,
+            Kind::Failure => Content::Failed,
+            Kind::RateLimit(_) => Content::RateLimited,
+            Kind::TooLarge(_) => Content::TooLarge,
             Kind::Panic | Kind::PanicAtOnce => self.panic(),
         };
-        world.note(Event::Completion {
-            number,
-            looked,
-            what,
+        world.note(Event::Completed {
+            seq,
+            observed_at,
+            content,
         });
-        let key = &world.keys[self.trip.place()];
-        if what == What::Final && self.terms.store {
-            let body = number.to_string();
+        let key = &world.keys[self.fetch.target()];
+        if content == Content::Final && self.options.may_store {
+            let body = seq.to_string();
             let entry = Entry::new(body.as_bytes(), None);
             let stored = world
                 .cache
-                .store(&self.departure, key, entry, &TERMS, Instant::now());
+                .store(&self.ticket, key, entry, &TERMS, Instant::now());
             let stored = stored.is_ok();
-            world.note(Event::Stored { number, stored });
+            world.note(Event::Stored { seq, stored });
         }
-        if what == What::Live && self.terms.fresh {
-            world.cache.invalidate_older(&self.departure, key);
-            world.note(Event::Withdrew(number));
+        if content == Content::Live && self.options.force_fresh {
+            world.cache.invalidate_older(&self.ticket, key);
+            world.note(Event::Invalidated(seq));
         }
-        if let Kind::Refusal(wait) = kind {
-            let partition = step_of(self.trip.place());
+        if let Kind::RateLimit(wait) = kind {
+            let partition = resource_of(self.fetch.target());
             let until = world.ms(Instant::now()) + wait;
-            world.gate.block(partition, number, world.instant(until));
-            world.note(Event::Held {
+            world.batch.block(partition, seq, world.instant(until));
+            world.note(Event::Blocked {
                 partition,
-                number,
+                seq,
                 until,
             });
         }
-        let news = News::Completion(number, what);
-        match (what, self.larger.take()) {
-            (What::TooLarge, Some(larger)) => Completion::Unshareable(larger),
-            (What::Final, _) => Completion::Final(news),
-            (What::Live | What::Failed | What::Refused | What::TooLarge, _) => {
-                Completion::Live(news)
+        let output = Output::Fetched(seq, content);
+        match (content, self.stream.take()) {
+            (Content::TooLarge, Some(stream)) => Completion::Unshareable(stream),
+            (Content::Final, _) => Completion::Final(output),
+            (Content::Live | Content::Failed | Content::RateLimited | Content::TooLarge, _) => {
+                Completion::Live(output)
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The world of a schedule: the product's cache and holds, the time, a log of everything.
+//! What a run shares: stepgate's own cache, limit and gate, the time, and the log.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,8 +11,8 @@ use stepgate::policy::{CacheKey, Partition, PurgeScope};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
-use super::log::{Answer, Entry, Event, Number};
-use super::schedule::{Ms, PLACES, Reach, Reply, Schedule, step_of};
+use super::log::{Answer, Entry, Event, Seq};
+use super::schedule::{Ms, Reply, Schedule, Scope, TARGETS, resource_of};
 
 const THREADS: [&str; 2] = ["thread_0", "thread_1"];
 const RULE: &str = "run-step";
@@ -29,18 +29,18 @@ pub(super) struct World {
     pub(super) schedule: Schedule,
     pub(super) cache: Cache,
     pub(super) limit: ConcurrencyLimit,
-    pub(super) gate: RetryAfterGate<usize, Number>,
-    pub(super) keys: [CacheKey; PLACES],
+    pub(super) batch: RetryAfterGate<usize, Seq>,
+    pub(super) keys: [CacheKey; TARGETS],
     start: Instant,
-    departed: AtomicUsize,
+    started_at: AtomicUsize,
     log: Mutex<Vec<Entry>>,
 }
 
 impl World {
     pub(super) fn new(schedule: &Schedule) -> Self {
-        let key = |place: usize| {
-            let thread = THREADS[step_of(place)];
-            let variant = if place == 1 { "include[]=x" } else { "" };
+        let key = |target: usize| {
+            let thread = THREADS[resource_of(target)];
+            let variant = if target == 1 { "include[]=x" } else { "" };
             CacheKey::new(
                 Partition::of([thread]),
                 RULE,
@@ -51,11 +51,14 @@ impl World {
         Self {
             schedule: schedule.clone(),
             cache: Cache::new(TERMS.max_bytes),
-            limit: ConcurrencyLimit::new(schedule.berths, Duration::from_millis(schedule.patience)),
-            gate: RetryAfterGate::default(),
+            limit: ConcurrencyLimit::new(
+                schedule.permits,
+                Duration::from_millis(schedule.queue_timeout),
+            ),
+            batch: RetryAfterGate::default(),
             keys: std::array::from_fn(key),
             start: Instant::now(),
-            departed: AtomicUsize::new(0),
+            started_at: AtomicUsize::new(0),
             log: Mutex::default(),
         }
     }
@@ -68,7 +71,7 @@ impl World {
         self.log.lock().unwrap().push(entry);
     }
 
-    pub(super) fn told(&self) -> Vec<Entry> {
+    pub(super) fn log_entries(&self) -> Vec<Entry> {
         std::mem::take(&mut self.log.lock().unwrap())
     }
 
@@ -80,7 +83,7 @@ impl World {
         self.start + Duration::from_millis(at)
     }
 
-    /// Waits for a moment and then for its turn in it.
+    /// Waits until `at`, then yields `turn` times.
     pub(super) async fn until(&self, at: Ms, turn: usize) {
         sleep_until(self.instant(at)).await;
         for _ in 0..turn {
@@ -88,29 +91,29 @@ impl World {
         }
     }
 
-    pub(super) fn purge(&self, reach: Reach) {
-        self.note(Event::Purged(reach));
-        let scope = match reach {
-            Reach::Everything => PurgeScope::All,
-            Reach::Step(step) => PurgeScope::prefix(RULE, &THREADS[step..=step]),
+    pub(super) fn purge(&self, scope: Scope) {
+        self.note(Event::Purged(scope));
+        let scope = match scope {
+            Scope::All => PurgeScope::All,
+            Scope::Resource(step) => PurgeScope::prefix(RULE, &THREADS[step..=step]),
         };
         self.cache.purge(&scope);
     }
 
-    pub(super) fn hit(&self, place: usize) -> Option<Answer> {
-        let found = self.cache.lookup(&self.keys[place], Instant::now())?;
+    pub(super) fn hit(&self, target: usize) -> Option<Answer> {
+        let found = self.cache.lookup(&self.keys[target], Instant::now())?;
         let body = str::from_utf8(found.body()).unwrap();
         Some(Answer::Hit(body.parse().unwrap()))
     }
 
-    /// What holds the place right now.
-    pub(super) fn held(&self, place: usize) -> Option<Answer> {
-        let (number, until) = self.gate.blocked(&step_of(place))?;
-        Some(Answer::AtTheDoor(number, self.ms(until)))
+    /// Returns the block of the target that is in force now.
+    pub(super) fn blocked(&self, target: usize) -> Option<Answer> {
+        let (seq, until) = self.batch.blocked(&resource_of(target))?;
+        Some(Answer::Blocked(seq, self.ms(until)))
     }
 
     pub(super) fn next_reply(&self) -> Reply {
         let replies = &self.schedule.replies;
-        replies[self.departed.fetch_add(1, Ordering::Relaxed) % replies.len()]
+        replies[self.started_at.fetch_add(1, Ordering::Relaxed) % replies.len()]
     }
 }

@@ -1,54 +1,62 @@
-//! Fetches: when they may depart, and who must hear what when they land.
+//! Fetches: when they may start, and which requests they must answer when they complete.
 
 use super::{
-    Cause, Due, Id, MAX_IN_FLIGHT_PER_KEY, Ms, Number, Oracle, Standing, Verdict, WaitOptions, must,
+    BatchOptions, Check, Due, FetchId, Id, MAX_IN_FLIGHT_PER_KEY, Ms, Oracle, Phase, Seq, ensure,
 };
-use crate::simulation::log::{News, What};
+use crate::simulation::log::{Content, Output};
 
-pub(super) struct Flight {
-    pub(super) place: usize,
-    pub(super) cause: Cause,
-    /// Position in the log.
-    pub(super) departed: usize,
-    /// In the order of their coming, the hung up too, but for those who were told already.
-    seats: Vec<Id>,
-    /// The moment whose truth it tells.
-    pub(super) brought: Option<(Ms, What)>,
+pub(super) struct FetchState {
+    pub(super) target: usize,
+    pub(super) fetch_id: FetchId,
+    /// The position in the log at which it started.
+    pub(super) started_at: usize,
+    /// The requests of the batch, in the order of their arrival. Disconnected ones stay, answered ones leave.
+    waiters: Vec<Id>,
+    /// The time whose state it reports, and what it reports.
+    pub(super) brought: Option<(Ms, Content)>,
     pub(super) over: bool,
 }
 
 impl Oracle<'_> {
-    pub(super) fn departed(&mut self, cause: Cause, number: Number, terms: WaitOptions) -> Verdict {
-        let newest = self.flights.keys().next_back();
-        must(
-            newest.is_none_or(|newest| *newest < number),
-            "departures are numbered in their order",
+    pub(super) fn started_at(
+        &mut self,
+        fetch_id: FetchId,
+        seq: Seq,
+        options: BatchOptions,
+    ) -> Check {
+        let newest = self.fetches.keys().next_back();
+        ensure(
+            newest.is_none_or(|newest| *newest < seq),
+            "sequence numbers follow the order of starts",
         )?;
-        must(
-            self.berths_taken < self.schedule.berths,
-            "a fetch departs from a free berth",
+        ensure(
+            self.permits_taken < self.schedule.permits,
+            "a fetch starts with a free permit",
         )?;
-        self.berths_taken += 1;
+        self.permits_taken += 1;
         let now = self.now;
-        must(
-            self.hold_of(cause).held(now).is_none(),
-            "nothing departs while it is held",
+        ensure(
+            self.block_of(fetch_id).blocked(now).is_none(),
+            "no fetch starts while its partition is blocked",
         )?;
-        let place = self.place_of(cause);
-        let seats = if cause.alone {
-            self.askers[cause.by].standing = Standing::Alone(Some(number));
-            must(terms == self.terms_of(&[cause.by]), "alone, for oneself")?;
-            vec![cause.by]
+        let target = self.target_of(fetch_id);
+        let waiters = if fetch_id.alone {
+            self.requests[fetch_id.request].phase = Phase::Alone(Some(seq));
+            ensure(
+                options == self.options_of(&[fetch_id.request]),
+                "a fetch alone has the options of its request",
+            )?;
+            vec![fetch_id.request]
         } else {
-            self.departs_shared(cause, place, number, terms)?
+            self.starts_shared(fetch_id, target, seq, options)?
         };
-        self.flights.insert(
-            number,
-            Flight {
-                place,
-                cause,
-                departed: self.position,
-                seats,
+        self.fetches.insert(
+            seq,
+            FetchState {
+                target,
+                fetch_id,
+                started_at: self.position,
+                waiters,
                 brought: None,
                 over: false,
             },
@@ -56,65 +64,70 @@ impl Oracle<'_> {
         Ok(())
     }
 
-    fn departs_shared(
+    fn starts_shared(
         &mut self,
-        cause: Cause,
-        place: usize,
-        number: Number,
-        terms: WaitOptions,
+        fetch_id: FetchId,
+        target: usize,
+        seq: Seq,
+        options: BatchOptions,
     ) -> Result<Vec<Id>, &'static str> {
-        let gathered = self.gathered(place);
-        let in_the_air = self.in_the_air(place);
-        let gate = &self.gates[place];
-        must(gate.cause == Some(cause), "what gathers departs")?;
-        let since = gate.last_departure.map(|at| self.now - at);
-        must(
+        let waiting = self.waiting(target);
+        let in_flight = self.in_flight(target);
+        let batch = &self.pending[target];
+        ensure(
+            batch.fetch_id == Some(fetch_id),
+            "a fetch serves the pending batch",
+        )?;
+        let since = batch.last_departure.map(|at| self.now - at);
+        ensure(
             since.is_none_or(|since| since >= self.schedule.window),
-            "a step departs at most once a window",
+            "a key is fetched at most once a window",
         )?;
-        must(
-            in_the_air < MAX_IN_FLIGHT_PER_KEY,
-            "at most four of a step are in the air",
+        ensure(
+            in_flight < MAX_IN_FLIGHT_PER_KEY,
+            "a key has at most four fetches in flight",
         )?;
-        must(!gathered.is_empty(), "nothing departs for nobody")?;
-        must(
-            terms == self.terms_of(&gathered),
-            "a fetch wants what its passengers want",
+        ensure(!waiting.is_empty(), "no fetch starts without waiters")?;
+        ensure(
+            options == self.options_of(&waiting),
+            "a fetch has the merged options of its waiters",
         )?;
-        for id in gathered {
-            self.askers[id].standing = Standing::Aboard(number);
+        for id in waiting {
+            self.requests[id].phase = Phase::InFlight(seq);
         }
-        self.gates[place].last_departure = Some(self.now);
-        Ok(self.gates[place].close())
+        self.pending[target].last_departure = Some(self.now);
+        Ok(self.pending[target].close())
     }
 
-    pub(super) fn landed(&mut self, number: Number, looked: Ms, what: What) -> Verdict {
-        let Some(flight) = self.flights.get_mut(&number) else {
-            return Err("what lands has departed");
+    pub(super) fn completed(&mut self, seq: Seq, observed_at: Ms, content: Content) -> Check {
+        let Some(fetch_state) = self.fetches.get_mut(&seq) else {
+            return Err("a completed fetch has started");
         };
-        must(!flight.over, "a flight ends once")?;
-        (flight.over, flight.brought) = (true, Some((looked, what)));
-        let (place, alone) = (flight.place, flight.cause.alone);
-        let seats = flight.seats.clone();
-        let news = News::Completion(number, what);
-        match what {
-            What::Live | What::Failed | What::Refused => self.owe_news(&seats, news, true),
-            What::Final => {
-                self.owe_news(&seats, news, true);
+        ensure(!fetch_state.over, "a fetch ends once")?;
+        (fetch_state.over, fetch_state.brought) = (true, Some((observed_at, content)));
+        let (target, alone) = (fetch_state.target, fetch_state.fetch_id.alone);
+        let waiters = fetch_state.waiters.clone();
+        let output = Output::Fetched(seq, content);
+        match content {
+            Content::Live | Content::Failed | Content::RateLimited => {
+                self.owe_output(&waiters, output, true)
+            }
+            Content::Final => {
+                self.owe_output(&waiters, output, true);
                 if !alone {
-                    self.tell_all(place, number, news);
+                    self.publish_final(target, seq, output);
                 }
             }
-            What::TooLarge => {
-                let mut own = Some(Due::Own(number));
-                for id in seats {
-                    self.owe(id, |_| own.take().unwrap_or(Due::Away));
+            Content::TooLarge => {
+                let mut own = Some(Due::Stream(seq));
+                for id in waiters {
+                    self.owe(id, |_| own.take().unwrap_or(Due::FetchAlone));
                 }
                 if !alone {
-                    let gate = &mut self.gates[place];
-                    gate.unshared = Some(self.now);
-                    for id in std::mem::take(&mut gate.seats) {
-                        self.owe(id, |_| Due::Away);
+                    let batch = &mut self.pending[target];
+                    batch.last_unshareable = Some(self.now);
+                    for id in std::mem::take(&mut batch.waiters) {
+                        self.owe(id, |_| Due::FetchAlone);
                     }
                 }
             }
@@ -122,71 +135,71 @@ impl Oracle<'_> {
         Ok(())
     }
 
-    /// Final is final: everybody who takes news of that flight hears it.
-    fn tell_all(&mut self, place: usize, number: Number, news: News) {
-        let (askers, landed) = (&self.askers, &self.flights[&number]);
-        let mut told = Vec::new();
-        let mut tell = |seats: &[Id]| -> Vec<Id> {
-            let takes = |id: &Id| askers[*id].takes(number, landed);
-            let (take, keep): (Vec<Id>, _) = seats.iter().partition(|id| takes(id));
-            told.extend(take);
+    /// A final result answers every request that accepts the fetch.
+    fn publish_final(&mut self, target: usize, seq: Seq, output: Output) {
+        let (requests, completed) = (&self.requests, &self.fetches[&seq]);
+        let mut log_entries = Vec::new();
+        let mut tell = |waiters: &[Id]| -> Vec<Id> {
+            let latency = |id: &Id| requests[*id].latency(seq, completed);
+            let (take, keep): (Vec<Id>, _) = waiters.iter().partition(|id| latency(id));
+            log_entries.extend(take);
             keep
         };
-        let gate = tell(&self.gates[place].seats);
-        let others = self.flights.iter();
-        let others = others.filter(|(_, f)| f.place == place && !f.over && !f.cause.alone);
-        let others: Vec<_> = others.map(|(n, f)| (*n, tell(&f.seats))).collect();
-        self.gates[place].seats = gate;
-        for (number, seats) in others {
-            if let Some(flight) = self.flights.get_mut(&number) {
-                flight.seats = seats;
+        let batch = tell(&self.pending[target].waiters);
+        let others = self.fetches.iter();
+        let others = others.filter(|(_, f)| f.target == target && !f.over && !f.fetch_id.alone);
+        let others: Vec<_> = others.map(|(n, f)| (*n, tell(&f.waiters))).collect();
+        self.pending[target].waiters = batch;
+        for (seq, waiters) in others {
+            if let Some(fetch_state) = self.fetches.get_mut(&seq) {
+                fetch_state.waiters = waiters;
             }
         }
-        self.owe_news(&told, news, false);
+        self.owe_output(&log_entries, output, false);
     }
 
-    /// To the first as the one who opened it, if it is their `own`.
-    fn owe_news(&mut self, seats: &[Id], news: News, own: bool) {
-        for (place, id) in seats.iter().enumerate() {
-            self.owe(*id, |_| Due::News(news, own && place == 0));
+    /// Owes the output to these requests; to the first one as the leader, if the batch is the fetch's `own`.
+    fn owe_output(&mut self, waiters: &[Id], output: Output, own: bool) {
+        for (target, id) in waiters.iter().enumerate() {
+            self.owe(*id, |_| Due::Output(output, own && target == 0));
         }
     }
 
-    /// To who is still there, and has not been told already.
+    /// Owes an answer, unless the request is done or has one due.
     fn owe(&mut self, id: Id, due: impl FnOnce(Id) -> Due) {
-        let asker = &mut self.askers[id];
-        if asker.standing != Standing::Gone && asker.due.is_none() {
-            asker.due = Some(due(id));
+        let request_state = &mut self.requests[id];
+        if request_state.phase != Phase::Done && request_state.due.is_none() {
+            request_state.due = Some(due(id));
         }
     }
 
-    pub(super) fn panicked(&mut self, number: Number) -> Verdict {
-        let Some(flight) = self.flights.get_mut(&number) else {
-            return Err("what panics has departed");
+    pub(super) fn panicked(&mut self, seq: Seq) -> Check {
+        let Some(fetch_state) = self.fetches.get_mut(&seq) else {
+            return Err("a panicked fetch has started");
         };
-        flight.over = true;
-        for id in std::mem::take(&mut flight.seats) {
-            self.owe(id, |_| Due::Lost);
+        fetch_state.over = true;
+        for id in std::mem::take(&mut fetch_state.waiters) {
+            self.owe(id, |_| Due::Abandoned);
         }
         Ok(())
     }
 
-    /// Also heard of flights that have landed or panicked.
-    pub(super) fn dropped(&mut self, number: Number) -> Verdict {
-        let Some(flight) = self.flights.get_mut(&number) else {
-            return Err("what is dropped has departed");
+    /// Called for completed and panicked fetches, too.
+    pub(super) fn dropped(&mut self, seq: Seq) -> Check {
+        let Some(fetch_state) = self.fetches.get_mut(&seq) else {
+            return Err("a dropped fetch has started");
         };
-        let early = !std::mem::replace(&mut flight.over, true);
+        let early = !std::mem::replace(&mut fetch_state.over, true);
         let waits = |id: &Id| {
-            let asker = &self.askers[*id];
-            // At its deadline whoever flies it lets go of it, and then says that it is late.
-            let in_time = self.now < asker.request.deadline();
-            asker.standing == Standing::Aboard(number) && asker.due.is_none() && in_time
+            let request_state = &self.requests[*id];
+            // At its deadline the leader drops the fetch before it reports the timeout.
+            let in_time = self.now < request_state.request.deadline();
+            request_state.phase == Phase::InFlight(seq) && request_state.due.is_none() && in_time
         };
-        let left = flight.seats.iter().any(waits);
-        must(
+        let left = fetch_state.waiters.iter().any(waits);
+        ensure(
             !(early && left),
-            "a flight goes on while anybody waits for it",
+            "a fetch goes on while a request waits for it",
         )
     }
 }
