@@ -15,7 +15,6 @@ use stepgate::config::{Flags, LogFormat};
 #[command(
     name = "stepgate",
     version,
-    term_width = 80,
     long_about = ABOUT,
     after_help = MORE_HELP,
     after_long_help = DETAILS
@@ -89,7 +88,7 @@ Exit codes:
 pub(crate) enum Command {
     /// Run the gateway (the default)
     Serve(ConfigArgs),
-    /// Validate the configuration and print the effective one, secrets redacted
+    /// Validate the configuration; print the effective one, redacted
     #[command(after_long_help = "\
 Exit code: 0, or 78 if there is a problem. The output is a valid configuration
 file.")]
@@ -114,7 +113,7 @@ listener from the configuration.")]
 
 const COMPLETIONS: &str = "\
 Where shells look for the script:
-  stepgate completions bash > ~/.local/share/bash-completion/completions/stepgate
+  stepgate completions bash > /etc/bash_completion.d/stepgate
   stepgate completions zsh > ~/.zfunc/_stepgate
           with ~/.zfunc in fpath, before compinit
   stepgate completions fish > ~/.config/fish/completions/stepgate.fish";
@@ -124,17 +123,25 @@ Where shells look for the script:
 pub(crate) struct ConfigArgs {
     /// Configuration file (TOML) [env: STEPGATE_CONFIG]
     ///
-    /// There is no search path: without this flag, only defaults apply.
+    /// There is no search path: without a file, only defaults apply.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     config: Option<PathBuf>,
-    /// Data listener, or unix:/path; repeatable [env: STEPGATE_LISTEN]
+    /// Data listener; repeatable [env: STEPGATE_LISTEN]
     ///
-    /// [default: 127.0.0.1:8180] Beyond loopback, the configuration must have clients.
+    /// A TCP address, or unix:/path for a unix socket.
+    ///
+    /// Beyond loopback, the configuration must have clients.
+    ///
+    /// [default: 127.0.0.1:8180]
     #[arg(long, value_name = "ADDR")]
     listen: Vec<String>,
-    /// Admin listener: metrics, status page [env: STEPGATE_ADMIN]
+    /// Admin listener [env: STEPGATE_ADMIN]
     ///
-    /// [default: 127.0.0.1:8181] Beyond loopback, the configuration must have an admin token.
+    /// Serves metrics, status and the status page.
+    ///
+    /// Beyond loopback, the configuration must have an admin token.
+    ///
+    /// [default: 127.0.0.1:8181]
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
     /// Base URL of the upstream [env: STEPGATE_UPSTREAM]
@@ -142,8 +149,13 @@ pub(crate) struct ConfigArgs {
     /// [default: https://api.portkey.ai/v1]
     #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
     upstream: Option<String>,
-    /// Format of log lines [env: STEPGATE_LOG_FORMAT]
-    #[arg(long, value_name = "FORMAT", value_parser = log_format())]
+    /// Log format: text or json [env: STEPGATE_LOG_FORMAT]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        value_parser = log_format(),
+        hide_possible_values = true
+    )]
     log_format: Option<LogFormat>,
 }
 
@@ -153,12 +165,18 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "TIME", value_parser = duration, allow_negative_numbers = true)]
     pub(crate) duration: Option<Duration>,
     /// Number of pollers, 1 to 1000
-    #[arg(long, value_name = "N", default_value_t = 240, value_parser = pollers, allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 240,
+        value_parser = pollers,
+        allow_negative_numbers = true
+    )]
     pub(crate) pollers: u16,
-    /// Data listener [default: 127.0.0.1:8180, or a free port]
+    /// Data listener [default: 127.0.0.1:8180 or a free port]
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
-    /// Admin listener [default: 127.0.0.1:8181, or a free port]
+    /// Admin listener [default: 127.0.0.1:8181 or a free port]
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
 }

@@ -1,6 +1,6 @@
-//! The program: exit codes, signals, what it writes.
+//! Tests the program as a process: exit codes, error messages, `health`, SIGHUP.
 
-mod looks;
+mod help;
 mod usage_errors;
 mod warnings;
 
@@ -14,13 +14,13 @@ use crate::support::process::FILE;
 use crate::support::process::Launch;
 use crate::support::{Origin, Process, STEP, process, until, within};
 
-/// Runs it to its end with nothing in its environment.
+/// Runs the program to its end with an empty environment.
 async fn run(arguments: &[&str]) -> (Option<i32>, String) {
     process::run(arguments, &[]).await
 }
 
 #[tokio::test]
-async fn bad_usage_is_exit_2() {
+async fn bad_usage_is_exit_code_2() {
     for arguments in [
         &["--no-such-flag"][..],
         &["no-such-command"],
@@ -32,7 +32,7 @@ async fn bad_usage_is_exit_2() {
 }
 
 #[tokio::test]
-async fn a_bad_configuration_is_exit_78_and_names_every_problem() {
+async fn a_bad_configuration_is_exit_code_78_and_names_every_problem() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("bad.toml");
     std::fs::write(
@@ -54,7 +54,7 @@ async fn a_bad_configuration_is_exit_78_and_names_every_problem() {
 }
 
 #[tokio::test]
-async fn an_address_in_use_is_an_error_exit_that_names_it_and_the_flag_for_another() {
+async fn an_address_in_use_is_exit_code_1_and_names_the_flag_for_another() {
     let taken = Origin::start().await;
     let address = &*taken.address.to_string();
     const FREE: &str = "127.0.0.1:0";
@@ -67,17 +67,17 @@ async fn an_address_in_use_is_an_error_exit_that_names_it_and_the_flag_for_anoth
                 }
                 let (code, text) = process::run(&arguments, &ENVIRONMENT).await;
                 assert_eq!(code, Some(1), "{text}");
-                let told = text.lines().last().unwrap_or_default();
+                let last = text.lines().last().unwrap_or_default();
                 let advice = format!("is another stepgate running? choose another with {flag}");
-                assert!(told.contains(address) && told.contains(&advice), "{text}");
+                assert!(last.contains(address) && last.contains(&advice), "{text}");
             }
         }
     }
 }
 
 #[tokio::test]
-async fn a_demo_that_takes_other_ports_says_why() {
-    // Where somebody has it already, that does as well.
+async fn a_demo_on_other_ports_says_why() {
+    // An error means that another process has the port, which serves as well.
     let _taken = std::net::TcpListener::bind("127.0.0.1:8180");
     let arguments = ["demo", "--duration", "100ms", "--pollers", "1"];
     let (code, text) = run(&arguments).await;
@@ -87,7 +87,7 @@ async fn a_demo_that_takes_other_ports_says_why() {
 }
 
 #[tokio::test]
-async fn a_configuration_may_come_through_a_pipe() {
+async fn the_configuration_can_be_read_from_a_pipe() {
     let origin = Origin::start().await;
     let taken = origin.address;
     let toml = format!("[server]\nlisten = \"{taken}\"\n");
@@ -104,13 +104,13 @@ async fn a_configuration_may_come_through_a_pipe() {
     pipe.write_all(toml.as_bytes()).await.unwrap();
     drop(pipe);
     let output = within("the program's end", process.wait_with_output()).await;
-    // It was read, or that address would not be asked for.
+    // The address comes from the configuration, so it was read.
     let text = String::from_utf8_lossy(&output.unwrap().stderr).into_owned();
     assert!(text.contains(&format!("{taken}: ")), "{text}");
 }
 
 #[tokio::test]
-async fn health_asks_the_running_gateway() {
+async fn health_reports_whether_the_gateway_is_ready() {
     let origin = Origin::start().await;
     let process = Process::start(&origin, "", "info").await;
     let admin = process.admin.to_string();
@@ -123,7 +123,7 @@ async fn health_asks_the_running_gateway() {
 }
 
 #[tokio::test]
-async fn health_asks_a_gateway_whatever_has_become_of_its_files() {
+async fn health_needs_only_the_admin_address_of_the_configuration() {
     let origin = Origin::start().await;
     let process = Process::start(&origin, "", "info").await;
     let listen = format!("[admin]\nlisten = \"{}\"\n", process.admin);
@@ -146,15 +146,15 @@ async fn health_asks_a_gateway_whatever_has_become_of_its_files() {
         if flag {
             arguments.extend(["--admin", &admin]);
         }
-        let (code, told) = run(&arguments).await;
-        assert_eq!(code, Some(0), "{text}: {told}");
+        let (code, output) = run(&arguments).await;
+        assert_eq!(code, Some(0), "{text}: {output}");
     }
-    let (code, told) = run(&["health", "--admin", &admin, "--config", "/no/such/file"]).await;
-    assert_eq!(code, Some(0), "{told}");
+    let (code, output) = run(&["health", "--admin", &admin, "--config", "/no/such/file"]).await;
+    assert_eq!(code, Some(0), "{output}");
 }
 
 #[tokio::test]
-async fn health_does_not_ask_some_other_gateway_where_its_address_is_in_doubt() {
+async fn health_fails_if_the_admin_address_is_uncertain() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("wrong.toml");
     let file_name = file.display().to_string();
@@ -165,9 +165,9 @@ async fn health_does_not_ask_some_other_gateway_where_its_address_is_in_doubt() 
         "",
     ] {
         std::fs::write(&file, text).unwrap();
-        let (code, told) = run(&["health", "--config", &file_name]).await;
-        assert_eq!(code, Some(1), "{text}: {told}");
-        assert!(told.contains("wrong.toml"), "{text}: {told}");
+        let (code, output) = run(&["health", "--config", &file_name]).await;
+        assert_eq!(code, Some(1), "{text}: {output}");
+        assert!(output.contains("wrong.toml"), "{text}: {output}");
     }
     for (arguments, named) in [
         (
@@ -176,14 +176,14 @@ async fn health_does_not_ask_some_other_gateway_where_its_address_is_in_doubt() 
         ),
         (&["health", "--admin", "nonsense"], "--admin"),
     ] {
-        let (code, told) = run(arguments).await;
-        assert_eq!(code, Some(1), "{told}");
-        assert!(told.contains(named), "{told}");
+        let (code, output) = run(arguments).await;
+        assert_eq!(code, Some(1), "{output}");
+        assert!(output.contains(named), "{output}");
     }
 }
 
 #[tokio::test]
-async fn credentials_that_leave_the_machine_in_the_clear_are_warned_of() {
+async fn a_plain_http_upstream_beyond_loopback_is_warned_of() {
     let beyond = "http://stepgate.invalid/v1";
     let arguments = ["check", "--upstream", beyond];
     let (code, text) = process::run(&arguments, &ENVIRONMENT).await;
@@ -201,7 +201,7 @@ async fn credentials_that_leave_the_machine_in_the_clear_are_warned_of() {
         lines.filter(|line| line.contains("has no TLS")).count()
     };
     assert_eq!(warned(), 1, "{}", process.output());
-    // As long as it is the same it is not said again.
+    // A reload does not repeat a warning that has not changed.
     let before = format!("[upstream]\nbase_url = \"{beyond}\"\n[cache]\nttl = \"1h\"\n");
     process.configure(&before).await;
     assert_eq!(warned(), 1, "{}", process.output());
@@ -212,12 +212,12 @@ async fn credentials_that_leave_the_machine_in_the_clear_are_warned_of() {
 }
 
 #[tokio::test]
-async fn sighup_reads_the_configuration_anew() {
+async fn sighup_reloads_the_configuration() {
     let origin = Origin::start().await;
     let process = Process::start(&origin, "", "info").await;
     process.signal("HUP").await;
-    let said = "configuration reloaded";
-    until("a reload", async || process.output().contains(said)).await;
+    let line = "configuration reloaded";
+    until("a reload", async || process.output().contains(line)).await;
     assert_eq!(process.get(STEP, &[]).await.status, 200);
     process.terminate().await;
     assert!(process.exit().await.0.success());

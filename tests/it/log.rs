@@ -1,4 +1,5 @@
-//! The log of a real process: one line a fetch, one a request, the same fields as text and as JSON.
+//! Tests the log of a process: one line for each fetch and one for each request, with the same fields as
+//! text and as JSON.
 
 mod lines;
 
@@ -12,8 +13,8 @@ use lines::{Line, json, text};
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const LIST: &str = "/v1/threads/thread_1/runs/run_1/steps";
 
-/// In the order in which they stand in a line.
-const FETCH: [&str; 8] = [
+/// The fields of a line about a fetch, in their order.
+const FETCH_FIELDS: [&str; 8] = [
     "rule",
     "client",
     "ids",
@@ -23,7 +24,8 @@ const FETCH: [&str; 8] = [
     "ms",
     "trace_id",
 ];
-const REQUEST: [&str; 12] = [
+/// The fields of a line about a request, in their order.
+const REQUEST_FIELDS: [&str; 12] = [
     "outcome",
     "rule",
     "client",
@@ -42,8 +44,9 @@ fn settings(format: &str, more: &str) -> String {
     format!("{TWO_CLIENTS}[log]\nformat = {format:?}\n{more}")
 }
 
-/// A live step, a final one, a hit, a refusal, a lost fetch; then its end, and what it wrote.
-async fn play(toml: &str, filter: &str) -> String {
+/// Runs a gateway through a live step, a final one, a hit, a rejected request and a lost fetch. Returns
+/// its output after it has ended.
+async fn run_gateway(toml: &str, filter: &str) -> String {
     let origin = Origin::start().await;
     let process = Process::start(&origin, toml, filter).await;
     let bearer = format!("Bearer {BILLING_TOKEN}");
@@ -53,22 +56,22 @@ async fn play(toml: &str, filter: &str) -> String {
         ("traceparent", &*parent),
         ("user-agent", "canary-agent"),
     ];
-    let ask = async |path: &str| process.get(path, &headers).await.status;
+    let status_of = async |path: &str| process.get(path, &headers).await.status;
     origin.next(vec![Action::RespondStatus("in_progress")]);
-    assert_eq!(ask(STEP).await, 200);
-    assert_eq!(ask(STEP).await, 200);
-    assert_eq!(ask(STEP).await, 200);
+    assert_eq!(status_of(STEP).await, 200);
+    assert_eq!(status_of(STEP).await, 200);
+    assert_eq!(status_of(STEP).await, 200);
     assert_eq!(process.get(STEP, &[]).await.status, 401);
-    // Lost on reuse, and once more on a new connection.
+    // The reused connection is closed, and the new one, too.
     origin.next(vec![Action::Close]);
     origin.next(vec![Action::Close]);
-    assert_eq!(ask(LIST).await, 502);
+    assert_eq!(status_of(LIST).await, 502);
     process.terminate().await;
     process.exit().await.1
 }
 
-/// Those of one kind.
-fn of<'l>(lines: &'l [Line], message: &str) -> Vec<&'l Line> {
+/// Returns the lines with this message.
+fn with_message<'l>(lines: &'l [Line], message: &str) -> Vec<&'l Line> {
     lines.iter().filter(|l| l.message == message).collect()
 }
 
@@ -76,9 +79,9 @@ fn names(line: &Line) -> Vec<&str> {
     line.fields.iter().map(|(name, _)| &**name).collect()
 }
 
-/// The fields are some of these, in this order.
+/// Asserts that the line has only `known` fields, in this order.
 #[track_caller]
-fn assert_in_order(line: &Line, known: &[&str]) {
+fn assert_field_order(line: &Line, known: &[&str]) {
     let expected: Vec<&str> = known
         .iter()
         .copied()
@@ -87,23 +90,24 @@ fn assert_in_order(line: &Line, known: &[&str]) {
     assert_eq!(names(line), expected, "{line:?}");
 }
 
+/// Asserts that the lines describe what [`run_gateway`] did, with these ids or without any.
 #[track_caller]
-fn assert_told(lines: &[Line], ids: Option<&str>) {
-    let said = |line: &Line, name: &str| line.get(name).map(ToOwned::to_owned);
-    let fetches = of(lines, "fetch");
-    let requests = of(lines, "GET");
+fn assert_complete(lines: &[Line], ids: Option<&str>) {
+    let field = |line: &Line, name: &str| line.get(name).map(ToOwned::to_owned);
+    let fetches = with_message(lines, "fetch");
+    let requests = with_message(lines, "GET");
     assert_eq!((fetches.len(), requests.len()), (3, 5), "{lines:?}");
     for line in &fetches {
-        assert_in_order(line, &FETCH);
-        assert_eq!(said(line, "client").as_deref(), Some("billing"));
-        assert_eq!(said(line, "trace_id").as_deref(), Some(TRACE));
+        assert_field_order(line, &FETCH_FIELDS);
+        assert_eq!(field(line, "client").as_deref(), Some("billing"));
+        assert_eq!(field(line, "trace_id").as_deref(), Some(TRACE));
         assert!(line.get("ms").unwrap().parse::<f64>().unwrap() > 0.0);
     }
     for line in &requests {
-        assert_in_order(line, &REQUEST);
+        assert_field_order(line, &REQUEST_FIELDS);
     }
     let column = |lines: &[&Line], name: &str| -> Vec<String> {
-        let cells = lines.iter().map(|line| said(line, name));
+        let cells = lines.iter().map(|line| field(line, name));
         cells.map(Option::unwrap_or_default).collect()
     };
     assert_eq!(column(&fetches, "status"), ["200", "200", ""]);
@@ -119,11 +123,11 @@ fn assert_told(lines: &[Line], ids: Option<&str>) {
     assert_eq!(column(&requests, "client"), clients);
     let traces = [TRACE, TRACE, TRACE, "", TRACE];
     assert_eq!(column(&requests, "trace_id"), traces);
-    let took: Vec<bool> = requests
+    let has_fetch_time: Vec<bool> = requests
         .iter()
         .map(|l| l.get("fetch_ms").is_some())
         .collect();
-    assert_eq!(took, [true, true, false, false, false]);
+    assert_eq!(has_fetch_time, [true, true, false, false, false]);
     let step = ids.unwrap_or_default();
     let list = step.rsplit_once('/').map_or("", |(list, _)| list);
     assert_eq!(column(&fetches, "ids"), [step, step, list]);
@@ -133,49 +137,67 @@ fn assert_told(lines: &[Line], ids: Option<&str>) {
 const IDS: &str = "thread_1/run_1/step_1";
 
 #[tokio::test]
-async fn json_and_text_tell_the_same_of_every_fetch_and_request() {
+async fn json_and_text_have_the_same_fields_of_every_fetch_and_request() {
     let all = "access = \"all\"\n";
-    assert_told(&json(&play(&settings("json", all), "info").await), None);
-    assert_told(&text(&play(&settings("text", all), "info").await), None);
+    assert_complete(
+        &json(&run_gateway(&settings("json", all), "info").await),
+        None,
+    );
+    assert_complete(
+        &text(&run_gateway(&settings("text", all), "info").await),
+        None,
+    );
 }
 
 #[tokio::test]
-async fn ids_are_told_where_they_are_configured_and_at_debug() {
+async fn ids_are_logged_if_configured_or_at_debug_level() {
     let all = "access = \"all\"\n";
-    let asked = settings("json", &format!("{all}ids = true\n"));
-    assert_told(&json(&play(&asked, "info").await), Some(IDS));
-    let at_debug = play(&settings("text", all), "info,stepgate=debug").await;
-    assert_told(&text(&at_debug), Some(IDS));
+    let with_ids = settings("json", &format!("{all}ids = true\n"));
+    assert_complete(&json(&run_gateway(&with_ids, "info").await), Some(IDS));
+    let at_debug = run_gateway(&settings("text", all), "info,stepgate=debug").await;
+    assert_complete(&text(&at_debug), Some(IDS));
 }
 
 #[tokio::test]
-async fn no_line_holds_a_secret_or_what_a_caller_sent() {
+async fn no_line_contains_a_secret_or_a_client_header() {
     for format in ["json", "text"] {
         let toml = settings(format, "access = \"all\"\nids = true\n");
-        let told = play(&toml, "trace").await;
-        assert!(told.lines().count() > 8, "{told}");
-        assert!(!told.contains("canary"), "{told}");
+        let output = run_gateway(&toml, "trace").await;
+        assert!(output.lines().count() > 8, "{output}");
+        assert!(!output.contains("canary"), "{output}");
     }
 }
 
 #[tokio::test]
-async fn without_access_lines_there_are_none_and_by_default_one_a_fetch_and_error() {
-    let off = json(&play(&settings("json", "access = \"off\"\n"), "info").await);
-    assert_eq!((of(&off, "fetch").len(), of(&off, "GET").len()), (0, 0));
-    let usual = json(&play(&settings("json", ""), "info").await);
-    assert_eq!((of(&usual, "fetch").len(), of(&usual, "GET").len()), (3, 2));
+async fn access_off_logs_nothing_and_the_default_logs_fetches_and_errors() {
+    let off = json(&run_gateway(&settings("json", "access = \"off\"\n"), "info").await);
+    assert_eq!(
+        (
+            with_message(&off, "fetch").len(),
+            with_message(&off, "GET").len()
+        ),
+        (0, 0)
+    );
+    let default = json(&run_gateway(&settings("json", ""), "info").await);
+    assert_eq!(
+        (
+            with_message(&default, "fetch").len(),
+            with_message(&default, "GET").len()
+        ),
+        (3, 2)
+    );
 }
 
 #[tokio::test]
-async fn a_fetch_that_everybody_has_left_has_its_line() {
+async fn a_fetch_without_waiters_and_one_past_its_deadline_are_logged() {
     let origin = Origin::start().await;
     let process = Process::start(&origin, "[log]\nformat = \"json\"\n", "info").await;
     origin.next(vec![Action::Stall]);
-    let question = process.send_get(STEP, &[]).await;
+    let client = process.send_get(STEP, &[]).await;
     until("the fetch", async || origin.count() == 1).await;
-    drop(question);
-    let told = async || process.output().contains("cancelled: no waiters left");
-    until("its line", told).await;
+    drop(client);
+    let logged = async || process.output().contains("cancelled: no waiters left");
+    until("the line of the fetch", logged).await;
 
     origin.next(vec![Action::Stall]);
     let toml = "[upstream]\ntimeout = \"200ms\"\n[log]\nformat = \"json\"\n";
@@ -183,13 +205,13 @@ async fn a_fetch_that_everybody_has_left_has_its_line() {
     assert_eq!(process.get(STEP, &[]).await.status, 504);
     process.terminate().await;
     let lines = json(&process.exit().await.1);
-    let fetches = of(&lines, "fetch");
+    let fetches = with_message(&lines, "fetch");
     assert_eq!(fetches.len(), 1, "{lines:?}");
     assert_eq!(fetches[0].get("error"), Some("deadline exceeded"));
 }
 
 #[tokio::test]
-async fn a_malformed_traceparent_is_passed_on_and_not_logged() {
+async fn a_malformed_traceparent_is_forwarded_and_not_logged() {
     let origin = Origin::start().await;
     let process = Process::start(&origin, "[log]\naccess = \"all\"\n", "info").await;
     let malformed = format!("ff-{TRACE}-00f067aa0ba902b7-01");
@@ -202,7 +224,7 @@ async fn a_malformed_traceparent_is_passed_on_and_not_logged() {
 }
 
 #[tokio::test]
-async fn what_keeps_it_from_starting_is_a_line_of_json_too() {
+async fn a_failed_start_is_logged_as_json_too() {
     let taken = Origin::start().await;
     let address = taken.address.to_string();
     let toml = "[server]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n";
@@ -217,7 +239,7 @@ async fn what_keeps_it_from_starting_is_a_line_of_json_too() {
 }
 
 #[tokio::test]
-async fn a_reload_changes_whether_ids_are_told() {
+async fn a_reload_changes_whether_ids_are_logged() {
     let origin = Origin::start().await;
     let process = Process::start(&origin, "", "info").await;
     let toml = |ids: bool| {
@@ -226,20 +248,20 @@ async fn a_reload_changes_whether_ids_are_told() {
     };
     process.configure(&toml(true)).await;
     process.get(STEP, &[]).await;
-    let told = format!("ids={IDS}");
+    let ids = format!("ids={IDS}");
     until("the ids", async || {
-        process.output().matches(&told).count() == 2
+        process.output().matches(&ids).count() == 2
     })
     .await;
     process.configure(&toml(false)).await;
     process.get(STEP, &[]).await;
     let hits = async || process.output().contains("outcome=\"hit\"");
     until("the line", hits).await;
-    assert_eq!(process.output().matches(&told).count(), 2);
+    assert_eq!(process.output().matches(&ids).count(), 2);
 }
 
 #[test]
-fn a_line_of_json_is_read_as_its_bytes_stand() {
+fn the_parsers_keep_the_order_of_the_fields() {
     let line = r#"{"timestamp":"t","level":"INFO","message":"GET","b":1,"a":"x"}"#;
     let value: Value = serde_json::from_str(line).unwrap();
     assert!(value.is_object());

@@ -1,23 +1,23 @@
-//! Reads the log as a collector would: each line, its fields in their order.
+//! Parses the log as a collector would: each line, with its fields in order.
 
 use serde::de::{Deserializer, MapAccess, Visitor};
 
-/// One line.
+/// A parsed line.
 #[derive(Debug)]
 pub(crate) struct Line {
     pub(crate) message: String,
-    /// All but time, level and message, as they stand.
+    /// All fields but time, level and message, in order.
     pub(crate) fields: Vec<(String, String)>,
 }
 
 impl Line {
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        let found = self.fields.iter().find(|(known, _)| known == name);
-        found.map(|(_, value)| &**value)
+        let field = self.fields.iter().find(|(known, _)| known == name);
+        field.map(|(_, value)| &**value)
     }
 }
 
-/// Every line is one JSON object, no member of which occurs twice.
+/// Parses lines of JSON objects. Panics if a member occurs twice.
 pub(crate) fn json(output: &str) -> Vec<Line> {
     output.lines().map(json_line).collect()
 }
@@ -40,7 +40,7 @@ fn json_line(line: &str) -> Line {
     }
 }
 
-/// The members of an object as they stand: a map would sort them.
+/// Reads the members of an object in order, because a map would sort them.
 struct InOrder;
 
 impl<'de> Visitor<'de> for InOrder {
@@ -62,7 +62,7 @@ impl<'de> Visitor<'de> for InOrder {
     }
 }
 
-/// Every line is a time, a level, and a message with fields behind it.
+/// Parses lines of text: a time, a level, a message and fields.
 pub(crate) fn text(output: &str) -> Vec<Line> {
     output.lines().map(text_line).collect()
 }
@@ -87,18 +87,18 @@ fn text_line(line: &str) -> Line {
     }
 }
 
-/// A word, or what is in quotes; and what comes behind it.
+/// Returns the value at the start, a word or a quoted string, and the rest of the line.
 fn value(text: &str) -> (String, &str) {
     if !text.starts_with('"') {
         let end = text.find(' ').unwrap_or(text.len());
         return (text[..end].to_owned(), &text[end..]);
     }
     let mut value = String::new();
-    let mut letters = text.char_indices().skip(1);
-    while let Some((at, letter)) = letters.next() {
-        match letter {
+    let mut chars = text.char_indices().skip(1);
+    while let Some((at, char)) = chars.next() {
+        match char {
             '"' => return (value, &text[at + 1..]),
-            '\\' => value.extend(letters.next().map(|(_, escaped)| escaped)),
+            '\\' => value.extend(chars.next().map(|(_, escaped)| escaped)),
             plain => value.push(plain),
         }
     }

@@ -1,18 +1,19 @@
-//! Files that cannot be taken change nothing; what needs a restart is said.
+//! Tests that an invalid configuration changes nothing, and that keys which need a restart are named.
 
 use std::fs;
 
-use super::{KEY, LISTEN, keys, start, toward, with_token};
+use super::{KEY, LISTEN, config_for, get_with_token, keys, start};
 use crate::support::process::Launch;
 use crate::support::process::{FILE, folder};
 use crate::support::{Origin, Process, RawClient, STEP, client, step, until};
 
-/// `spoil` the configuration file: the old one stays, and log and status tell all of `problems`.
-async fn assert_keeps(spoil: impl Fn(&Process), problems: &[&str]) {
+/// Asserts that after `damage` the old configuration stays, and that the log and `/status` name all
+/// `problems`.
+async fn assert_old_config_stays(damage: impl Fn(&Process), problems: &[&str]) {
     let origin = Origin::start().await;
-    let process = start(&toward(&origin, KEY), &[("key", "the-key")]).await;
+    let process = start(&config_for(&origin, KEY), &[("key", "the-key")]).await;
     assert!(process.get(STEP, &[]).await.is_stored());
-    spoil(&process);
+    damage(&process);
     process.reload().await;
     assert_eq!(process.reloads("failure").await, 1.0);
     let last = process.status().await["last_reload"].clone();
@@ -21,40 +22,43 @@ async fn assert_keeps(spoil: impl Fn(&Process), problems: &[&str]) {
     let file = process.path(FILE).display().to_string();
     for problem in problems {
         let problem = problem.replace("FILE", &file);
-        let told = last["problems"].to_string();
-        assert!(told.contains(&problem), "{problem} is not in {told}");
+        let problems = last["problems"].to_string();
+        assert!(
+            problems.contains(&problem),
+            "{problem} is not in {problems}"
+        );
         let logged = async || process.output().contains(&problem);
         until(&problem, logged).await;
     }
     assert!(process.get(STEP, &[]).await.is_hit());
     process.get(&step("other"), &[]).await;
     assert_eq!(keys(&origin), ["the-key", "the-key"]);
-    process.configure(&toward(&origin, KEY)).await;
+    process.configure(&config_for(&origin, KEY)).await;
     assert_eq!(process.reloads("success").await, 1.0);
     assert_eq!(process.status().await["last_reload"]["result"], "success");
 }
 
 #[tokio::test]
-async fn c47_every_problem_of_a_broken_file_is_told_with_its_place() {
+async fn c47_every_problem_of_an_invalid_configuration_is_named_with_its_place() {
     let text = "[upstream]\ntimout = \"6s\"\ntimeout = \"6 minits\"\n[server]\nallowed_hosts = 7\n";
     let places = ["FILE:2:1", "FILE:3:11", "FILE:5:17"];
-    assert_keeps(|process| process.write(FILE, text), &places).await;
+    assert_old_config_stays(|process| process.write(FILE, text), &places).await;
 }
 
 #[tokio::test]
-async fn c47_a_file_cut_in_a_value_changes_nothing() {
+async fn c47_a_truncated_file_changes_nothing() {
     let text = "[upstream]\nbase_url = \"http://127.";
-    assert_keeps(|process| process.write(FILE, text), &["FILE:2:"]).await;
+    assert_old_config_stays(|process| process.write(FILE, text), &["FILE:2:"]).await;
 }
 
 #[tokio::test]
 async fn c47_an_empty_file_changes_nothing() {
-    assert_keeps(|process| process.write(FILE, ""), &["FILE"]).await;
+    assert_old_config_stays(|process| process.write(FILE, ""), &["FILE"]).await;
 }
 
 #[tokio::test]
-async fn c47_a_vanished_file_changes_nothing() {
-    assert_keeps(
+async fn c47_a_deleted_file_changes_nothing() {
+    assert_old_config_stays(
         |process| fs::remove_file(process.path(FILE)).unwrap(),
         &["FILE"],
     )
@@ -62,9 +66,9 @@ async fn c47_a_vanished_file_changes_nothing() {
 }
 
 #[tokio::test]
-async fn c47_a_file_that_cannot_be_read_changes_nothing() {
+async fn c47_an_unreadable_file_changes_nothing() {
     let origin = Origin::start().await;
-    let process = start(&toward(&origin, KEY), &[("key", "the-key")]).await;
+    let process = start(&config_for(&origin, KEY), &[("key", "the-key")]).await;
     fs::remove_file(process.path(FILE)).unwrap();
     fs::create_dir(process.path(FILE)).unwrap();
     process.reload().await;
@@ -73,8 +77,8 @@ async fn c47_a_file_that_cannot_be_read_changes_nothing() {
 }
 
 #[tokio::test]
-async fn c47_a_file_that_is_no_text_changes_nothing() {
-    assert_keeps(
+async fn c47_a_file_that_is_not_utf_8_changes_nothing() {
+    assert_old_config_stays(
         |process| process.write(FILE, b"[server]\n\xff\xfe\0"),
         &["FILE"],
     )
@@ -82,12 +86,12 @@ async fn c47_a_file_that_is_no_text_changes_nothing() {
 }
 
 #[tokio::test]
-async fn c47_a_configuration_whose_secret_is_missing_changes_nothing() {
+async fn c47_a_missing_secret_file_changes_nothing() {
     let origin = Origin::start().await;
     let other = Origin::start().await;
-    let process = start(&toward(&origin, KEY), &[("key", "the-key")]).await;
+    let process = start(&config_for(&origin, KEY), &[("key", "the-key")]).await;
     let toml = KEY.replace("\"key\"", "\"nowhere\"");
-    process.configure(&toward(&other, &toml)).await;
+    process.configure(&config_for(&other, &toml)).await;
     assert_eq!(process.reloads("failure").await, 1.0);
     assert!(
         process
@@ -99,9 +103,9 @@ async fn c47_a_configuration_whose_secret_is_missing_changes_nothing() {
 }
 
 #[tokio::test]
-async fn no_problem_shows_what_may_be_a_secret() {
+async fn no_problem_contains_a_possible_secret() {
     let origin = Origin::start().await;
-    let process = start(&toward(&origin, KEY), &[("key", "the-key")]).await;
+    let process = start(&config_for(&origin, KEY), &[("key", "the-key")]).await;
     for (nth, line) in [
         "[upstream.headers]\nx-portkey-api-key = \"canary\"\n",
         "[upstream.headers]\nx-portkey-api-key = \"canary\n",
@@ -127,13 +131,13 @@ async fn no_problem_shows_what_may_be_a_secret() {
 }
 
 #[tokio::test]
-async fn what_needs_a_restart_is_named_and_the_rest_taken() {
+async fn keys_that_need_a_restart_are_named_and_all_others_applied() {
     let (a, b) = (Origin::start().await, Origin::start().await);
-    let process = start(&toward(&a, ""), &[]).await;
+    let process = start(&config_for(&a, ""), &[]).await;
     let limits = "max_in_flight = 3\n\
                   [server]\nmax_connections = 7\nmax_long_polls = 7\nheader_timeout = \"3s\"\n\
                   [cache]\nmax_bytes = \"32MiB\"\n[log]\nformat = \"json\"\n";
-    process.configure(&toward(&b, limits)).await;
+    process.configure(&config_for(&b, limits)).await;
     let last = process.status().await["last_reload"].clone();
     assert_eq!(last["result"], "success");
     for name in [
@@ -156,9 +160,9 @@ async fn what_needs_a_restart_is_named_and_the_rest_taken() {
     assert_eq!(
         process.get(STEP, &[]).await.status,
         200,
-        "the old limit holds"
+        "the old limit is in force"
     );
-    process.configure(&toward(&b, "")).await;
+    process.configure(&config_for(&b, "")).await;
     let last = process.status().await["last_reload"].clone();
     assert_eq!(
         last["needs_restart"].as_array().map(Vec::len),
@@ -167,9 +171,9 @@ async fn what_needs_a_restart_is_named_and_the_rest_taken() {
     );
 }
 
-/// On every address of this machine, or loopback only.
+/// Returns a configuration with a data listener on this address.
 fn listen(origin: &Origin, address: &str, rest: &str) -> String {
-    toward(
+    config_for(
         origin,
         &format!("[server]\nlisten = \"{address}:0\"\n{rest}"),
     )
@@ -177,6 +181,7 @@ fn listen(origin: &Origin, address: &str, rest: &str) -> String {
 
 const CLIENT: &str = "[[client]]\nname = \"billing\"\ntoken = { file = \"token\" }\n";
 
+/// Starts a gateway whose data listener is on all addresses of this machine.
 async fn beyond_loopback(origin: &Origin) -> Process {
     let toml = listen(origin, "0.0.0.0", CLIENT);
     let folder = folder(&[(FILE, &toml), ("token", "the-token")]);
@@ -186,7 +191,7 @@ async fn beyond_loopback(origin: &Origin) -> Process {
 }
 
 #[tokio::test]
-async fn a_listener_that_moves_is_named_and_stays() {
+async fn a_changed_listener_is_named_and_stays() {
     let origin = Origin::start().await;
     let process = beyond_loopback(&origin).await;
     process
@@ -197,14 +202,17 @@ async fn a_listener_that_moves_is_named_and_stays() {
         last["needs_restart"].to_string().contains("server.listen"),
         "{last}"
     );
-    assert_eq!(with_token(&process, STEP, "the-token").await.status, 200);
+    assert_eq!(
+        get_with_token(&process, STEP, "the-token").await.status,
+        200
+    );
 }
 
 #[tokio::test]
-async fn a_reload_never_opens_the_listener_that_stays() {
+async fn a_reload_never_removes_the_clients_of_a_listener_beyond_loopback() {
     let origin = Origin::start().await;
     let process = beyond_loopback(&origin).await;
-    // Right for a start, but the listener that is there stays where it is.
+    // This is valid for a start, but the running listener stays beyond loopback.
     process.configure(&listen(&origin, "127.0.0.1", "")).await;
     assert_eq!(
         process.reloads("failure").await,
@@ -213,8 +221,11 @@ async fn a_reload_never_opens_the_listener_that_stays() {
         process.output()
     );
     assert_eq!(process.get(STEP, &[]).await.status, 401);
-    assert_eq!(with_token(&process, STEP, "the-token").await.status, 200);
-    // This says that something else guards it.
+    assert_eq!(
+        get_with_token(&process, STEP, "the-token").await.status,
+        200
+    );
+    // With allow_unauthenticated, the operator says that something else protects it.
     process
         .configure(&listen(
             &origin,
@@ -229,10 +240,10 @@ async fn a_reload_never_opens_the_listener_that_stays() {
 }
 
 #[tokio::test]
-async fn a_reload_never_takes_the_token_from_an_admin_listener_beyond_loopback() {
+async fn a_reload_never_removes_the_token_of_an_admin_listener_beyond_loopback() {
     let origin = Origin::start().await;
     let with = |address: &str, token: &str| {
-        toward(
+        config_for(
             &origin,
             &format!("[admin]\nlisten = \"{address}:0\"\n{token}"),
         )

@@ -1,4 +1,4 @@
-//! A thousand reloads under load (catalogue 47).
+//! Tests a thousand reloads under load (catalogue 47).
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
-use super::{KEY, keys, start, toward};
+use super::{KEY, config_for, keys, start};
 use crate::support::client::head;
 use crate::support::process::FILE;
 use crate::support::{
@@ -17,10 +17,10 @@ use crate::support::{
 };
 
 const RELOADS: usize = 1000;
-const CALLERS: usize = 6;
-/// So that the reloads have their share of a small machine.
+const CLIENTS: usize = 6;
+/// The pause between requests, so that the reloads get their share of a small machine.
 const PAUSE: Duration = Duration::from_millis(2);
-/// Reloads are counted in pairs: the second of each leaves a file that cannot be taken.
+/// Invalid configurations. Every second reload reads one of these, or no file.
 const BROKEN: [&str; 4] = [
     "",
     "[upstream]\nbase_url = \"http://127.",
@@ -28,7 +28,7 @@ const BROKEN: [&str; 4] = [
     "\u{0}",
 ];
 
-/// A shell that signals the process at every line: quicker than one for each signal.
+/// Holds a shell that sends the signal at every line, which is faster than one shell for each signal.
 struct Signals {
     shell: Child,
     line: String,
@@ -50,34 +50,34 @@ impl Signals {
     }
 }
 
-/// A keep-alive connection.
-struct Caller(RawClient);
+/// Holds a keep-alive connection.
+struct Client(RawClient);
 
-impl Caller {
-    async fn ask(&mut self, path: &str, headers: &[(&str, &str)]) -> Response {
+impl Client {
+    async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Response {
         self.0.send(head("GET", path, "127.0.0.1", headers)).await;
         self.0.response().await
     }
 
     async fn reloads(&mut self) -> f64 {
-        let metrics = self.ask("/metrics", &[]).await;
+        let metrics = self.get("/metrics", &[]).await;
         let of = |result| metrics.sample(&format!("stepgate_reloads_total{{result=\"{result}\"}}"));
         of("success") + of("failure")
     }
 }
 
-/// Whose body that is; no other origin gives these statuses.
-fn whose(answer: &Response, id: &str) -> char {
-    let of = |status| step_json("thread_1", "run_1", id, status) == answer.body;
-    match answer.status {
+/// Returns the origin of the body. Each origin has statuses of its own.
+fn origin_of(response: &Response, id: &str) -> char {
+    let of = |status| step_json("thread_1", "run_1", id, status) == response.body;
+    match response.status {
         200 if of("completed") || of("at_a") => 'a',
         200 if of("failed") || of("at_b") => 'b',
-        status => panic!("{status} for {id}: {}", answer.text()),
+        status => panic!("{status} for {id}: {}", response.text()),
     }
 }
 
-/// Asks without a pause until told to stop: some steps anew, some from memory, some live.
-async fn poll(mut caller: Caller, nth: usize, stop: Arc<AtomicBool>, served: Arc<AtomicUsize>) {
+/// Sends requests until `stop` is set: fetches, hits, and long polls of live steps.
+async fn poll(mut client: Client, nth: usize, stop: Arc<AtomicBool>, served: Arc<AtomicUsize>) {
     let mut count = nth;
     while !stop.load(Ordering::Relaxed) {
         count += 1;
@@ -87,7 +87,7 @@ async fn poll(mut caller: Caller, nth: usize, stop: Arc<AtomicBool>, served: Arc
             1 => &[("Prefer", "wait=1")],
             _ => &[],
         };
-        whose(&caller.ask(&step(&id), headers).await, &id);
+        origin_of(&client.get(&step(&id), headers).await, &id);
         served.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(PAUSE).await;
     }
@@ -98,22 +98,22 @@ async fn c47_a_thousand_reloads_under_load() {
     let (a, b) = (Origin::start().await, Origin::start().await);
     let with = |origin, key: char| {
         let headers = format!("[upstream.headers]\nx-portkey-api-key = {{ file = \"{key}\" }}\n");
-        toward(origin, &headers)
+        config_for(origin, &headers)
     };
     let good = [('a', with(&a, 'a')), ('b', with(&b, 'b'))];
     let process = start(&good[0].1, &[("a", "key-a"), ("b", "key-b")]).await;
     let (stop, served) = (Arc::default(), Arc::default());
-    let mut callers = JoinSet::new();
-    for nth in 0..CALLERS {
-        let caller = Caller(RawClient::connect(process.data).await);
-        callers.spawn(poll(caller, nth, Arc::clone(&stop), Arc::clone(&served)));
+    let mut clients = JoinSet::new();
+    for nth in 0..CLIENTS {
+        let client = Client(RawClient::connect(process.data).await);
+        clients.spawn(poll(client, nth, Arc::clone(&stop), Arc::clone(&served)));
     }
     let mut signals = Signals::to(&process);
-    let mut admin = Caller(RawClient::connect(process.admin).await);
-    let mut judge = Caller(RawClient::connect(process.data).await);
+    let mut admin = Client(RawClient::connect(process.admin).await);
+    let mut judge = Client(RawClient::connect(process.data).await);
     let (mut memory, mut descriptors) = (0, 0);
     for nth in 0..RELOADS {
-        let (whom, text) = &good[nth / 2 % 2];
+        let (expected, text) = &good[nth / 2 % 2];
         match nth / 2 % 5 {
             _ if nth % 2 == 0 => process.write(FILE, text),
             4 => std::fs::remove_file(process.path(FILE)).unwrap(),
@@ -130,15 +130,15 @@ async fn c47_a_thousand_reloads_under_load() {
         };
         within("a reload", counted).await;
         let id = format!("j{}", nth / 8);
-        let answer = judge.ask(&step(&id), &[]).await;
-        assert_eq!(whose(&answer, &id), *whom, "after reload {nth}");
+        let response = judge.get(&step(&id), &[]).await;
+        assert_eq!(origin_of(&response, &id), *expected, "after reload {nth}");
         descriptors = descriptors.max(process.descriptors());
         if nth == RELOADS / 4 {
             memory = process.memory("VmHWM:");
         }
     }
     stop.store(true, Ordering::Relaxed);
-    within("the callers", callers.join_all()).await;
+    within("the clients", clients.join_all()).await;
     assert_eq!(process.reloads("success").await, RELOADS as f64 / 2.0);
     for (origin, key) in [(&a, "key-a"), (&b, "key-b")] {
         assert!(origin.count() > RELOADS / 10, "{} at {key}", origin.count());
@@ -147,32 +147,32 @@ async fn c47_a_thousand_reloads_under_load() {
     let grown = process.memory("VmHWM:") - memory;
     assert!(
         grown < 32 << 20,
-        "{} KiB in the last three quarters",
+        "memory grew by {} KiB in the last three quarters",
         grown >> 10
     );
-    assert!(descriptors < 100, "{descriptors} descriptors");
+    assert!(descriptors < 100, "{descriptors} open descriptors");
     let served = served.load(Ordering::Relaxed);
-    assert!(served > RELOADS, "{served} answers");
+    assert!(served > RELOADS, "only {served} responses");
 }
 
 #[tokio::test]
-async fn c47_what_departs_beside_a_reload_is_not_stored_after_it() {
+async fn c47_a_fetch_that_starts_beside_a_reload_is_not_stored_after_it() {
     const LATENCY: Duration = Duration::from_millis(4);
     let origin = Origin::start().await;
     origin.always(vec![Action::Pause(LATENCY), Action::Respond]);
-    let process = start(&toward(&origin, KEY), &[("key", "key-0")]).await;
+    let process = start(&config_for(&origin, KEY), &[("key", "key-0")]).await;
     let mut signals = Signals::to(&process);
-    let mut admin = Caller(RawClient::connect(process.admin).await);
-    let mut asking = Caller(RawClient::connect(process.data).await);
-    let mut looking = Caller(RawClient::connect(process.data).await);
+    let mut admin = Client(RawClient::connect(process.admin).await);
+    let mut waiter = Client(RawClient::connect(process.data).await);
+    let mut reader = Client(RawClient::connect(process.data).await);
     let stored = [("Cache-Control", "only-if-cached")];
-    let (mut reloads, mut met) = (0.0, 0);
+    let (mut reloads, mut unstored) = (0.0, 0);
     for nth in 1..=200 {
         let key = format!("key-{nth}");
         process.write("key", &key);
         let path = step(&format!("s{nth}"));
-        let question = head("GET", &path, "127.0.0.1", &[]);
-        asking.0.send(question).await;
+        let request = head("GET", &path, "127.0.0.1", &[]);
+        waiter.0.send(request).await;
         tokio::time::sleep(LATENCY * (nth % 4) / 3).await;
         signals.send().await;
         let counted = async {
@@ -185,17 +185,20 @@ async fn c47_what_departs_beside_a_reload_is_not_stored_after_it() {
             }
         };
         reloads = within("a reload", counted).await;
-        let before = looking.ask(&path, &stored).await.is_hit();
-        assert_eq!(asking.0.response().await.status, 200);
-        let after = looking.ask(&path, &stored).await.is_hit();
+        let before = reader.get(&path, &stored).await.is_hit();
+        assert_eq!(waiter.0.response().await.status, 200);
+        let after = reader.get(&path, &stored).await.is_hit();
         if after && !before {
             assert_eq!(
                 keys(&origin).last(),
                 Some(&key),
-                "stored by an old departure"
+                "stored by a fetch from before the reload"
             );
         }
-        met += usize::from(!after);
+        unstored += usize::from(!after);
     }
-    assert!(met > 0, "no reload came between a departure and its end");
+    assert!(
+        unstored > 0,
+        "no reload came between the start of a fetch and its end"
+    );
 }

@@ -1,4 +1,5 @@
-//! Secret files that change are read again, without a signal; what cannot be used changes nothing.
+//! Tests that changed secret files are read again without a signal, and that an invalid one changes
+//! nothing.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -8,24 +9,24 @@ use std::time::Duration;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
-use super::{KEY, LISTEN, keys, start, toward};
+use super::{KEY, LISTEN, config_for, keys, start};
 use crate::support::certificates::{Authority, Flaw};
 use crate::support::process::Launch;
 use crate::support::process::{FILE, folder};
 use crate::support::{Origin, Process, STEP, step, until};
 
-/// Several looks at the files.
-const LOOKS: Duration = Duration::from_secs(4);
+/// Several intervals of the file watcher.
+const WATCH_INTERVALS: Duration = Duration::from_secs(4);
 
-const LOADED: &str = "stepgate_secrets_loaded_timestamp_seconds";
+const SECRETS_LOADED: &str = "stepgate_secrets_loaded_timestamp_seconds";
 
-/// A gateway that has stored [`STEP`], fetched with `old-key`; `replace` changes the file `key`
-/// into `new-key`.
+/// Asserts that a gateway that has stored [`STEP`] uses `new-key` once `replace` has written it to the
+/// file `key`, and that the cache stays.
 async fn assert_rotates(replace: impl Fn(&Path)) {
     let origin = Origin::start().await;
-    let process = start(&toward(&origin, KEY), &[("key", "old-key\n")]).await;
+    let process = start(&config_for(&origin, KEY), &[("key", "old-key\n")]).await;
     assert!(process.get(STEP, &[]).await.is_stored());
-    let before = process.metric(LOADED).await;
+    let before = process.metric(SECRETS_LOADED).await;
     replace(&process.path("key"));
     until("the new key", async || {
         process.reloads("success").await > 0.0
@@ -33,14 +34,14 @@ async fn assert_rotates(replace: impl Fn(&Path)) {
     .await;
     process.get(&step("other"), &[]).await;
     assert_eq!(keys(&origin), ["old-key", "new-key"]);
-    assert!(process.get(STEP, &[]).await.is_hit(), "the cache went cold");
-    assert!(process.metric(LOADED).await > before);
+    assert!(process.get(STEP, &[]).await.is_hit(), "the cache was lost");
+    assert!(process.metric(SECRETS_LOADED).await > before);
     let status = process.status().await;
     assert_eq!(status["last_reload"]["result"], "success");
 }
 
 #[tokio::test]
-async fn a_secret_file_rewritten_is_used_and_the_cache_stays_warm() {
+async fn a_secret_file_rewritten_in_place_is_used_and_the_cache_stays() {
     assert_rotates(|key| fs::write(key, "new-key\n").unwrap()).await;
 }
 
@@ -55,7 +56,7 @@ async fn a_secret_file_replaced_by_a_rename_is_used() {
 }
 
 #[tokio::test]
-async fn a_secret_file_of_the_same_length_and_time_is_used() {
+async fn a_secret_file_of_the_same_length_and_mtime_is_used() {
     assert_rotates(|key| {
         let time = fs::metadata(key).unwrap().modified().unwrap();
         fs::write(key, "new-key\n").unwrap();
@@ -65,9 +66,9 @@ async fn a_secret_file_of_the_same_length_and_time_is_used() {
     .await;
 }
 
-/// A Kubernetes secret volume: `api` and `virtual` are links into `..data`, which is a link to a
-/// folder of one version.
-fn volume(root: &Path, version: &str) {
+/// Writes a version of a Kubernetes secret volume: `api` and `virtual` link into `..data`, which links to
+/// the folder of the version.
+fn write_volume(root: &Path, version: &str) {
     let folder = root.join(format!("..{version}"));
     fs::create_dir(&folder).unwrap();
     for name in ["api", "virtual"] {
@@ -78,24 +79,24 @@ fn volume(root: &Path, version: &str) {
     fs::rename(link, root.join("..data")).unwrap();
 }
 
-/// Two injected secrets out of such a volume, which is there in its first version.
-async fn on_volume(origin: &Origin) -> Process {
+/// Starts a gateway that injects two secrets from such a volume, in its first version.
+async fn start_on_volume(origin: &Origin) -> Process {
     origin.set_status("in_progress");
-    let toml = toward(
+    let toml = config_for(
         origin,
         "coalesce_window = \"0s\"\n[upstream.headers]\n\
          x-portkey-api-key = { file = \"api\" }\n\
          x-portkey-virtual-key = { file = \"virtual\" }\n",
     );
     let folder = folder(&[(FILE, &toml)]);
-    volume(folder.path(), "v1");
+    write_volume(folder.path(), "v1");
     for name in ["api", "virtual"] {
         symlink(Path::new("..data").join(name), folder.path().join(name)).unwrap();
     }
     Launch::new_in(folder, &LISTEN).start().await
 }
 
-/// Both keys of every request, in order, repetitions left out.
+/// Returns both keys of every request in order, without repetitions.
 fn pairs(origin: &Origin) -> Vec<[String; 2]> {
     let requests = origin.requests();
     let pairs = requests
@@ -113,9 +114,9 @@ fn pair(version: &str) -> [String; 2] {
 #[tokio::test]
 async fn secrets_that_change_together_are_used_together() {
     let origin = Origin::start().await;
-    let process = on_volume(&origin).await;
+    let process = start_on_volume(&origin).await;
     for (before, version) in ["v2", "v3"].into_iter().enumerate() {
-        volume(process.path("").as_path(), version);
+        write_volume(process.path("").as_path(), version);
         until("the new secrets", async || {
             process.get(STEP, &[]).await;
             process.reloads("success").await > before as f64
@@ -127,16 +128,16 @@ async fn secrets_that_change_together_are_used_together() {
 }
 
 #[tokio::test]
-async fn secrets_that_change_while_they_are_read_are_no_mix() {
+async fn secrets_that_change_during_a_read_are_not_mixed() {
     let origin = Origin::start().await;
-    let process = on_volume(&origin).await;
+    let process = start_on_volume(&origin).await;
     let mut last = 1;
     let swap = async {
         loop {
             last += 1;
-            volume(process.path("").as_path(), &format!("v{last}"));
+            write_volume(process.path("").as_path(), &format!("v{last}"));
             fs::remove_dir_all(process.path(&format!("..v{}", last - 1))).unwrap();
-            // Now many at once, now a moment in which all can be read.
+            // Most versions follow at once. After every 16th there is time for a stable read.
             match last % 16 {
                 0 => sleep(Duration::from_millis(5)).await,
                 _ => yield_now().await,
@@ -160,64 +161,69 @@ async fn secrets_that_change_while_they_are_read_are_no_mix() {
     assert_eq!(pairs.last(), Some(&pair(&format!("v{last}"))));
 }
 
-/// `spoil` makes the file `key` unusable: the old key stays, and it is said once.
-async fn assert_refuses(spoil: impl Fn(&Path)) {
+/// Asserts that after `damage` to the file `key` the old key stays, and that one failed reload is
+/// recorded.
+async fn assert_old_key_stays(damage: impl Fn(&Path)) {
     let origin = Origin::start().await;
-    let process = start(&toward(&origin, KEY), &[("key", "old-key")]).await;
+    let process = start(&config_for(&origin, KEY), &[("key", "old-key")]).await;
     assert!(process.get(STEP, &[]).await.is_stored());
     let key = process.path("key");
-    spoil(&key);
+    damage(&key);
     let failed = async || process.reloads("failure").await > 0.0;
-    until("the refusal", failed).await;
-    sleep(LOOKS).await;
-    assert_eq!(process.reloads("failure").await, 1.0, "not at every look");
+    until("the failed reload", failed).await;
+    sleep(WATCH_INTERVALS).await;
+    assert_eq!(
+        process.reloads("failure").await,
+        1.0,
+        "reloads that failed: one, and not one in each interval"
+    );
     let last = process.status().await["last_reload"].clone();
     assert_eq!(last["result"], "failure");
-    for told in [last.to_string(), process.output()] {
-        assert!(told.contains(&key.display().to_string()), "{told}");
-        assert!(!told.contains("canary"), "{told}");
+    for text in [last.to_string(), process.output()] {
+        assert!(text.contains(&key.display().to_string()), "{text}");
+        assert!(!text.contains("canary"), "{text}");
     }
     process.get(&step("meanwhile"), &[]).await;
     assert!(process.get(STEP, &[]).await.is_hit());
     fs::write(&key, "new-key").unwrap();
     let used = async || process.reloads("success").await > 0.0;
-    until("the next good one", used).await;
+    until("the valid key", used).await;
     process.get(&step("afterwards"), &[]).await;
     assert_eq!(keys(&origin), ["old-key", "old-key", "new-key"]);
 }
 
 #[tokio::test]
 async fn an_empty_secret_file_changes_nothing() {
-    assert_refuses(|key| fs::write(key, " \n").unwrap()).await;
+    assert_old_key_stays(|key| fs::write(key, " \n").unwrap()).await;
 }
 
 #[tokio::test]
-async fn a_vanished_secret_file_changes_nothing() {
-    assert_refuses(|key| fs::remove_file(key).unwrap()).await;
+async fn a_deleted_secret_file_changes_nothing() {
+    assert_old_key_stays(|key| fs::remove_file(key).unwrap()).await;
 }
 
 #[tokio::test]
 async fn a_huge_secret_file_changes_nothing() {
-    assert_refuses(|key| fs::write(key, "canary".repeat(1024 * 1024)).unwrap()).await;
+    assert_old_key_stays(|key| fs::write(key, "canary".repeat(1024 * 1024)).unwrap()).await;
 }
 
 #[tokio::test]
 async fn a_secret_file_with_a_control_character_changes_nothing() {
-    assert_refuses(|key| fs::write(key, "canary-\u{1}-key").unwrap()).await;
+    assert_old_key_stays(|key| fs::write(key, "canary-\u{1}-key").unwrap()).await;
 }
 
 #[tokio::test]
 async fn a_secret_file_with_two_lines_changes_nothing() {
-    assert_refuses(|key| fs::write(key, "canary-one\r\nx-admin: canary-two").unwrap()).await;
+    assert_old_key_stays(|key| fs::write(key, "canary-one\r\nx-admin: canary-two").unwrap()).await;
 }
 
 #[tokio::test]
-async fn a_secret_file_that_comes_back_as_it_was_ends_the_failure() {
+async fn a_secret_file_restored_to_its_old_content_ends_the_failure() {
     let origin = Origin::start().await;
-    let process = start(&toward(&origin, KEY), &[("key", "old-key")]).await;
+    let process = start(&config_for(&origin, KEY), &[("key", "old-key")]).await;
     fs::remove_file(process.path("key")).unwrap();
     let failed = async || process.reloads("failure").await > 0.0;
-    until("the refusal", failed).await;
+    until("the failed reload", failed).await;
     process.write("key", "old-key");
     let ended = async || process.status().await["last_reload"]["result"] == "success";
     until("the end of the failure", ended).await;
@@ -226,7 +232,7 @@ async fn a_secret_file_that_comes_back_as_it_was_ends_the_failure() {
 }
 
 #[tokio::test]
-async fn roots_that_change_are_used_and_broken_ones_are_not() {
+async fn changed_root_certificates_are_used_and_invalid_ones_are_not() {
     let (wrong, right) = (Authority::new(), Authority::new());
     let origin = Origin::start_tls(&right, Flaw::None).await;
     let toml = format!(
@@ -242,39 +248,43 @@ async fn roots_that_change_are_used_and_broken_ones_are_not() {
     assert_eq!(process.get(STEP, &[]).await.status, 200);
     process.write("roots", "-----BEGIN CERTIFICATE-----\nno\n");
     let failed = async || process.reloads("failure").await > 0.0;
-    until("the refusal", failed).await;
+    until("the failed reload", failed).await;
     assert!(process.output().contains("roots"), "{}", process.output());
     assert_eq!(process.get(&step("other"), &[]).await.status, 200);
 }
 
 #[tokio::test]
-async fn a_change_is_taken_once() {
+async fn a_change_causes_one_reload() {
     let origin = Origin::start().await;
-    let process = start(&toward(&origin, KEY), &[("key", "key-0")]).await;
+    let process = start(&config_for(&origin, KEY), &[("key", "key-0")]).await;
     process.write("key", "key-1");
     process.reload().await;
-    sleep(LOOKS).await;
-    assert_eq!(process.reloads("success").await, 1.0, "by the signal");
+    sleep(WATCH_INTERVALS).await;
+    assert_eq!(process.reloads("success").await, 1.0, "reloads by SIGHUP");
     process.write("key", "key-2");
-    sleep(LOOKS).await;
-    assert_eq!(process.reloads("success").await, 2.0, "by the looks");
+    sleep(WATCH_INTERVALS).await;
+    assert_eq!(
+        process.reloads("success").await,
+        2.0,
+        "reloads by SIGHUP and by the file watcher"
+    );
 }
 
 #[tokio::test]
-async fn a_file_that_is_only_touched_is_no_reload() {
+async fn a_file_that_is_only_touched_causes_no_reload() {
     let origin = Origin::start().await;
-    let process = start(&toward(&origin, KEY), &[("key", "old-key")]).await;
+    let process = start(&config_for(&origin, KEY), &[("key", "old-key")]).await;
     process.write("key", "old-key");
-    sleep(LOOKS).await;
+    sleep(WATCH_INTERVALS).await;
     assert_eq!(process.reloads("success").await, 0.0);
     assert_eq!(process.reloads("failure").await, 0.0);
 }
 
 #[tokio::test]
-async fn a_changed_secret_does_not_bring_in_a_changed_configuration_file() {
+async fn a_changed_secret_does_not_apply_a_changed_configuration_file() {
     let (old, new) = (Origin::start().await, Origin::start().await);
-    let process = start(&toward(&old, KEY), &[("key", "old-key")]).await;
-    process.write(FILE, toward(&new, KEY));
+    let process = start(&config_for(&old, KEY), &[("key", "old-key")]).await;
+    process.write(FILE, config_for(&new, KEY));
     process.write("key", "new-key");
     let used = async || process.reloads("success").await > 0.0;
     until("the new key", used).await;

@@ -1,4 +1,4 @@
-//! What it says of itself, and how that looks: help, completions, colours.
+//! Tests help texts, completion scripts and colours.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -10,7 +10,7 @@ use crate::support::within;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_stepgate");
 
-/// The output of a shell command, and whether it succeeded.
+/// Returns whether a shell command succeeded, and its output.
 async fn shell(command: &str, env: &[(&str, &str)]) -> (bool, String) {
     let mut program = Command::new("/bin/bash");
     program
@@ -21,14 +21,16 @@ async fn shell(command: &str, env: &[(&str, &str)]) -> (bool, String) {
         .envs(env.iter().copied())
         .stdin(Stdio::null())
         .kill_on_drop(true);
-    let output = within("a command to end", program.output()).await.unwrap();
+    let output = within("the end of a shell command", program.output())
+        .await
+        .unwrap();
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text).into_owned();
     (output.status.success(), text)
 }
 
 #[tokio::test]
-async fn help_is_short_or_long_and_no_error() {
+async fn help_has_a_short_and_a_long_form_and_exit_code_0() {
     let (code, short) = run(&["-h"]).await;
     assert_eq!(code, Some(0));
     let (code, long) = run(&["--help"]).await;
@@ -47,7 +49,7 @@ async fn help_is_short_or_long_and_no_error() {
 }
 
 #[tokio::test]
-async fn flags_count_before_a_command_and_after_it() {
+async fn flags_are_accepted_before_and_after_the_command() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| {
         let path = folder.path().join(name);
@@ -71,7 +73,7 @@ async fn flags_count_before_a_command_and_after_it() {
 }
 
 #[tokio::test]
-async fn bash_completes_commands_and_flags() {
+async fn bash_completes_commands_flags_and_values() {
     let complete = r#"
         set -e
         source <("$STEPGATE" completions bash)
@@ -93,8 +95,8 @@ async fn bash_completes_commands_and_flags() {
 }
 
 #[tokio::test]
-async fn other_shells_can_read_their_script() {
-    for (name, mark) in [
+async fn the_scripts_of_other_shells_are_valid() {
+    for (name, marker) in [
         ("zsh", "#compdef stepgate"),
         ("fish", "complete -c stepgate"),
         ("elvish", "edit:completion"),
@@ -102,9 +104,9 @@ async fn other_shells_can_read_their_script() {
     ] {
         let (code, text) = run(&["completions", name]).await;
         assert_eq!(code, Some(0));
-        assert!(text.contains(mark), "{text}");
+        assert!(text.contains(marker), "{text}");
         for word in ["--log-format", "completions", "health"] {
-            // fish names them without dashes.
+            // The fish script has the names without dashes.
             assert!(
                 text.contains(word.trim_start_matches('-')),
                 "{name}: {word}"
@@ -125,27 +127,27 @@ async fn other_shells_can_read_their_script() {
     );
 }
 
-/// On a terminal; and what it writes there has colours.
+/// Runs `command` on a terminal and returns whether its output has colours.
 async fn is_coloured(command: &str, env: &[(&str, &str)]) -> bool {
     let on_a_terminal = format!("script -qec '{command}' /dev/null");
     let (_, text) = shell(&on_a_terminal, env).await;
-    let said = ["stepgate demo", "--help", "go through a proxy"];
-    assert!(said.iter().any(|said| text.contains(said)), "{text}");
+    let expected = ["stepgate demo", "--help", "go through a proxy"];
+    assert!(expected.iter().any(|part| text.contains(part)), "{text}");
     text.contains('\x1b')
 }
 
 #[tokio::test]
-async fn colours_are_for_terminals_that_have_them_and_people_who_want_them() {
-    // A line of the log, and then the end: nothing can listen there.
+async fn output_is_coloured_only_on_a_terminal_with_colours_and_without_no_color() {
+    // Logs one line and then fails, because the socket cannot be created.
     let serve = "\"$STEPGATE\" --listen unix:/no/such/folder/socket";
     let help = "\"$STEPGATE\" -h";
-    let wrong = "\"$STEPGATE\" --wrong";
+    let bad_usage = "\"$STEPGATE\" --wrong";
     let keys = [
         ("PORTKEY_API_KEY", "a-key"),
         ("PORTKEY_PROVIDER_VIRTUAL_KEY", "another"),
         ("HTTPS_PROXY", "http://proxy.internal:3128"),
     ];
-    for command in [help, wrong, serve] {
+    for command in [help, bad_usage, serve] {
         for (more, expected) in [
             (&[("TERM", "xterm")][..], true),
             (&[("TERM", "xterm"), ("NO_COLOR", "")], true),
