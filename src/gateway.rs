@@ -61,7 +61,7 @@ use telemetry::metrics::Metrics;
 use telemetry::request_log::RequestLog;
 use telemetry::wall_clock;
 
-/// What the gateway remembers of one client connection.
+/// Holds what the gateway remembers about one client connection between its requests.
 #[derive(Debug)]
 pub struct ConnectionState {
     transport: Transport,
@@ -80,17 +80,17 @@ impl ConnectionState {
     }
 }
 
-/// How a request is answered.
+/// Says how a request is answered.
 pub enum Handled {
-    /// At once: from memory, or with an error.
+    /// The response is ready: from memory, or an error.
     Ready(Response<Body>),
-    /// By a fetch.
+    /// The future fetches the response.
     Fetch(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
-    /// By the upstream, which reads the request's body.
+    /// The future forwards the request, and reads its body.
     Forward(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
 }
 
-/// Where a request goes after the look-up.
+/// Says where a request goes after the look-up.
 enum Lookup {
     Hit(CachedResponse),
     Miss(Arc<FetchRequest>, Option<LongPollWait>),
@@ -107,7 +107,7 @@ const MIN_WAITING_REQUESTS: usize = 1000;
 /// in its buffers.
 pub(crate) const MAX_FORWARDED: usize = 1024;
 
-/// Everything that a request needs.
+/// Owns the state that all requests share: cache, coalescer, permits, and whether the gateway drains.
 #[derive(Debug)]
 pub struct Gateway {
     /// The configuration, the cache and the metrics, which fetches use, too.
@@ -130,7 +130,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Prepares everything; connects to nothing.
+    /// Builds a gateway. It opens no connection yet.
     ///
     /// # Errors
     /// [`SetupError`] if the upstream's TLS cannot be prepared.
@@ -168,8 +168,8 @@ impl Gateway {
         })
     }
 
-    /// Answers a request that arrived then. It never fails: an error becomes a response, a metric and a
-    /// log line.
+    /// Answers a request that arrived at `arrived`. It never fails: an error becomes a response, a metric
+    /// and a log line.
     pub fn handle(
         self: &Arc<Self>,
         request: Request<Incoming>,
@@ -234,8 +234,8 @@ impl Gateway {
         if directives.only_if_cached {
             return Err(GatewayError::NotCached);
         }
-        // A request never gets a result from before a purge. One that demands a fresh response gets none
-        // from before its own arrival.
+        // No request gets the result of a fetch that started before the last purge of its key. A request
+        // that demands a fresh response gets none of a fetch that started before the request arrived.
         let min_seq = match fwd_reason {
             FwdReason::UriMiss => self.context.cache.min_valid_seq(parsed.key()),
             FwdReason::Request => self.context.cache.next_seq(),
@@ -326,7 +326,7 @@ impl Gateway {
         let (result, waited) = match &wait {
             Some((seconds, _permit)) => {
                 // Boxed, because it is rare and as large as a fetch.
-                let waiting = Box::pin(self.fetch_when_final(request, *seconds));
+                let waiting = Box::pin(self.wait_until_final(request, *seconds));
                 let (result, waited) = waiting.await?;
                 (result, waited.then_some(*seconds))
             }
@@ -344,13 +344,14 @@ impl Gateway {
         Ok((response, outcome))
     }
 
-    /// Returns the result of a fetch that starts after this call, or a final one.
+    /// Returns the result of a fetch that starts after this call, or the final result of a fetch that is
+    /// in flight already.
     async fn fetch_coalesced(
         &self,
         request: &Arc<FetchRequest>,
         options: FetchOptions,
     ) -> JoinResult<FetchResult, StreamingResponse> {
-        // While a 429 blocks fetches, no batch needs to gather.
+        // While the Retry-After gate blocks fetches, the request is answered at once and joins no batch.
         if let Some(blocked) = fetch::rate_limited(request) {
             return JoinResult::Led(blocked);
         }
@@ -367,12 +368,12 @@ impl Gateway {
     }
 
     /// Waits for the resource to become final, for at most `seconds`, together with all requests that wait
-    /// for it. Returns whether it waited: a resource whose responses are too large to share is not waited
-    /// for.
+    /// for it. The flag is `false` if the request did not wait, because the resource's responses are too
+    /// large to share.
     ///
     /// # Errors
     /// [`GatewayError::Draining`] if the gateway drains before there is a result.
-    async fn fetch_when_final(
+    async fn wait_until_final(
         self: &Arc<Self>,
         request: &Arc<FetchRequest>,
         seconds: u64,
@@ -381,7 +382,8 @@ impl Gateway {
         let min_seq = self.context.cache.next_seq();
         let mut first = None;
         if options.force_fresh {
-            // Its own fetch comes first, because it replaces or removes what is stored.
+            // A `no-cache` request makes its own fetch first, because that fetch replaces or removes what is
+            // stored.
             let result = self.fetch_coalesced(request, options).await;
             match long_poll::poll_event(&result) {
                 PollEvent::Live | PollEvent::Transient => first = Some(result),
@@ -517,7 +519,7 @@ impl Gateway {
         self.max_long_polls - self.long_poll_permits.available_permits()
     }
 
-    /// Ends all long polls; new ones are answered at once.
+    /// Starts the drain: ends all long polls, and answers later ones without waiting.
     pub(crate) fn begin_drain(&self) {
         self.draining.cancel();
     }

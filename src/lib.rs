@@ -28,6 +28,8 @@
 //! - **downstream, upstream**: the side of the clients, and the service that stepgate fetches from.
 //! - **resource**: what a rule makes cacheable. It is *live* until its status is terminal, then *final*.
 //! - **fetch**: a request of stepgate's own to the upstream. A *poll* is a client's request for a resource.
+//! - **partition**: the requests that may share bodies and fetches, because stepgate sends the same upstream
+//!   for them.
 //! - **coalescing**: several requests share one fetch (`collapsed` in RFC 9211).
 //! - **leader, waiter, batch**: the leader's request starts the fetch; its result answers every waiter
 //!   in the batch.
@@ -38,6 +40,7 @@
 //! - **Retry-After gate**: blocks fetches after an upstream 429. One *probe* goes first when it reopens.
 //! - **long poll**: a request with `Prefer: wait=N` (RFC 7240) that waits for a final resource.
 //! - **cacheability**: whether a response may be stored, and if not, the reason.
+//! - **final regression**: a resource that was final is live again; its stored body is removed.
 //! - **bypass**: a request is forwarded without the cache (RFC 9211).
 //! - **invalidation**: an unsafe request removes what it may have changed (RFC 9111 section 4.4).
 //! - **drain**: the end of the process, in which every accepted request is still answered.

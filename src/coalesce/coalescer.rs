@@ -82,7 +82,7 @@ pub struct FetchOptions {
     pub min_seq: u64,
     /// The request permits that the response is stored.
     pub may_store: bool,
-    /// The request demands a fetch of its own time (`Cache-Control: no-cache`).
+    /// The request accepts only a fetch that started after it arrived (`Cache-Control: no-cache`).
     pub force_fresh: bool,
 }
 
@@ -139,8 +139,8 @@ struct KeyState<F: Fetch> {
     /// The batch that the next fetch will serve.
     pending: Option<Batch<F>>,
     in_flight: SmallVec<[Batch<F>; 1]>,
-    /// Wakes the pending batch when a fetch has ended. Only that batch waits, so one stored
-    /// notification is enough.
+    /// Wakes the pending batch when a fetch has ended. `Notify` stores one notification, which suffices,
+    /// because a key has at most one pending batch.
     slot_freed: Option<Arc<Notify>>,
 }
 
@@ -185,8 +185,8 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static, F: Fetch> Coalescer<K, F> {
         }
     }
 
-    /// Returns the result of a fetch of `key` that starts after this call, or a final one. Calls
-    /// `fetch` only if no batch is pending for the key.
+    /// Returns the result of a fetch of `key` that starts after this call, or the final result of a fetch
+    /// that is in flight already. Calls `fetch` only if no batch is pending for the key.
     pub fn fetch(
         &self,
         key: K,
@@ -337,8 +337,8 @@ impl<F: Fetch> Batch<F> {
             .reduce(FetchOptions::merge)
     }
 
-    /// Sends `output` to the waiters that accept a fetch with this sequence number. The first waiter
-    /// led the batch; it gets `Led` if the batch is `own`, that is, the one that the fetch was for.
+    /// Sends `output` to the waiters that accept a fetch with this sequence number. `own` says that
+    /// `output` is the result of this batch's own fetch; then its first waiter, the leader, gets `Led`.
     fn notify(&mut self, seq: u64, output: &F::Output, own: bool) {
         let waiters = std::mem::take(&mut self.waiters);
         for (index, (options, sender)) in waiters.into_iter().enumerate() {
@@ -699,7 +699,8 @@ mod tests {
             assert!(timeout(TICK, leaver).await.is_err());
         }
         drop(leavers);
-        // At once, before the batch, a task since its leader left, has seen that no request waits.
+        // The batch has run as a task since its leader left. This request joins before that task sees that
+        // no request waits.
         let joins = coalescer.fetch("key", options(100), slow);
         assert!(matches!(joins.await, JoinResult::Joined(())));
         assert!(matches!(in_flight.await, JoinResult::Led(())));

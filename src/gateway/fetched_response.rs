@@ -36,7 +36,7 @@ pub(super) struct FetchedResponse {
     /// `None` if the status is not 200.
     pub(super) etag: Option<HeaderValue>,
     pub(super) stored: Result<(), NoStoreReason>,
-    /// Whether the resource will never change, stored or not.
+    /// Whether the response was found final and cacheable, also if it is not stored.
     pub(super) is_final: bool,
     /// The sequence number of the fetch.
     pub(super) seq: u64,

@@ -40,8 +40,8 @@ fn is_transient(status: StatusCode) -> bool {
         )
 }
 
-/// Returns when to poll again: as the upstream asked in `poll_after`, within bounds, and up to a tenth
-/// earlier, so that the loops of many resources spread out. The jitter is a multiplicative hash of `seq`,
+/// Returns the pause until the next poll: what the upstream asked in `poll_after`, within bounds, minus up
+/// to a tenth as jitter, so that the loops of many resources spread out. The jitter is a multiplicative hash of `seq`,
 /// which is random enough.
 pub(super) fn next_interval(poll_after: Option<Duration>, seq: u64) -> Duration {
     let interval = poll_after.unwrap_or(INTERVAL);
