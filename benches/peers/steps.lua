@@ -1,9 +1,9 @@
--- For wrk: asks for another step with every request.
+-- For wrk: requests another step every time.
 --
 --   wrk -s steps.lua URL -- PREFIX                PREFIX1, PREFIX2, ...
 --   wrk -s steps.lua URL -- PREFIX COUNT SEED     PREFIX1 to PREFIXCOUNT, at random
 --
--- PREFIX is a whole path but for the number at its end.
+-- PREFIX is a path without the number at its end.
 
 local prefix, count
 local n = 0

@@ -1,8 +1,8 @@
-# Varnish, as its users would tune it for this: the cache in malloc'ed memory (on the command line,
-# with one thread pool, since it has one core), live steps passed without a look into the cache.
+# Varnish, as its users would tune it for this work. The command line gives it the cache in memory
+# (malloc) and one thread pool, because it has one core. Live steps pass without a cache lookup.
 #
-# That a step is live shows in its id here, so Varnish is told before it asks; a real step's path
-# does not say so. It flatters Varnish: the alternative leaves an object behind for every poll.
+# The id of a step says here whether it is live, so Varnish knows before its fetch; the path of a real
+# step does not say so. This favours Varnish: otherwise each poll would leave an object behind.
 
 vcl 4.1;
 

@@ -89,7 +89,7 @@ fn polled(counts: &[u32], is_later: bool, stage: &Stage, effort: Effort) -> Meas
         .iter()
         .flat_map(|count| [(*count, false), (*count, true)]);
     let rows: Vec<_> = rows.collect();
-    // Sixteen gateways that poll all steps then leave both cores some room.
+    // It is long enough for sixteen gateways not to use both cores up.
     let span = Duration::from_secs(u64::from(3 * effort.seconds));
     let figures = effort.measure(&rows, |&(count, has_tier), round| {
         // A new fleet each time: no gateway has anything in memory.
@@ -294,7 +294,7 @@ fn wait_for_writes(gateway: &Server) -> Result<()> {
 /// Measures what each kind of command costs: bytes, processor time and memory of Redis.
 fn commands(stage: &Stage, effort: Effort) -> Measured {
     const KINDS: [&str; 4] = [
-        "a poll of the purge log, no news",
+        "a poll of the purge log",
         "a lookup that finds nothing",
         "a write",
         "a lookup that finds a step",

@@ -52,8 +52,8 @@ struct Counts {
 }
 
 impl Origin {
-    /// Starts an origin that requires the credentials, and says in `Cache-Control` what may be stored:
-    /// a cache that does not read bodies needs to be told. It has TLS if there is an authority for it.
+    /// Starts an origin that requires the credentials, and sends in `Cache-Control` what may be
+    /// stored, because most caches do not read bodies. It has TLS if there is an authority for it.
     pub(crate) fn start(authority: Option<&Authority>) -> Result<Self> {
         Self::start_with(
             true,
