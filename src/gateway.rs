@@ -42,12 +42,13 @@ pub use telemetry::outcome::Outcome;
 pub(crate) use validate::check_request;
 
 use crate::cache::redis::SharedTier;
-use crate::cache::{Cache, CoalesceKey, SharedOptions};
+use crate::cache::{Cache, SharedOptions};
 use crate::coalesce::{
     Coalescer, Completion, ConcurrencyLimit, Fetch, FetchOptions, JoinResult, LongPolls, PollEvent,
     PollResult, WaitOptions,
 };
 use crate::config::Config;
+use crate::policy::CoalesceKey;
 use crate::upstream::{Body, FetchError, RequestBody, SetupError};
 use fetch::{FetchContext, UpstreamFetch};
 use fetched_response::{FetchResult, StreamingResponse};
@@ -140,7 +141,7 @@ impl Gateway {
         let mut cache = Cache::new(config.cache.max_bytes);
         if let Some(redis) = &config.cache.redis {
             let tier = SharedTier::new(redis, metrics.shared.clone()).map_err(SetupError::Redis)?;
-            cache = cache.shared_by(Arc::new(tier));
+            cache = cache.with_tier(Arc::new(tier));
         }
         let max_long_polls = config.server.max_long_polls.min(Semaphore::MAX_PERMITS);
         let max_waiting = config.server.max_connections.max(MIN_WAITING_REQUESTS);

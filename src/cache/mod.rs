@@ -1,148 +1,261 @@
-//! Final bodies in memory, and the walls that purges put between departures and stores.
+//! Final bodies: in memory, and in the tier that the gateways of a fleet share.
 //!
-//! Only what [`crate::policy::check`] found final comes in here. Nothing that departed before a purge
-//! is stored after it, and an older departure never overwrites a newer one's store.
+//! The room stores what [`crate::policy::check`] found final, and decides nothing about that itself.
+//! Its invariants: a fetch that started before a purge stores nothing that the purge covers, and an older
+//! fetch never overwrites what a newer one stored. A failure of the shared tier is a miss.
 
-mod entry;
-mod fleet;
+mod entry_block;
 mod key_encoding;
+mod lock;
 mod memory;
 mod purge_barriers;
 pub mod redis;
-mod stored;
-mod variants;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-pub use entry::{Entry, etag_of};
-pub use fleet::SharedOptions;
+pub use entry_block::{Entry, StoredResponse, etag_of};
 pub use memory::CacheHit;
 pub use purge_barriers::FetchTicket;
-pub use stored::StoredResponse;
 
-use self::redis::SharedTier;
 use crate::config;
-use crate::policy::{CacheKey, NoStoreReason, PurgeScope};
-use memory::{Life, Memory};
+use crate::policy::{CacheKey, CoalesceKey, NoStoreReason, PurgeScope};
+use memory::{Freshness, Memory};
 use purge_barriers::PurgeBarriers;
+use redis::{LookupTurn, SharedTier, WriteJob, WriteToken};
 
-/// Identifies the requests that may share one fetch: the same cache key under the same configuration.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub struct CoalesceKey {
-    /// The number of the configuration in force when the request arrived.
-    pub config_number: u64,
-    /// The key under which the body may be stored.
-    pub key: CacheKey,
-}
-
-/// One face over the tiers.
+/// The memory tier, and the shared tier behind it if one is configured.
 #[derive(Debug)]
 pub struct Cache {
     memory: Memory,
-    walls: Arc<PurgeBarriers>,
+    barriers: Arc<PurgeBarriers>,
     tier: Option<Arc<SharedTier>>,
 }
 
+/// What the shared tier may do for a request.
+#[derive(Debug, Clone, Copy)]
+pub struct SharedOptions {
+    /// The request may be answered from the shared tier. Otherwise the look-up only returns the token
+    /// that a later write needs.
+    pub may_read: bool,
+    /// The body found may be stored in memory.
+    pub may_store: bool,
+}
+
 impl Cache {
-    /// An empty cache of that many bytes: bodies, keys and overhead.
+    /// Creates an empty cache of `max_bytes`, which counts bodies, keys and overhead.
     pub fn new(max_bytes: u64) -> Self {
         Self {
             memory: Memory::new(max_bytes),
-            walls: Arc::default(),
+            barriers: Arc::default(),
             tier: None,
         }
     }
 
-    /// The stored body, unless its time is over.
+    /// Adds a shared tier.
+    pub fn with_tier(mut self, tier: Arc<SharedTier>) -> Self {
+        self.tier = Some(tier);
+        self
+    }
+
+    /// Returns the shared tier, or `None` if none is configured.
+    pub fn tier(&self) -> Option<&Arc<SharedTier>> {
+        self.tier.as_ref()
+    }
+
+    /// Returns the stored body of `key`, or `None` if there is none or it has expired.
     pub fn lookup(&self, key: &CacheKey, now: Instant) -> Option<CacheHit> {
-        self.memory.find(key, now)
+        self.memory.lookup(key, now)
     }
 
-    /// To be called when a fetch is handed to the client; it stands for that moment.
+    /// Registers a fetch at the moment when it is handed to the client.
     pub fn begin_fetch(&self) -> FetchTicket {
-        PurgeBarriers::begin_fetch(&self.walls)
+        PurgeBarriers::begin_fetch(&self.barriers)
     }
 
-    /// The lowest number whose news may be believed about `key` by whoever asks now: that of the
-    /// last purge that something in the air departed before.
+    /// Returns the lowest seq of a fetch whose result a request for `key` may get now. It is the seq of
+    /// the latest barrier that an older fetch in flight still needs, or `0`.
     pub fn min_valid_seq(&self, key: &CacheKey) -> u64 {
-        self.walls.before(&key.primary)
+        self.barriers.latest_for(&key.primary)
     }
 
-    /// The lowest number that a departure from now on can have.
+    /// Returns the lowest seq that a fetch which starts from now on can have.
     pub fn next_seq(&self) -> u64 {
-        self.walls.next()
+        self.barriers.next_seq()
     }
 
-    /// Stores what a fetch that left with `departure` brought, for `terms.ttl` from `now`.
+    /// Stores what the fetch of `ticket` returned, for `config.ttl` from `now`.
     ///
     /// # Errors
-    /// [`NoStoreReason::Purged`] behind a wall, [`NoStoreReason::Superseded`] behind a newer store,
-    /// [`NoStoreReason::TooLarge`] above the entry limit.
+    /// [`NoStoreReason::Purged`] if the key was purged since the fetch started,
+    /// [`NoStoreReason::Superseded`] if a later fetch has stored a body, [`NoStoreReason::TooLarge`] above
+    /// `config.max_entry_bytes`.
     pub fn store(
         &self,
-        departure: &FetchTicket,
+        ticket: &FetchTicket,
         key: &CacheKey,
         entry: Entry<'_>,
-        terms: &config::Cache,
+        config: &config::Cache,
         now: Instant,
     ) -> Result<(), NoStoreReason> {
-        if entry.body.len() as u64 > terms.max_entry_bytes {
+        if entry.len() as u64 > config.max_entry_bytes {
             return Err(NoStoreReason::TooLarge);
         }
-        let number = departure.seq();
-        let life = Life::of(terms.ttl);
-        let stored = self.memory.block(key, &entry, number, now, life);
-        let stored = stored.ok_or(NoStoreReason::TooLarge)?;
-        self.walls.pass(departure, &key.primary, |wall| {
-            self.memory.put(key, stored, wall)
+        let freshness = Freshness {
+            age: Duration::ZERO,
+            remaining_ttl: config.ttl,
+        };
+        let block = self.memory.block(key, &entry, ticket.seq(), now, freshness);
+        let block = block.ok_or(NoStoreReason::TooLarge)?;
+        self.barriers.commit(ticket, &key.primary, |barrier| {
+            self.memory.put(key, block, barrier)
         })
     }
 
-    /// Removes all variants of a step because a fetch that left with `departure` found it live or
-    /// gone. What departed later stays, and may still be stored. Returns whether one was there.
-    pub fn invalidate_older(&self, departure: &FetchTicket, key: &CacheKey) -> bool {
-        self.walls.raise_at(departure.seq(), &key.primary, |wall| {
-            self.memory.remove_older(&key.primary, wall)
-        })
+    /// Removes all variants of a resource that fetches before `ticket` stored, because the fetch of
+    /// `ticket` found it live or gone. The fetch itself and later ones may still store. Returns whether a
+    /// body was removed.
+    pub fn invalidate_older(&self, ticket: &FetchTicket, key: &CacheKey) -> bool {
+        self.barriers
+            .insert_at(ticket.seq(), &key.primary, |barrier| {
+                self.memory.remove_older(&key.primary, barrier)
+            })
     }
 
-    /// Keeps every fetch that is under way from storing anything. What is stored stays.
+    /// Keeps the fetches in flight from storing anything. Stored bodies stay.
     pub fn fence_in_flight(&self) {
-        PurgeBarriers::raise(&self.walls, PurgeScope::All, |_| ());
+        PurgeBarriers::insert(&self.barriers, PurgeScope::All, |_| ());
     }
 
-    /// Removes what `scope` covers, and keeps every fetch that is under way from storing it again.
-    /// Returns the number of bodies removed. Walks all entries.
+    /// Removes what `scope` covers, and keeps the fetches in flight from storing it again. Returns the
+    /// number of bodies removed. Walks all entries.
     pub fn purge(&self, scope: &PurgeScope) -> usize {
-        PurgeBarriers::raise(&self.walls, scope.clone(), |wall| {
-            self.memory.remove_covered(scope, wall)
+        PurgeBarriers::insert(&self.barriers, scope.clone(), |barrier| {
+            self.memory.remove_covered(scope, barrier)
         })
     }
 
-    /// Steps of which a body is stored.
+    /// Returns the number of resources of which a body is stored.
     pub fn entries(&self) -> u64 {
         self.memory.entries()
     }
 
-    /// Their bytes: bodies, keys and overhead.
+    /// Returns the size of what is stored: bodies, keys and overhead.
     pub fn bytes(&self) -> u64 {
         self.memory.bytes()
+    }
+
+    /// Looks a resource up in the shared tier, once when its key becomes active. A body is used only if
+    /// `is_final` accepts it, as it must accept an upstream's body. The look-up takes at most the command
+    /// timeout, and no time while the circuit breaker is open.
+    pub async fn shared_lookup(
+        &self,
+        key: &Arc<CoalesceKey>,
+        options: SharedOptions,
+        config: &config::Cache,
+        is_final: impl FnOnce(&Bytes) -> bool,
+    ) -> Option<CacheHit> {
+        let tier = self.tier.as_ref()?;
+        // The lease is held until the body is in memory, where the followers then look.
+        let _lease = match tier.lookup_turn(key) {
+            LookupTurn::Done => return None,
+            LookupTurn::Leader(lease) => lease,
+            LookupTurn::Follower(done) => {
+                done.await;
+                let hit = || self.lookup(&key.key, Instant::now());
+                return options.may_read.then(hit).flatten();
+            }
+        };
+        // A look-up takes a ticket like a fetch, so that a purge during it keeps the body out.
+        let ticket = self.begin_fetch();
+        let found = tier.lookup(key, config.max_entry_bytes).await?;
+        if !options.may_read {
+            return None;
+        }
+        let is_valid = is_final(&found.body);
+        tier.count_lookup(is_valid);
+        if !is_valid {
+            return None;
+        }
+        let now = Instant::now();
+        let age = found.freshness.age;
+        let max_ttl = config.ttl.saturating_sub(age);
+        let freshness = Freshness {
+            age,
+            remaining_ttl: found.freshness.remaining_ttl.min(max_ttl),
+        };
+        let entry = Entry::new(&found.body, found.content_type.as_ref());
+        let key = &key.key;
+        let block = self
+            .memory
+            .block(key, &entry, ticket.seq(), now, freshness)?;
+        let hit = self.memory.hit(block.clone(), now)?;
+        let stored = self.barriers.commit(&ticket, &key.primary, |barrier| {
+            if options.may_store {
+                self.memory.put(key, block, barrier)
+            } else {
+                Ok(())
+            }
+        });
+        // `Superseded` is no reason to fetch: the body is as final as the newer one.
+        (stored != Err(NoStoreReason::Purged)).then_some(hit)
+    }
+
+    /// Returns the token with which a fetch that starts now may write its body to the shared tier.
+    pub fn write_token(&self, key: &Arc<CoalesceKey>) -> Option<WriteToken> {
+        self.tier.as_ref()?.write_token(key)
+    }
+
+    /// Queues a stored body to be written to the shared tier.
+    pub fn share(&self, job: WriteJob) {
+        if let Some(tier) = &self.tier {
+            tier.write(job);
+        }
+    }
+
+    /// Announces to the fleet a purge of the resources of `rule` below `ids`. The receiver completes when
+    /// the purge is in the fleet's log; `None` without a shared tier. The purge of this gateway's memory
+    /// must follow the call: otherwise a look-up between the two could store a purged body.
+    pub fn announce_purge(&self, rule: &str, ids: &[&str]) -> Option<oneshot::Receiver<()>> {
+        Some(self.tier.as_ref()?.announce_purge(rule, ids))
+    }
+
+    /// Purges from the shared tier all variants of a resource that a fetch found live or gone. If this
+    /// gateway had a body stored (`was_stored`), the purge is announced at once, otherwise after a check
+    /// that the tier has a body.
+    pub fn invalidate_shared(&self, key: &CacheKey, was_stored: bool) {
+        let Some(tier) = &self.tier else { return };
+        if was_stored {
+            tier.announce_purge_of(&key.primary);
+        } else if !tier.suspect(&key.primary) {
+            return;
+        }
+        // A look-up may have stored another variant before the tier stopped answering for the resource.
+        self.invalidate_older(&self.begin_fetch(), key);
+    }
+
+    /// Applies a purge that another gateway announced. Walks all entries.
+    pub fn apply_purge(&self, scope: &PurgeScope) {
+        let entries = self.purge(scope);
+        if entries > 0 {
+            tracing::info!(entries, "applied a purge of the fleet");
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
+    use super::redis::{SharedMetrics, test_server::config_for};
     use super::*;
     use crate::policy::Partition;
 
     const MIB: u64 = 1 << 20;
 
-    const TERMS: config::Cache = config::Cache {
+    const CONFIG: config::Cache = config::Cache {
         max_bytes: MIB,
         max_entry_bytes: MIB,
         ttl: Duration::from_secs(100),
@@ -151,97 +264,90 @@ mod tests {
     };
 
     fn key(thread: &str, variant: &str) -> CacheKey {
-        CacheKey::new(
-            Partition::of(["p"]),
-            "run-step",
-            &[thread, "r", "s"],
-            variant,
-        )
-    }
-
-    fn entry(body: &str) -> Entry<'_> {
-        Entry::new(body.as_bytes(), None)
+        let ids = [thread, "r", "s"];
+        CacheKey::new(Partition::of(["p"]), "run-step", &ids, variant)
     }
 
     fn store(
         cache: &Cache,
-        departure: &FetchTicket,
+        ticket: &FetchTicket,
         key: &CacheKey,
         body: &str,
     ) -> Result<(), NoStoreReason> {
-        cache.store(departure, key, entry(body), &TERMS, Instant::now())
+        let entry = Entry::new(body.as_bytes(), None);
+        cache.store(ticket, key, entry, &CONFIG, Instant::now())
+    }
+
+    /// Stores a body with a fetch of its own.
+    fn fetch(cache: &Cache, key: &CacheKey, body: &str) {
+        assert_eq!(store(cache, &cache.begin_fetch(), key, body), Ok(()));
     }
 
     fn body(cache: &Cache, key: &CacheKey) -> Option<String> {
-        let found = cache.lookup(key, Instant::now())?;
-        Some(String::from_utf8(found.body().to_vec()).unwrap())
+        let hit = cache.lookup(key, Instant::now())?;
+        Some(String::from_utf8(hit.body().to_vec()).unwrap())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_stored_is_found_until_its_time_is_over() {
+    async fn a_stored_body_is_a_hit_until_its_ttl_ends() {
         let cache = Cache::new(MIB);
         let key = key("t", "");
-        let departure = cache.begin_fetch();
-        store(&cache, &departure, &key, "one").unwrap();
+        fetch(&cache, &key, "one");
         assert_eq!(body(&cache, &key).as_deref(), Some("one"));
         tokio::time::advance(Duration::from_secs(99)).await;
-        let found = cache.lookup(&key, Instant::now()).unwrap();
-        assert_eq!(found.age(), Duration::from_secs(99));
-        assert_eq!(found.remaining_ttl(), Duration::from_secs(1));
+        let hit = cache.lookup(&key, Instant::now()).unwrap();
+        assert_eq!(hit.age(), Duration::from_secs(99));
+        assert_eq!(hit.remaining_ttl(), Duration::from_secs(1));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(body(&cache, &key), None);
     }
 
     #[tokio::test]
-    async fn a_body_of_the_limit_is_stored_and_a_larger_one_is_not() {
-        let cache = Cache::new(MIB);
-        let terms = config::Cache {
+    async fn a_body_above_max_entry_bytes_is_not_stored() {
+        let cache = Cache::new(8 * MIB);
+        let ticket = cache.begin_fetch();
+        let config = config::Cache {
             max_entry_bytes: 4,
-            ..TERMS
+            ..CONFIG
         };
-        let departure = cache.begin_fetch();
-        let store = |body| {
-            let now = Instant::now();
-            cache.store(&departure, &key("t", body), entry(body), &terms, now)
+        let store_within = |body: &str| {
+            let entry = Entry::new(body.as_bytes(), None);
+            cache.store(&ticket, &key("t", body), entry, &config, Instant::now())
         };
-        assert_eq!(store("four"), Ok(()));
-        assert_eq!(store("fives"), Err(NoStoreReason::TooLarge));
+        assert_eq!(store_within("four"), Ok(()));
+        assert_eq!(store_within("fives"), Err(NoStoreReason::TooLarge));
+        let large = "x".repeat(1 + usize::try_from(MIB).unwrap());
+        let stored = store(&cache, &ticket, &key("t", ""), &large);
+        assert_eq!(stored, Err(NoStoreReason::TooLarge));
     }
 
     #[tokio::test]
-    async fn a_newer_body_replaces_the_one_before() {
+    async fn a_newer_body_replaces_the_older_one() {
         let cache = Cache::new(MIB);
         let key = key("t", "");
         let mut bytes = Vec::new();
         for text in ["one", "two", "six"] {
-            let departure = cache.begin_fetch();
-            store(&cache, &departure, &key, text).unwrap();
+            fetch(&cache, &key, text);
             assert_eq!(body(&cache, &key).as_deref(), Some(text));
             bytes.push(cache.bytes());
         }
-        assert_eq!(bytes, [bytes[0]; 3], "in its place, not beside it");
+        assert_eq!(bytes, [bytes[0]; 3], "each body took the place of the last");
     }
 
     #[tokio::test]
-    async fn bytes_are_what_is_kept_and_what_it_costs() {
+    async fn bytes_counts_bodies_keys_and_overhead() {
         let cache = Cache::new(MIB);
         assert_eq!((cache.entries(), cache.bytes()), (0, 0));
-        let departure = cache.begin_fetch();
-        let large = "x".repeat(10_000);
-        let key = key("t", "");
-        let stored = store(&cache, &departure, &key, &large);
-        assert_eq!((stored, cache.entries()), (Ok(()), 1));
-        assert!(
-            (10_100..12_000).contains(&cache.bytes()),
-            "{}",
-            cache.bytes()
-        );
+        fetch(&cache, &key("t", ""), &"x".repeat(10_000));
+        assert_eq!(cache.entries(), 1);
+        let bytes = cache.bytes();
+        assert!((10_100..12_000).contains(&bytes), "{bytes}");
         cache.purge(&PurgeScope::All);
         assert_eq!((cache.entries(), cache.bytes()), (0, 0));
     }
 
     #[tokio::test]
-    async fn news_from_before_a_purge_is_not_believed_while_it_can_come() {
+    async fn min_valid_seq_excludes_fetches_from_before_a_purge_while_they_are_in_flight() {
         let cache = Cache::new(MIB);
         let (purged, other) = (key("t", ""), key("u", ""));
         assert_eq!(cache.min_valid_seq(&purged), 0);
@@ -250,156 +356,155 @@ mod tests {
         cache.purge(&PurgeScope::prefix("run-step", &["t"]));
         let after = cache.begin_fetch();
         assert_eq!(cache.next_seq(), after.seq() + 1);
-        let first = cache.min_valid_seq(&purged);
-        assert!(before.seq() < first && first <= after.seq(), "{first}");
+        let min = cache.min_valid_seq(&purged);
+        assert!(before.seq() < min && min <= after.seq(), "{min}");
         assert_eq!(cache.min_valid_seq(&other), 0);
         drop(before);
-        assert_eq!(
-            cache.min_valid_seq(&purged),
-            0,
-            "nothing of it is in the air"
-        );
+        assert_eq!(cache.min_valid_seq(&purged), 0, "none is in flight");
     }
 
     #[tokio::test]
-    async fn walled_off_fetches_store_nothing_and_what_is_stored_stays() {
+    async fn a_fence_stops_the_stores_of_fetches_in_flight_and_keeps_stored_bodies() {
         let cache = Cache::new(MIB);
         let (old, new) = (key("t", ""), key("u", ""));
         let before = cache.begin_fetch();
-        let store = |departure: &FetchTicket, key: &CacheKey| store(&cache, departure, key, "x");
-        assert_eq!(store(&before, &old), Ok(()));
+        assert_eq!(store(&cache, &before, &old, "x"), Ok(()));
         cache.fence_in_flight();
-        assert_eq!(store(&before, &new), Err(NoStoreReason::Purged));
+        let late = store(&cache, &before, &new, "x");
+        assert_eq!(late, Err(NoStoreReason::Purged));
         assert_eq!(body(&cache, &new), None);
         assert_eq!(body(&cache, &old).as_deref(), Some("x"));
-        assert_eq!(store(&cache.begin_fetch(), &new), Ok(()));
+        fetch(&cache, &new, "x");
     }
 
     #[tokio::test]
-    async fn who_withdraws_a_step_may_still_store_it() {
+    async fn a_fetch_that_invalidates_may_still_store() {
         let cache = Cache::new(MIB);
         let key = key("t", "");
-        let (before, departure) = (cache.begin_fetch(), cache.begin_fetch());
-        let store = |departure: &FetchTicket| store(&cache, departure, &key, "x");
-        cache.invalidate_older(&departure, &key);
-        assert_eq!(store(&before), Err(NoStoreReason::Purged));
-        assert_eq!(store(&departure), Ok(()));
+        let (before, ticket) = (cache.begin_fetch(), cache.begin_fetch());
+        cache.invalidate_older(&ticket, &key);
+        let late = store(&cache, &before, &key, "x");
+        assert_eq!(late, Err(NoStoreReason::Purged));
+        assert_eq!(store(&cache, &ticket, &key, "x"), Ok(()));
     }
 
     #[tokio::test]
-    async fn variants_stand_beside_each_other_and_fall_together() {
+    async fn variants_are_stored_side_by_side_and_removed_together() {
         let cache = Cache::new(MIB);
-        let first = cache.begin_fetch();
-        for variant in ["", "include%5B%5D=x"] {
-            store(&cache, &first, &key("t", variant), variant).unwrap();
+        let variants = [key("t", ""), key("t", "include%5B%5D=x")];
+        for key in &variants {
+            fetch(&cache, key, &key.variant);
         }
-        assert_eq!(cache.entries(), 1, "one step");
-        assert_eq!(body(&cache, &key("t", "")).as_deref(), Some(""));
-        assert_eq!(
-            body(&cache, &key("t", "include%5B%5D=x")).as_deref(),
-            Some("include%5B%5D=x")
-        );
-        let second = cache.begin_fetch();
-        assert!(cache.invalidate_older(&second, &key("t", "")));
-        assert_eq!(body(&cache, &key("t", "include%5B%5D=x")), None);
-        assert!(!cache.invalidate_older(&second, &key("t", "")));
+        assert_eq!(cache.entries(), 1, "one resource");
+        for key in &variants {
+            assert_eq!(body(&cache, key).as_deref(), Some(&*key.variant));
+        }
+        let ticket = cache.begin_fetch();
+        assert!(cache.invalidate_older(&ticket, &variants[0]));
+        assert_eq!(body(&cache, &variants[1]), None);
+        assert!(!cache.invalidate_older(&ticket, &variants[0]));
     }
 
     #[tokio::test]
-    async fn variants_of_one_step_are_bounded() {
+    async fn the_variants_of_a_resource_are_limited_to_the_newest_eight() {
         let cache = Cache::new(MIB);
+        let variant = |n: usize| key("t", &n.to_string());
         for n in 0..50 {
-            let departure = cache.begin_fetch();
-            store(&cache, &departure, &key("t", &n.to_string()), "x").unwrap();
+            fetch(&cache, &variant(n), "x");
         }
-        let kept = |n: usize| body(&cache, &key("t", &n.to_string())).is_some();
-        assert_eq!(
-            (0..50).filter(|n| kept(*n)).collect::<Vec<_>>(),
-            (42..50).collect::<Vec<_>>()
-        );
+        let stored: Vec<_> = (0..50)
+            .filter(|n| body(&cache, &variant(*n)).is_some())
+            .collect();
+        assert_eq!(stored, (42..50).collect::<Vec<_>>());
     }
 
     #[tokio::test]
-    async fn nothing_that_departed_before_a_purge_is_stored_after_it() {
+    async fn a_fetch_from_before_a_purge_stores_nothing_that_it_covers() {
         let cache = Cache::new(MIB);
+        let (purged, other) = (key("t", ""), key("u", ""));
         let before = cache.begin_fetch();
-        store(&cache, &before, &key("t", ""), "old").unwrap();
-        store(&cache, &before, &key("u", ""), "other").unwrap();
+        store(&cache, &before, &purged, "old").unwrap();
+        store(&cache, &before, &other, "other").unwrap();
         assert_eq!(cache.purge(&PurgeScope::prefix("run-step", &["t"])), 1);
-        assert_eq!(body(&cache, &key("t", "")), None);
-        assert_eq!(body(&cache, &key("u", "")).as_deref(), Some("other"));
-        let stored = store(&cache, &before, &key("t", ""), "old");
-        assert_eq!(stored, Err(NoStoreReason::Purged));
-        store(&cache, &before, &key("u", ""), "other").unwrap();
+        assert_eq!(body(&cache, &purged), None);
+        assert_eq!(body(&cache, &other).as_deref(), Some("other"));
+        let late = store(&cache, &before, &purged, "old");
+        assert_eq!(late, Err(NoStoreReason::Purged));
+        store(&cache, &before, &other, "other").unwrap();
         let after = cache.begin_fetch();
         drop(before);
-        store(&cache, &after, &key("t", ""), "new").unwrap();
-        assert_eq!(body(&cache, &key("t", "")).as_deref(), Some("new"));
+        store(&cache, &after, &purged, "new").unwrap();
+        assert_eq!(body(&cache, &purged).as_deref(), Some("new"));
     }
 
     #[tokio::test]
-    async fn an_older_departure_never_overwrites_a_newer_ones_store() {
+    async fn an_older_fetch_never_overwrites_or_removes_the_body_of_a_newer_one() {
         let cache = Cache::new(MIB);
+        let key = key("t", "");
         let (older, newer) = (cache.begin_fetch(), cache.begin_fetch());
-        store(&cache, &newer, &key("t", ""), "new").unwrap();
-        let late = store(&cache, &older, &key("t", ""), "old");
+        store(&cache, &newer, &key, "new").unwrap();
+        let late = store(&cache, &older, &key, "old");
         assert_eq!(late, Err(NoStoreReason::Superseded));
-        assert!(
-            !cache.invalidate_older(&older, &key("t", "")),
-            "an old flight knows nothing newer"
-        );
-        assert_eq!(body(&cache, &key("t", "")).as_deref(), Some("new"));
+        assert!(!cache.invalidate_older(&older, &key));
+        assert_eq!(body(&cache, &key).as_deref(), Some("new"));
     }
 
     #[tokio::test]
-    async fn an_older_departure_does_not_bring_back_what_a_newer_one_withdrew() {
+    async fn an_older_fetch_does_not_restore_what_a_newer_one_invalidated() {
         let cache = Cache::new(MIB);
-        let (older, newer, newest) = (
-            cache.begin_fetch(),
-            cache.begin_fetch(),
-            cache.begin_fetch(),
-        );
-        cache.invalidate_older(&newer, &key("t", ""));
-        let late = store(&cache, &older, &key("t", ""), "old");
+        let key = key("t", "");
+        let tickets = [(); 3].map(|()| cache.begin_fetch());
+        let [older, newer, newest] = &tickets;
+        cache.invalidate_older(newer, &key);
+        let late = store(&cache, older, &key, "old");
         assert_eq!(late, Err(NoStoreReason::Purged));
-        store(&cache, &newest, &key("t", ""), "new").unwrap();
-        assert_eq!(body(&cache, &key("t", "")).as_deref(), Some("new"));
+        store(&cache, newest, &key, "new").unwrap();
+        assert_eq!(body(&cache, &key).as_deref(), Some("new"));
     }
 
     #[tokio::test]
-    async fn walls_are_forgotten_when_nothing_is_in_the_air() {
+    async fn barriers_are_dropped_when_no_older_fetch_is_in_flight() {
         let cache = Cache::new(MIB);
-        let departure = cache.begin_fetch();
+        let ticket = cache.begin_fetch();
         for n in 0..100 {
             cache.purge(&PurgeScope::prefix("run-step", &[&n.to_string()]));
         }
-        assert_eq!(cache.walls.standing(), 100);
-        drop(departure);
-        assert_eq!(cache.walls.standing(), 0);
+        assert_eq!(cache.barriers.len(), 100);
+        drop(ticket);
+        assert_eq!(cache.barriers.len(), 0);
         cache.purge(&PurgeScope::All);
-        assert_eq!(cache.walls.standing(), 0);
+        assert_eq!(cache.barriers.len(), 0);
     }
 
     #[tokio::test]
-    async fn newcomers_get_in_when_it_is_full() {
+    async fn a_full_cache_evicts_to_store_the_newest_body() {
         let cache = Cache::new(64 * 1024);
         let large = "x".repeat(4096);
         for n in 0..200 {
-            let departure = cache.begin_fetch();
             let key = key(&format!("t{n}"), "");
-            store(&cache, &departure, &key, &large).unwrap();
-            assert!(body(&cache, &key).is_some(), "the newest is there");
+            fetch(&cache, &key, &large);
+            assert!(body(&cache, &key).is_some(), "the newest is a hit");
             assert!(cache.bytes() <= 64 * 1024, "{}", cache.bytes());
         }
         assert!(cache.entries() >= 10, "{}", cache.entries());
     }
 
+    /// A look-up in the shared tier takes a ticket, too: here while a fetch finds the resource live.
     #[tokio::test]
-    async fn a_body_above_the_limit_is_refused() {
-        let cache = Cache::new(8 * MIB);
-        let departure = cache.begin_fetch();
-        let large = "x".repeat(1 + usize::try_from(MIB).unwrap());
-        let stored = store(&cache, &departure, &key("t", ""), &large);
-        assert_eq!(stored, Err(NoStoreReason::TooLarge));
+    async fn invalidate_shared_also_removes_a_variant_that_was_stored_since_the_fetch_started() {
+        let config = config_for("redis://127.0.0.1:1");
+        let tier = Arc::new(SharedTier::new(&config, SharedMetrics::default()).unwrap());
+        let cache = Cache::new(MIB).with_tier(Arc::clone(&tier));
+        let (first, second) = (key("t", "a"), key("t", "b"));
+        fetch(&cache, &first, "body");
+        let ticket = cache.begin_fetch();
+        fetch(&cache, &second, "body");
+        let removed = cache.invalidate_older(&ticket, &first);
+        assert!(removed);
+        assert_eq!(body(&cache, &first), None);
+        assert!(body(&cache, &second).is_some(), "it is newer");
+        cache.invalidate_shared(&first, removed);
+        assert_eq!(body(&cache, &second), None);
+        assert_eq!(tier.status()["pending_purges"], 1);
     }
 }

@@ -1,14 +1,15 @@
-//! Departures and walls: what keeps a purged body from coming back.
+//! Purge barriers: they keep a purged body from being stored again.
 //!
-//! Every fetch takes a number when it departs. A purge stands as a wall between the numbers before
-//! and after it for as long as something that departed before it is in the air; a store must pass
-//! every wall that covers its step. Deciding and storing happen under one lock, so that a purge
-//! comes either before the decision or after the store.
+//! Every fetch gets a sequence number (`seq`) when it starts. A purge inserts a barrier, which has a seq
+//! of its own. A fetch stores nothing if a barrier with a higher seq covers its key. The check and the
+//! store run under one lock, so a purge comes either before the check or after the store. A barrier is
+//! dropped when no fetch with a lower seq is in flight.
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use super::lock::lock;
 use crate::policy::{NoStoreReason, PrimaryKey, PurgeScope};
 
 #[derive(Debug, Default)]
@@ -18,137 +19,136 @@ pub(super) struct PurgeBarriers {
 
 #[derive(Debug, Default)]
 struct State {
-    last: u64,
-    in_the_air: BTreeSet<u64>,
-    /// What departed before the number does not pass.
-    walls: Vec<(u64, PurgeScope)>,
+    last_seq: u64,
+    /// The seqs of fetches that hold their ticket.
+    in_flight: BTreeSet<u64>,
+    barriers: Vec<(u64, PurgeScope)>,
 }
 
-/// The moment at which a fetch was handed to the client. Dropped when it has landed.
+/// Marks the moment at which a fetch started. It counts as in flight until the ticket is dropped.
 pub struct FetchTicket {
-    number: u64,
-    walls: Arc<PurgeBarriers>,
+    seq: u64,
+    barriers: Arc<PurgeBarriers>,
 }
 
 impl fmt::Debug for FetchTicket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FetchTicket({})", self.number)
+        write!(f, "FetchTicket({})", self.seq)
     }
 }
 
 impl FetchTicket {
-    /// Departures are numbered in their order, from 1.
+    /// Returns the sequence number of the fetch. Fetches are numbered from 1 in the order of their
+    /// start.
     pub fn seq(&self) -> u64 {
-        self.number
+        self.seq
     }
 }
 
 impl Drop for FetchTicket {
     fn drop(&mut self) {
-        let mut state = self.walls.lock();
-        state.in_the_air.remove(&self.number);
-        state.forget();
+        let mut state = lock(&self.barriers.state);
+        state.in_flight.remove(&self.seq);
+        state.drop_obsolete();
     }
 }
 
 impl PurgeBarriers {
     pub(super) fn begin_fetch(this: &Arc<Self>) -> FetchTicket {
-        let mut state = this.lock();
-        state.last += 1;
-        let number = state.last;
-        state.in_the_air.insert(number);
+        let mut state = lock(&this.state);
+        state.last_seq += 1;
+        let seq = state.last_seq;
+        state.in_flight.insert(seq);
         FetchTicket {
-            number,
-            walls: Arc::clone(this),
+            seq,
+            barriers: Arc::clone(this),
         }
     }
 
-    /// The highest wall before `step`; 0 where none stands.
-    pub(super) fn before(&self, step: &PrimaryKey) -> u64 {
-        self.lock().before(step)
+    /// Returns the seq of the latest barrier that covers `key`; `0` if there is none.
+    pub(super) fn latest_for(&self, key: &PrimaryKey) -> u64 {
+        lock(&self.state).latest_for(key)
     }
 
-    pub(super) fn next(&self) -> u64 {
-        self.lock().last + 1
+    /// Returns the seq that the next fetch or barrier gets.
+    pub(super) fn next_seq(&self) -> u64 {
+        lock(&self.state).last_seq + 1
     }
 
-    /// Runs `store` if no wall stands between the departure and now. It is told where the last wall
-    /// is: what departed before that does not count as stored any more, even if it still is.
-    pub(super) fn pass(
+    /// Runs `store` unless a barrier was inserted for `key` since the fetch started. `store` gets the
+    /// seq of the latest barrier: entries with a lower seq are purged, even if the purge has not removed
+    /// them yet.
+    pub(super) fn commit(
         &self,
-        departure: &FetchTicket,
-        step: &PrimaryKey,
+        ticket: &FetchTicket,
+        key: &PrimaryKey,
         store: impl FnOnce(u64) -> Result<(), NoStoreReason>,
     ) -> Result<(), NoStoreReason> {
-        let state = self.lock();
-        let wall = state.before(step);
-        if departure.number < wall {
+        let state = lock(&self.state);
+        let barrier = state.latest_for(key);
+        if ticket.seq < barrier {
             Err(NoStoreReason::Purged)
         } else {
-            store(wall)
+            store(barrier)
         }
     }
 
-    /// A wall before everything that departs from now on. It stands at least as long as `remove`,
-    /// which is told its number, takes to remove what is behind it.
-    pub(super) fn raise<T>(
+    /// Inserts a barrier against all fetches that have started, then runs `remove` with its seq. The
+    /// barrier stays at least until `remove` returns.
+    pub(super) fn insert<T>(
         this: &Arc<Self>,
         scope: PurgeScope,
         remove: impl FnOnce(u64) -> T,
     ) -> T {
-        // As if it were a fetch from before the wall: nothing forgets the wall meanwhile.
-        let _standing = Self::begin_fetch(this);
-        let number = {
-            let mut state = this.lock();
-            state.last += 1;
-            let number = state.last;
-            state.walls.push((number, scope));
-            number
+        // An older ticket in flight keeps `drop_obsolete` from dropping the barrier while `remove` runs.
+        let _ticket = Self::begin_fetch(this);
+        let seq = {
+            let mut state = lock(&this.state);
+            state.last_seq += 1;
+            let seq = state.last_seq;
+            state.barriers.push((seq, scope));
+            seq
         };
-        remove(number)
+        remove(seq)
     }
 
-    /// A wall before departure `number` itself, and what must be removed with it.
-    pub(super) fn raise_at<T>(
+    /// Inserts a barrier for `key` against the fetches that started before `seq`, and runs `remove`
+    /// under the same lock with the seq of the latest barrier.
+    pub(super) fn insert_at<T>(
         &self,
-        number: u64,
-        step: &PrimaryKey,
+        seq: u64,
+        key: &PrimaryKey,
         remove: impl FnOnce(u64) -> T,
     ) -> T {
-        let mut state = self.lock();
-        let wall = state.before(step).max(number);
+        let mut state = lock(&self.state);
+        let barrier = state.latest_for(key).max(seq);
         state
-            .walls
-            .push((number, PurgeScope::Resource(step.clone())));
-        state.forget();
-        remove(wall)
+            .barriers
+            .push((seq, PurgeScope::Resource(key.clone())));
+        state.drop_obsolete();
+        remove(barrier)
     }
 
     #[cfg(test)]
-    pub(super) fn standing(&self) -> usize {
-        self.lock().walls.len()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing that runs under the lock leaves the state half changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn len(&self) -> usize {
+        lock(&self.state).barriers.len()
     }
 }
 
 impl State {
-    fn before(&self, step: &PrimaryKey) -> u64 {
+    fn latest_for(&self, key: &PrimaryKey) -> u64 {
         let covering = self
-            .walls
+            .barriers
             .iter()
-            .filter(|(_, scope)| scope.covers(step.as_ref()));
-        covering.map(|(number, _)| *number).max().unwrap_or(0)
+            .filter(|(_, scope)| scope.covers(key.as_ref()));
+        covering.map(|(seq, _)| *seq).max().unwrap_or(0)
     }
 
-    /// Drops the walls that nothing in the air could still run into.
-    fn forget(&mut self) {
-        match self.in_the_air.first() {
-            None => self.walls.clear(),
-            Some(oldest) => self.walls.retain(|(number, _)| oldest < number),
+    /// Drops the barriers that can stop no fetch in flight.
+    fn drop_obsolete(&mut self) {
+        match self.in_flight.first() {
+            None => self.barriers.clear(),
+            Some(oldest) => self.barriers.retain(|(seq, _)| oldest < seq),
         }
     }
 }

@@ -162,15 +162,15 @@ impl Gateway {
     pub(crate) async fn sync_shared_tier(self: Arc<Self>, end: CancellationToken) {
         if let Some(tier) = self.context.cache.tier() {
             let gateway = Arc::clone(&self);
-            let apply = move |purged| gateway.context.cache.apply_purge(purged);
-            Arc::clone(tier).keep(end, apply).await;
+            let apply = move |scope| gateway.context.cache.apply_purge(&scope);
+            Arc::clone(tier).run(end, apply).await;
         }
     }
 
     /// Returns when the first attempt to connect to the shared tier has ended, or soon.
     pub(crate) async fn shared_tier_tried(&self) {
         if let Some(tier) = self.context.cache.tier() {
-            tier.tried().await;
+            tier.first_attempt().await;
         }
     }
 }

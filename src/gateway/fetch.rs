@@ -22,11 +22,11 @@ use super::telemetry::request_log::FetchEnd;
 use super::telemetry::wall_clock;
 use super::upstream_hints::{poll_after, retry_after};
 use crate::cache::redis::{WriteJob, WriteToken};
-use crate::cache::{Cache, CoalesceKey, Entry, FetchTicket, etag_of};
+use crate::cache::{Cache, Entry, FetchTicket, etag_of};
 use crate::coalesce::{
     Admission, Completion, ConcurrencyLimit, Fetch, FetchOptions, Fetched, LongPolls, Permit, Probe,
 };
-use crate::policy::{NoStoreReason, Partition, check};
+use crate::policy::{CoalesceKey, NoStoreReason, Partition, check};
 use crate::upstream::{
     BufferedBody, FetchCall, FetchError, SecretScanner, UpstreamResponse, filter_response_headers,
 };

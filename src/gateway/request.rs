@@ -16,13 +16,13 @@ use tokio::time::Instant;
 use super::error::GatewayError;
 use super::runtime_config::{ClientProfile, RuntimeConfig};
 use super::telemetry::request_log::{FetchEnd, FetchLog, RequestLog};
-use crate::cache::CoalesceKey;
 use crate::coalesce::FetchOptions;
 use crate::config::Forward;
 use crate::policy::route::Ids;
 use crate::policy::rule::API_PREFIX;
 use crate::policy::{
-    CacheDirectives, CacheKey, Query, Route, Rule, check, matches_if_none_match, wait_preference,
+    CacheDirectives, CacheKey, CoalesceKey, Query, Route, Rule, check, matches_if_none_match,
+    wait_preference,
 };
 
 /// The longest path and query, in bytes. A target may have 64 KiB, which is the limit of the `http`

@@ -144,6 +144,15 @@ impl CacheKey {
     }
 }
 
+/// Identifies the requests that may share one fetch: the same cache key under the same configuration.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct CoalesceKey {
+    /// The number of the configuration in force when the request arrived.
+    pub config_number: u64,
+    /// The key under which the body may be stored.
+    pub key: CacheKey,
+}
+
 fn write_path(out: &mut Vec<u8>, rule: &str, ids: &[&str]) {
     for part in std::iter::once(&rule).chain(ids) {
         out.extend_from_slice(part.as_bytes());

@@ -16,7 +16,7 @@ pub use cache_directives::{CacheDirectives, matches_if_none_match, wait_preferen
 pub use cacheability::{NoStoreReason, check};
 pub use invalidation::{ResourcePrefix, invalidated_by};
 pub(crate) use key::TERMINATOR;
-pub use key::{CacheKey, Partition, Predicate, PrimaryKey, PurgeScope};
+pub use key::{CacheKey, CoalesceKey, Partition, Predicate, PrimaryKey, PurgeScope};
 pub use query::Query;
 pub use route::Route;
 pub use rule::{Rule, RuleError, RuleSpec, Template};

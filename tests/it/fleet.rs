@@ -1,26 +1,25 @@
-//! A fleet: gateways that share Redis or Valkey behind their memories (DESIGN section 7, catalogue
-//! 39, 40 and 41a). The servers are real; a gateway is in this process unless it has to be measured
-//! or killed.
+//! A fleet: gateways that share Redis or Valkey (DESIGN section 9, catalogue items 39, 40 and 41a). The
+//! servers are real. A gateway runs in this process unless the test measures or kills it.
 
 mod cluster;
-mod cut_off;
-mod damage;
+mod corruption;
+mod encryption;
+mod error_messages;
 mod failover;
-mod forged;
+mod forged_values;
 mod freshness;
+mod hung_server;
+mod in_flight;
+mod invalidation;
 mod load;
-mod log;
 mod partitions;
-mod purges;
+mod purge_log;
+mod purge_propagation;
 mod race;
-mod sealed;
+mod redis_faults;
 mod sharing;
-mod stopped;
-mod taken_back;
+mod split_brain;
 mod tls;
-mod told;
-mod trouble;
-mod under_way;
 
 use std::time::Duration;
 
@@ -29,35 +28,35 @@ use tokio::time::{Instant, sleep};
 use crate::support::redis::Redis;
 use crate::support::{Gateway, Origin, Process, client::Response, step, step_json};
 
-/// `budget` where the file does not say.
-const BUDGET: Duration = Duration::from_millis(50);
+/// The default of `command_timeout`.
+const DEFAULT_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// Within it, a purge has reached every gateway that is connected.
-const REACHED: Duration = Duration::from_secs(1);
+/// The time within which a purge reaches every connected gateway.
+const PURGE_PROPAGATION: Duration = Duration::from_secs(1);
 
-/// A gateway that rests looks again after ten seconds at most.
-const BACK: Duration = Duration::from_secs(15);
+/// The time within which a circuit closes again. A probe follows after at most ten seconds.
+const RECOVERY: Duration = Duration::from_secs(15);
 
-/// The prefix of most tests here.
+/// The key prefix of most tests.
 const PREFIX: &str = "fleet";
 
-/// The tier at `url`, in TOML as it stands after `url =`. Its budget is the largest: on a busy
-/// machine, too, what matters here is whether something is shared, not how soon.
+/// Returns the configuration of a tier at `url`, which is TOML. Its command timeout is the longest allowed,
+/// because most tests check whether something is shared, not how soon.
 fn tier_at(url: &str) -> String {
     format!("[cache.redis]\nurl = {url}\nprefix = \"{PREFIX}\"\ncommand_timeout = \"1s\"\n")
 }
 
-/// The same on one server.
+/// Returns the configuration of a tier on one server.
 fn tier(url: &str) -> String {
     tier_at(&format!("\"{url}\""))
 }
 
-/// With the budget that holds where the file does not say.
-fn brisk_tier(url: &str) -> String {
+/// Returns the configuration of a tier with the default command timeout.
+fn tier_with_default_timeout(url: &str) -> String {
     format!("[cache.redis]\nurl = \"{url}\"\nprefix = \"{PREFIX}\"\n")
 }
 
-/// One server and one origin, for as many gateways as a test starts.
+/// A server and an origin for the gateways of a test.
 struct Fleet {
     redis: Redis,
     origin: Origin,
@@ -71,27 +70,40 @@ impl Fleet {
         }
     }
 
-    /// Another gateway, whose tier is up.
+    /// Starts a gateway and waits until its tier is up.
     async fn gateway(&self) -> Gateway {
         self.gateway_with("").await
     }
 
-    /// With this behind `[cache.redis]`.
+    /// Starts a gateway with `rest` after its section `[cache.redis]`.
     async fn gateway_with(&self, rest: &str) -> Gateway {
         let toml = format!("{}{rest}", tier(&self.redis.url()));
-        let gateway = Gateway::start(&self.origin, &toml).await;
-        is_up(&gateway).await;
-        gateway
+        start_gateway(&self.origin, &toml).await
     }
 
-    /// Two of them.
+    /// Starts two gateways.
     async fn pair(&self) -> (Gateway, Gateway) {
         (self.gateway().await, self.gateway().await)
     }
 }
 
-/// What `/status` says of the tier: `up`, `resting` or `off`.
-async fn state(gateway: &Gateway) -> String {
+/// Starts a gateway and waits until its tier is up.
+async fn start_gateway(origin: &Origin, toml: &str) -> Gateway {
+    let gateway = Gateway::start(origin, toml).await;
+    wait_up(&gateway).await;
+    gateway
+}
+
+/// Starts two gateways with the same configuration.
+async fn start_pair(origin: &Origin, toml: &str) -> (Gateway, Gateway) {
+    (
+        start_gateway(origin, toml).await,
+        start_gateway(origin, toml).await,
+    )
+}
+
+/// Returns the state of the tier in `/status`: `up`, `circuit_open` or `off`.
+async fn tier_state(gateway: &Gateway) -> String {
     let status = gateway.admin("GET", "/status").await.json();
     let state = status["shared"]["state"].as_str();
     state
@@ -99,26 +111,26 @@ async fn state(gateway: &Gateway) -> String {
         .to_owned()
 }
 
-/// Waits until the tier is in that state.
-async fn is(gateway: &Gateway, wanted: &str) {
+/// Waits until the tier is in a state.
+async fn wait_state(gateway: &Gateway, wanted: &str) {
     let start = Instant::now();
-    while state(gateway).await != wanted {
+    while tier_state(gateway).await != wanted {
         let waited = start.elapsed();
-        assert!(waited < BACK, "not {wanted} within {waited:?}");
+        assert!(waited < RECOVERY, "not {wanted} within {waited:?}");
         sleep(Duration::from_millis(10)).await;
     }
 }
 
-async fn is_up(gateway: &Gateway) {
-    is(gateway, "up").await;
+async fn wait_up(gateway: &Gateway) {
+    wait_state(gateway, "up").await;
 }
 
-async fn is_resting(gateway: &Gateway) {
-    is(gateway, "circuit_open").await;
+async fn wait_circuit_open(gateway: &Gateway) {
+    wait_state(gateway, "circuit_open").await;
 }
 
-/// The same of a process.
-async fn process_is(process: &Process, wanted: &str) {
+/// Waits until the tier of a process is in a state.
+async fn wait_process_state(process: &Process, wanted: &str) {
     let start = Instant::now();
     loop {
         let status = process.status().await;
@@ -126,74 +138,103 @@ async fn process_is(process: &Process, wanted: &str) {
             return;
         }
         let waited = start.elapsed();
-        assert!(waited < BACK, "not {wanted} within {waited:?}: {status}");
+        assert!(
+            waited < RECOVERY,
+            "not {wanted} within {waited:?}: {status}"
+        );
         sleep(Duration::from_millis(10)).await;
     }
 }
 
-fn counter(result: &str) -> String {
-    format!("stepgate_shared_requests_total{{result=\"{result}\"}}")
+fn counter(metric: &str, result: &str) -> String {
+    format!("stepgate_shared_{metric}_total{{result=\"{result}\"}}")
 }
 
-/// How often the tier was asked or written with that result.
-async fn counted(gateway: &Gateway, result: &str) -> f64 {
-    gateway.metric(&counter(result)).await
+/// Returns the number of look-ups or writes (`metric`) with that result.
+async fn counted(gateway: &Gateway, metric: &str, result: &str) -> f64 {
+    gateway.metric(&counter(metric, result)).await
 }
 
-/// How often the tier was asked, and answered.
+/// Returns how many look-ups and writes failed.
+async fn errors(gateway: &Gateway) -> f64 {
+    counted(gateway, "lookups", "error").await + counted(gateway, "writes", "error").await
+}
+
+/// Returns the number of look-ups that the tier answered.
 async fn lookups(gateway: &Gateway) -> f64 {
-    counted(gateway, "hit").await + counted(gateway, "miss").await
+    counted(gateway, "lookups", "hit").await + counted(gateway, "lookups", "miss").await
 }
 
-/// Waits until it has written so much in all: that comes behind the answer.
-async fn has_written(gateway: &Gateway, entries: f64) {
+/// Waits until a gateway has written `entries` in all, since it writes after its response.
+async fn wait_written(gateway: &Gateway, entries: f64) {
     let start = Instant::now();
     loop {
-        let stored = counted(gateway, "stored").await;
+        let stored = counted(gateway, "writes", "stored").await;
         if stored >= entries {
             return;
         }
         let waited = start.elapsed();
-        assert!(waited < BACK, "{stored} of {entries} after {waited:?}");
+        assert!(waited < RECOVERY, "{stored} of {entries} after {waited:?}");
         sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// Has `gateway` fetch these final steps and write them to the tier.
-async fn spread(gateway: &Gateway, paths: &[&str]) {
-    let before = counted(gateway, "stored").await;
+/// Has `gateway` fetch final steps, and waits until it has written them to the tier.
+async fn store_in_tier(gateway: &Gateway, paths: &[&str]) {
+    let before = counted(gateway, "writes", "stored").await;
     for path in paths {
         let fetched = gateway.get(path).await;
         assert!(fetched.is_stored(), "{path}: {}", fetched.cache_status());
     }
-    has_written(gateway, before + paths.len() as f64).await;
+    wait_written(gateway, before + paths.len() as f64).await;
 }
 
-/// From the tier, and no fetch.
-fn is_shared(answer: &Response) -> bool {
+/// Returns whether a response is a hit of the shared tier.
+fn is_shared_hit(answer: &Response) -> bool {
     answer.is_hit() && answer.cache_status().contains("detail=shared")
 }
 
-/// From this gateway's memory.
-fn is_own(answer: &Response) -> bool {
-    answer.is_hit() && !is_shared(answer)
+/// Returns whether a response is a hit of the gateway's memory.
+fn is_memory_hit(answer: &Response) -> bool {
+    answer.is_hit() && !is_shared_hit(answer)
 }
 
-/// From upstream.
+/// Returns whether a response is a fetch.
 fn is_fetched(answer: &Response) -> bool {
     answer.status == 200 && answer.cache_status().contains("fwd=")
 }
 
-/// Purges what lies below, and gives how much of it was in that gateway's memory.
+/// Requests `path` and asserts that the response is a hit of the shared tier.
+async fn expect_shared_hit(gateway: &Gateway, path: &str) -> Response {
+    let answer = gateway.get(path).await;
+    assert!(is_shared_hit(&answer), "{path}: {}", answer.cache_status());
+    answer
+}
+
+/// Requests `path` and asserts that the response is a hit of the gateway's memory.
+async fn expect_memory_hit(gateway: &Gateway, path: &str) -> Response {
+    let answer = gateway.get(path).await;
+    assert!(is_memory_hit(&answer), "{path}: {}", answer.cache_status());
+    answer
+}
+
+/// Requests `path` and asserts that the gateway fetched it.
+async fn expect_fetched(gateway: &Gateway, path: &str) -> Response {
+    let answer = gateway.get(path).await;
+    assert!(is_fetched(&answer), "{path}: {}", answer.cache_status());
+    answer
+}
+
+/// Purges the steps below `below`, and returns how many bodies the gateway had in memory.
 async fn purge(gateway: &Gateway, below: &str) -> u64 {
     let answer = gateway.admin("DELETE", &format!("/cache/{below}")).await;
     assert_eq!(answer.status, 200, "{below}: {}", answer.text());
     answer.json()["purged"].as_u64().expect("a count")
 }
 
-/// Waits until no gateway may serve what a purge took.
-async fn reached() {
-    sleep(REACHED).await;
+/// Waits until a purge must have reached every gateway.
+async fn wait_purge_propagated() {
+    sleep(PURGE_PROPAGATION).await;
 }
 
 fn age(answer: &Response) -> u64 {
@@ -206,56 +247,55 @@ fn ttl(answer: &Response) -> u64 {
     rest.split(';').next().unwrap().parse().unwrap()
 }
 
-/// A step of another thread than the others' `thread_1`.
-fn elsewhere(thread: &str) -> String {
+/// Returns the path of a step of `thread`.
+fn step_of_thread(thread: &str) -> String {
     format!("/v1/threads/{thread}/runs/run_1/steps/step_1")
 }
 
-/// The end that the origin gives at first, of a step of `run_1`.
+/// Returns the first final body of the origin for a step of `run_1`.
 fn completed(thread: &str, id: &str) -> String {
     String::from_utf8(step_json(thread, "run_1", id, "completed")).unwrap()
 }
 
-/// Promise 5: steps that nobody has asked for, answered right, then from memory.
+/// Asserts promise 5: new steps are answered correctly, and then from memory.
 async fn assert_serves(gateway: &Gateway, name: &str) {
     for nth in 0..5 {
         let id = format!("{name}_{nth}");
-        let right = completed("thread_1", &id);
+        let expected = completed("thread_1", &id);
         let fetched = gateway.get(&step(&id)).await;
         assert_eq!(
             (fetched.status, fetched.text()),
-            (200, right.clone()),
+            (200, expected.clone()),
             "{id}"
         );
         let hit = gateway.get(&step(&id)).await;
-        assert_eq!((hit.status, hit.text()), (200, right), "{id}");
+        assert_eq!((hit.status, hit.text()), (200, expected), "{id}");
         assert!(hit.is_hit(), "{id}: {}", hit.cache_status());
     }
 }
 
-/// What one has fetched, the other has from the tier; what it purges, the other loses.
-///
-/// Soon, if not the first time: a tier that was in trouble may need a moment.
+/// Asserts that `other` gets from the tier what `one` fetched, and loses what `one` purges. It tries
+/// repeatedly, because a tier may need time to recover from a fault.
 async fn assert_shares(origin: &Origin, one: &Gateway, other: &Gateway, name: &str) {
     let start = Instant::now();
     for nth in 0.. {
         let thread = format!("{name}_{nth}");
-        let path = elsewhere(&thread);
+        let path = step_of_thread(&thread);
         let fetched = one.get(&path).await;
         assert_eq!(fetched.status, 200);
         sleep(Duration::from_millis(50)).await;
         let answer = other.get(&path).await;
         assert_eq!(answer.text(), fetched.text());
-        if is_shared(&answer) {
+        if is_shared_hit(&answer) {
             let requests = origin.requests();
             let fetches = requests.iter().filter(|r| r.target() == path).count();
             assert_eq!(fetches, 1, "{path}");
             purge(one, &format!("run-step/{thread}")).await;
-            reached().await;
-            assert!(is_fetched(&other.get(&path).await), "purged, and served");
+            wait_purge_propagated().await;
+            assert!(is_fetched(&other.get(&path).await), "it was purged");
             return;
         }
         let waited = start.elapsed();
-        assert!(waited < BACK, "nothing is shared after {waited:?}");
+        assert!(waited < RECOVERY, "no step was shared within {waited:?}");
     }
 }

@@ -1,8 +1,7 @@
-//! The connection to Redis: one server, or a cluster. Made on one runtime, used from all.
+//! The connection to one Redis server or to a cluster. The main runtime makes it, all runtimes use it.
 //!
-//! Nothing is retried and nothing queues without a bound: a command has its command_timeout, and whoever waits
-//! for it goes on without it when that is over. What was sent may still be carried out later, so every
-//! write must be safe when it is late.
+//! Commands are not retried here. A caller waits at most the command timeout. The server may still carry
+//! out a command after that, so every write must be safe if it is late.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,37 +16,32 @@ use redis::{
 };
 use tokio::time::timeout;
 
-use super::error::Trouble;
+use super::error::RedisFailure;
 use crate::config;
 
-/// A connection may take so many budgets: it is more than one round trip.
-const TO_CONNECT: u32 = 5;
+/// The time to connect, in command timeouts, because connecting takes several round trips.
+const CONNECT_FACTOR: u32 = 5;
 
-/// How a connection is made.
-pub(super) struct Dialer {
+/// Makes connections.
+pub(super) struct Connector {
     server: Server,
-    /// For an operator: host and port, nothing that is secret.
+    /// Host and port of the server, for the operator. Contains no secret.
     name: String,
     has_tls: bool,
     command_timeout: Duration,
 }
 
 enum Server {
-    One(Box<Client>, AsyncConnectionConfig),
+    Single(Box<Client>, AsyncConnectionConfig),
     Cluster(Box<ClusterClient>),
 }
 
-impl fmt::Debug for Dialer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Dialer")
-    }
-}
-
-impl Dialer {
-    /// Connects to nothing. TLS trusts `ca_file`, read here, or the system's roots, read at every connect.
+impl Connector {
+    /// Prepares connections without making one. TLS trusts `ca_file`, which is read here, or the system's
+    /// roots, which are read at every connect.
     pub(super) fn new(config: &config::Redis) -> Result<Self, RedisError> {
         let tcp = TcpSettings::default().set_nodelay(true);
-        let to_connect = config.command_timeout * TO_CONNECT;
+        let connect_timeout = config.command_timeout * CONNECT_FACTOR;
         let certificates = match &config.ca_file {
             None => None,
             Some(path) => Some(TlsCertificates {
@@ -62,10 +56,10 @@ impl Dialer {
                 None => Client::open(info)?,
                 Some(certificates) => Client::build_with_tls(info, certificates)?,
             };
-            let terms = AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(to_connect))
+            let timeouts = AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(connect_timeout))
                 .set_response_timeout(None);
-            Server::One(Box::new(client), terms)
+            Server::Single(Box::new(client), timeouts)
         } else {
             let nodes = config.nodes.iter().map(|node| node.expose());
             let builder = match certificates {
@@ -75,7 +69,7 @@ impl Dialer {
             let client = builder
                 .tcp_settings(tcp)
                 .retries(1)
-                .connection_timeout(to_connect)
+                .connection_timeout(connect_timeout)
                 .response_timeout(config.command_timeout)
                 .overall_response_timeout(Some(config.command_timeout))
                 .build()?;
@@ -83,43 +77,39 @@ impl Dialer {
         };
         Ok(Self {
             server,
-            name: name(config),
+            name: server_name(config),
             has_tls: config.nodes.iter().any(config::RedisUrl::has_tls),
             command_timeout: config.command_timeout,
         })
     }
 
-    /// What an operator is told of it: which server, what it does, what would be right.
-    pub(super) fn explain(&self, trouble: &Trouble) -> String {
-        format!("{} {}", self.name, trouble.of_server(self.has_tls))
+    /// Returns a message for the operator: which server failed, how, and what to change.
+    pub(super) fn describe(&self, failure: &RedisFailure) -> String {
+        format!("{} {}", self.name, failure.describe(self.has_tls))
     }
 
-    /// Its driver runs on the current runtime.
-    pub(super) async fn dial(&self) -> Result<Link, Trouble> {
-        // A cluster asks several of its nodes.
-        let patience = self.command_timeout * TO_CONNECT * 4;
-        let wire = timeout(patience, async {
+    /// Connects. The connection's task runs on the current runtime.
+    pub(super) async fn connect(&self) -> Result<Connection, RedisFailure> {
+        // The client of a cluster asks several of its nodes.
+        let limit = self.command_timeout * CONNECT_FACTOR * 4;
+        let transport = timeout(limit, async {
             Ok::<_, RedisError>(match &self.server {
-                Server::One(client, terms) => {
-                    let terms = terms.clone();
-                    Wire::One(
-                        client
-                            .get_multiplexed_async_connection_with_config(&terms)
-                            .await?,
-                    )
+                Server::Single(client, timeouts) => {
+                    let connection = client.get_multiplexed_async_connection_with_config(timeouts);
+                    Transport::Single(connection.await?)
                 }
-                Server::Cluster(client) => Wire::Cluster(client.get_async_connection().await?),
+                Server::Cluster(client) => Transport::Cluster(client.get_async_connection().await?),
             })
         });
-        Ok(Link {
-            wire: wire.await.map_err(|_| Trouble::Late)??,
+        Ok(Connection {
+            transport: transport.await.map_err(|_| RedisFailure::TimedOut)??,
             command_timeout: self.command_timeout,
         })
     }
 }
 
-/// One server, or the first of those that lead to a cluster.
-fn name(config: &config::Redis) -> String {
+/// Returns the name of the server, or of the first node of a cluster.
+fn server_name(config: &config::Redis) -> String {
     let first = config.nodes.first().map(config::RedisUrl::address);
     let first = first.unwrap_or_default();
     match (config.is_cluster, config.nodes.len()) {
@@ -131,33 +121,33 @@ fn name(config: &config::Redis) -> String {
 
 /// A connection. Clones share it.
 #[derive(Clone)]
-pub(super) struct Link {
-    wire: Wire,
+pub(super) struct Connection {
+    transport: Transport,
     command_timeout: Duration,
 }
 
 #[derive(Clone)]
-enum Wire {
-    One(MultiplexedConnection),
+enum Transport {
+    Single(MultiplexedConnection),
     Cluster(ClusterConnection),
 }
 
-impl fmt::Debug for Link {
+impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Link")
+        f.write_str("Connection")
     }
 }
 
-impl Link {
-    /// One command, within the command_timeout.
-    pub(super) async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Trouble> {
-        let answer = async {
-            match self.wire.clone() {
-                Wire::One(mut one) => command.query_async(&mut one).await,
-                Wire::Cluster(mut cluster) => command.query_async(&mut cluster).await,
+impl Connection {
+    /// Sends one command and waits for its reply, at most the command timeout.
+    pub(super) async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisFailure> {
+        let reply = async {
+            match self.transport.clone() {
+                Transport::Single(mut single) => command.query_async(&mut single).await,
+                Transport::Cluster(mut cluster) => command.query_async(&mut cluster).await,
             }
         };
-        let answer = timeout(self.command_timeout, answer).await;
-        Ok(answer.map_err(|_| Trouble::Late)??)
+        let reply = timeout(self.command_timeout, reply).await;
+        Ok(reply.map_err(|_| RedisFailure::TimedOut)??)
     }
 }

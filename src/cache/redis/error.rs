@@ -1,29 +1,30 @@
-//! Why a command brought nothing, and what an operator is told of it.
+//! Why a command failed, and how that is described to the operator.
 //!
-//! A server's own text may repeat what was sent, a password among it: it is looked at, and never told.
+//! The text of a server's error may repeat what was sent, also a password. It is searched for known
+//! signs, and never shown.
 
 use redis::RedisError;
 
-/// Why a command brought nothing.
+/// Why a command returned no reply that can be used.
 #[derive(Debug)]
-pub(super) enum Trouble {
-    /// Its command_timeout was over.
-    Late,
-    /// The connection or the server refused it.
+pub(super) enum RedisFailure {
+    /// No reply came within the command timeout.
+    TimedOut,
+    /// The connection failed, or the server refused the command.
     Failed(RedisError),
 }
 
-impl From<RedisError> for Trouble {
+impl From<RedisError> for RedisFailure {
     fn from(error: RedisError) -> Self {
         Self::Failed(error)
     }
 }
 
-impl Trouble {
-    /// Whether the server is in trouble, rather than what this command touched.
-    pub(super) fn is_the_servers(&self) -> bool {
+impl RedisFailure {
+    /// Returns whether the server failed, rather than this one command.
+    pub(super) fn is_server_failure(&self) -> bool {
         match self {
-            Self::Late => true,
+            Self::TimedOut => true,
             Self::Failed(error) => {
                 error.is_io_error()
                     || error.is_timeout()
@@ -32,31 +33,34 @@ impl Trouble {
         }
     }
 
-    /// Whether a key holds what the command is not for.
-    pub(super) fn is_of_another_type(&self) -> bool {
+    /// Returns whether the key holds a value of another type than the command expects.
+    pub(super) fn is_wrong_type(&self) -> bool {
         matches!(self, Self::Failed(error) if error.code() == Some("WRONGTYPE"))
     }
 
-    /// What a server does, to be read behind its name, and what would be right.
-    pub(super) fn of_server(&self, has_tls: bool) -> String {
+    /// Returns what the server did and what to change; to be shown after the server's name.
+    pub(super) fn describe(&self, has_tls: bool) -> String {
         let error = match self {
-            Self::Late => return "gave no answer within cache.redis.command_timeout".to_owned(),
+            Self::TimedOut => {
+                return "gave no answer within cache.redis.command_timeout".to_owned();
+            }
             Self::Failed(error) => error,
         };
         let text = error.to_string();
-        // What the system or TLS says, of one server; a cluster's holds what the server said.
-        let own = (error.is_io_error() && error.detail().is_none()).then_some(&text);
-        match (words(&text, has_tls), own, error.code()) {
-            (Some(words), Some(own), _) => format!("{words} ({own})"),
+        // The text of a single server's IO error is from the system or from TLS. A cluster's may contain
+        // what the server sent.
+        let local = (error.is_io_error() && error.detail().is_none()).then_some(&text);
+        match (explanation(&text, has_tls), local, error.code()) {
+            (Some(words), Some(local), _) => format!("{words} ({local})"),
             (Some(words), None, _) => words,
-            (None, Some(own), _) => format!("fails: {own}"),
+            (None, Some(local), _) => format!("fails: {local}"),
             (None, None, Some(code)) => format!("fails: {:?} ({code})", error.kind()),
             (None, None, None) => format!("fails: {:?}", error.kind()),
         }
     }
 }
 
-/// By a part of the error: what the server does, and what would be right.
+/// A part of an error's text, and what is said about such an error.
 const SIGNS: [(&str, &str); 13] = [
     (
         "NOAUTH",
@@ -103,7 +107,7 @@ const SIGNS: [(&str, &str); 13] = [
 
 const REFUSED: &str = "refuses the user or the password of the URL";
 
-/// What a user needs; a command stands in quotes where it is refused.
+/// The commands that a user needs. Redis puts the refused command in quotes.
 const COMMANDS: [&str; 17] = [
     "eval",
     "hget",
@@ -124,16 +128,16 @@ const COMMANDS: [&str; 17] = [
     "readonly",
 ];
 
-fn words(text: &str, has_tls: bool) -> Option<String> {
+fn explanation(text: &str, has_tls: bool) -> Option<String> {
     if let Some((_, words)) = SIGNS.iter().find(|(sign, _)| text.contains(sign)) {
         return Some((*words).to_owned());
     }
     if text.contains("NoPerm") {
         let is_refused = |command: &&&str| text.contains(&format!("'{command}'"));
-        let which = COMMANDS.iter().find(is_refused);
-        let which = which.map_or("a command".to_owned(), |command| format!("`{command}`"));
+        let command = COMMANDS.iter().find(is_refused);
+        let command = command.map_or("a command".to_owned(), |command| format!("`{command}`"));
         return Some(format!(
-            "refuses {which} to this user: give it the ACL in config/README.md"
+            "refuses {command} to this user: give it the ACL in config/README.md"
         ));
     }
     let has = |signs: &[&str]| signs.iter().any(|sign| text.contains(sign));

@@ -1,94 +1,95 @@
-//! What things are called in Redis.
+//! The names of keys and fields in Redis.
 //!
-//! Every name begins with the operator's prefix, and all that follows from a request is a hash: no id is
-//! written down. Without an encryption key, whoever knows an id can hash it, too, and tell that it is
-//! there; with one, the hashes are keyed, and only who has the key can. The same parts have the same name
-//! on every gateway and in every version.
+//! Every key begins with the operator's prefix. All that follows from a request is hashed, so no id is
+//! written in clear. Without an encryption key, anyone who knows an id can compute its hash and test
+//! whether it is stored; with one, the hashes are keyed. The same input has the same name on every gateway
+//! and in every version.
 
 use blake3::{Hash, Hasher};
 use secrecy::{ExposeSecret, SecretBox};
 
 use crate::policy::PrimaryKey;
 
-/// What the key of the names is derived for: the seal has another, of the same secret.
-const PURPOSE: &str = "stepgate 2026 names";
+/// The context from which the key of the hashes is derived. The seal derives another key from the same
+/// secret.
+const CONTEXT: &str = "stepgate 2026 names";
 
-/// Of a hash, so many bytes are written: no two names meet by chance.
-pub(super) const NAME: usize = 16;
+/// The number of bytes of a hash that are written: enough that no two names collide by chance.
+pub(super) const HASH_LEN: usize = 16;
 
 /// The names below one prefix.
 #[derive(Debug)]
-pub struct Names {
+pub struct Keys {
     head: Box<str>,
     stream: Box<str>,
-    threads: Box<str>,
-    key: Option<SecretBox<[u8; blake3::KEY_LEN]>>,
+    buckets: Box<str>,
+    hash_key: Option<SecretBox<[u8; blake3::KEY_LEN]>>,
 }
 
-impl Names {
-    /// The names below `prefix` (no braces: they would choose the slot of a cluster), keyed by what the
-    /// configuration's `encryption_key` says where there is one.
+impl Keys {
+    /// Creates the names below `prefix`, which must contain no braces, since braces choose the slot of a
+    /// cluster. The hashes are keyed if the configuration has an `encryption_key`.
     pub fn new(prefix: &str, encryption_key: Option<&str>) -> Self {
-        let keyed =
-            |secret: &str| SecretBox::init_with(|| blake3::derive_key(PURPOSE, secret.as_bytes()));
+        let derive =
+            |secret: &str| SecretBox::init_with(|| blake3::derive_key(CONTEXT, secret.as_bytes()));
         Self {
-            // Both are touched by one script, so both must be in one slot of a cluster: the one of
-            // what stands between the braces.
+            // One script uses both, so the hash tag puts both into one slot of a cluster.
             head: format!("{prefix}:{{log}}:head").into(),
             stream: format!("{prefix}:{{log}}:purges").into(),
-            // Without braces: threads spread over all slots.
-            threads: format!("{prefix}:t:").into(),
-            key: encryption_key.map(keyed),
+            // Without a hash tag, buckets spread over all slots.
+            buckets: format!("{prefix}:t:").into(),
+            hash_key: encryption_key.map(derive),
         }
     }
 
-    /// The hash that says which log of purges is in force, how far it is, and the epochs of rules.
+    /// Returns the key of the log's head: the id of the log, its length, and the epochs of the rules.
     pub fn head(&self) -> &str {
         &self.head
     }
 
-    /// The stream of purges.
+    /// Returns the key of the stream of purges.
     pub fn stream(&self) -> &str {
         &self.stream
     }
 
-    /// The hash that holds what is below one first id of a rule, in all partitions: the prefix, `:t:` and
-    /// 32 hexadecimal digits. Another log or another epoch of the rule is another name, which is how all
-    /// of a rule is purged.
-    pub fn thread<P: AsRef<[u8]>>(&self, log: &[u8], epoch: &[u8], rule: P, first_id: P) -> String {
+    /// Returns the key of a bucket: the Redis hash that holds the entries below one first id of a rule,
+    /// in all partitions. It is the prefix, `:t:` and 32 hexadecimal digits. With another log or another
+    /// epoch of the rule the bucket has another name, which is how a whole rule is purged.
+    pub fn bucket<P: AsRef<[u8]>>(&self, log: &[u8], epoch: &[u8], rule: P, first_id: P) -> String {
         let parts = [log, epoch, rule.as_ref(), first_id.as_ref()];
         let hash = self.hash("thread", parts).to_hex();
-        [&self.threads, &hash[..2 * NAME]].concat()
+        [&self.buckets, &hash[..2 * HASH_LEN]].concat()
     }
 
-    /// The field of a thread's hash that holds one body.
-    pub fn field(&self, step: &PrimaryKey, variant: &str) -> [u8; NAME] {
-        // The step's bytes are partition, rule and ids, each ended by what none of them contains.
-        shortened(&self.hash("field", [step.as_ref(), variant.as_bytes()]))
+    /// Returns the field of a bucket that holds one body.
+    pub fn field(&self, key: &PrimaryKey, variant: &str) -> [u8; HASH_LEN] {
+        // The primary key ends with a terminator that no part contains, so the two cannot run together.
+        shortened(&self.hash("field", [key.as_ref(), variant.as_bytes()]))
     }
 
-    /// The field of a thread's hash that is there as long as any body of the step may be.
-    pub fn step(&self, step: &PrimaryKey) -> [u8; NAME] {
-        shortened(&self.hash("step", [step.as_ref()]))
+    /// Returns the field of a bucket that marks that it may hold a body of the resource.
+    pub fn marker(&self, key: &PrimaryKey) -> [u8; HASH_LEN] {
+        shortened(&self.hash("step", [key.as_ref()]))
     }
 
-    /// What a purge is called by in the stream: a rule and the ids that lead the path.
-    pub fn mark<P: AsRef<[u8]>>(&self, rule: P, ids: &[P]) -> [u8; NAME] {
+    /// Returns the hash of a rule and of leading ids, by which the stream names a purge.
+    pub fn purge<P: AsRef<[u8]>>(&self, rule: P, ids: &[P]) -> [u8; HASH_LEN] {
         let ids = ids.iter().map(AsRef::as_ref);
         let parts = std::iter::once(rule.as_ref()).chain(ids);
         shortened(&self.hash("mark", parts))
     }
 
-    /// The field of the head that holds a rule's epoch: `r:` and 32 hexadecimal digits.
-    pub fn rule<P: AsRef<[u8]>>(&self, rule: P) -> String {
+    /// Returns the field of the head that holds a rule's epoch: `r:` and 32 hexadecimal digits.
+    pub fn epoch<P: AsRef<[u8]>>(&self, rule: P) -> String {
         let hash = self.hash("rule", [rule.as_ref()]).to_hex();
-        ["r:", &hash[..2 * NAME]].concat()
+        ["r:", &hash[..2 * HASH_LEN]].concat()
     }
 
-    /// BLAKE3 of the parts, each behind its length, so that they cannot run together, and of the kind
-    /// before them, so that two kinds of names never meet.
+    /// Returns the BLAKE3 hash of `kind` and the parts, each after its length, so that no two lists of
+    /// parts and no two kinds of names have the same input. The words for the kinds are part of the
+    /// format.
     fn hash<'a>(&self, kind: &'a str, parts: impl IntoIterator<Item = &'a [u8]>) -> Hash {
-        let mut hasher = match &self.key {
+        let mut hasher = match &self.hash_key {
             Some(key) => Hasher::new_keyed(key.expose_secret()),
             None => Hasher::new(),
         };
@@ -100,9 +101,11 @@ impl Names {
     }
 }
 
-fn shortened(hash: &Hash) -> [u8; NAME] {
-    let (name, _) = hash.as_bytes().split_at(NAME);
-    name.try_into().expect("it was split there")
+fn shortened(hash: &Hash) -> [u8; HASH_LEN] {
+    *hash
+        .as_bytes()
+        .first_chunk()
+        .expect("a hash is longer than a name")
 }
 
 #[cfg(test)]
@@ -116,70 +119,71 @@ mod tests {
 
     const IDS: [&str; 3] = ["thread_abc123", "run_abc123", "step_abc123"];
 
-    fn both() -> [Names; 2] {
-        [None, Some("a secret")].map(|key| Names::new("stepgate:a", key))
+    /// Returns the names without and with an encryption key.
+    fn both() -> [Keys; 2] {
+        [None, Some("a secret")].map(|key| Keys::new("stepgate:a", key))
     }
 
-    fn step(partition: &str, rule: &str, ids: &[&str]) -> PrimaryKey {
+    fn primary_key(partition: &str, rule: &str, ids: &[&str]) -> PrimaryKey {
         CacheKey::new(Partition::of([partition]), rule, ids, "").primary
     }
 
-    /// What a cluster hashes of a name, if it is not the whole of it (the cluster specification, "hash
-    /// tags").
-    fn tag(name: &str) -> Option<&str> {
-        let (_, behind) = name.split_once('{')?;
+    fn bucket(keys: &Keys) -> String {
+        keys.bucket(b"log", b"epoch", "run-step", IDS[0])
+    }
+
+    /// Returns the hash tag of a key, if it has one (Redis cluster specification, "Hash tags").
+    fn hash_tag(key: &str) -> Option<&str> {
+        let (_, behind) = key.split_once('{')?;
         let (tag, _) = behind.split_once('}')?;
         (!tag.is_empty()).then_some(tag)
     }
 
-    /// All names of one request, by kind.
-    fn names_of(names: &Names) -> Vec<Vec<u8>> {
-        let [first, ..] = IDS;
+    /// Returns one name of each kind.
+    fn names(keys: &Keys) -> Vec<Vec<u8>> {
         vec![
-            names.thread(b"log", b"epoch", "run-step", first).into(),
-            names.field(&step("p", "run-step", &IDS), "a=1").into(),
-            names.step(&step("p", "run-step", &IDS)).into(),
-            names.mark("run-step", &IDS).into(),
-            names.mark("run-step", &IDS[..1]).into(),
-            names.rule("run-step").into(),
+            bucket(keys).into(),
+            keys.field(&primary_key("p", "run-step", &IDS), "a=1")
+                .into(),
+            keys.marker(&primary_key("p", "run-step", &IDS)).into(),
+            keys.purge("run-step", &IDS).into(),
+            keys.purge("run-step", &IDS[..1]).into(),
+            keys.epoch("run-step").into(),
         ]
     }
 
     #[test]
-    fn every_name_begins_with_the_prefix() {
-        for names in both() {
-            let thread = names.thread(b"log", b"epoch", "run-step", IDS[0]);
-            for name in [names.head(), names.stream(), &thread] {
-                assert!(name.starts_with("stepgate:a:"), "{name}");
+    fn every_key_begins_with_the_prefix() {
+        for keys in both() {
+            for key in [keys.head(), keys.stream(), &bucket(&keys)] {
+                assert!(key.starts_with("stepgate:a:"), "{key}");
             }
         }
     }
 
     #[test]
-    fn head_and_stream_share_a_slot_and_threads_are_spread() {
-        for names in both() {
-            assert_ne!(names.head(), names.stream());
-            assert_eq!(tag(names.head()), Some("log"));
-            assert_eq!(tag(names.stream()), Some("log"));
-            let thread = names.thread(b"log", b"epoch", "run-step", IDS[0]);
-            assert_eq!(tag(&thread), None);
+    fn head_and_stream_share_a_slot_and_buckets_are_spread() {
+        for keys in both() {
+            assert_ne!(keys.head(), keys.stream());
+            assert_eq!(hash_tag(keys.head()), Some("log"));
+            assert_eq!(hash_tag(keys.stream()), Some("log"));
+            assert_eq!(hash_tag(&bucket(&keys)), None);
         }
     }
 
     #[test]
-    fn a_name_stays_what_it_is() {
-        // A fleet is renewed gateway by gateway, and whoever calls things otherwise shares nothing. By
-        // the reference implementation of BLAKE3.
-        let shown = |names: &Names| {
-            let field = names.field(&step("p", "run-step", &IDS), "a=1");
-            let mark = names.mark("run-step", &IDS[..1]);
-            let hex = |bytes: [u8; NAME]| bytes.map(|byte| format!("{byte:02x}")).concat();
-            let thread = names.thread(b"log", b"epoch", "run-step", IDS[0]);
-            [thread, hex(field), hex(mark), names.rule("run-step")]
+    fn names_are_the_same_in_every_version() {
+        // The gateways of a fleet are upgraded one by one, and share nothing if their names differ. The
+        // values are from the reference implementation of BLAKE3.
+        let names = |keys: &Keys| {
+            let field = keys.field(&primary_key("p", "run-step", &IDS), "a=1");
+            let purge = keys.purge("run-step", &IDS[..1]);
+            let hex = |bytes: [u8; HASH_LEN]| bytes.map(|byte| format!("{byte:02x}")).concat();
+            [bucket(keys), hex(field), hex(purge), keys.epoch("run-step")]
         };
         let [plain, keyed] = both();
         assert_eq!(
-            shown(&plain),
+            names(&plain),
             [
                 "stepgate:a:t:c1267695687fdbe5558cdba0f58dbc3e",
                 "cf7685f375b7c5facca19a094ca72859",
@@ -188,7 +192,7 @@ mod tests {
             ]
         );
         assert_eq!(
-            shown(&keyed),
+            names(&keyed),
             [
                 "stepgate:a:t:eed09ccced00e98b890c4ebcb285d2c9",
                 "e9a830e37621d97fea4df20c741fc83a",
@@ -199,17 +203,17 @@ mod tests {
     }
 
     #[test]
-    fn names_with_a_key_cannot_be_told_from_the_ids() {
-        let keys = [None, Some("a secret"), Some("another")];
-        let all = keys.map(|key| names_of(&Names::new("stepgate:a", key)));
+    fn another_encryption_key_gives_other_names() {
+        let encryption_keys = [None, Some("a secret"), Some("another")];
+        let all = encryption_keys.map(|key| names(&Keys::new("stepgate:a", key)));
         let distinct: HashSet<_> = all.iter().flatten().collect();
         assert_eq!(distinct.len(), all.iter().flatten().count());
     }
 
     #[test]
-    fn no_name_has_an_id_in_it() {
-        for names in both() {
-            for name in names_of(&names) {
+    fn no_name_contains_an_id_or_a_rule() {
+        for keys in both() {
+            for name in names(&keys) {
                 let text = String::from_utf8_lossy(&name);
                 assert!(IDS.iter().all(|id| !text.contains(id)), "{text}");
                 assert!(!text.contains("run-step"), "{text}");
@@ -218,41 +222,41 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_not_printed() {
-        let names = Names::new("stepgate:a", Some("a secret"));
-        let printed = format!("{names:?}");
+    fn debug_output_does_not_contain_the_encryption_key() {
+        let keys = Keys::new("stepgate:a", Some("a secret"));
+        let printed = format!("{keys:?}");
         assert!(printed.contains("stepgate:a"));
-        let key = names.key.as_ref().unwrap().expose_secret();
+        let hash_key = keys.hash_key.as_ref().unwrap().expose_secret();
         assert!(!printed.contains("a secret"));
-        assert!(!printed.contains(&format!("{key:?}")), "{printed}");
+        assert!(!printed.contains(&format!("{hash_key:?}")), "{printed}");
     }
 
     #[test]
-    fn two_kinds_of_names_never_meet() {
-        for names in both() {
+    fn two_kinds_of_names_never_collide() {
+        for keys in both() {
             let kinds = ["thread", "field", "step", "mark", "rule"];
-            let hashes = kinds.map(|kind| names.hash(kind, [&b"a"[..]]));
+            let hashes = kinds.map(|kind| keys.hash(kind, [&b"a"[..]]));
             assert_eq!(HashSet::from(hashes).len(), kinds.len());
         }
     }
 
-    /// So few that two draws often differ in one part alone, or in where one part ends and the next
-    /// begins.
+    /// Generates so few values that two lists often differ in one part alone, or only in where a part
+    /// ends.
     fn part() -> impl Strategy<Value = String> {
         "a?"
     }
 
     proptest! {
         #[test]
-        fn threads_are_equal_only_if_every_part_is(
+        fn buckets_are_equal_only_if_every_part_is(
             a in [part(), part(), part(), part()],
             b in [part(), part(), part(), part()],
         ) {
-            for names in both() {
-                let thread = |[log, epoch, rule, id]: &[String; 4]| {
-                    names.thread(log.as_bytes(), epoch.as_bytes(), rule, id)
+            for keys in both() {
+                let bucket = |[log, epoch, rule, id]: &[String; 4]| {
+                    keys.bucket(log.as_bytes(), epoch.as_bytes(), rule, id)
                 };
-                prop_assert_eq!(a == b, thread(&a) == thread(&b));
+                prop_assert_eq!(a == b, bucket(&a) == bucket(&b));
             }
         }
 
@@ -261,24 +265,24 @@ mod tests {
             a in (part(), part(), prop::collection::vec("a{1,2}", 1..3), part()),
             b in (part(), part(), prop::collection::vec("a{1,2}", 1..3), part()),
         ) {
-            for names in both() {
+            for keys in both() {
                 let field = |(partition, rule, ids, variant): &(String, String, Vec<String>, String)| {
                     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-                    names.field(&step(partition, rule, &ids), variant)
+                    keys.field(&primary_key(partition, rule, &ids), variant)
                 };
                 prop_assert_eq!(a == b, field(&a) == field(&b));
             }
         }
 
         #[test]
-        fn marks_and_rules_are_equal_only_if_every_part_is(
+        fn purges_and_epochs_are_equal_only_if_every_part_is(
             a in (part(), prop::collection::vec(part(), 0..3)),
             b in (part(), prop::collection::vec(part(), 0..3)),
         ) {
-            for names in both() {
-                let mark = |(rule, ids): &(String, Vec<String>)| names.mark(rule, &ids.iter().collect::<Vec<_>>());
-                prop_assert_eq!(a == b, mark(&a) == mark(&b));
-                prop_assert_eq!(a.0 == b.0, names.rule(&a.0) == names.rule(&b.0));
+            for keys in both() {
+                let purge = |(rule, ids): &(String, Vec<String>)| keys.purge(rule, &ids.iter().collect::<Vec<_>>());
+                prop_assert_eq!(a == b, purge(&a) == purge(&b));
+                prop_assert_eq!(a.0 == b.0, keys.epoch(&a.0) == keys.epoch(&b.0));
             }
         }
     }

@@ -1,11 +1,10 @@
-//! Who was asked for already, and with which token what is found may be written.
+//! One look-up for each active key, and the write token that it returned.
 //!
-//! A step is asked for once when it comes, however many ask for it at once and however often it is
-//! polled then.
+//! A key is looked up in the shared tier when it becomes active. Concurrent requests wait for that
+//! look-up, and later requests skip it for as long as the key's token is remembered.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::Hash;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,101 +12,104 @@ use moka::sync::Cache;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
-use super::lock;
+use super::super::lock::lock;
 use super::scripts::Nonce;
+use crate::policy::CoalesceKey;
 
-/// A step that nobody polled for so long is asked for again.
+/// A key that no request polled for this long is looked up again.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Steps that are known at once: some 20 MiB with their keys.
-const MOST: u64 = 65_536;
+/// The number of tokens remembered: some 20 MiB with their keys.
+const MAX_TOKENS: u64 = 65_536;
 
-/// The right to write entries of a thread: read before a fetch departs, refused after a purge.
+/// The right to write entries of one bucket. It is read before a fetch starts, and a purge revokes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WriteToken {
-    /// The thread's name in Redis.
-    pub(super) thread: Arc<str>,
+    /// The name of the bucket in Redis.
+    pub(super) bucket: Arc<str>,
     pub(super) bytes: Nonce,
 }
 
-/// Whose turn it is to ask.
-pub(super) enum Turn<K: Eq + Hash> {
-    /// It was asked for.
-    Known,
-    /// This one asks.
-    First(Asking<K>),
-    /// Another one is asking: this ends when it knows.
-    After(OwnedNotified),
+/// What a request does about the look-up of its key.
+pub(in crate::cache) enum LookupTurn {
+    /// Nothing: the key was looked up, or the circuit is open.
+    Done,
+    /// The request looks the key up.
+    Leader(LookupLease),
+    /// The request waits for the leader: the future completes when the lease is dropped.
+    Follower(OwnedNotified),
 }
 
-pub(super) struct Known<K> {
-    tokens: Cache<K, WriteToken>,
-    asking: Arc<Mutex<HashMap<K, Arc<Notify>>>>,
+type InFlight = Mutex<HashMap<Arc<CoalesceKey>, Arc<Notify>>>;
+
+pub(super) struct LookupOnce {
+    tokens: Cache<Arc<CoalesceKey>, WriteToken>,
+    in_flight: Arc<InFlight>,
 }
 
-impl<K> fmt::Debug for Known<K> {
+impl fmt::Debug for LookupOnce {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Known")
+        f.write_str("LookupOnce")
     }
 }
 
-impl<K: Clone + Eq + Hash + Send + Sync + 'static> Known<K> {
+impl LookupOnce {
     pub(super) fn new() -> Self {
         Self {
             tokens: Cache::builder()
-                .max_capacity(MOST)
+                .max_capacity(MAX_TOKENS)
                 .time_to_idle(IDLE)
                 .build(),
-            asking: Arc::default(),
+            in_flight: Arc::default(),
         }
     }
 
-    pub(super) fn turn(&self, key: &K) -> Turn<K> {
+    pub(super) fn turn(&self, key: &Arc<CoalesceKey>) -> LookupTurn {
         if self.tokens.get(key).is_some() {
-            return Turn::Known;
+            return LookupTurn::Done;
         }
-        let mut asking = lock(&self.asking);
-        if let Some(other) = asking.get(key) {
-            return Turn::After(Arc::clone(other).notified_owned());
+        let mut in_flight = lock(&self.in_flight);
+        if let Some(leader) = in_flight.get(key) {
+            return LookupTurn::Follower(Arc::clone(leader).notified_owned());
         }
         let done = Arc::<Notify>::default();
-        asking.insert(key.clone(), Arc::clone(&done));
-        Turn::First(Asking {
-            key: key.clone(),
+        in_flight.insert(Arc::clone(key), Arc::clone(&done));
+        LookupTurn::Leader(LookupLease {
+            key: Arc::clone(key),
             done,
-            all: Arc::clone(&self.asking),
+            in_flight: Arc::clone(&self.in_flight),
         })
     }
 
-    /// The token that a fetch that departs now may write with.
-    pub(super) fn token(&self, key: &K) -> Option<WriteToken> {
+    /// Returns the token with which a fetch that starts now may write.
+    pub(super) fn token(&self, key: &Arc<CoalesceKey>) -> Option<WriteToken> {
         self.tokens.get(key)
     }
 
-    pub(super) fn learn(&self, key: K, token: WriteToken) {
+    pub(super) fn remember(&self, key: Arc<CoalesceKey>, token: WriteToken) {
         self.tokens.insert(key, token);
     }
 
-    pub(super) fn forget_one(&self, key: &K) {
+    pub(super) fn forget(&self, key: &Arc<CoalesceKey>) {
         self.tokens.invalidate(key);
     }
 
-    /// After a purge old tokens are worth nothing.
-    pub(super) fn forget(&self) {
+    /// Forgets all tokens, because a purge has revoked them.
+    pub(super) fn forget_all(&self) {
         self.tokens.invalidate_all();
     }
 }
 
-/// Somebody asks. Dropped, it lets those know who wait for it.
-pub(in crate::cache) struct Asking<K: Eq + Hash> {
-    key: K,
+/// Marks the look-up of a key as running. Dropping it wakes the followers.
+pub(in crate::cache) struct LookupLease {
+    key: Arc<CoalesceKey>,
     done: Arc<Notify>,
-    all: Arc<Mutex<HashMap<K, Arc<Notify>>>>,
+    in_flight: Arc<InFlight>,
 }
 
-impl<K: Eq + Hash> Drop for Asking<K> {
+impl Drop for LookupLease {
     fn drop(&mut self) {
-        lock(&self.all).remove(&self.key);
+        lock(&self.in_flight).remove(&self.key);
         self.done.notify_waiters();
     }
 }

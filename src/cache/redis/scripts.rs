@@ -1,25 +1,32 @@
-//! What is asked of Redis: scripts on one key or two of one slot, so that checking and doing are one
-//! step there.
+//! The commands and scripts that are sent to Redis. A script touches one key, or two of one slot, so that
+//! a check and the write that depends on it are one step.
 //!
-//! A thread's hash holds a **token** beside its entries: random bytes, chosen by whoever found none. A
-//! write must bring the token that was read before its fetch departed. A purge removes the hash, and
-//! the token with it, so nothing from before it is ever taken, however late it comes. Eviction, expiry
-//! and an operator's hand do the same; a counter in its place would begin again.
+//! A bucket holds a **token** beside its entries: random bytes, chosen by the first look-up that found
+//! none. A write must present the token that was read before its fetch started. A purge removes the bucket
+//! and its token, so a write from before the purge is refused, however late it arrives. Eviction, expiry
+//! and an operator's `DEL` have the same effect. A counter in place of the token would start again at its
+//! first value.
+
+use std::sync::LazyLock;
 
 use redis::Cmd;
+use rustls::crypto::SecureRandom;
 
-use super::keys::NAME;
+use super::keys::HASH_LEN;
 
-/// How long a token without any entry is kept: longer than a step runs, mostly. Milliseconds.
-const TOKEN_KEPT: u64 = 15 * 60 * 1000;
+/// How long a bucket with a token and no entry is kept, in milliseconds. Most runs are shorter.
+const TOKEN_TTL: u64 = 15 * 60 * 1000;
 
-/// Fields of one thread: two a step, or little more. Callers can invent ids; a thread has some hundred
-/// steps.
-const MOST_FIELDS: u64 = 8192;
+/// The number of fields of a bucket, at two for each resource and a token. A thread has some hundred
+/// steps; the limit is for clients that invent ids.
+const MAX_FIELDS: u64 = 8192;
 
-/// KEYS thread; ARGV field, fresh token, how long a bare token lives, the largest value that is wanted.
-/// Returns the token (nil if there is none and no room for one), and the value (nil if there is none).
-const LOOK: &str = r"
+/// The number of messages that the log keeps. A gateway that missed more purges everything it stored.
+const MAX_MESSAGES: u64 = 10_000;
+
+/// KEYS bucket; ARGV field, fresh token, ttl of a bucket without entries, largest value wanted. Returns
+/// the token (nil if there is none and no memory for one) and the value (nil if there is none).
+const LOOKUP: &str = r"
 local token = redis.call('HGET', KEYS[1], 'g')
 if not token then
   local set = redis.pcall('HSET', KEYS[1], 'g', ARGV[2])
@@ -31,9 +38,9 @@ if redis.call('HSTRLEN', KEYS[1], ARGV[1]) > tonumber(ARGV[4]) then return {toke
 return {token, redis.call('HGET', KEYS[1], ARGV[1])}
 ";
 
-/// KEYS thread; ARGV token, field, value, its time to live, the most fields, the step's mark: as long as
-/// that is there, something of the step may be. Returns 1 if it was taken.
-const PUT: &str = r"
+/// KEYS bucket; ARGV token, field, value, ttl of the value, limit of fields, the resource's marker.
+/// Returns 1 if the value was stored, otherwise 0.
+const STORE: &str = r"
 if redis.call('HGET', KEYS[1], 'g') ~= ARGV[1] then return 0 end
 if redis.call('HLEN', KEYS[1]) > tonumber(ARGV[5]) and redis.call('HEXISTS', KEYS[1], ARGV[2]) == 0 then return 0 end
 redis.call('HSET', KEYS[1], ARGV[2], ARGV[3], ARGV[6], '')
@@ -41,7 +48,7 @@ if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then redis.call('PEXPIRE', KE
 return 1
 ";
 
-/// KEYS thread. Whatever is there goes, be it of another type.
+/// KEYS bucket. Removes it, also if it is of another type. Returns its token.
 const REMOVE: &str = r"
 local token = redis.pcall('HGET', KEYS[1], 'g')
 redis.call('UNLINK', KEYS[1])
@@ -49,15 +56,15 @@ if type(token) == 'string' then return token end
 return false
 ";
 
-/// KEYS thread; ARGV token.
+/// KEYS bucket; ARGV token. Removes the bucket if it has that token.
 const REMOVE_AGAIN: &str = r"
 if redis.call('HGET', KEYS[1], 'g') == ARGV[1] then return redis.call('UNLINK', KEYS[1]) end
 return 0
 ";
 
-/// KEYS head, stream; ARGV fresh nonce, message, the rule's field, log, the rule's epoch that the thread
-/// was removed under ('*': begin a new one), the most messages. Returns the number of the message, or 0
-/// if log or epoch are others by now; then the log.
+/// KEYS head, stream; ARGV fresh nonce, message, the rule's epoch field, log, the epoch under which the
+/// bucket was removed ('*': begin a new epoch), limit of messages. Returns the number of the message (0
+/// if log or epoch have changed) and the log.
 const ANNOUNCE: &str = r"
 local log = redis.call('HGET', KEYS[1], 'log')
 if log ~= ARGV[4] then return {0, log} end
@@ -77,9 +84,9 @@ redis.call('HSET', KEYS[1], 'n', n, 'tail', ARGV[1])
 return {n, log}
 ";
 
-/// KEYS head, stream; ARGV nonce of a new log, the log that is to end ('': there is none yet, or
-/// something else in its place). Returns
-/// the log that is there now: of several who end one, the first has chosen.
+/// KEYS head, stream; ARGV id of a new log, the log to replace ('' if there is none, or if the head is of
+/// another type). Returns the log that is there now: if several gateways replace a log, the first one
+/// chooses.
 const RESET: &str = r"
 local log = redis.pcall('HGET', KEYS[1], 'log')
 if type(log) ~= 'string' then log = '' end
@@ -89,116 +96,115 @@ redis.call('HSET', KEYS[1], 'log', ARGV[1], 'n', 0, 'tail', '')
 return ARGV[1]
 ";
 
-/// Random bytes that are never had twice.
-pub(super) type Nonce = [u8; NAME];
+/// Random bytes that are never used twice.
+pub(super) type Nonce = [u8; HASH_LEN];
 
-fn script(text: &str, keys: &[&[u8]]) -> Cmd {
-    let mut command = Cmd::new();
-    command.arg("EVAL").arg(text).arg(keys.len());
-    for key in keys {
-        command.arg(*key);
-    }
+pub(super) fn nonce() -> Nonce {
+    static SOURCE: LazyLock<&dyn SecureRandom> =
+        LazyLock::new(|| rustls::crypto::ring::default_provider().secure_random);
+    let mut bytes = Nonce::default();
+    SOURCE
+        .fill(&mut bytes)
+        .expect("the system has random bytes, since TLS needs them as well");
+    bytes
+}
+
+fn script(text: &str, keys: &[&str]) -> Cmd {
+    let mut command = redis::cmd("EVAL");
+    command.arg(text).arg(keys.len()).arg(keys);
     command
 }
 
-/// Asks for the token of a thread and for one of its entries. Answers `(Option<token>, Option<value>)`.
-pub(super) fn look(thread: &[u8], field: &[u8], fresh: &Nonce, largest: u64) -> Cmd {
-    let mut command = script(LOOK, &[thread]);
+/// Reads the token of a bucket and one of its entries. Reply: `(Option<token>, Option<value>)`.
+pub(super) fn lookup(bucket: &str, field: &[u8], max_value: u64) -> Cmd {
+    let mut command = script(LOOKUP, &[bucket]);
     command
         .arg(field)
-        .arg(&fresh[..])
-        .arg(TOKEN_KEPT)
-        .arg(largest);
+        .arg(&nonce()[..])
+        .arg(TOKEN_TTL)
+        .arg(max_value);
     command
 }
 
-/// What is written of a body.
-pub(super) struct Entry<'a> {
-    pub(super) field: &'a [u8],
-    pub(super) value: &'a [u8],
-    /// The field that says that something of its step is there.
-    pub(super) mark: &'a [u8],
-    /// In milliseconds.
-    pub(super) ttl: u64,
-}
-
-/// Writes an entry, if the token is still the thread's. Answers 1 or 0.
-pub(super) fn put(thread: &[u8], token: &[u8], entry: &Entry<'_>) -> Cmd {
-    let mut command = script(PUT, &[thread]);
+/// Stores an entry for `ttl` milliseconds if the bucket has the token. Reply: 1 or 0.
+pub(super) fn store(
+    bucket: &str,
+    token: &Nonce,
+    field: &[u8],
+    value: &[u8],
+    marker: &[u8],
+    ttl: u64,
+) -> Cmd {
+    let mut command = script(STORE, &[bucket]);
     command
-        .arg(token)
-        .arg(entry.field)
-        .arg(entry.value)
-        .arg(entry.ttl)
-        .arg(MOST_FIELDS)
-        .arg(entry.mark);
+        .arg(&token[..])
+        .arg(field)
+        .arg(value)
+        .arg(ttl)
+        .arg(MAX_FIELDS)
+        .arg(marker);
     command
 }
 
-/// Whether a thread has a field. Answers 1 or 0.
-pub(super) fn has(thread: &[u8], field: &[u8]) -> Cmd {
-    let mut command = Cmd::new();
-    command.arg("HEXISTS").arg(thread).arg(field);
+/// Reads whether a bucket has a field. Reply: 1 or 0.
+pub(super) fn has_field(bucket: &[u8], field: &[u8]) -> Cmd {
+    let mut command = redis::cmd("HEXISTS");
+    command.arg(bucket).arg(field);
     command
 }
 
-/// Removes a thread's entries and its token. Answers the token, if there was one.
-pub(super) fn remove(thread: &[u8]) -> Cmd {
-    script(REMOVE, &[thread])
+/// Removes a bucket with its token. Reply: the token, if there was one.
+pub(super) fn remove(bucket: &str) -> Cmd {
+    script(REMOVE, &[bucket])
 }
 
-/// Removes them once more, if the token is there again. Answers 1 or 0.
-pub(super) fn remove_again(thread: &[u8], token: &[u8]) -> Cmd {
-    let mut command = script(REMOVE_AGAIN, &[thread]);
+/// Removes a bucket if it has the token. Reply: 1 or 0.
+pub(super) fn remove_again(bucket: &str, token: &[u8]) -> Cmd {
+    let mut command = script(REMOVE_AGAIN, &[bucket]);
     command.arg(token);
     command
 }
 
-/// What a message of a purge goes by.
-pub(super) struct Announcement<'a> {
-    pub(super) message: &'a [u8],
-    pub(super) rule: &'a [u8],
-    pub(super) log: &'a [u8],
-    /// Under which the thread was removed; none: a new one begins, and with it all of the rule is gone.
-    pub(super) epoch: Option<&'a [u8]>,
-    pub(super) most: u64,
-}
-
-/// Writes a message into the log. Answers `(number or 0, log)`.
-pub(super) fn announce(head: &[u8], stream: &[u8], fresh: &Nonce, what: &Announcement<'_>) -> Cmd {
-    let mut command = script(ANNOUNCE, &[head, stream]);
+/// Appends a message to the log. `keys` are the log's head and stream, `rule` is the rule's epoch field.
+/// `epoch` is the one under which the bucket was removed; with `None` the rule gets a new epoch, which
+/// purges all of it. Reply: `(number of the message or 0, log)`.
+pub(super) fn announce(
+    keys: [&str; 2],
+    message: &[u8],
+    rule: &str,
+    log: &[u8],
+    epoch: Option<&[u8]>,
+) -> Cmd {
+    let mut command = script(ANNOUNCE, &keys);
     command
-        .arg(&fresh[..])
-        .arg(what.message)
-        .arg(what.rule)
-        .arg(what.log)
-        .arg(what.epoch.unwrap_or(b"*"))
-        .arg(what.most);
+        .arg(&nonce()[..])
+        .arg(message)
+        .arg(rule)
+        .arg(log)
+        .arg(epoch.unwrap_or(b"*"))
+        .arg(MAX_MESSAGES);
     command
 }
 
-/// Ends a log and begins another. Answers the one that is there now.
-pub(super) fn reset(head: &[u8], stream: &[u8], fresh: &Nonce, old: &[u8]) -> Cmd {
-    let mut command = script(RESET, &[head, stream]);
-    command.arg(&fresh[..]).arg(old);
+/// Replaces the log `old` by a new, empty one. `keys` are the log's head and stream. Reply: the log that
+/// is there now.
+pub(super) fn reset(keys: [&str; 2], old: &[u8]) -> Cmd {
+    let mut command = script(RESET, &keys);
+    command.arg(&nonce()[..]).arg(old);
     command
 }
 
-/// The head of the log: its fields and their values.
-pub(super) fn head(head: &[u8]) -> Cmd {
-    let mut command = Cmd::new();
-    command.arg("HGETALL").arg(head);
+/// Reads all fields of the log's head.
+pub(super) fn head(head: &str) -> Cmd {
+    let mut command = redis::cmd("HGETALL");
+    command.arg(head);
     command
 }
 
-/// Up to so many messages from number `from` on.
-pub(super) fn messages(stream: &[u8], from: u64, most: usize) -> Cmd {
-    let mut command = Cmd::new();
-    command
-        .arg("XRANGE")
-        .arg(stream)
-        .arg(format!("{from}-0"))
-        .arg("+");
-    command.arg("COUNT").arg(most);
+/// Reads at most `count` messages, beginning with number `from`.
+pub(super) fn messages(stream: &str, from: u64, count: usize) -> Cmd {
+    let mut command = redis::cmd("XRANGE");
+    command.arg(stream).arg(format!("{from}-0")).arg("+");
+    command.arg("COUNT").arg(count);
     command
 }

@@ -1,69 +1,63 @@
-//! The seal on what is kept in Redis: XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03), in place.
+//! The encryption of entries in Redis: XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03), in place.
 //!
-//! Its nonces are random: 24 bytes are so many that gateways which share a key need not agree on them.
+//! Nonces are random. At 24 bytes, gateways that share a key need no agreement on them.
 
 use chacha20poly1305::{AeadInOut, Error, KeyInit, Tag, XChaCha20Poly1305, XNonce};
 use rustls::crypto::{SecureRandom, ring};
 use secrecy::zeroize::Zeroizing;
 
-/// What its key is derived for: the names have another, of the same secret.
-const PURPOSE: &str = "stepgate 2026 seal";
+/// The context from which the key is derived. The names in Redis use another key of the same secret.
+const CONTEXT: &str = "stepgate 2026 seal";
 
-pub(super) const NONCE: usize = 24;
-pub(super) const TAG: usize = 16;
+pub(super) const NONCE_LEN: usize = 24;
+pub(super) const TAG_LEN: usize = 16;
 
-/// Closes and opens with one key, which it neither prints nor leaves in memory.
+/// Encrypts and decrypts with one key. The key is not printed, and zeroed in memory on drop.
 #[derive(Debug)]
 pub struct Seal {
     cipher: XChaCha20Poly1305,
     random: &'static dyn SecureRandom,
 }
 
-/// What opens the closed content again, beside the key.
-pub(super) struct Closed {
-    pub(super) nonce: [u8; NONCE],
-    pub(super) tag: [u8; TAG],
-}
-
 impl Seal {
-    /// With a key derived from what the configuration's `encryption_key` says.
+    /// Derives the key from the configuration's `encryption_key`.
     pub fn new(encryption_key: &str) -> Self {
-        let key = Zeroizing::new(blake3::derive_key(PURPOSE, encryption_key.as_bytes()));
+        let key = Zeroizing::new(blake3::derive_key(CONTEXT, encryption_key.as_bytes()));
         Self {
             cipher: XChaCha20Poly1305::new((&*key).into()),
             random: ring::default_provider().secure_random,
         }
     }
 
-    /// Encrypts `content` where it is. It opens only beside the same `place`, which is not kept with it.
-    /// None where the system has no random bytes to give.
-    pub(super) fn close(&self, place: &[u8], content: &mut [u8]) -> Option<Closed> {
-        let mut nonce = [0; NONCE];
+    /// Encrypts `content` in place and returns the nonce and the tag. Decryption needs the same `aad`
+    /// (associated data), which is not stored. Returns `None` if the system has no random bytes.
+    pub(super) fn encrypt(
+        &self,
+        aad: &[u8],
+        content: &mut [u8],
+    ) -> Option<([u8; NONCE_LEN], [u8; TAG_LEN])> {
+        let mut nonce = [0; NONCE_LEN];
         self.random.fill(&mut nonce).ok()?;
         let tag = self
             .cipher
-            .encrypt_inout_detached(&XNonce::from(nonce), place, content.into())
+            .encrypt_inout_detached(&XNonce::from(nonce), aad, content.into())
             .ok()?;
-        Some(Closed {
-            nonce,
-            tag: tag.into(),
-        })
+        Some((nonce, tag.into()))
     }
 
-    /// Decrypts `content` where it is.
+    /// Decrypts `content` in place.
     ///
     /// # Errors
-    /// It was not closed with this key beside this place, or is not as it was then. Nothing was
-    /// decrypted.
-    pub(super) fn open(
+    /// Fails if key or `aad` differ or the content was changed. `content` is unchanged then.
+    pub(super) fn decrypt(
         &self,
-        place: &[u8],
-        closed: &Closed,
+        aad: &[u8],
+        (nonce, tag): ([u8; NONCE_LEN], [u8; TAG_LEN]),
         content: &mut [u8],
     ) -> Result<(), Error> {
-        let (nonce, tag) = (XNonce::from(closed.nonce), Tag::from(closed.tag));
+        let (nonce, tag) = (XNonce::from(nonce), Tag::from(tag));
         self.cipher
-            .decrypt_inout_detached(&nonce, place, content.into(), &tag)
+            .decrypt_inout_detached(&nonce, aad, content.into(), &tag)
     }
 }
 
@@ -73,50 +67,52 @@ mod tests {
 
     const CONTENT: &[u8] = b"a body, and what belongs to it";
 
-    fn closed(seal: &Seal) -> (Closed, Vec<u8>) {
+    type NonceAndTag = ([u8; NONCE_LEN], [u8; TAG_LEN]);
+
+    fn encrypted(seal: &Seal) -> (NonceAndTag, Vec<u8>) {
         let mut content = CONTENT.to_vec();
-        let closed = seal.close(b"place", &mut content).unwrap();
-        (closed, content)
+        let nonce_and_tag = seal.encrypt(b"aad", &mut content).unwrap();
+        (nonce_and_tag, content)
     }
 
     #[test]
-    fn what_is_closed_is_unreadable_until_it_is_opened() {
+    fn encrypted_content_is_unreadable_until_it_is_decrypted() {
         let seal = Seal::new("a secret");
-        let (closed, mut content) = closed(&seal);
-        let alike = content.iter().zip(CONTENT).filter(|(a, b)| a == b).count();
-        assert!(alike < CONTENT.len() / 2, "{content:?}");
-        seal.open(b"place", &closed, &mut content).unwrap();
+        let (nonce_and_tag, mut content) = encrypted(&seal);
+        let same = content.iter().zip(CONTENT).filter(|(a, b)| a == b).count();
+        assert!(same < CONTENT.len() / 2, "{content:?}");
+        seal.decrypt(b"aad", nonce_and_tag, &mut content).unwrap();
         assert_eq!(content, CONTENT);
     }
 
     #[test]
-    fn it_opens_with_its_key_and_beside_its_place_only() {
+    fn decryption_needs_the_same_key_and_associated_data() {
         let seal = Seal::new("a secret");
-        for (other, place) in [
-            (&Seal::new("another"), &b"place"[..]),
-            (&seal, b"elsewhere"),
+        for (other, aad) in [
+            (&Seal::new("another"), &b"aad"[..]),
+            (&seal, b"other"),
             (&seal, b""),
         ] {
-            let (closed, mut content) = closed(&seal);
+            let (nonce_and_tag, mut content) = encrypted(&seal);
             let before = content.clone();
-            assert!(other.open(place, &closed, &mut content).is_err());
+            assert!(other.decrypt(aad, nonce_and_tag, &mut content).is_err());
             assert_eq!(content, before, "nothing was decrypted");
         }
     }
 
     #[test]
-    fn every_nonce_is_another() {
+    fn every_encryption_has_another_nonce() {
         let seal = Seal::new("a secret");
-        let [one, other] = [closed(&seal), closed(&seal)];
-        assert_ne!(one.0.nonce, other.0.nonce);
-        assert_ne!(one.1, other.1, "the same content does not look the same");
+        let [one, other] = [encrypted(&seal), encrypted(&seal)];
+        assert_ne!(one.0.0, other.0.0);
+        assert_ne!(one.1, other.1, "equal content is not recognisable");
     }
 
     #[test]
-    fn the_key_is_not_the_secret_itself_and_not_that_of_the_names() {
+    fn the_key_is_neither_the_secret_nor_the_key_of_the_names() {
         let secret = "0123456789abcdef0123456789abcdef";
         let mut content = CONTENT.to_vec();
-        let closed = Seal::new(secret).close(b"", &mut content).unwrap();
+        let nonce_and_tag = Seal::new(secret).encrypt(b"", &mut content).unwrap();
         let keys = [
             *secret.as_bytes().first_chunk().unwrap(),
             blake3::derive_key("stepgate 2026 names", secret.as_bytes()),
@@ -126,13 +122,14 @@ mod tests {
                 cipher: XChaCha20Poly1305::new(&key.into()),
                 ..Seal::new(secret)
             };
-            assert!(other.open(b"", &closed, &mut content).is_err());
+            assert!(other.decrypt(b"", nonce_and_tag, &mut content).is_err());
         }
-        assert!(Seal::new(secret).open(b"", &closed, &mut content).is_ok());
+        let seal = Seal::new(secret);
+        assert!(seal.decrypt(b"", nonce_and_tag, &mut content).is_ok());
     }
 
     #[test]
-    fn a_key_is_not_printed() {
+    fn debug_output_does_not_contain_the_key() {
         let printed = format!("{:?}", Seal::new("a secret"));
         assert!(printed.contains("ChaChaPoly1305 { .. }"), "{printed}");
     }

@@ -1,12 +1,13 @@
-//! Three servers that share the slots: threads are spread over them, head and stream are on one.
+//! A Redis cluster of three nodes: buckets are spread over the nodes, and the log is on one of them.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use super::{
-    BACK, assert_serves, assert_shares, completed, elsewhere, is_fetched, is_own, is_shared, is_up,
-    purge, reached, spread, tier_at,
+    RECOVERY, assert_serves, assert_shares, completed, expect_fetched, expect_shared_hit,
+    is_fetched, is_memory_hit, is_shared_hit, purge, start_gateway, start_pair, step_of_thread,
+    store_in_tier, tier_at, wait_purge_propagated, wait_up,
 };
 use crate::support::{Gateway, Origin, STEP};
 use crate::support::{redis::Redis, redis_cluster::Cluster};
@@ -14,29 +15,19 @@ use crate::support::{redis::Redis, redis_cluster::Cluster};
 const THREADS: usize = 24;
 
 pub(super) async fn pair(origin: &Origin, cluster: &Cluster) -> (Gateway, Gateway) {
-    pair_with(origin, &tier_at(&cluster.urls())).await
-}
-
-async fn pair_with(origin: &Origin, toml: &str) -> (Gateway, Gateway) {
-    let (a, b) = (
-        Gateway::start(origin, toml).await,
-        Gateway::start(origin, toml).await,
-    );
-    is_up(&a).await;
-    is_up(&b).await;
-    (a, b)
+    start_pair(origin, &tier_at(&cluster.urls())).await
 }
 
 fn threads(name: &str) -> Vec<String> {
     (0..THREADS).map(|nth| format!("{name}_{nth}")).collect()
 }
 
-/// Steps of many threads, so that every node has some.
+/// Asserts that steps of many threads are served, so that every node has some.
 async fn assert_serves_many(gateway: &Gateway, name: &str) {
     for thread in threads(name) {
-        let right = completed(&thread, "step_1");
-        let answer = gateway.get(&elsewhere(&thread)).await;
-        assert_eq!((answer.status, answer.text()), (200, right), "{thread}");
+        let expected = completed(&thread, "step_1");
+        let answer = gateway.get(&step_of_thread(&thread)).await;
+        assert_eq!((answer.status, answer.text()), (200, expected), "{thread}");
     }
 }
 
@@ -44,15 +35,17 @@ async fn assert_serves_many(gateway: &Gateway, name: &str) {
 async fn a_fleet_on_a_cluster_shares_steps_of_every_node() {
     let (origin, cluster) = (Origin::start().await, Cluster::start().await);
     let (a, b) = pair(&origin, &cluster).await;
-    let paths: Vec<String> = threads("spread").iter().map(|t| elsewhere(t)).collect();
+    let paths: Vec<String> = threads("spread")
+        .iter()
+        .map(|t| step_of_thread(t))
+        .collect();
     let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
-    spread(&a, &paths).await;
+    store_in_tier(&a, &paths).await;
     for node in &cluster.nodes {
-        assert!(!node.threads().await.is_empty(), "a node has none");
+        assert!(!node.threads().await.is_empty(), "a node has no bucket");
     }
     for path in &paths {
-        let shared = b.get(path).await;
-        assert!(is_shared(&shared), "{path}: {}", shared.cache_status());
+        expect_shared_hit(&b, path).await;
     }
     assert_eq!(origin.count(), THREADS);
 }
@@ -61,7 +54,7 @@ async fn a_fleet_on_a_cluster_shares_steps_of_every_node() {
 async fn a_purge_on_a_cluster_reaches_every_gateway() {
     let (origin, cluster) = (Origin::start().await, Cluster::start().await);
     let (a, b) = pair(&origin, &cluster).await;
-    let other = elsewhere("thread_2");
+    let other = step_of_thread("thread_2");
     for below in [
         "run-step/thread_1/run_1/step_1",
         "run-step/thread_1/run_1",
@@ -69,31 +62,34 @@ async fn a_purge_on_a_cluster_reaches_every_gateway() {
         "run-step",
     ] {
         origin.set_status("completed");
-        spread(&a, &[STEP, &other]).await;
+        store_in_tier(&a, &[STEP, &other]).await;
         for path in [STEP, &other] {
-            assert!(is_shared(&b.get(path).await), "{below}: {path}");
+            assert!(is_shared_hit(&b.get(path).await), "{below}: {path}");
         }
         purge(&a, below).await;
         origin.set_status("failed");
-        reached().await;
-        let new = Gateway::start(&origin, &tier_at(&cluster.urls())).await;
-        is_up(&new).await;
+        wait_purge_propagated().await;
+        let new = start_gateway(&origin, &tier_at(&cluster.urls())).await;
         for gateway in [&new, &b] {
             let answer = gateway.get(STEP).await;
-            assert!(!is_own(&answer), "{below}");
+            assert!(!is_memory_hit(&answer), "{below}");
             assert_eq!(answer.json()["status"], "failed", "{below}");
         }
-        assert_eq!(is_own(&b.get(&other).await), below != "run-step", "{below}");
+        assert_eq!(
+            is_memory_hit(&b.get(&other).await),
+            below != "run-step",
+            "{below}"
+        );
         purge(&a, "run-step").await;
-        reached().await;
+        wait_purge_propagated().await;
     }
 }
 
 #[tokio::test]
-async fn a_node_that_stops_or_dies_costs_no_answer() {
+async fn a_node_that_hangs_or_crashes_fails_no_request() {
     let (origin, mut cluster) = (Origin::start().await, Cluster::start().await);
     let toml = tier_at(&cluster.urls()).replace("1s", "50ms");
-    let (a, b) = pair_with(&origin, &toml).await;
+    let (a, b) = start_pair(&origin, &toml).await;
     for nth in 0..3 {
         cluster.nodes[nth].stop().await;
         let start = Instant::now();
@@ -101,13 +97,13 @@ async fn a_node_that_stops_or_dies_costs_no_answer() {
         assert_serves_many(&b, &format!("stopped_too_{nth}")).await;
         purge(&a, &format!("run-step/stopped_{nth}_1")).await;
         assert_serves(&a, &format!("meanwhile_{nth}")).await;
-        // No more than a few budgets, however many threads that node has.
+        // A few command timeouts, independent of the number of the node's buckets.
         let took = start.elapsed();
         assert!(took < Duration::from_secs(10), "{took:?}");
         cluster.nodes[nth].resume().await;
         cluster.wait_until_whole().await;
-        is_up(&a).await;
-        is_up(&b).await;
+        wait_up(&a).await;
+        wait_up(&b).await;
         assert_shares(&origin, &a, &b, &format!("gone_on_{nth}")).await;
     }
     cluster.nodes[2].kill();
@@ -115,9 +111,9 @@ async fn a_node_that_stops_or_dies_costs_no_answer() {
     assert_serves_many(&b, "killed_too").await;
 }
 
-/// It is one of three that is named first, and it is not there.
+/// The first of the configured nodes is down.
 #[tokio::test]
-async fn a_gateway_finds_a_cluster_by_any_of_its_nodes() {
+async fn a_gateway_connects_to_a_cluster_through_any_configured_node() {
     let (origin, mut cluster) = (Origin::start().await, Cluster::start().await);
     let (a, _b) = pair(&origin, &cluster).await;
     assert_serves(&a, "before").await;
@@ -126,34 +122,34 @@ async fn a_gateway_finds_a_cluster_by_any_of_its_nodes() {
     let new = Gateway::start(&origin, &tier_at(&cluster.urls())).await;
     assert_serves_many(&new, "new").await;
     let took = start.elapsed();
-    assert!(took < BACK, "{took:?}");
+    assert!(took < RECOVERY, "{took:?}");
     sleep(Duration::from_millis(100)).await;
-    assert!(is_fetched(&new.get(&elsewhere("alone")).await));
+    expect_fetched(&new, &step_of_thread("alone")).await;
 }
 
-/// So many more threads are needed that each node has enough of them.
+/// Enough threads for every node to have some.
 const MORE: usize = 60;
 
-/// Threads of one node of a cluster, and of the others.
+/// The threads of one node, and those of the other nodes.
 struct Split {
-    its: Vec<String>,
+    own: Vec<String>,
     others: Vec<String>,
 }
 
 impl Split {
-    /// By what appears where, when `gateway` writes a step of each.
+    /// Has `gateway` write a step of each thread, and checks whether `node` has a new bucket.
     async fn by(gateway: &Gateway, node: &Redis, name: &str) -> Self {
         let mut split = Self {
-            its: Vec::new(),
+            own: Vec::new(),
             others: Vec::new(),
         };
         for nth in 0..MORE {
             let thread = format!("{name}_{nth}");
             let before = node.threads().await.len();
-            spread(gateway, &[&elsewhere(&thread)]).await;
+            store_in_tier(gateway, &[&step_of_thread(&thread)]).await;
             match node.threads().await.len() - before {
                 0 => split.others.push(thread),
-                _ => split.its.push(thread),
+                _ => split.own.push(thread),
             }
         }
         split
@@ -161,71 +157,81 @@ impl Split {
 }
 
 #[tokio::test]
-async fn a_node_that_hangs_costs_its_threads_a_few_budgets_and_then_nothing() {
-    /// Far more than an answer takes here, and less than the sum of a few.
-    const BUDGET: Duration = Duration::from_millis(500);
-    /// Two, one for each of some eleven parts, and a few that a busy machine is late with.
-    const PAID: usize = 18;
+async fn a_hung_node_costs_a_few_timeouts_until_its_breakers_open() {
+    /// Far longer than a response takes.
+    const TIMEOUT: Duration = Duration::from_millis(500);
+    /// Two, one for each of about eleven slot ranges, and a few for a busy machine.
+    const MAX_TIMEOUTS: usize = 18;
     let (origin, cluster) = (Origin::start().await, Cluster::start().await);
     let toml = tier_at(&cluster.urls()).replace("1s", "500ms");
-    let (a, b) = pair_with(&origin, &toml).await;
+    let (a, b) = start_pair(&origin, &toml).await;
     let (_, [nth, _]) = cluster.by_purge_log().await;
     let node = &cluster.nodes[nth];
     let split = Split::by(&a, node, "split").await;
-    assert!(split.its.len() > 8, "{} are its", split.its.len());
+    assert!(
+        split.own.len() > 8,
+        "{} threads are on the node",
+        split.own.len()
+    );
     node.stop().await;
 
-    // Steps that nobody knows yet, of threads that everybody knows where they are.
+    // New steps of threads whose buckets are known.
     let path =
         |thread: &str, round: usize| format!("/v1/threads/{thread}/runs/run_1/steps/s_{round}");
-    let mut paid = Vec::new();
+    let mut timeouts = Vec::new();
     for round in 0..4 {
         let mut late = 0;
-        for thread in &split.its {
+        for thread in &split.own {
             let start = Instant::now();
             assert!(is_fetched(&b.get(&path(thread, round)).await), "{thread}");
-            late += usize::from(start.elapsed() >= BUDGET);
+            late += usize::from(start.elapsed() >= TIMEOUT);
         }
-        paid.push(late);
+        timeouts.push(late);
     }
-    assert!(paid[0] >= 3, "it does not even hang: {paid:?}");
-    assert!(paid.iter().sum::<usize>() <= PAID, "{paid:?}");
-    assert!(paid[2] + paid[3] <= 2, "{paid:?}");
+    assert!(timeouts[0] >= 3, "the node does not hang: {timeouts:?}");
+    assert!(
+        timeouts.iter().sum::<usize>() <= MAX_TIMEOUTS,
+        "{timeouts:?}"
+    );
+    assert!(timeouts[2] + timeouts[3] <= 2, "{timeouts:?}");
     let mut shared = 0;
     for thread in &split.others {
-        shared += usize::from(is_shared(&b.get(&elsewhere(thread)).await));
+        shared += usize::from(is_shared_hit(&b.get(&step_of_thread(thread)).await));
     }
-    // One part may be of two nodes.
+    // A slot range may belong to two nodes.
     let others = split.others.len();
     assert!(shared * 10 >= others * 8, "{shared} of {others} are shared");
     node.resume().await;
     cluster.wait_until_whole().await;
-    let thread = &split.its[0];
+    let thread = &split.own[0];
     assert_shares_thread(&a, &b, thread).await;
 
-    // Nor does a purge of what it holds wait for it.
+    // A purge of its bucket does not wait for the node.
     node.stop().await;
     origin.set_status("failed");
     let purged = Instant::now();
     purge(&b, &format!("run-step/{thread}")).await;
-    while a.get(&elsewhere(thread)).await.json()["status"] != "failed" {
+    while a.get(&step_of_thread(thread)).await.json()["status"] != "failed" {
         let waited = purged.elapsed();
-        assert!(waited < Duration::from_secs(6), "not told after {waited:?}");
+        assert!(
+            waited < Duration::from_secs(6),
+            "not purged within {waited:?}"
+        );
         sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// Sooner or later steps of this thread are shared.
+/// Asserts that steps of this thread are shared, after some time.
 pub(super) async fn assert_shares_thread(one: &Gateway, other: &Gateway, thread: &str) {
     let start = Instant::now();
     for nth in 0.. {
         let path = format!("/v1/threads/{thread}/runs/run_1/steps/back_{nth}");
         one.get(&path).await;
         sleep(Duration::from_millis(100)).await;
-        if is_shared(&other.get(&path).await) {
+        if is_shared_hit(&other.get(&path).await) {
             return;
         }
         let waited = start.elapsed();
-        assert!(waited < BACK, "nothing is shared after {waited:?}");
+        assert!(waited < RECOVERY, "no step was shared within {waited:?}");
     }
 }

@@ -1,16 +1,19 @@
-//! Live steps, and questions that want no stored answer: the tier changes nothing about them.
+//! Live steps, and requests that refuse stored responses: the tier changes nothing about them.
 
 use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{Fleet, has_written, is_fetched, is_own, is_shared, lookups, reached, spread};
+use super::{
+    Fleet, expect_fetched, expect_memory_hit, expect_shared_hit, is_fetched, is_shared_hit,
+    lookups, store_in_tier, wait_purge_propagated, wait_written,
+};
 use crate::support::redis::Redis;
 use crate::support::{Action, Gateway, STEP, body, respond, text};
 
 const FRESH: [(&str, &str); 1] = [("Cache-Control", "no-cache")];
 
-/// Scripts that the server has run: lookups and writes, whoever counts them.
+/// Returns the number of scripts that the server has run for look-ups and writes.
 async fn scripts(redis: &Redis) -> usize {
     let stats = redis.cli(&["INFO", "commandstats"]).await;
     let calls = stats.lines().filter_map(|line| {
@@ -22,14 +25,13 @@ async fn scripts(redis: &Redis) -> usize {
 }
 
 #[tokio::test]
-async fn a_live_step_is_asked_for_upstream_by_everybody_and_never_stored() {
+async fn a_live_step_is_fetched_by_every_gateway_and_never_stored() {
     let fleet = Fleet::start().await;
     fleet.origin.set_status("in_progress");
     let (a, b) = fleet.pair().await;
     for polls in 0..5 {
         for (gateway, fetches) in [(&a, 2 * polls + 1), (&b, 2 * polls + 2)] {
-            let answer = gateway.get(STEP).await;
-            assert!(is_fetched(&answer), "{}", answer.cache_status());
+            let answer = expect_fetched(gateway, STEP).await;
             assert_eq!(answer.text(), text("in_progress"));
             assert_eq!(fleet.origin.count(), fetches);
         }
@@ -39,14 +41,13 @@ async fn a_live_step_is_asked_for_upstream_by_everybody_and_never_stored() {
         let there = String::from_utf8_lossy(&bytes).into_owned();
         assert!(!there.contains("in_progress"), "{there}");
     }
-    // Then it ends, for both.
+    // The final body is shared.
     fleet.origin.set_status("completed");
-    spread(&a, &[STEP]).await;
+    store_in_tier(&a, &[STEP]).await;
     let end = b.get(STEP).await;
     assert_eq!(end.text(), text("completed"));
 }
 
-/// A caller polls about once a second; between its polls a live step is not forgotten.
 #[tokio::test]
 async fn a_live_step_is_looked_up_once_however_often_it_is_polled() {
     for pause in [Duration::ZERO, Duration::from_millis(250)] {
@@ -74,15 +75,15 @@ async fn the_end_of_a_step_that_was_looked_up_while_live_is_shared() {
         a.get(STEP).await;
     }
     fleet.origin.set_status("completed");
-    spread(&a, &[STEP]).await;
-    assert!(is_shared(&b.get(STEP).await));
+    store_in_tier(&a, &[STEP]).await;
+    expect_shared_hit(&b, STEP).await;
 }
 
 #[tokio::test]
-async fn a_question_for_a_fresh_answer_is_not_answered_by_the_tier() {
+async fn a_no_cache_request_is_not_answered_from_the_tier() {
     let fleet = Fleet::start().await;
     let a = fleet.gateway().await;
-    spread(&a, &[STEP]).await;
+    store_in_tier(&a, &[STEP]).await;
     for (nth, headers) in [
         ("Cache-Control", "no-cache"),
         ("Pragma", "no-cache"),
@@ -91,7 +92,7 @@ async fn a_question_for_a_fresh_answer_is_not_answered_by_the_tier() {
     .into_iter()
     .enumerate()
     {
-        // Whoever asked last has replaced it.
+        // The last request has replaced the entry, which is to be older than a second.
         sleep(Duration::from_millis(1_200)).await;
         let b = fleet.gateway().await;
         let answer = b.get_with(STEP, &[headers]).await;
@@ -105,22 +106,21 @@ async fn a_question_for_a_fresh_answer_is_not_answered_by_the_tier() {
 }
 
 #[tokio::test]
-async fn a_fresh_final_answer_replaces_what_the_tier_has() {
+async fn the_final_body_of_a_no_cache_request_replaces_the_entry() {
     let fleet = Fleet::start().await;
     let (a, b) = fleet.pair().await;
-    spread(&a, &[STEP]).await;
+    store_in_tier(&a, &[STEP]).await;
     fleet.origin.set_status("failed");
     let fresh = b.get_with(STEP, &FRESH).await;
     assert_eq!(fresh.text(), text("failed"));
-    has_written(&b, 1.0).await;
+    wait_written(&b, 1.0).await;
     let c = fleet.gateway().await;
-    let shared = c.get(STEP).await;
-    assert!(is_shared(&shared), "{}", shared.cache_status());
+    let shared = expect_shared_hit(&c, STEP).await;
     assert_eq!(shared.text(), text("failed"));
 }
 
 #[tokio::test]
-async fn a_step_that_is_live_again_or_gone_leaves_memory_and_tier() {
+async fn a_step_found_live_or_gone_is_removed_from_memory_and_tier() {
     for (what, act) in [
         ("live", Action::RespondStatus("in_progress")),
         ("404", Action::Send(respond("404 Not Found", &[], "{}"))),
@@ -129,16 +129,16 @@ async fn a_step_that_is_live_again_or_gone_leaves_memory_and_tier() {
         let fleet = Fleet::start().await;
         let (a, b) = fleet.pair().await;
         let variant = format!("{STEP}?include[]=a");
-        spread(&a, &[STEP, &variant]).await;
-        // One has it in memory, one only in the tier.
-        assert!(is_shared(&b.get(STEP).await), "{what}");
+        store_in_tier(&a, &[STEP, &variant]).await;
+        // `b` has one variant in memory, and the other is only in the tier.
+        assert!(is_shared_hit(&b.get(STEP).await), "{what}");
         fleet.origin.always(vec![act]);
         let answer = a.get_with(STEP, &FRESH).await;
         assert!(!answer.is_hit(), "{what}");
         for path in [STEP, &variant] {
             assert!(!a.get(path).await.is_hit(), "{what}: {path}");
         }
-        reached().await;
+        wait_purge_propagated().await;
         let c = fleet.gateway().await;
         for (name, gateway) in [("a", &a), ("b", &b), ("c", &c)] {
             for path in [STEP, &variant] {
@@ -150,43 +150,42 @@ async fn a_step_that_is_live_again_or_gone_leaves_memory_and_tier() {
     }
 }
 
-/// Who finds it out need not have had it: it was looked up here before another gateway stored it.
+/// The gateway that finds the step live had looked it up before another gateway stored it.
 #[tokio::test]
-async fn a_step_that_is_live_again_leaves_the_fleet_whoever_finds_out() {
+async fn a_step_found_live_by_a_gateway_that_never_stored_it_is_removed_from_the_fleet() {
     let fleet = Fleet::start().await;
     let (a, b) = fleet.pair().await;
     fleet.origin.set_status("in_progress");
-    assert!(is_fetched(&a.get(STEP).await));
+    expect_fetched(&a, STEP).await;
     fleet.origin.set_status("completed");
-    spread(&b, &[STEP]).await;
+    store_in_tier(&b, &[STEP]).await;
     fleet.origin.set_status("in_progress");
-    assert!(is_own(&b.get(STEP).await));
+    expect_memory_hit(&b, STEP).await;
     assert!(is_fetched(&a.get_with(STEP, &FRESH).await));
-    reached().await;
+    wait_purge_propagated().await;
     for gateway in [&a, &b] {
-        let answer = gateway.get(STEP).await;
-        assert!(is_fetched(&answer), "{}", answer.cache_status());
+        expect_fetched(gateway, STEP).await;
     }
 }
 
 #[tokio::test]
-async fn another_failure_of_a_fresh_question_takes_nothing_from_the_tier() {
+async fn a_failed_no_cache_request_removes_nothing_from_the_tier() {
     let fleet = Fleet::start().await;
     let a = fleet.gateway().await;
-    spread(&a, &[STEP]).await;
+    store_in_tier(&a, &[STEP]).await;
     fleet
         .origin
         .always(vec![Action::Send(respond("500 Oops", &[], "{}"))]);
     let fresh = |gateway: Gateway| async move { gateway.get_with(STEP, &FRESH).await.status };
     assert_eq!(fresh(fleet.gateway().await).await, 500);
     assert_eq!(a.get_with(STEP, &FRESH).await.status, 500);
-    assert!(is_own(&a.get(STEP).await));
-    reached().await;
-    assert!(is_shared(&fleet.gateway().await.get(STEP).await));
+    expect_memory_hit(&a, STEP).await;
+    wait_purge_propagated().await;
+    assert!(is_shared_hit(&fleet.gateway().await.get(STEP).await));
 }
 
 #[tokio::test]
-async fn what_is_not_to_be_stored_is_not_stored_in_the_tier() {
+async fn a_no_store_response_is_not_written_to_the_tier() {
     let fleet = Fleet::start().await;
     let a = fleet.gateway().await;
     let answer = a.get_with(STEP, &[("Cache-Control", "no-store")]).await;

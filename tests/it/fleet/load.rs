@@ -1,4 +1,4 @@
-//! Callers that ask all the time, and remember how long each answer took.
+//! A constant load of requests, and the latency of each.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,23 +11,23 @@ use tokio::time::{Instant, sleep_until};
 use crate::support::client::head;
 use crate::support::{RawClient, step, step_json, within};
 
-/// Steps that are asked for again and again, to be had from memory.
+/// The number of steps that are requested repeatedly and served from memory.
 const KNOWN: usize = 10;
 
-/// One answer, whole and right.
+/// A complete and correct response.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sample {
-    asked: Instant,
-    took: Duration,
+    sent: Instant,
+    latency: Duration,
     new: bool,
 }
 
-/// How much is asked, each caller 20 times a second.
+/// The clients of a load, each of which sends 20 requests a second.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mix {
-    /// Callers that ask for what is known.
+    /// Clients that request known steps.
     pub(super) known: usize,
-    /// Callers that ask for a step that nobody has asked for, every time.
+    /// Clients that request a new step every time.
     pub(super) new: usize,
 }
 
@@ -40,43 +40,43 @@ pub(super) const LIGHT: Mix = Mix { known: 5, new: 5 };
 const PERIOD: Duration = Duration::from_millis(50);
 
 pub(super) struct Load {
-    over: Arc<AtomicBool>,
-    callers: JoinSet<Vec<Sample>>,
+    is_over: Arc<AtomicBool>,
+    clients: JoinSet<Vec<Sample>>,
 }
 
 impl Load {
-    /// On these steps, in the order of asking; `name` tells them from another load's.
+    /// Starts a load. `name` keeps its steps apart from those of another load.
     pub(super) async fn start(address: SocketAddr, mix: Mix, name: &'static str) -> Self {
-        let over = Arc::new(AtomicBool::new(false));
+        let is_over = Arc::new(AtomicBool::new(false));
         let steps = Arc::new(AtomicUsize::new(0));
-        let mut callers = JoinSet::new();
+        let mut clients = JoinSet::new();
         let start = Instant::now();
         let size = u32::try_from(mix.known + mix.new).unwrap();
         for nth in 0..size {
-            let caller = Caller {
+            let client = Client {
                 raw: RawClient::connect(address).await,
                 new: nth % size < u32::try_from(mix.new).unwrap(),
                 name,
                 next: start + PERIOD * nth / size,
                 steps: Arc::clone(&steps),
             };
-            callers.spawn(caller.ask_until(Arc::clone(&over)));
+            clients.spawn(client.run(Arc::clone(&is_over)));
         }
-        Self { over, callers }
+        Self { is_over, clients }
     }
 
-    /// All samples; what was wrong with an answer fails here.
+    /// Ends the load and returns its samples. Fails if a response was wrong.
     pub(super) async fn finish(mut self) -> Vec<Sample> {
-        self.over.store(true, Ordering::Relaxed);
+        self.is_over.store(true, Ordering::Relaxed);
         let mut samples = Vec::new();
-        while let Some(caller) = within("the callers", self.callers.join_next()).await {
-            samples.extend(caller.unwrap());
+        while let Some(client) = within("the clients", self.clients.join_next()).await {
+            samples.extend(client.unwrap());
         }
         samples
     }
 }
 
-struct Caller {
+struct Client {
     raw: RawClient,
     new: bool,
     name: &'static str,
@@ -84,10 +84,10 @@ struct Caller {
     steps: Arc<AtomicUsize>,
 }
 
-impl Caller {
-    async fn ask_until(mut self, over: Arc<AtomicBool>) -> Vec<Sample> {
+impl Client {
+    async fn run(mut self, is_over: Arc<AtomicBool>) -> Vec<Sample> {
         let mut samples = Vec::new();
-        while !over.load(Ordering::Relaxed) {
+        while !is_over.load(Ordering::Relaxed) {
             sleep_until(self.next).await;
             let id = if self.new {
                 let nth = self.steps.fetch_add(1, Ordering::Relaxed);
@@ -95,38 +95,38 @@ impl Caller {
             } else {
                 format!("{}_{}", self.name, samples.len() % KNOWN)
             };
-            let question = head("GET", &step(&id), "127.0.0.1", &[]);
-            let asked = Instant::now();
-            self.raw.send(question).await;
+            let request = head("GET", &step(&id), "127.0.0.1", &[]);
+            let sent = Instant::now();
+            self.raw.send(request).await;
             let answer = self.raw.response().await;
-            let took = asked.elapsed();
+            let latency = sent.elapsed();
             assert_eq!(answer.status, 200, "{id}: {}", answer.text());
-            let right = step_json("thread_1", "run_1", &id, "completed");
-            assert_eq!(answer.body, right, "{id}");
+            let expected = step_json("thread_1", "run_1", &id, "completed");
+            assert_eq!(answer.body, expected, "{id}");
             samples.push(Sample {
-                asked,
-                took,
+                sent,
+                latency,
                 new: self.new,
             });
-            // Who is late leaves out what it has missed.
+            // A late client skips the periods that it missed.
             self.next = (self.next + PERIOD).max(Instant::now());
         }
         samples
     }
 }
 
-/// How long fetches took that were asked for between two moments.
-pub(super) struct Spread(Vec<Duration>);
+/// The sorted latencies of the fetches that were requested between two moments.
+pub(super) struct Latencies(Vec<Duration>);
 
-impl Spread {
+impl Latencies {
     pub(super) fn of(samples: &[Sample], from: Instant, to: Instant) -> Self {
         let between = samples
             .iter()
-            .filter(|s| s.new && from <= s.asked && s.asked < to);
-        let mut took: Vec<Duration> = between.map(|s| s.took).collect();
-        took.sort();
-        assert!(took.len() >= 20, "only {} fetches to judge by", took.len());
-        Self(took)
+            .filter(|s| s.new && from <= s.sent && s.sent < to);
+        let mut latencies: Vec<Duration> = between.map(|s| s.latency).collect();
+        latencies.sort();
+        assert!(latencies.len() >= 20, "only {} fetches", latencies.len());
+        Self(latencies)
     }
 
     pub(super) fn median(&self) -> Duration {
@@ -138,8 +138,8 @@ impl Spread {
     }
 }
 
-/// Requests a second over all that time.
+/// Returns the requests per second between two moments.
 pub(super) fn rate(samples: &[Sample], from: Instant, to: Instant) -> f64 {
-    let between = samples.iter().filter(|s| from <= s.asked && s.asked < to);
+    let between = samples.iter().filter(|s| from <= s.sent && s.sent < to);
     between.count() as f64 / (to - from).as_secs_f64()
 }

@@ -1,8 +1,8 @@
-//! Purges raced against fetches, writes and reads on both sides.
+//! Purges race with fetches, writes and reads of two gateways.
 //!
-//! The origin numbers what it gives, so that a body is as old as its fetch: whoever asks after a purge
-//! must get a higher number than the highest from before it. At once where it was purged, within a
-//! second elsewhere, whichever memory or tier the answer comes from.
+//! The origin numbers its responses. A request after a purge must get a higher number than the highest one
+//! before the purge: at once on the gateway that purged, and within a second on the other one. It does not
+//! matter whether the response comes from memory, from the tier or from a fetch.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::{Fleet, REACHED, is_own, is_shared, purge};
+use super::{Fleet, PURGE_PROPAGATION, is_memory_hit, is_shared_hit, purge};
 use crate::support::client::head;
 use crate::support::{Action, Gateway, Origin, RawClient, client::Response, step};
 
@@ -24,46 +24,46 @@ struct Purge {
     finished: Instant,
     below: &'static str,
     by: usize,
-    /// The highest number that had been given when it began.
+    /// The highest number that the origin had returned when the purge began.
     before: usize,
 }
 
 #[derive(Default)]
 struct Counts {
-    answers: AtomicUsize,
-    own: AtomicUsize,
+    responses: AtomicUsize,
+    memory: AtomicUsize,
     shared: AtomicUsize,
 }
 
 struct Race {
     purges: Mutex<Vec<Purge>>,
-    over: AtomicBool,
+    is_over: AtomicBool,
     counts: Counts,
 }
 
 impl Race {
-    /// What an answer to a question of this moment to that gateway must be above.
-    fn floor(&self, gateway: usize, asked: Instant) -> usize {
+    /// Returns the number that a response of `gateway` to a request sent at `sent` must exceed.
+    fn floor(&self, gateway: usize, sent: Instant) -> usize {
         let purges = self.purges.lock().unwrap();
-        let reached = purges.iter().filter(|purge| {
+        let propagated = purges.iter().filter(|purge| {
             let grace = if purge.by == gateway {
                 Duration::ZERO
             } else {
-                REACHED
+                PURGE_PROPAGATION
             };
-            purge.finished + grace <= asked
+            purge.finished + grace <= sent
         });
-        reached.map(|purge| purge.before).max().unwrap_or(0)
+        propagated.map(|purge| purge.before).max().unwrap_or(0)
     }
 
-    fn judge(&self, gateway: usize, path: &str, asked: Instant, floor: usize, answer: &Response) {
+    fn check(&self, gateway: usize, path: &str, sent: Instant, floor: usize, answer: &Response) {
         let fetch = answer.fetch();
         if fetch <= floor {
             let purges = self.purges.lock().unwrap();
             let covering = purges.iter().filter(|purge| purge.before >= fetch);
             let since: Vec<String> = covering
                 .filter_map(|purge| {
-                    let since = asked.checked_duration_since(purge.finished)?;
+                    let since = sent.checked_duration_since(purge.finished)?;
                     Some(format!("{} by {} {since:?} before", purge.below, purge.by))
                 })
                 .collect();
@@ -71,37 +71,37 @@ impl Race {
             panic!("{path} on gateway {gateway}: fetch {fetch}, {status}; purged: {since:#?}");
         }
         let Counts {
-            answers,
-            own,
+            responses,
+            memory,
             shared,
         } = &self.counts;
-        answers.fetch_add(1, Ordering::Relaxed);
-        own.fetch_add(usize::from(is_own(answer)), Ordering::Relaxed);
-        shared.fetch_add(usize::from(is_shared(answer)), Ordering::Relaxed);
+        responses.fetch_add(1, Ordering::Relaxed);
+        memory.fetch_add(usize::from(is_memory_hit(answer)), Ordering::Relaxed);
+        shared.fetch_add(usize::from(is_shared_hit(answer)), Ordering::Relaxed);
     }
 }
 
-/// Asks one gateway for one step after the other, without a pause to speak of.
+/// Requests one step after the other from one gateway, a millisecond apart.
 async fn poll(race: Arc<Race>, mut raw: RawClient, gateway: usize, first: usize) {
     let mut nth = first;
-    while !race.over.load(Ordering::Relaxed) {
+    while !race.is_over.load(Ordering::Relaxed) {
         nth += 1;
         let path = step(&format!("raced_{}", nth % STEPS));
-        let asked = Instant::now();
-        let floor = race.floor(gateway, asked);
+        let sent = Instant::now();
+        let floor = race.floor(gateway, sent);
         raw.send(head("GET", &path, "127.0.0.1", &[])).await;
         let answer = raw.response().await;
-        race.judge(gateway, &path, asked, floor, &answer);
+        race.check(gateway, &path, sent, floor, &answer);
         sleep(Duration::from_millis(1)).await;
     }
 }
 
-/// Bursts of purges from both sides, each followed by a silence in which what survived would show.
-async fn purge_again_and_again(race: &Race, origin: &Origin, gateways: &[Gateway; 2]) {
+/// Purges in bursts on both gateways. A pause after each burst shows whether a purged body survived.
+async fn purge_in_bursts(race: &Race, origin: &Origin, gateways: &[Gateway; 2]) {
     let scopes = ["run-step/thread_1", "run-step/thread_1/run_1", "run-step"];
     for round in 0..ROUNDS {
         for nth in 0..PURGES {
-            // Numbers without a common factor, so that moments of the one meet all of the other.
+            // Periods without a common factor, so that every phase of one meets every phase of the other.
             let turn = u64::try_from(round * PURGES + nth).unwrap();
             let latency = Duration::from_millis(turn * 5 % 8);
             let pause = Duration::from_millis(turn * 7 % 25);
@@ -117,19 +117,19 @@ async fn purge_again_and_again(race: &Race, origin: &Origin, gateways: &[Gateway
             });
             sleep(pause).await;
         }
-        sleep(REACHED + Duration::from_millis(300)).await;
+        sleep(PURGE_PROPAGATION + Duration::from_millis(300)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn c41a_nobody_is_served_what_a_purge_has_taken() {
+async fn c41a_purges_racing_with_fetches_writes_and_reads_let_no_purged_body_through() {
     let fleet = Fleet::start().await;
     fleet.origin.always(vec![Action::RespondNumbered]);
     let (a, b) = fleet.pair().await;
     let gateways = [a, b];
     let race = Arc::new(Race {
         purges: Mutex::default(),
-        over: AtomicBool::new(false),
+        is_over: AtomicBool::new(false),
         counts: Counts::default(),
     });
     let mut pollers = JoinSet::new();
@@ -139,29 +139,29 @@ async fn c41a_nobody_is_served_what_a_purge_has_taken() {
             pollers.spawn(poll(Arc::clone(&race), raw, number, nth));
         }
     }
-    purge_again_and_again(&race, &fleet.origin, &gateways).await;
-    // Of what the last burst left, whoever comes now gets the new as well.
+    purge_in_bursts(&race, &fleet.origin, &gateways).await;
+    // A new gateway gets no purged body from the tier either.
     let new = fleet.gateway().await;
-    let asked = Instant::now();
-    let floor = race.floor(usize::MAX, asked);
+    let sent = Instant::now();
+    let floor = race.floor(usize::MAX, sent);
     for nth in 0..STEPS {
         let path = step(&format!("raced_{nth}"));
-        race.judge(2, &path, asked, floor, &new.get(&path).await);
+        race.check(2, &path, sent, floor, &new.get(&path).await);
     }
-    race.over.store(true, Ordering::Relaxed);
+    race.is_over.store(true, Ordering::Relaxed);
     while let Some(ended) = crate::support::within("the pollers", pollers.join_next()).await {
         ended.unwrap();
     }
     let of = |count: &AtomicUsize| count.load(Ordering::Relaxed);
-    let (answers, own, shared) = (
-        of(&race.counts.answers),
-        of(&race.counts.own),
+    let (responses, memory, shared) = (
+        of(&race.counts.responses),
+        of(&race.counts.memory),
         of(&race.counts.shared),
     );
-    // Else it proves nothing.
+    // With fewer hits the test would prove nothing.
     assert!(
-        shared > 10 && own > 100,
-        "{shared} shared, {own} own of {answers}"
+        shared > 10 && memory > 100,
+        "{shared} shared hits, {memory} memory hits of {responses} responses"
     );
     assert!(fleet.origin.count() > 2 * STEPS, "{}", fleet.origin.count());
 }

@@ -1,14 +1,14 @@
-//! Redis over TLS: with the right roots as without TLS, with any others not at all.
+//! Redis over TLS: the fleet shares with trusted certificates, and does not connect with others.
 
 use super::{
-    Fleet, assert_serves, assert_shares, completed, elsewhere, is_resting, is_shared, is_up,
-    spread, tier, tier_at,
+    Fleet, assert_serves, assert_shares, completed, expect_shared_hit, start_pair, step_of_thread,
+    store_in_tier, tier, tier_at, wait_circuit_open,
 };
 use crate::support::certificates::{Authority, Flaw, Identity};
 use crate::support::redis::{Redis, free_port};
 use crate::support::{Gateway, Origin, Process, until};
 
-/// What a server with this certificate is started with.
+/// Returns the arguments of a server with this certificate.
 fn arguments(identity: &Identity, port: u16) -> Vec<String> {
     let file = |path: &std::path::Path| path.display().to_string();
     let port = port.to_string();
@@ -24,13 +24,13 @@ fn arguments(identity: &Identity, port: u16) -> Vec<String> {
     .collect()
 }
 
-/// A server and where it is to be found by TLS.
+/// Starts a server and returns its TLS URL.
 async fn server(authority: &Authority, flaw: Flaw, more: &[&str]) -> (Redis, String) {
     let (identity, port) = (authority.identity("redis", flaw), free_port());
     let mut all = arguments(&identity, port);
     all.extend(more.iter().map(|argument| (*argument).to_owned()));
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
-    // Not every build of another server has TLS.
+    // Not every build of Valkey has TLS.
     let redis = Redis::run("redis-server", &all).await;
     (redis, format!("rediss://127.0.0.1:{port}"))
 }
@@ -40,16 +40,10 @@ fn trusting(url: &str, authority: &Authority) -> String {
 }
 
 async fn assert_fleet(origin: &Origin, toml: &str) {
-    let (a, b) = (
-        Gateway::start(origin, toml).await,
-        Gateway::start(origin, toml).await,
-    );
-    is_up(&a).await;
-    is_up(&b).await;
-    let path = elsewhere("over_tls");
-    spread(&a, &[&path]).await;
-    let shared = b.get(&path).await;
-    assert!(is_shared(&shared), "{}", shared.cache_status());
+    let (a, b) = start_pair(origin, toml).await;
+    let path = step_of_thread("over_tls");
+    store_in_tier(&a, &[&path]).await;
+    let shared = expect_shared_hit(&b, &path).await;
     assert_eq!(shared.text(), completed("over_tls", "step_1"));
     assert_shares(origin, &a, &b, "tls").await;
 }
@@ -61,7 +55,7 @@ async fn a_fleet_shares_over_tls() {
     assert_fleet(&origin, &trusting(&format!("{url:?}"), &authority)).await;
 }
 
-/// One node that has all slots is a cluster.
+/// One node with all slots is a cluster.
 #[tokio::test]
 async fn a_fleet_shares_on_a_cluster_over_tls() {
     let (origin, authority) = (Origin::start().await, Authority::new());
@@ -78,7 +72,7 @@ async fn a_fleet_shares_on_a_cluster_over_tls() {
 }
 
 #[tokio::test]
-async fn c39_a_certificate_that_is_not_trusted_costs_no_answer() {
+async fn c39_an_untrusted_certificate_fails_no_request() {
     let (origin, authority) = (Origin::start().await, Authority::new());
     let stranger = Authority::new();
     for (flaw, toml) in [
@@ -96,37 +90,37 @@ async fn c39_a_certificate_that_is_not_trusted_costs_no_answer() {
         };
         let gateway = Gateway::start(&origin, &text).await;
         assert_serves(&gateway, "untrusted").await;
-        is_resting(&gateway).await;
+        wait_circuit_open(&gateway).await;
         let status = gateway.admin("GET", "/status").await.text();
         assert!(status.contains("certificate"), "{flaw:?}, {toml}: {status}");
         assert_eq!(redis.keys().await, [[0; 0]; 0], "{flaw:?}, {toml}");
     }
 }
 
-/// Who writes a URL as of old to a server that speaks TLS, or the other way round.
+/// The URL names TLS and the server speaks plain text, or the other way round.
 #[tokio::test]
-async fn c39_tls_on_one_side_alone_costs_no_answer() {
+async fn c39_tls_on_one_side_only_fails_no_request() {
     let (origin, authority) = (Origin::start().await, Authority::new());
     let (redis, url) = server(&authority, Flaw::None, &[]).await;
     let plain = url.replace("rediss", "redis");
     let wrong = format!("\"rediss://127.0.0.1:{}\"", redis.port());
-    // Nobody waits for the end of a handshake here that goes on for five budgets.
+    // The handshake takes five command timeouts, so the test uses a short one.
     let wrong = trusting(&wrong, &authority).replace("\"1s\"", "\"50ms\"");
     for (toml, words) in [(tier(&plain), "write rediss://"), (wrong, "write redis://")] {
         let gateway = Gateway::start(&origin, &toml).await;
         assert_serves(&gateway, "one_side").await;
-        is_resting(&gateway).await;
-        let is_told = async || {
+        wait_circuit_open(&gateway).await;
+        let is_shown = async || {
             let status = gateway.admin("GET", "/status").await.text();
             status.contains("TLS") && status.contains(words)
         };
-        until(words, is_told).await;
+        until(words, is_shown).await;
     }
 }
 
 #[tokio::test]
-async fn who_sends_bodies_in_the_clear_is_told_at_the_start() {
-    const TOLD: &str = "in the clear";
+async fn the_start_warns_if_bodies_are_sent_in_the_clear() {
+    const WARNING: &str = "in the clear";
     let fleet = Fleet::start().await;
     let key = tempfile::tempdir().unwrap();
     std::fs::write(key.path().join("key"), "0123456789abcdef").unwrap();
@@ -134,17 +128,17 @@ async fn who_sends_bodies_in_the_clear_is_told_at_the_start() {
         "encryption_key = {{ file = {:?} }}\n",
         key.path().join("key")
     );
-    let away = "redis://nowhere.invalid:6379";
-    for (toml, is_told) in [
-        (tier(away), true),
-        (tier(away) + &sealed, false),
-        (tier(&away.replace("redis:", "rediss:")), false),
+    let remote = "redis://nowhere.invalid:6379";
+    for (toml, warns) in [
+        (tier(remote), true),
+        (tier(remote) + &sealed, false),
+        (tier(&remote.replace("redis:", "rediss:")), false),
         (tier(&fleet.redis.url()), false),
     ] {
         let process = Process::start(&fleet.origin, &toml, "info").await;
         process.terminate().await;
         let (_, written) = process.exit().await;
-        assert_eq!(written.contains(TOLD), is_told, "{toml}\n{written}");
-        assert_eq!(written.contains(away), is_told, "{toml}\n{written}");
+        assert_eq!(written.contains(WARNING), warns, "{toml}\n{written}");
+        assert_eq!(written.contains(remote), warns, "{toml}\n{written}");
     }
 }

@@ -1,19 +1,19 @@
-//! What is in Redis is not ours, or no longer (catalogue 40): a miss each time, never an error, never a
-//! wrong body, and the next write puts it right.
+//! Corrupted entries (catalogue item 40): each is a miss, never an error or a wrong body, and the next
+//! write repairs it.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use super::{
-    BACK, Fleet, assert_serves, completed, elsewhere, has_written, is_fetched, is_shared, is_up,
-    process_is, spread, tier,
+    Fleet, RECOVERY, assert_serves, completed, is_fetched, is_shared_hit, step_of_thread,
+    store_in_tier, tier, wait_process_state, wait_up, wait_written,
 };
 use crate::support::gateway::{BILLING_TOKEN, SUPPORT_TOKEN, TWO_CLIENTS};
 use crate::support::redis::{Redis, Stored, command};
 use crate::support::{Gateway, Process, STEP, body, step, text};
 
-/// What must not be believed, made of what should be.
+/// Corrupts a valid value.
 type Damage = fn(&[u8]) -> Vec<u8>;
 
 pub(super) const DAMAGES: [(&str, Damage); 13] = [
@@ -36,29 +36,33 @@ pub(super) const DAMAGES: [(&str, Damage); 13] = [
     ("the bare body", |_| body("completed")),
 ];
 
-/// A new gateway asks for all of `ids`: each must be fetched, and be right. Returns it: what it writes
-/// comes behind its answers.
+/// Asserts that a new gateway fetches all of `ids` correctly. Returns the gateway, which writes after its
+/// responses.
 async fn assert_all_missed(fleet: &Fleet, rest: &str, ids: &[String], what: &str) -> Gateway {
     let gateway = fleet.gateway_with(rest).await;
     for id in ids {
         let before = fleet.origin.count();
         let answer = gateway.get(&step(id)).await;
-        let right = completed("thread_1", id);
-        assert_eq!((answer.status, answer.text()), (200, right), "{what}: {id}");
+        let expected = completed("thread_1", id);
+        assert_eq!(
+            (answer.status, answer.text()),
+            (200, expected),
+            "{what}: {id}"
+        );
         assert!(!answer.is_hit(), "{what}: {id}: {}", answer.cache_status());
         assert_eq!(fleet.origin.count(), before + 1, "{what}: {id}");
     }
     gateway
 }
 
-/// Each kind of damage, done to every entry; then it is put right by who fetched.
-pub(super) async fn assert_survives_damage(rest: &str) {
+/// Asserts for each kind of damage to every entry that the entries are fetched and repaired.
+pub(super) async fn assert_corruption_is_repaired(rest: &str) {
     let fleet = Fleet::start().await;
     let a = fleet.gateway_with(rest).await;
     let ids: Vec<String> = (0..3).map(|nth| format!("s_{nth}")).collect();
     let paths: Vec<String> = ids.iter().map(|id| step(id)).collect();
     let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
-    spread(&a, &paths).await;
+    store_in_tier(&a, &paths).await;
     let whole = fleet.redis.stored().await;
     assert_eq!(whole.len(), ids.len());
     for (what, damage) in DAMAGES {
@@ -67,71 +71,75 @@ pub(super) async fn assert_survives_damage(rest: &str) {
         }
         let _writing = assert_all_missed(&fleet, rest, &ids, what).await;
         let start = Instant::now();
-        let right = async || {
+        let is_repaired = async || {
             let now = fleet.redis.stored().await;
             now.len() == whole.len() && now.iter().all(|s| s.value.len() == whole[0].value.len())
         };
-        while !right().await {
-            assert!(start.elapsed() < BACK, "{what}: not put right");
+        while !is_repaired().await {
+            assert!(start.elapsed() < RECOVERY, "{what}: not repaired");
             sleep(Duration::from_millis(10)).await;
         }
-        let healed = fleet.gateway_with(rest).await.get(&step(&ids[0])).await;
-        assert!(is_shared(&healed), "{what}: {}", healed.cache_status());
+        let repaired = fleet.gateway_with(rest).await.get(&step(&ids[0])).await;
+        assert!(
+            is_shared_hit(&repaired),
+            "{what}: {}",
+            repaired.cache_status()
+        );
     }
 }
 
-/// One step for each byte of an entry, of which `harm` spoils that byte.
-pub(super) async fn assert_no_byte_is_trusted(
+/// Asserts for each byte of an entry that a step whose entry has this byte corrupted is fetched.
+pub(super) async fn assert_each_corrupted_byte_is_a_miss(
     rest: &str,
-    harm: fn(&mut Vec<u8>, usize),
+    corrupt: fn(&mut Vec<u8>, usize),
     what: &str,
 ) {
     let fleet = Fleet::start().await;
     let a = fleet.gateway_with(rest).await;
-    // Ids of one length, so that their entries are, too.
+    // Ids of one length have entries of one length.
     let id = |nth: usize| format!("s_{nth:04}");
-    spread(&a, &[&step(&id(0))]).await;
+    store_in_tier(&a, &[&step(&id(0))]).await;
     let length = fleet.redis.stored().await[0].value.len();
     let ids: Vec<String> = (0..length).map(id).collect();
     for id in &ids[1..] {
         assert!(a.get(&step(id)).await.is_stored(), "{id}");
     }
-    has_written(&a, length as f64).await;
-    let mut link = fleet.redis.connect().await;
+    wait_written(&a, length as f64).await;
+    let mut connection = fleet.redis.connect().await;
     let all = fleet.redis.stored().await;
     assert_eq!(all.len(), length);
     for (nth, stored) in all.iter().enumerate() {
         let mut value = stored.value.clone();
-        harm(&mut value, nth);
+        corrupt(&mut value, nth);
         let words: [&[u8]; 4] = [b"HSET", &stored.key, &stored.field, &value];
-        command::<i64>(&mut link, &words).await;
+        command::<i64>(&mut connection, &words).await;
     }
     assert_all_missed(&fleet, rest, &ids, what).await;
 }
 
 #[tokio::test]
-async fn c40_what_is_damaged_is_fetched_and_put_right() {
-    assert_survives_damage("").await;
+async fn c40_a_corrupted_entry_is_fetched_and_repaired() {
+    assert_corruption_is_repaired("").await;
 }
 
 #[tokio::test]
-async fn c40_no_flipped_bit_is_trusted() {
+async fn c40_an_entry_with_a_flipped_bit_is_a_miss() {
     let flip = |value: &mut Vec<u8>, at: usize| value[at] ^= 1 << (at % 8);
-    assert_no_byte_is_trusted("", flip, "flipped").await;
+    assert_each_corrupted_byte_is_a_miss("", flip, "flipped").await;
 }
 
 #[tokio::test]
-async fn c40_no_part_is_trusted_as_the_whole() {
-    assert_no_byte_is_trusted("", Vec::truncate, "truncated").await;
+async fn c40_a_truncated_entry_is_a_miss() {
+    assert_each_corrupted_byte_is_a_miss("", Vec::truncate, "truncated").await;
 }
 
-/// Writes each entry of the first in the place of the second, and the other way round.
+/// Swaps the values of two entries.
 pub(super) async fn swap(redis: &Redis, one: &Stored, other: &Stored) {
     redis.overwrite(one, &other.value).await;
     redis.overwrite(other, &one.value).await;
 }
 
-/// What `b` has that `a` has not.
+/// Returns the one entry of `b` that is not in `a`.
 pub(super) fn added(a: &[Stored], b: &[Stored]) -> Stored {
     let mut added = b.iter().filter(|stored| !a.contains(stored));
     let found = added.next().expect("one more").clone();
@@ -139,10 +147,9 @@ pub(super) fn added(a: &[Stored], b: &[Stored]) -> Stored {
     found
 }
 
-/// Entries that are whole, in the places of others: of the same run, of other threads, of other
-/// variants, of other clients.
-pub(super) async fn assert_nothing_is_believed_in_anothers_place(rest: &str) {
-    let other_thread = elsewhere("thread_2");
+/// Asserts that a valid entry is a miss at the location of another step, run, thread or variant.
+pub(super) async fn assert_swapped_entries_are_misses(rest: &str) {
+    let other_thread = step_of_thread("thread_2");
     let variant = format!("{STEP}?include[]=a");
     for (what, one, other) in [
         ("step", STEP, &*step("step_2")),
@@ -152,10 +159,10 @@ pub(super) async fn assert_nothing_is_believed_in_anothers_place(rest: &str) {
     ] {
         let fleet = Fleet::start().await;
         let a = fleet.gateway_with(rest).await;
-        spread(&a, &[one]).await;
+        store_in_tier(&a, &[one]).await;
         let before = fleet.redis.stored().await;
         fleet.origin.set_status("failed");
-        spread(&a, &[other]).await;
+        store_in_tier(&a, &[other]).await;
         let first = before[0].clone();
         let second = added(&before, &fleet.redis.stored().await);
         swap(&fleet.redis, &first, &second).await;
@@ -173,21 +180,22 @@ pub(super) async fn assert_nothing_is_believed_in_anothers_place(rest: &str) {
 }
 
 #[tokio::test]
-async fn c40_nothing_is_believed_in_anothers_place() {
-    assert_nothing_is_believed_in_anothers_place("").await;
+async fn c40_a_valid_entry_at_another_location_is_a_miss() {
+    assert_swapped_entries_are_misses("").await;
 }
 
-/// Clients differ by partition alone.
-pub(super) async fn assert_nothing_is_believed_of_another_client(rest: &str) {
+/// Asserts that a valid entry is a miss at the location of another client, whose key differs only in the
+/// partition.
+pub(super) async fn assert_swapped_clients_are_misses(rest: &str) {
     let rest = format!("{rest}{TWO_CLIENTS}");
     let fleet = Fleet::start().await;
     let a = fleet.gateway_with(&rest).await;
     let clients = [BILLING_TOKEN, SUPPORT_TOKEN].map(|token| [("x-portkey-api-key", token)]);
     assert!(a.get_with(STEP, &clients[0]).await.is_stored());
-    has_written(&a, 1.0).await;
+    wait_written(&a, 1.0).await;
     let before = fleet.redis.stored().await;
     assert!(a.get_with(STEP, &clients[1]).await.is_stored());
-    has_written(&a, 2.0).await;
+    wait_written(&a, 2.0).await;
     let second = added(&before, &fleet.redis.stored().await);
     swap(&fleet.redis, &before[0], &second).await;
     let b = fleet.gateway_with(&rest).await;
@@ -198,22 +206,22 @@ pub(super) async fn assert_nothing_is_believed_of_another_client(rest: &str) {
 }
 
 #[tokio::test]
-async fn c40_nothing_is_believed_of_another_client() {
-    assert_nothing_is_believed_of_another_client("").await;
+async fn c40_a_valid_entry_of_another_client_is_a_miss() {
+    assert_swapped_clients_are_misses("").await;
 }
 
 #[tokio::test]
-async fn c40_a_value_of_a_hundred_megabytes_is_not_even_read() {
+async fn c40_an_oversized_value_of_100_mib_is_not_read() {
     const MIB: u64 = 1 << 20;
     let fleet = Fleet::start().await;
     let a = fleet.gateway().await;
-    spread(&a, &[STEP]).await;
+    store_in_tier(&a, &[STEP]).await;
     let place = fleet.redis.stored().await.remove(0);
-    let script = b"return redis.command('HSET', KEYS[1], ARGV[1], string.rep('x', 104857600))";
+    let script = b"return redis.call('HSET', KEYS[1], ARGV[1], string.rep('x', 104857600))";
     let words: [&[u8]; 5] = [b"EVAL", script, b"1", &place.key, &place.field];
     fleet.redis.command::<i64>(&words).await;
     let process = Process::start(&fleet.origin, &tier(&fleet.redis.url()), "info").await;
-    process_is(&process, "up").await;
+    wait_process_state(&process, "up").await;
     let memory = process.memory("VmHWM:");
     let start = Instant::now();
     let answer = process.get(STEP, &[]).await;
@@ -223,11 +231,11 @@ async fn c40_a_value_of_a_hundred_megabytes_is_not_even_read() {
     let grown = process.memory("VmHWM:").saturating_sub(memory);
     assert!(grown < 16 * MIB, "{} KiB more", grown >> 10);
     assert!(took < Duration::from_secs(2), "{took:?}");
-    process_is(&process, "up").await;
+    wait_process_state(&process, "up").await;
 }
 
 #[tokio::test]
-async fn c39_a_key_of_another_type_is_a_miss() {
+async fn c39_a_bucket_of_another_type_is_a_miss() {
     let make: [&[&[u8]]; 4] = [
         &[b"SET", b"", b"junk"],
         &[b"RPUSH", b"", b"junk"],
@@ -236,7 +244,7 @@ async fn c39_a_key_of_another_type_is_a_miss() {
     ];
     let fleet = Fleet::start().await;
     let a = fleet.gateway().await;
-    spread(&a, &[STEP]).await;
+    store_in_tier(&a, &[STEP]).await;
     let thread = fleet.redis.threads().await.remove(0);
     for words in make {
         let what = String::from_utf8_lossy(words[0]).into_owned();
@@ -245,41 +253,40 @@ async fn c39_a_key_of_another_type_is_a_miss() {
         words[1] = &thread;
         fleet.redis.command::<redis::Value>(&words).await;
         let ids: Vec<String> = (0..5).map(|nth| format!("{what}_{nth}")).collect();
-        is_up(&assert_all_missed(&fleet, "", &ids, &what).await).await;
-        // Nor has what it brought been kept there.
-        is_up(&assert_all_missed(&fleet, "", &ids, &what).await).await;
+        wait_up(&assert_all_missed(&fleet, "", &ids, &what).await).await;
+        // What it fetched was not stored there.
+        wait_up(&assert_all_missed(&fleet, "", &ids, &what).await).await;
     }
-    // The purge of that thread makes room for what belongs there.
+    // A purge of the thread removes the key.
     super::purge(&a, "run-step/thread_1").await;
-    super::reached().await;
-    spread(&a, &[STEP]).await;
-    assert!(is_shared(&fleet.gateway().await.get(STEP).await));
+    super::wait_purge_propagated().await;
+    store_in_tier(&a, &[STEP]).await;
+    assert!(is_shared_hit(&fleet.gateway().await.get(STEP).await));
 }
 
 #[tokio::test]
-async fn c40_a_token_that_is_junk_lets_nothing_wrong_in() {
+async fn c40_a_corrupted_write_token_causes_no_wrong_response() {
     for token in [&b""[..], b"x", &[0; 16], &[0xff; 17], &vec![b'x'; 1 << 20]] {
         let fleet = Fleet::start().await;
         let a = fleet.gateway().await;
-        spread(&a, &[STEP]).await;
+        store_in_tier(&a, &[STEP]).await;
         let thread = fleet.redis.threads().await.remove(0);
         let words: [&[u8]; 4] = [b"HSET", &thread, b"g", token];
         fleet.redis.command::<i64>(&words).await;
         let b = fleet.gateway().await;
         assert_eq!(b.get(STEP).await.text(), text("completed"));
         assert_serves(&b, "junk_token").await;
-        is_up(&b).await;
+        wait_up(&b).await;
     }
 }
 
-/// Nothing of a gateway's own is lost with what Redis has.
 #[tokio::test]
-async fn c40_damage_touches_no_memory() {
+async fn c40_corruption_in_redis_does_not_affect_memory() {
     let fleet = Fleet::start().await;
     let gateway = fleet.gateway().await;
-    spread(&gateway, &[STEP]).await;
+    store_in_tier(&gateway, &[STEP]).await;
     for stored in fleet.redis.stored().await {
         fleet.redis.overwrite(&stored, b"junk").await;
     }
-    assert!(super::is_own(&gateway.get(STEP).await));
+    assert!(super::is_memory_hit(&gateway.get(STEP).await));
 }

@@ -1,18 +1,17 @@
-//! Entries that are whole, in their place and with a right checksum, and that yet are not what a gateway
-//! would have written. Whoever can write to Redis can forge bodies where nothing is sealed; what no
-//! upstream body could get past, neither gets past from there.
+//! Forged values: intact entries with a right checksum that no gateway would write. Without a seal, an
+//! attacker who can write to Redis can forge bodies. They are judged like bodies from upstream.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use twox_hash::XxHash3_128;
 
-use super::{Fleet, age, is_fetched, is_shared, spread, ttl};
+use super::{Fleet, age, is_fetched, is_shared_hit, store_in_tier, ttl};
 use crate::support::redis::Stored;
 use crate::support::{STEP, text};
 
 const CHECKSUM: usize = 16;
 
-/// Where the times stand, both in milliseconds since 1970, little endian.
+/// The offsets of the times, in milliseconds of UNIX time, little-endian.
 const STORED_AT: std::ops::Range<usize> = 4..12;
 const EXPIRES_AT: std::ops::Range<usize> = 12..20;
 
@@ -27,12 +26,12 @@ impl Forgery {
             "{:?}",
             &stored.value[..4]
         );
-        let right = checksums(&stored.value[..end]);
-        assert!(right.contains(&stored.value[end..].try_into().unwrap()));
+        let expected = checksums(&stored.value[..end]);
+        assert!(expected.contains(&stored.value[end..].try_into().unwrap()));
         Self(stored.value[..end].to_vec())
     }
 
-    /// The first place of `what` is taken by something as long.
+    /// Replaces the first occurrence of `what` by text of the same length.
     fn replace(mut self, what: &str, by: &str) -> Self {
         assert_eq!(what.len(), by.len());
         let at = self
@@ -44,62 +43,61 @@ impl Forgery {
         self
     }
 
-    fn time(mut self, place: std::ops::Range<usize>, milliseconds: u64) -> Self {
-        self.0[place].copy_from_slice(&milliseconds.to_le_bytes());
+    fn time(mut self, offsets: std::ops::Range<usize>, milliseconds: u64) -> Self {
+        self.0[offsets].copy_from_slice(&milliseconds.to_le_bytes());
         self
     }
 
-    /// With the checksum that the genuine one has by that rule.
-    fn signed(self, like: &Stored) -> Vec<u8> {
+    /// Adds the checksum, in the byte order that the genuine entry uses.
+    fn with_checksum(self, like: &Stored) -> Vec<u8> {
         let genuine = &like.value[like.value.len() - CHECKSUM..];
-        let rules = checksums(&like.value[..like.value.len() - CHECKSUM]);
-        let rule = rules.iter().position(|sum| sum == genuine).expect("a rule");
-        let sum = checksums(&self.0)[rule];
+        let orders = checksums(&like.value[..like.value.len() - CHECKSUM]);
+        let order = orders
+            .iter()
+            .position(|sum| sum == genuine)
+            .expect("one of the orders");
+        let sum = checksums(&self.0)[order];
         [self.0, sum.to_vec()].concat()
     }
 }
 
-/// Whichever end comes first.
+/// Returns the checksum in both byte orders.
 fn checksums(bytes: &[u8]) -> [[u8; CHECKSUM]; 2] {
     let sum = XxHash3_128::oneshot(bytes);
     [sum.to_le_bytes(), sum.to_be_bytes()]
 }
 
 fn now() -> u64 {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "entries carry the time of the wall"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "entries contain UNIX times")]
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     u64::try_from(now.as_millis()).unwrap()
 }
 
-/// The entry of [`STEP`], as a gateway wrote it.
+/// Returns the entry of [`STEP`] that a gateway wrote.
 async fn genuine(fleet: &Fleet) -> Stored {
-    spread(&fleet.gateway().await, &[STEP]).await;
+    store_in_tier(&fleet.gateway().await, &[STEP]).await;
     fleet.redis.stored().await.remove(0)
 }
 
-/// The forger can do it: else the others would prove nothing.
+/// Proves that the other tests' forgeries are intact.
 #[tokio::test]
-async fn c40_an_entry_that_is_signed_again_is_believed() {
+async fn c40_a_forged_final_body_with_a_right_checksum_is_a_hit_without_a_seal() {
     let fleet = Fleet::start().await;
     let genuine = genuine(&fleet).await;
-    let same = Forgery::of(&genuine).signed(&genuine);
+    let same = Forgery::of(&genuine).with_checksum(&genuine);
     assert_eq!(same, genuine.value);
     let forged = Forgery::of(&genuine).replace("message_creation", "message_imitated");
     fleet
         .redis
-        .overwrite(&genuine, &forged.signed(&genuine))
+        .overwrite(&genuine, &forged.with_checksum(&genuine))
         .await;
     let answer = fleet.gateway().await.get(STEP).await;
-    assert!(is_shared(&answer), "{}", answer.cache_status());
+    assert!(is_shared_hit(&answer), "{}", answer.cache_status());
     assert!(answer.text().contains("message_imitated"));
 }
 
-/// The same verdict as on a body from upstream.
 #[tokio::test]
-async fn c40_no_body_is_believed_that_would_not_be_stored_had_it_come_from_upstream() {
+async fn c40_a_forged_body_that_is_not_cacheable_is_a_miss() {
     let fleet = Fleet::start().await;
     let genuine = genuine(&fleet).await;
     for (what, by) in [
@@ -112,12 +110,12 @@ async fn c40_no_body_is_believed_that_would_not_be_stored_had_it_come_from_upstr
         ("\"usage\": {", "\"usage\": ["),
         ("\"usage\": {", "\"\u{1}sage\": {"),
     ] {
-        // Of one length, as it is replaced in place.
+        // The replacement has the same length.
         let by = format!("{by:<width$}", width = what.len());
         let forged = Forgery::of(&genuine).replace(what, &by[..what.len()]);
         fleet
             .redis
-            .overwrite(&genuine, &forged.signed(&genuine))
+            .overwrite(&genuine, &forged.with_checksum(&genuine))
             .await;
         let answer = fleet.gateway().await.get(STEP).await;
         assert!(is_fetched(&answer), "{by}: {}", answer.cache_status());
@@ -126,23 +124,22 @@ async fn c40_no_body_is_believed_that_would_not_be_stored_had_it_come_from_upstr
 }
 
 #[tokio::test]
-async fn c40_an_entry_whose_time_is_over_is_a_miss() {
+async fn c40_an_expired_entry_is_a_miss() {
     let fleet = Fleet::start().await;
     let genuine = genuine(&fleet).await;
     for expired in [0, 1, now() - 1] {
         let forged = Forgery::of(&genuine).time(EXPIRES_AT, expired);
         fleet
             .redis
-            .overwrite(&genuine, &forged.signed(&genuine))
+            .overwrite(&genuine, &forged.with_checksum(&genuine))
             .await;
         let answer = fleet.gateway().await.get(STEP).await;
         assert!(is_fetched(&answer), "{expired}: {}", answer.cache_status());
     }
 }
 
-/// Clocks differ, and anything can be in there.
 #[tokio::test]
-async fn c40_no_time_of_an_entry_makes_it_live_longer_or_be_younger_than_it_may() {
+async fn c40_forged_times_extend_no_ttl_and_cause_no_negative_age() {
     let fleet = Fleet::start().await;
     let genuine = genuine(&fleet).await;
     let day = 86_400_000;
@@ -159,7 +156,7 @@ async fn c40_no_time_of_an_entry_makes_it_live_longer_or_be_younger_than_it_may(
             .time(EXPIRES_AT, expires_at);
         fleet
             .redis
-            .overwrite(&genuine, &forged.signed(&genuine))
+            .overwrite(&genuine, &forged.with_checksum(&genuine))
             .await;
         let gateway = fleet.gateway().await;
         for _tier_then_memory in 0..2 {
@@ -172,7 +169,7 @@ async fn c40_no_time_of_an_entry_makes_it_live_longer_or_be_younger_than_it_may(
             );
             if answer.is_hit() {
                 assert!(ttl(&answer) <= 86_400, "{what}");
-                // What is older than its time is none of the above.
+                // No stored time is before 1970.
                 assert!(age(&answer) <= now() / 1000, "{what}");
             }
         }

@@ -1,15 +1,20 @@
-//! What an operator reads of a tier that is not to be had: which server, what it does, and what would
-//! be right; in the log and in `/status`, without a secret.
+//! Error messages of the tier, in the log and in `/status`: which server failed, how, and what to change,
+//! without a secret.
 
-use super::{Fleet, brisk_tier, process_is, tier, tier_at};
+use super::{Fleet, tier, tier_at, tier_with_default_timeout, wait_process_state};
 use crate::support::redis::Redis;
 use crate::support::{Origin, Process, until};
 
-/// What a gateway says, to the log and in its status, whose tier rests.
+/// Starts a gateway and returns why its circuit is open. Asserts that log and status show the same reason
+/// and no password.
 async fn reason(origin: &Origin, toml: &str) -> String {
     let process = Process::start(origin, toml, "info").await;
-    let is_told = async || process.output().contains("the shared tier rests");
-    until("a word on the tier", is_told).await;
+    let is_logged = async || {
+        process
+            .output()
+            .contains("the circuit of the shared tier is open")
+    };
+    until("a warning about the tier", is_logged).await;
     let reason = process.status().await["shared"]["reason"].clone();
     process.terminate().await;
     let (_, log) = process.exit().await;
@@ -23,21 +28,21 @@ async fn reason(origin: &Origin, toml: &str) -> String {
     reason
 }
 
-/// With this user, whose password nobody may see.
+/// Returns a configuration with this user and a secret password.
 fn with_user(redis: &Redis, name: &str) -> String {
     let url = format!("redis://{name}:canary@{}", redis.address());
     tier_at(&format!("{{ file = {:?} }}", redis.write(name, &url)))
 }
 
 #[tokio::test]
-async fn c39_why_redis_refuses_is_told_with_what_would_be_right() {
+async fn c39_a_refusal_of_redis_is_logged_with_its_cause_and_remedy() {
     let mut fleet = Fleet::start().await;
-    for (user, may) in [
+    for (user, acl) in [
         ("nothing", &["+ping"][..]),
         ("elsewhere", &["+@all", "~canary:*"]),
     ] {
         let mut rules = vec!["ACL", "SETUSER", user, "on", ">canary", "-@all"];
-        rules.extend(may);
+        rules.extend(acl);
         assert_eq!(fleet.redis.cli(&rules).await.trim(), "OK");
     }
     let address = fleet.redis.address();
@@ -51,7 +56,7 @@ async fn c39_why_redis_refuses_is_told_with_what_would_be_right() {
         ),
         (user("elsewhere"), "refuses its keys to this user"),
         (user("stranger"), "refuses the user or the password"),
-        (brisk_tier(&tls), "TLS: does it speak it?"),
+        (tier_with_default_timeout(&tls), "TLS: does it speak it?"),
         (tier_at(&listed), "is no cluster"),
     ];
     for (toml, words) in cases {
@@ -69,7 +74,7 @@ async fn c39_why_redis_refuses_is_told_with_what_would_be_right() {
         );
     }
     fleet.redis.kill();
-    let reason = reason(&fleet.origin, &with_user(&fleet.redis, "nobody")).await;
+    let reason = reason(&fleet.origin, &with_user(&fleet.redis, "anyone")).await;
     assert!(
         reason.contains(&format!("{address} takes no connections")),
         "{reason}"
@@ -77,15 +82,17 @@ async fn c39_why_redis_refuses_is_told_with_what_would_be_right() {
 }
 
 #[tokio::test]
-async fn c39_a_clean_stop_warns_of_nothing() {
+async fn c39_a_clean_stop_logs_no_warning() {
     let fleet = Fleet::start().await;
     let process = Process::start(&fleet.origin, &tier(&fleet.redis.url()), "info").await;
-    process_is(&process, "up").await;
+    wait_process_state(&process, "up").await;
     process.terminate().await;
     let (status, log) = process.exit().await;
     assert!(status.success(), "{status}");
-    assert!(!log.contains("WARN") && !log.contains("rests"), "{log}");
-    let told = log.lines().filter(|line| line.contains("draining"));
-    let told: Vec<&str> = told.collect();
-    assert!(told.len() == 1 && told[0].ends_with("draining"), "{told:?}");
+    assert!(!log.contains("WARN") && !log.contains("circuit"), "{log}");
+    let draining: Vec<&str> = log.lines().filter(|l| l.contains("draining")).collect();
+    assert!(
+        draining.len() == 1 && draining[0].ends_with("draining"),
+        "{draining:?}"
+    );
 }

@@ -1,70 +1,74 @@
-//! A purge while something is under way: a fetch, a write to the tier, a read from it (catalogue 41a).
+//! A purge during a fetch, a write to the tier or a look-up (catalogue item 41a).
 
 use std::time::Duration;
 
 use tokio::time::sleep;
 
 use super::{
-    Fleet, REACHED, counted, elsewhere, is_fetched, is_shared, is_up, purge, reached, spread, tier,
+    Fleet, PURGE_PROPAGATION, counted, is_fetched, is_shared_hit, purge, start_gateway,
+    step_of_thread, store_in_tier, tier, wait_purge_propagated,
 };
 use crate::support::client::head;
 use crate::support::redis_proxy::RedisProxy;
-use crate::support::{Action, Gateway, Latch, STEP, step, text};
+use crate::support::{Action, Gateway, Latch, RawClient, STEP, step, text};
 
-/// What a moment is here: many times a round trip, and within every budget and lease.
+/// Many round trips, and less than the command timeout and the lease.
 const MOMENT: Duration = Duration::from_millis(200);
 
-/// A gateway whose way to Redis can be slowed and held.
-async fn behind(fleet: &Fleet, proxy: &RedisProxy) -> Gateway {
-    let gateway = Gateway::start(&fleet.origin, &tier(&proxy.url())).await;
-    is_up(&gateway).await;
-    gateway
+/// Starts a gateway that reaches Redis through `proxy`.
+async fn through(fleet: &Fleet, proxy: &RedisProxy) -> Gateway {
+    start_gateway(&fleet.origin, &tier(&proxy.url())).await
 }
 
-#[tokio::test]
-async fn c41a_a_write_that_was_under_way_is_refused() {
-    let fleet = Fleet::start().await;
-    let proxy = RedisProxy::start(fleet.redis.port()).await;
-    let (a, b) = (behind(&fleet, &proxy).await, fleet.gateway().await);
+/// Sends a request that `gateway` fetches, and returns the latch that the origin's response waits for.
+async fn latched_fetch(fleet: &Fleet, gateway: &Gateway, path: &str) -> (Latch, RawClient) {
     let gate = Latch::closed();
     fleet
         .origin
         .next(vec![Action::Wait(gate.clone()), Action::Respond]);
-    let mut asked = a.send_get(STEP, &[]).await;
+    let pending = gateway.send_get(path, &[]).await;
     fleet.origin.wait_for_requests(1).await;
-    // It has its token by now; what it writes is kept on its way.
+    (gate, pending)
+}
+
+#[tokio::test]
+async fn c41a_a_write_from_before_a_purge_is_refused() {
+    let fleet = Fleet::start().await;
+    let proxy = RedisProxy::start(fleet.redis.port()).await;
+    let (a, b) = (through(&fleet, &proxy).await, fleet.gateway().await);
+    let (gate, mut pending) = latched_fetch(&fleet, &a, STEP).await;
+    // The gateway has its token, and its write is delayed.
     proxy.stall();
     gate.open();
-    assert!(asked.response().await.is_stored());
+    assert!(pending.response().await.is_stored());
     sleep(MOMENT).await;
     purge(&b, "run-step/thread_1").await;
     fleet.origin.set_status("failed");
     proxy.resume();
     sleep(MOMENT).await;
-    assert_eq!(fleet.redis.stored().await, [], "written after the purge");
+    assert_eq!(
+        fleet.redis.stored().await,
+        [],
+        "the write came after the purge"
+    );
     for gateway in [&b, &fleet.gateway().await] {
         assert_eq!(gateway.get(STEP).await.text(), text("failed"));
     }
-    assert_eq!(counted(&a, "refused").await, 1.0);
-    reached().await;
+    assert_eq!(counted(&a, "writes", "refused").await, 1.0);
+    wait_purge_propagated().await;
     assert_eq!(a.get(STEP).await.text(), text("failed"));
 }
 
-/// Under its old name, which nobody uses any more.
+/// The write succeeds in the old bucket, which no gateway reads any more.
 #[tokio::test]
-async fn c41a_a_write_under_way_is_not_found_after_a_purge_of_everything() {
+async fn c41a_a_write_from_before_a_purge_of_the_rule_is_never_read() {
     let fleet = Fleet::start().await;
     let proxy = RedisProxy::start(fleet.redis.port()).await;
-    let (a, b) = (behind(&fleet, &proxy).await, fleet.gateway().await);
-    let gate = Latch::closed();
-    fleet
-        .origin
-        .next(vec![Action::Wait(gate.clone()), Action::Respond]);
-    let mut asked = a.send_get(STEP, &[]).await;
-    fleet.origin.wait_for_requests(1).await;
+    let (a, b) = (through(&fleet, &proxy).await, fleet.gateway().await);
+    let (gate, mut pending) = latched_fetch(&fleet, &a, STEP).await;
     proxy.stall();
     gate.open();
-    assert!(asked.response().await.is_stored());
+    assert!(pending.response().await.is_stored());
     sleep(MOMENT).await;
     purge(&b, "run-step").await;
     fleet.origin.set_status("failed");
@@ -73,26 +77,25 @@ async fn c41a_a_write_under_way_is_not_found_after_a_purge_of_everything() {
     for gateway in [&b, &fleet.gateway().await] {
         assert_eq!(gateway.get(STEP).await.text(), text("failed"));
     }
-    reached().await;
+    wait_purge_propagated().await;
     assert_eq!(a.get(STEP).await.text(), text("failed"));
 }
 
 #[tokio::test]
-async fn c41a_a_fetch_that_departed_before_a_purge_elsewhere_is_written_nowhere() {
+async fn c41a_a_fetch_from_before_another_gateways_purge_is_stored_nowhere() {
     for below in ["run-step", "run-step/thread_1"] {
         let fleet = Fleet::start().await;
         let (a, b) = fleet.pair().await;
-        let gate = Latch::closed();
-        fleet
-            .origin
-            .next(vec![Action::Wait(gate.clone()), Action::Respond]);
-        let mut asked = a.send_get(STEP, &[]).await;
-        fleet.origin.wait_for_requests(1).await;
+        let (gate, mut pending) = latched_fetch(&fleet, &a, STEP).await;
         purge(&b, below).await;
-        reached().await;
+        wait_purge_propagated().await;
         gate.open();
-        let answer = asked.response().await;
-        assert_eq!(answer.text(), text("completed"), "{below}: it asked before");
+        let answer = pending.response().await;
+        assert_eq!(
+            answer.text(),
+            text("completed"),
+            "{below}: the request came before the purge"
+        );
         assert!(!answer.is_stored(), "{below}: {}", answer.cache_status());
         sleep(MOMENT).await;
         assert_eq!(fleet.redis.stored().await, [], "{below}");
@@ -103,13 +106,13 @@ async fn c41a_a_fetch_that_departed_before_a_purge_elsewhere_is_written_nowhere(
     }
 }
 
-/// Landed before its gateway has heard of the purge: the tier refuses it all the same.
+/// The fetch ends before its gateway has read the purge from the log.
 #[tokio::test]
-async fn c41a_a_fetch_that_lands_right_after_a_purge_elsewhere_is_refused_by_the_tier() {
+async fn c41a_a_fetch_that_ends_right_after_another_gateways_purge_is_refused_by_the_tier() {
     let fleet = Fleet::start().await;
     let (a, b) = fleet.pair().await;
     for nth in 0..10 {
-        let path = elsewhere(&format!("landing_{nth}"));
+        let path = step_of_thread(&format!("landing_{nth}"));
         let gate = Latch::closed();
         fleet.origin.set_status("completed");
         fleet.origin.next(vec![
@@ -117,11 +120,11 @@ async fn c41a_a_fetch_that_lands_right_after_a_purge_elsewhere_is_refused_by_the
             Action::RespondStatus("completed"),
         ]);
         let count = fleet.origin.count();
-        let mut asked = a.send_get(&path, &[]).await;
+        let mut pending = a.send_get(&path, &[]).await;
         fleet.origin.wait_for_requests(count + 1).await;
         purge(&b, &format!("run-step/landing_{nth}")).await;
         gate.open();
-        assert_eq!(asked.response().await.status, 200);
+        assert_eq!(pending.response().await.status, 200);
         sleep(MOMENT / 4).await;
         fleet.origin.set_status("failed");
         let answer = b.get(&path).await;
@@ -135,16 +138,16 @@ async fn c41a_a_fetch_that_lands_right_after_a_purge_elsewhere_is_refused_by_the
 }
 
 #[tokio::test]
-async fn c41a_a_read_that_was_under_way_is_served_to_nobody_who_comes_after() {
+async fn c41a_a_look_up_from_before_a_purge_answers_no_later_request() {
     let fleet = Fleet::start().await;
     let proxy = RedisProxy::start(fleet.redis.port()).await;
-    let (a, b) = (fleet.gateway().await, behind(&fleet, &proxy).await);
-    spread(&a, &[STEP]).await;
+    let (a, b) = (fleet.gateway().await, through(&fleet, &proxy).await);
+    store_in_tier(&a, &[STEP]).await;
     fleet.origin.set_status("failed");
     proxy.delay_replies(2 * MOMENT);
     let mut before = b.send_get(STEP, &[]).await;
     sleep(MOMENT).await;
-    // Its wall stands before anything goes to Redis.
+    // The barrier is inserted before any command is sent.
     let purged = purge(&b, "run-step/thread_1");
     let after = async {
         sleep(MOMENT / 2).await;
@@ -154,95 +157,101 @@ async fn c41a_a_read_that_was_under_way_is_served_to_nobody_who_comes_after() {
     assert_eq!(after.text(), text("failed"), "{}", after.cache_status());
     assert_eq!(before.response().await.status, 200);
     proxy.delay_replies(Duration::ZERO);
-    assert_eq!(b.get(STEP).await.text(), text("failed"), "kept from before");
+    assert_eq!(
+        b.get(STEP).await.text(),
+        text("failed"),
+        "stored from before the purge"
+    );
 }
 
 #[tokio::test]
-async fn c41a_a_read_under_way_while_another_purges_is_kept_no_longer_than_a_second() {
+async fn c41a_a_look_up_during_another_gateways_purge_is_stored_for_at_most_a_second() {
     let fleet = Fleet::start().await;
     let proxy = RedisProxy::start(fleet.redis.port()).await;
-    let (a, b) = (fleet.gateway().await, behind(&fleet, &proxy).await);
-    spread(&a, &[STEP]).await;
+    let (a, b) = (fleet.gateway().await, through(&fleet, &proxy).await);
+    store_in_tier(&a, &[STEP]).await;
     proxy.delay_replies(MOMENT);
     let mut before = b.send_get(STEP, &[]).await;
     sleep(MOMENT / 2).await;
     purge(&a, "run-step/thread_1").await;
     fleet.origin.set_status("failed");
     assert_eq!(before.response().await.status, 200);
-    // Whatever came of that answer.
-    sleep(REACHED).await;
+    sleep(PURGE_PROPAGATION).await;
     let after = b.get(STEP).await;
     assert_eq!(after.text(), text("failed"), "{}", after.cache_status());
 }
 
-/// Only steps of what was purged are fetched again, not what happened to be under way beside it.
 #[tokio::test]
-async fn c41a_a_write_of_another_thread_is_not_refused() {
+async fn c41a_a_write_of_another_thread_is_not_refused_by_a_purge() {
     let fleet = Fleet::start().await;
     let (a, b) = fleet.pair().await;
     let gate = Latch::closed();
-    let other = elsewhere("thread_2");
+    let other = step_of_thread("thread_2");
     fleet
         .origin
         .next(vec![Action::Wait(gate.clone()), Action::Respond]);
-    let mut asked = a.send_get(&other, &[]).await;
+    let mut pending = a.send_get(&other, &[]).await;
     fleet.origin.wait_for_requests(1).await;
     purge(&b, "run-step/thread_1").await;
     gate.open();
-    assert!(asked.response().await.is_stored());
-    super::has_written(&a, 1.0).await;
+    assert!(pending.response().await.is_stored());
+    super::wait_written(&a, 1.0).await;
     let shared = b.get(&other).await;
-    assert!(is_shared(&shared) && !is_fetched(&shared));
+    assert!(is_shared_hit(&shared) && !is_fetched(&shared));
 }
 
-/// So many steps of one thread, to have one for every moment.
+/// Returns the paths of 40 steps of one thread.
 fn many(name: &str) -> Vec<String> {
     (0..40).map(|nth| step(&format!("{name}_{nth}"))).collect()
 }
 
-/// Between hearing of a purge and knowing what things are called since, nothing may be read under the
-/// old names: nobody would purge it any more. Two purges close together, the log read slowly, and reads
-/// at every moment of that.
+/// A purge of a rule renames its buckets. Between the purge of memory and the new names, no look-up may
+/// read an old bucket, since no purge would remove that body. Two purges follow each other while the log is
+/// read slowly, and look-ups are sent throughout.
 #[tokio::test]
-async fn c41a_nothing_is_read_under_names_that_a_purge_has_ended() {
+async fn c41a_no_look_up_reads_a_bucket_that_a_purge_has_renamed() {
     let fleet = Fleet::start().await;
     let proxy = RedisProxy::start(fleet.redis.port()).await;
-    let (a, b) = (fleet.gateway().await, behind(&fleet, &proxy).await);
+    let (a, b) = (fleet.gateway().await, through(&fleet, &proxy).await);
     proxy.delay_replies(MOMENT);
     for round in 0..6 {
         fleet.origin.set_status("completed");
         let paths = many(&format!("named_{round}"));
         let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
-        spread(&a, &paths).await;
+        store_in_tier(&a, &paths).await;
         fleet.origin.set_status("failed");
         let purges = async {
             purge(&a, "run-step/thread_9").await;
             sleep(MOMENT * 9 / 10).await;
             purge(&a, "run-step").await;
         };
-        let reads = async {
-            let mut asked = Vec::new();
+        let look_ups = async {
+            let mut pending = Vec::new();
             for path in &paths {
-                asked.push(b.send_get(path, &[]).await);
+                pending.push(b.send_get(path, &[]).await);
                 sleep(Duration::from_millis(25)).await;
             }
-            for mut one in asked {
+            for mut one in pending {
                 assert_eq!(one.response().await.status, 200);
             }
         };
-        tokio::join!(purges, reads);
-        sleep(REACHED + MOMENT).await;
+        tokio::join!(purges, look_ups);
+        sleep(PURGE_PROPAGATION + MOMENT).await;
         for path in &paths {
             let answer = b.get(path).await;
-            let said = answer.cache_status();
-            assert_eq!(answer.json()["status"], "failed", "{round}: {path}: {said}");
+            let status = answer.cache_status();
+            assert_eq!(
+                answer.json()["status"],
+                "failed",
+                "{round}: {path}: {status}"
+            );
         }
     }
 }
 
-/// A purge takes its time where much is stored. What is read meanwhile was there before it.
+/// The purge takes long because memory holds many steps. Look-ups during it return bodies from before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn c41a_nothing_is_kept_that_was_read_while_a_purge_went_through_memory() {
+async fn c41a_a_look_up_during_the_walk_of_a_purge_is_not_stored() {
     const FILLING: usize = 1_500;
     let fleet = Fleet::start().await;
     let (a, b) = fleet.pair().await;
@@ -256,29 +265,32 @@ async fn c41a_nothing_is_kept_that_was_read_while_a_purge_went_through_memory() 
         fleet.origin.set_status("completed");
         let paths = many(&format!("meanwhile_{round}"));
         let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
-        spread(&a, &paths).await;
+        store_in_tier(&a, &paths).await;
         fleet.origin.set_status("failed");
         let purged = async {
             sleep(Duration::from_millis(5)).await;
             purge(&b, "run-step/thread_1").await;
         };
-        let reads = async {
-            let mut asked = Vec::new();
+        let look_ups = async {
+            let mut pending = Vec::new();
             for path in &paths {
-                asked.push(b.send_get(path, &[]).await);
+                pending.push(b.send_get(path, &[]).await);
             }
-            for mut one in asked {
+            for mut one in pending {
                 assert_eq!(one.response().await.status, 200);
             }
         };
-        tokio::join!(purged, reads);
+        tokio::join!(purged, look_ups);
         for path in &paths {
             let answer = b.get(path).await;
-            let said = answer.cache_status();
-            // Who asked before it may have been told the old; it is not kept.
-            assert_eq!(answer.json()["status"], "failed", "{round}: {path}: {said}");
+            let status = answer.cache_status();
+            // A request from before the purge may get the old body, but the body is not stored.
+            assert_eq!(
+                answer.json()["status"],
+                "failed",
+                "{round}: {path}: {status}"
+            );
         }
-        // The other one, too, stores nothing that was under way.
-        reached().await;
+        wait_purge_propagated().await;
     }
 }

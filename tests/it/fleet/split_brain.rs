@@ -1,4 +1,4 @@
-//! Gateways that could not hear what was purged meanwhile.
+//! Split brain: a gateway is cut off from Redis while purges happen, or Redis loses the log of purges.
 
 use std::time::Duration;
 
@@ -6,17 +6,18 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    BACK, Fleet, assert_serves, elsewhere, is_fetched, is_own, is_resting, is_shared, is_up, purge,
-    spread, tier,
+    Fleet, RECOVERY, assert_serves, expect_fetched, expect_shared_hit, is_memory_hit,
+    is_shared_hit, purge, start_gateway, step_of_thread, store_in_tier, tier, wait_circuit_open,
+    wait_up,
 };
 use crate::support::client::head;
 use crate::support::{Gateway, RawClient, STEP, step, text, within};
 use crate::support::{redis::Redis, redis_proxy::RedisProxy};
 
-/// What the stream is capped at.
+/// The limit of messages in the stream.
 const CAP: usize = 10_000;
 
-/// A pair of which the second can be cut off, both with [`STEP`] and a step of `thread_2` in memory.
+/// Two gateways with [`STEP`] and a step of `thread_2` in memory. `b` connects through a proxy.
 struct Pair {
     fleet: Fleet,
     proxy: RedisProxy,
@@ -29,50 +30,51 @@ impl Pair {
         let fleet = Fleet::start().await;
         let proxy = RedisProxy::start(fleet.redis.port()).await;
         let a = fleet.gateway().await;
-        let b = Gateway::start(&fleet.origin, &tier(&proxy.url())).await;
-        is_up(&b).await;
-        let other = elsewhere("thread_2");
-        spread(&a, &[STEP, &other]).await;
+        let b = start_gateway(&fleet.origin, &tier(&proxy.url())).await;
+        let other = step_of_thread("thread_2");
+        store_in_tier(&a, &[STEP, &other]).await;
         for path in [STEP, &other] {
-            assert!(is_shared(&b.get(path).await), "{path}");
+            expect_shared_hit(&b, path).await;
         }
         Self { fleet, proxy, a, b }
     }
 
-    /// From then on nothing reaches `b`, and it knows.
+    /// Refuses the connections of `b`, and waits until its circuit is open.
     async fn cut_off(&self) {
         self.proxy.refuse();
-        is_resting(&self.b).await;
-        assert!(is_own(&self.b.get(STEP).await), "what it has it serves");
+        wait_circuit_open(&self.b).await;
+        assert!(
+            is_memory_hit(&self.b.get(STEP).await),
+            "memory still serves"
+        );
         assert_serves(&self.b, "alone").await;
     }
 
-    /// It is back; from its first moment it serves nothing that was purged.
-    async fn joins_and_knows(&self) {
+    /// Reconnects `b`, and asserts that it never serves what was purged meanwhile.
+    async fn assert_rejoins_without_purged_bodies(&self) {
         self.fleet.origin.set_status("failed");
         self.proxy.accept();
         let start = Instant::now();
         loop {
-            let up = super::state(&self.b).await == "up";
+            let up = super::tier_state(&self.b).await == "up";
             let answer = self.b.get(STEP).await;
             assert_eq!(answer.status, 200);
             if up {
                 assert_eq!(answer.text(), text("failed"), "{}", answer.cache_status());
                 return;
             }
-            // From before it was cut off, or fetched since, or it is up by now: never what was purged from
-            // a tier it does not know.
-            let is_known = !is_shared(&answer) || answer.text() == text("failed");
-            assert!(is_known, "{}", answer.cache_status());
+            // Until it is up, memory may serve the old body. The tier must not.
+            let is_valid = !is_shared_hit(&answer) || answer.text() == text("failed");
+            assert!(is_valid, "{}", answer.cache_status());
             let waited = start.elapsed();
-            assert!(waited < BACK, "not back after {waited:?}");
+            assert!(waited < RECOVERY, "no reconnect within {waited:?}");
             sleep(Duration::from_millis(5)).await;
         }
     }
 }
 
 #[tokio::test]
-async fn after_it_is_back_it_serves_nothing_of_what_was_purged() {
+async fn a_reconnected_gateway_serves_nothing_that_was_purged_during_the_partition() {
     for below in [
         "run-step/thread_1",
         "run-step/thread_1/run_1/step_1",
@@ -81,10 +83,10 @@ async fn after_it_is_back_it_serves_nothing_of_what_was_purged() {
         let pair = Pair::start().await;
         pair.cut_off().await;
         purge(&pair.a, below).await;
-        pair.joins_and_knows().await;
-        let other = pair.b.get(&elsewhere("thread_2")).await;
+        pair.assert_rejoins_without_purged_bodies().await;
+        let other = pair.b.get(&step_of_thread("thread_2")).await;
         assert_eq!(
-            is_own(&other),
+            is_memory_hit(&other),
             below != "run-step",
             "{below}: {}",
             other.cache_status()
@@ -92,66 +94,64 @@ async fn after_it_is_back_it_serves_nothing_of_what_was_purged() {
     }
 }
 
-/// It has heard nothing, and says nothing: the connection stands.
+/// The connection stays open, but no byte passes.
 #[tokio::test]
-async fn a_gateway_whose_connection_is_silent_does_not_use_the_tier_for_longer_than_a_second() {
+async fn a_gateway_with_a_stalled_connection_stops_using_the_tier_within_a_second() {
     let pair = Pair::start().await;
     pair.proxy.stall();
     purge(&pair.a, "run-step").await;
     pair.fleet.origin.set_status("failed");
     assert_eq!(pair.a.get(STEP).await.text(), text("failed"));
-    is_resting(&pair.b).await;
+    wait_circuit_open(&pair.b).await;
     pair.fleet.origin.set_status("completed");
     assert_serves(&pair.b, "silent").await;
     pair.proxy.resume();
-    pair.joins_and_knows().await;
+    pair.assert_rejoins_without_purged_bodies().await;
 }
 
-/// What it purged itself while it was alone, the others hear when it is back.
 #[tokio::test]
-async fn what_a_gateway_purges_while_cut_off_is_purged_everywhere_when_it_is_back() {
+async fn a_purge_during_the_partition_reaches_the_fleet_after_the_reconnect() {
     let pair = Pair::start().await;
     pair.cut_off().await;
     purge(&pair.b, "run-step/thread_1").await;
     pair.fleet.origin.set_status("failed");
     assert_eq!(pair.b.get(STEP).await.text(), text("failed"));
     pair.proxy.accept();
-    is_up(&pair.b).await;
+    wait_up(&pair.b).await;
     let start = Instant::now();
     while pair.a.get(STEP).await.text() != text("failed") {
-        assert!(start.elapsed() < BACK, "never told");
+        assert!(start.elapsed() < RECOVERY, "the purge never arrived");
         sleep(Duration::from_millis(20)).await;
     }
     let new = pair.fleet.gateway().await.get(STEP).await;
     assert_eq!(new.text(), text("failed"), "{}", new.cache_status());
 }
 
-/// No more than that: what failed on the old connection says nothing of the new one.
+/// The breakers of the old connection do not apply to the new one, so the purge is of one thread only.
 #[tokio::test]
-async fn what_a_gateway_purges_while_cut_off_is_all_that_is_purged() {
+async fn a_purge_during_the_partition_purges_nothing_else() {
     let pair = Pair::start().await;
     pair.proxy.stall();
-    let mut asked = Vec::new();
+    let mut pending = Vec::new();
     for nth in 0..5 {
-        asked.push(pair.b.send_get(&step(&format!("late_{nth}")), &[]).await);
+        pending.push(pair.b.send_get(&step(&format!("late_{nth}")), &[]).await);
     }
-    for mut one in asked {
+    for mut one in pending {
         assert_eq!(one.response().await.status, 200);
     }
-    is_resting(&pair.b).await;
+    wait_circuit_open(&pair.b).await;
     purge(&pair.b, "run-step/thread_1").await;
     pair.proxy.resume();
-    is_up(&pair.b).await;
-    super::reached().await;
+    wait_up(&pair.b).await;
+    super::wait_purge_propagated().await;
     let new = pair.fleet.gateway().await;
-    let other = new.get(&elsewhere("thread_2")).await;
-    assert!(is_shared(&other), "{}", other.cache_status());
-    assert!(is_fetched(&new.get(STEP).await));
+    expect_shared_hit(&new, &step_of_thread("thread_2")).await;
+    expect_fetched(&new, STEP).await;
 }
 
-/// What the stream has lost may have been anything: memory starts anew.
+/// The lost messages may have been any purges, so the gateway purges all of its memory.
 #[tokio::test]
-async fn a_gap_in_the_stream_empties_the_memory_of_who_missed_it() {
+async fn a_gap_in_the_log_purges_the_memory_of_the_gateway_that_missed_it() {
     let pair = Pair::start().await;
     pair.cut_off().await;
     purge(&pair.a, "run-step/thread_1").await;
@@ -163,45 +163,47 @@ async fn a_gap_in_the_stream_empties_the_memory_of_who_missed_it() {
         .redis
         .command::<i64>(&[b"XTRIM", &stream, b"MAXLEN", b"5"])
         .await;
-    pair.joins_and_knows().await;
-    let other = pair.b.get(&elsewhere("thread_2")).await;
-    assert!(!is_own(&other), "{}", other.cache_status());
-    // Who missed nothing keeps everything.
-    assert!(is_own(&pair.a.get(&elsewhere("thread_2")).await));
+    pair.assert_rejoins_without_purged_bodies().await;
+    let other = pair.b.get(&step_of_thread("thread_2")).await;
+    assert!(!is_memory_hit(&other), "{}", other.cache_status());
+    // The other gateway has missed nothing.
+    assert!(is_memory_hit(
+        &pair.a.get(&step_of_thread("thread_2")).await
+    ));
 }
 
-/// The same without a trick: so many are purged that the cap drops what it missed.
+/// More purges than the limit of the stream drop the messages that the gateway missed.
 #[tokio::test]
-async fn more_purges_than_the_stream_holds_are_missed_by_nobody() {
-    const CALLERS: usize = 8;
+async fn more_purges_than_the_stream_keeps_purge_the_memory_of_a_disconnected_gateway() {
+    const CLIENTS: usize = 8;
     let pair = Pair::start().await;
     pair.cut_off().await;
     purge(&pair.a, "run-step/thread_1").await;
-    let mut callers = JoinSet::new();
-    for caller in 0..CALLERS {
+    let mut clients = JoinSet::new();
+    for client in 0..CLIENTS {
         let mut raw = RawClient::connect(pair.a.admin_address()).await;
-        callers.spawn(async move {
-            for nth in 0..CAP / CALLERS + 100 {
-                let path = format!("/cache/run-step/many_{caller}_{nth}");
+        clients.spawn(async move {
+            for nth in 0..CAP / CLIENTS + 100 {
+                let path = format!("/cache/run-step/many_{client}_{nth}");
                 raw.send(head("DELETE", &path, "127.0.0.1", &[])).await;
                 assert_eq!(raw.response().await.status, 200);
             }
         });
     }
-    while let Some(ended) = callers.join_next().await {
+    while let Some(ended) = clients.join_next().await {
         ended.unwrap();
     }
     let stream = pair.fleet.redis.log_key("purges").await;
     let kept = pair.fleet.redis.command::<usize>(&[b"XLEN", &stream]).await;
     assert!(kept <= CAP + 500, "{kept} messages are kept");
-    pair.joins_and_knows().await;
-    let other = pair.b.get(&elsewhere("thread_2")).await;
-    assert!(!is_own(&other), "{}", other.cache_status());
+    pair.assert_rejoins_without_purged_bodies().await;
+    let other = pair.b.get(&step_of_thread("thread_2")).await;
+    assert!(!is_memory_hit(&other), "{}", other.cache_status());
 }
 
-/// An old state of the server is back: numbers that were given are given again.
+/// A snapshot of Redis is restored, so the log gives the same numbers to other purges.
 #[tokio::test]
-async fn a_server_that_forgot_the_last_purges_takes_none_of_them_back() {
+async fn a_restored_snapshot_reverts_no_purge() {
     let pair = Pair::start().await;
     for nth in 0..3 {
         purge(&pair.a, &format!("run-step/earlier_{nth}")).await;
@@ -211,52 +213,52 @@ async fn a_server_that_forgot_the_last_purges_takes_none_of_them_back() {
     purge(&pair.a, "run-step/thread_1").await;
     pair.fleet.origin.set_status("failed");
     let gone = async {
-        while is_own(&pair.b.get(STEP).await) {
+        while is_memory_hit(&pair.b.get(STEP).await) {
             sleep(Duration::from_millis(20)).await;
         }
     };
     within("the purge", gone).await;
     restore(&pair.fleet.redis, &old).await;
-    // As many again as were forgotten, so that no number is missing.
+    // As many purges as the snapshot lost, so that no number is missing.
     purge(&pair.a, "run-step/later").await;
-    super::reached().await;
+    super::wait_purge_propagated().await;
     for gateway in [&pair.a, &pair.b, &pair.fleet.gateway().await] {
         let answer = gateway.get(STEP).await;
         assert_eq!(answer.text(), text("failed"), "{}", answer.cache_status());
     }
 }
 
-/// The same while what was told is no older than that it has been confirmed: nobody else has heard of it.
+/// The snapshot is restored right after the purge was confirmed, before another gateway has read it.
 #[tokio::test]
-async fn a_purge_that_was_confirmed_holds_also_where_the_server_forgets_it_at_once() {
+async fn a_confirmed_purge_survives_a_snapshot_restored_at_once() {
     let fleet = Fleet::start().await;
     let proxy = RedisProxy::start(fleet.redis.port()).await;
     let a = Gateway::start(&fleet.origin, &tier(&proxy.url())).await;
     let b = fleet.gateway().await;
-    is_up(&a).await;
-    spread(&a, &[STEP]).await;
+    wait_up(&a).await;
+    store_in_tier(&a, &[STEP]).await;
     for nth in 0..4 {
         fleet.origin.set_status("completed");
         let old_step = step(&format!("forgotten_{nth}"));
-        spread(&a, &[&old_step]).await;
-        assert!(is_shared(&b.get(&old_step).await));
+        store_in_tier(&a, &[&old_step]).await;
+        expect_shared_hit(&b, &old_step).await;
         let old = dump(&fleet.redis).await;
-        // What a asks next is a while on its way.
+        // The next commands of `a` are delayed.
         proxy.delay_commands(Duration::from_millis(100));
         purge(&a, "run-step/thread_1").await;
         restore(&fleet.redis, &old).await;
         proxy.delay_commands(Duration::ZERO);
         fleet.origin.set_status("failed");
-        super::reached().await;
+        super::wait_purge_propagated().await;
         for gateway in [&a, &b, &fleet.gateway().await] {
             let answer = gateway.get(&old_step).await;
-            let said = answer.cache_status();
-            assert_eq!(answer.json()["status"], "failed", "{nth}: {said}");
+            let status = answer.cache_status();
+            assert_eq!(answer.json()["status"], "failed", "{nth}: {status}");
         }
     }
 }
 
-/// All keys with what they hold.
+/// Returns all keys with their values.
 async fn dump(redis: &Redis) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut all = Vec::new();
     for key in redis.keys().await {
@@ -266,10 +268,10 @@ async fn dump(redis: &Redis) -> Vec<(Vec<u8>, Vec<u8>)> {
     all
 }
 
-/// That state, at once, as a server has it that was started from a file.
+/// Replaces all keys at once, like a server that loads a snapshot.
 async fn restore(redis: &Redis, all: &[(Vec<u8>, Vec<u8>)]) {
-    let mut script = "redis.command('FLUSHALL') ".to_owned();
-    script += "for i = 1, #KEYS do redis.command('RESTORE', KEYS[i], 0, ARGV[i]) end return 1";
+    let mut script = "redis.call('FLUSHALL') ".to_owned();
+    script += "for i = 1, #KEYS do redis.call('RESTORE', KEYS[i], 0, ARGV[i]) end return 1";
     let count = all.len().to_string();
     let mut words: Vec<&[u8]> = vec![b"EVAL", script.as_bytes(), count.as_bytes()];
     words.extend(all.iter().map(|(key, _)| key.as_slice()));
@@ -278,20 +280,23 @@ async fn restore(redis: &Redis, all: &[(Vec<u8>, Vec<u8>)]) {
 }
 
 #[tokio::test]
-async fn connections_that_are_cut_between_purges_lose_none() {
+async fn a_connection_that_is_cut_between_purges_loses_none() {
     let pair = Pair::start().await;
     let threads: Vec<String> = (0..20).map(|nth| format!("cut_{nth}")).collect();
-    let paths: Vec<String> = threads.iter().map(|thread| elsewhere(thread)).collect();
+    let paths: Vec<String> = threads
+        .iter()
+        .map(|thread| step_of_thread(thread))
+        .collect();
     for path in &paths {
-        assert!(is_fetched(&pair.b.get(path).await), "{path}");
+        expect_fetched(&pair.b, path).await;
     }
     for thread in &threads {
         pair.proxy.cut();
         purge(&pair.a, &format!("run-step/{thread}")).await;
         sleep(Duration::from_millis(50)).await;
     }
-    is_up(&pair.b).await;
-    super::reached().await;
+    wait_up(&pair.b).await;
+    super::wait_purge_propagated().await;
     pair.fleet.origin.set_status("failed");
     for path in &paths {
         let answer = pair.b.get(path).await;

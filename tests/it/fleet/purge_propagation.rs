@@ -1,21 +1,25 @@
-//! A purge on one gateway is a purge on all: in their memories within a second, in the tier at once.
+//! Purge propagation: a purge on one gateway applies to the tier at once, and to the memory of every gateway
+//! within a second.
 
 use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{Fleet, elsewhere, has_written, is_fetched, is_own, is_shared, purge, reached, spread};
+use super::{
+    Fleet, expect_fetched, expect_memory_hit, expect_shared_hit, is_fetched, is_memory_hit,
+    is_shared_hit, purge, step_of_thread, store_in_tier, wait_purge_propagated, wait_written,
+};
 use crate::support::{STEP, step, text};
 
-/// Until nothing more is done for a purge: what it removed is removed again after two seconds, should a
-/// failover have lost it, and with it what was stored since.
+/// The time until a purge is complete. Two seconds after the first removal, the bucket is removed again if
+/// a failover has lost that removal.
 const SETTLED: Duration = Duration::from_secs(3);
 
 #[tokio::test]
-async fn what_is_purged_on_one_is_served_by_no_other_within_a_second() {
+async fn a_purge_reaches_every_gateway_within_a_second() {
     let other_step = step("step_2");
     let other_run = "/v1/threads/thread_1/runs/run_2/steps/step_1";
-    let other_thread = elsewhere("thread_10");
+    let other_thread = step_of_thread("thread_10");
     let paths = [STEP, &other_step, other_run, &other_thread];
     for (below, covered) in [
         ("run-step", 4),
@@ -25,20 +29,23 @@ async fn what_is_purged_on_one_is_served_by_no_other_within_a_second() {
     ] {
         let fleet = Fleet::start().await;
         let (a, b) = fleet.pair().await;
-        // It had never asked for any of it, and has fetched nothing of it.
+        // A gateway that has none of the steps in memory.
         let idle = fleet.gateway().await;
-        spread(&a, &paths).await;
+        store_in_tier(&a, &paths).await;
         for path in paths {
-            assert!(is_shared(&b.get(path).await), "{below}: {path}");
+            assert!(is_shared_hit(&b.get(path).await), "{below}: {path}");
         }
         assert_eq!(purge(&a, below).await, covered as u64, "{below}");
         for path in &paths[..covered] {
             let answer = a.get(path).await;
-            assert!(!answer.is_hit(), "{below}: {path} on the purging one");
+            assert!(
+                !answer.is_hit(),
+                "{below}: {path} on the gateway that purged"
+            );
         }
-        // So that nothing is there again but what must not be.
+        // Purges what the requests above stored again.
         purge(&a, below).await;
-        reached().await;
+        wait_purge_propagated().await;
         fleet.origin.set_status("failed");
         for (nth, path) in paths.iter().enumerate() {
             let answer = b.get(path).await;
@@ -50,24 +57,24 @@ async fn what_is_purged_on_one_is_served_by_no_other_within_a_second() {
                 );
                 assert_eq!(answer.json()["status"], "failed", "{below}: {path}");
             } else {
-                assert!(is_own(&answer), "{below}: {path} was not meant");
+                assert!(is_memory_hit(&answer), "{below}: {path} was not purged");
             }
         }
-        has_written(&b, covered as f64).await;
+        wait_written(&b, covered as f64).await;
         for path in &paths[..covered] {
-            // What was fetched since is shared; it is the new one.
+            // The body fetched after the purge is shared.
             let answer = idle.get(path).await;
             assert_eq!(
                 answer.json()["status"],
                 "failed",
-                "{below}: {path} of one that was idle"
+                "{below}: {path} on the idle gateway"
             );
         }
     }
 }
 
 #[tokio::test]
-async fn a_gateway_that_never_had_it_does_not_get_it_from_the_tier_after_a_purge() {
+async fn a_purged_body_is_not_read_from_the_tier() {
     for below in [
         "run-step",
         "run-step/thread_1",
@@ -75,11 +82,12 @@ async fn a_gateway_that_never_had_it_does_not_get_it_from_the_tier_after_a_purge
     ] {
         let fleet = Fleet::start().await;
         let (a, b) = fleet.pair().await;
-        spread(&a, &[STEP]).await;
+        store_in_tier(&a, &[STEP]).await;
         purge(&a, below).await;
-        // Of its thread at once: the name is gone. Of all threads: names are new to those who know.
+        // A purge of ids removes the bucket at once. A purge of a rule gives its buckets new names, which
+        // the other gateway has to read from the log.
         if below == "run-step" {
-            reached().await;
+            wait_purge_propagated().await;
         }
         fleet.origin.set_status("failed");
         let answer = b.get(STEP).await;
@@ -91,31 +99,38 @@ async fn a_gateway_that_never_had_it_does_not_get_it_from_the_tier_after_a_purge
 }
 
 #[tokio::test]
-async fn what_is_deleted_through_one_is_served_by_no_other_within_a_second() {
+async fn a_forwarded_delete_invalidates_the_resource_in_the_fleet() {
     let fleet = Fleet::start().await;
     let forwards = "\n[server]\nforward = \"all\"\n";
     let (a, b) = (fleet.gateway_with(forwards).await, fleet.gateway().await);
-    let kept = elsewhere("thread_2");
-    spread(&a, &[STEP, &kept]).await;
+    let kept = step_of_thread("thread_2");
+    store_in_tier(&a, &[STEP, &kept]).await;
     for path in [STEP, &kept] {
-        assert!(is_shared(&b.get(path).await), "{path}");
+        expect_shared_hit(&b, path).await;
     }
     let deleted = a.request("DELETE", "/v1/threads/thread_1", &[]).await;
     assert_eq!(deleted.status, 200);
-    reached().await;
-    assert!(is_fetched(&b.get(STEP).await));
-    assert!(is_own(&b.get(&kept).await));
+    wait_purge_propagated().await;
+    expect_fetched(&b, STEP).await;
+    expect_memory_hit(&b, &kept).await;
 }
 
 #[tokio::test]
-async fn who_purges_is_not_needed_to_have_it() {
+async fn a_gateway_can_purge_what_it_has_not_in_memory() {
     let fleet = Fleet::start().await;
     let (a, b) = fleet.pair().await;
-    spread(&a, &[STEP]).await;
-    assert_eq!(purge(&b, "run-step/thread_1").await, 0, "not in its memory");
-    assert!(is_fetched(&b.get(STEP).await), "from the tier");
+    store_in_tier(&a, &[STEP]).await;
+    assert_eq!(
+        purge(&b, "run-step/thread_1").await,
+        0,
+        "its memory has no body"
+    );
+    assert!(
+        is_fetched(&b.get(STEP).await),
+        "it was purged from the tier"
+    );
     purge(&b, "run-step/thread_1").await;
-    reached().await;
+    wait_purge_propagated().await;
     fleet.origin.set_status("failed");
     assert_eq!(a.get(STEP).await.text(), text("failed"));
 }
@@ -126,14 +141,14 @@ async fn after_a_purge_steps_are_shared_as_before() {
     let (a, b) = fleet.pair().await;
     for below in ["run-step/thread_1", "run-step"] {
         fleet.origin.set_status("completed");
-        spread(&a, &[STEP]).await;
-        assert!(is_shared(&b.get(STEP).await), "{below}");
+        store_in_tier(&a, &[STEP]).await;
+        assert!(is_shared_hit(&b.get(STEP).await), "{below}");
         purge(&b, below).await;
         sleep(SETTLED).await;
         fleet.origin.set_status("failed");
-        spread(&a, &[STEP]).await;
+        store_in_tier(&a, &[STEP]).await;
         let shared = b.get(STEP).await;
-        assert!(is_shared(&shared), "{below}: {}", shared.cache_status());
+        assert!(is_shared_hit(&shared), "{below}: {}", shared.cache_status());
         assert_eq!(shared.text(), text("failed"), "{below}");
         purge(&a, below).await;
         sleep(SETTLED).await;
@@ -167,30 +182,29 @@ terminal = ["completed", "failed"]
         ("run-step/thread_1", STEP, response),
         ("response/thread_1", response, STEP),
     ] {
-        spread(&a, &[STEP, response]).await;
+        store_in_tier(&a, &[STEP, response]).await;
         purge(&a, below).await;
-        reached().await;
+        wait_purge_propagated().await;
         assert!(is_fetched(&b.get(gone).await), "{below}");
-        assert!(is_shared(&b.get(stays).await), "{below}");
+        assert!(is_shared_hit(&b.get(stays).await), "{below}");
         for rule in ["run-step", "response"] {
             purge(&a, rule).await;
         }
-        reached().await;
+        wait_purge_propagated().await;
     }
 }
 
-/// Many at once, from all sides: none is lost among them.
 #[tokio::test]
-async fn every_one_of_many_purges_arrives() {
+async fn concurrent_purges_of_all_gateways_all_propagate() {
     let fleet = Fleet::start().await;
     let (a, b) = fleet.pair().await;
     let c = fleet.gateway().await;
     let threads: Vec<String> = (0..60).map(|nth| format!("many_{nth}")).collect();
-    let paths: Vec<String> = threads.iter().map(|t| elsewhere(t)).collect();
+    let paths: Vec<String> = threads.iter().map(|t| step_of_thread(t)).collect();
     let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
-    spread(&a, &paths).await;
+    store_in_tier(&a, &paths).await;
     for path in &paths {
-        assert!(is_shared(&b.get(path).await) && is_shared(&c.get(path).await));
+        assert!(is_shared_hit(&b.get(path).await) && is_shared_hit(&c.get(path).await));
     }
     let below: Vec<String> = threads.iter().map(|t| format!("run-step/{t}")).collect();
     for three in below.chunks(3) {
@@ -200,7 +214,7 @@ async fn every_one_of_many_purges_arrives() {
             purge(&c, &three[2])
         );
     }
-    reached().await;
+    wait_purge_propagated().await;
     fleet.origin.set_status("failed");
     for gateway in [&a, &b, &c] {
         for path in &paths {
@@ -210,13 +224,12 @@ async fn every_one_of_many_purges_arrives() {
     }
 }
 
-/// The log of purges does not grow with their number.
 #[tokio::test]
-async fn a_purge_that_matches_nothing_stores_next_to_nothing() {
+async fn a_purge_without_matches_takes_less_than_200_bytes_in_redis() {
     let fleet = Fleet::start().await;
     let a = fleet.gateway().await;
     for nth in 0..50 {
-        assert_eq!(purge(&a, &format!("run-step/nobody_{nth}")).await, 0);
+        assert_eq!(purge(&a, &format!("run-step/unknown_{nth}")).await, 0);
     }
     sleep(Duration::from_millis(100)).await;
     let bytes: usize = fleet.redis.everything().await.iter().map(Vec::len).sum();

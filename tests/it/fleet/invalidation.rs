@@ -1,10 +1,13 @@
-//! A fresh answer finds a step live or gone: all variants of it leave the tier, whoever finds out.
+//! Invalidation: a no-cache fetch finds a step live or gone, and all its variants are purged from the tier.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{BACK, Fleet, is_fetched, is_own, is_resting, is_shared, is_up, reached, spread};
+use super::{
+    Fleet, RECOVERY, expect_fetched, expect_shared_hit, is_fetched, is_memory_hit, store_in_tier,
+    wait_circuit_open, wait_purge_propagated, wait_up,
+};
 use crate::support::redis::Redis;
 use crate::support::{Action, Latch, STEP, respond, step, until};
 
@@ -14,15 +17,15 @@ fn variant() -> String {
     format!("{STEP}?include[]=a")
 }
 
-/// How many purges the log has had.
+/// Returns the number of purges in the log.
 async fn purges(redis: &Redis) -> u64 {
     let head = redis.log_key("head").await;
     let words: [&[u8]; 3] = [b"HGET", &head, b"n"];
     redis.command::<u64>(&words).await
 }
 
-/// What the server was asked for behind: whether there is anything of a step.
-async fn questions(redis: &Redis) -> usize {
+/// Returns the number of checks whether the tier has a body of a suspect step.
+async fn checks(redis: &Redis) -> usize {
     let stats = redis.cli(&["INFO", "commandstats"]).await;
     let calls = stats
         .lines()
@@ -30,9 +33,9 @@ async fn questions(redis: &Redis) -> usize {
     calls.map_or(0, |l| l.split(',').next().unwrap().parse().unwrap())
 }
 
-/// It never had any variant of it: not in memory, and what it asked for was another one.
+/// The gateway that finds out has no variant in memory and requests another one.
 #[tokio::test]
-async fn a_variant_that_only_the_tier_has_leaves_it() {
+async fn a_variant_that_only_the_tier_holds_is_purged() {
     for (what, act) in [
         ("live", Action::RespondStatus("in_progress")),
         ("404", Action::Send(respond("404 Not Found", &[], "{}"))),
@@ -40,13 +43,17 @@ async fn a_variant_that_only_the_tier_has_leaves_it() {
     ] {
         let fleet = Fleet::start().await;
         let (a, b) = fleet.pair().await;
-        spread(&b, &[&variant(), &step("step_2")]).await;
+        store_in_tier(&b, &[&variant(), &step("step_2")]).await;
         fleet.origin.always(vec![act]);
         assert!(!a.get_with(STEP, &FRESH).await.is_hit(), "{what}");
-        reached().await;
-        assert_eq!(fleet.redis.stored().await, [], "{what}: all of the thread");
+        wait_purge_propagated().await;
+        assert_eq!(
+            fleet.redis.stored().await,
+            [],
+            "{what}: the bucket is removed"
+        );
         assert!(
-            is_own(&b.get(&step("step_2")).await),
+            is_memory_hit(&b.get(&step("step_2")).await),
             "{what}: another step"
         );
         for gateway in [&a, &b, &fleet.gateway().await] {
@@ -56,9 +63,8 @@ async fn a_variant_that_only_the_tier_has_leaves_it() {
     }
 }
 
-/// Between the question and its answer another gateway wrote it.
 #[tokio::test]
-async fn what_was_written_while_a_fresh_answer_was_under_way_leaves_too() {
+async fn a_variant_written_during_the_fetch_is_purged_as_well() {
     let fleet = Fleet::start().await;
     let (a, b) = fleet.pair().await;
     let gate = Latch::closed();
@@ -66,57 +72,57 @@ async fn what_was_written_while_a_fresh_answer_was_under_way_leaves_too() {
         Action::Wait(gate.clone()),
         Action::RespondStatus("in_progress"),
     ]);
-    let mut asked = a.send_get(STEP, &FRESH).await;
+    let mut pending = a.send_get(STEP, &FRESH).await;
     fleet.origin.wait_for_requests(1).await;
-    spread(&b, &[&variant()]).await;
+    store_in_tier(&b, &[&variant()]).await;
     gate.open();
-    assert!(is_fetched(&asked.response().await));
-    reached().await;
+    assert!(is_fetched(&pending.response().await));
+    wait_purge_propagated().await;
     assert_eq!(fleet.redis.stored().await, []);
-    assert!(is_fetched(&b.get(&variant()).await));
+    expect_fetched(&b, &variant()).await;
 }
 
-/// Nobody has anything of them: nothing is purged, and each answer costs a command at most.
+/// The tier holds nothing of the steps. Each response costs at most one command.
 #[tokio::test]
-async fn fresh_answers_about_live_steps_purge_nothing() {
+async fn no_cache_polls_of_live_steps_announce_no_purge() {
     const POLLS: usize = 50;
     let fleet = Fleet::start().await;
     let (a, b) = fleet.pair().await;
-    spread(&b, &[&step("ended")]).await;
+    store_in_tier(&b, &[&step("ended")]).await;
     fleet.origin.set_status("in_progress");
     for nth in 0..POLLS {
         let live = step(&format!("live_{}", nth % 5));
         assert!(is_fetched(&a.get_with(&live, &FRESH).await));
     }
-    until("the last question", async || {
-        let asked = questions(&fleet.redis).await;
-        assert!(asked <= POLLS, "{asked} questions");
-        asked >= 5
+    until("the last check", async || {
+        let count = checks(&fleet.redis).await;
+        assert!(count <= POLLS, "{count} checks");
+        count >= 5
     })
     .await;
-    reached().await;
+    wait_purge_propagated().await;
     assert_eq!(purges(&fleet.redis).await, 0);
-    assert!(is_shared(&a.get(&step("ended")).await));
-    assert_eq!(super::lookups(&a).await, 6.0, "once a step");
+    expect_shared_hit(&a, &step("ended")).await;
+    assert_eq!(super::lookups(&a).await, 6.0, "one look-up for each step");
 }
 
-/// Whether there is anything nobody can say by then.
+/// The check waits until the circuit closes.
 #[tokio::test]
-async fn what_was_found_gone_while_the_tier_rests_leaves_it_when_it_is_back() {
+async fn a_step_found_live_while_the_circuit_is_open_is_purged_after_it_closes() {
     let fleet = Fleet::start().await;
     let (a, b) = fleet.pair().await;
-    spread(&b, &[&variant()]).await;
+    store_in_tier(&b, &[&variant()]).await;
     fleet.redis.stop().await;
-    is_resting(&a).await;
+    wait_circuit_open(&a).await;
     fleet.origin.set_status("in_progress");
     assert!(is_fetched(&a.get_with(STEP, &FRESH).await));
     fleet.redis.resume().await;
-    is_up(&a).await;
-    is_up(&b).await;
+    wait_up(&a).await;
+    wait_up(&b).await;
     let start = Instant::now();
-    while is_own(&b.get(&variant()).await) {
+    while is_memory_hit(&b.get(&variant()).await) {
         let waited = start.elapsed();
-        assert!(waited < BACK, "kept for {waited:?}");
+        assert!(waited < RECOVERY, "still stored after {waited:?}");
         sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(fleet.redis.stored().await, []);

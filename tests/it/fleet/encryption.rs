@@ -1,31 +1,31 @@
-//! With `encryption_key` nothing of a step is in Redis that could be read there, nor anything believed
-//! that a gateway without it could have written.
+//! Encryption: with `encryption_key`, Redis contains nothing of a step in clear, and a gateway accepts
+//! nothing that was written without the key.
 
-use super::damage::{
-    added, assert_no_byte_is_trusted, assert_nothing_is_believed_in_anothers_place,
-    assert_nothing_is_believed_of_another_client, assert_survives_damage, swap,
+use super::corruption::{
+    added, assert_corruption_is_repaired, assert_each_corrupted_byte_is_a_miss,
+    assert_swapped_clients_are_misses, assert_swapped_entries_are_misses, swap,
 };
 use super::{
-    Fleet, PREFIX, assert_shares, has_written, is_fetched, is_shared, is_up, purge, reached,
-    spread, tier,
+    Fleet, PREFIX, assert_shares, expect_fetched, expect_shared_hit, is_fetched, is_shared_hit,
+    purge, start_gateway, store_in_tier, tier, wait_purge_propagated, wait_written,
 };
 use crate::support::gateway::TWO_CLIENTS;
 use crate::support::redis::Redis;
-use crate::support::{Gateway, process, step_json};
+use crate::support::{process, step_json};
 
-/// Ids that are nowhere by chance.
+/// Ids that occur nowhere by chance.
 const THREAD: &str = "thread_Zq81kXw0pLmv";
 const RUN: &str = "run_Hy72jVb9sDcn";
 const STEP_ID: &str = "step_Wt55gRf3aUxe";
 
-/// Any so many bytes in a row betray a body.
+/// This many consecutive bytes of a body must not occur in Redis.
 const WINDOW: usize = 12;
 
-/// `encryption_key` from a file with that text; the folder must live as long as it is read.
+/// An `encryption_key` in a file. Dropping it removes the file.
 struct Key(tempfile::TempDir);
 
 impl Key {
-    fn of(text: &str) -> Self {
+    fn new(text: &str) -> Self {
         Self(process::folder(&[("key", text)]))
     }
 
@@ -41,8 +41,8 @@ fn path() -> String {
     format!("/v1/threads/{THREAD}/runs/{RUN}/steps/{STEP_ID}")
 }
 
-/// Steps, a variant and purges of all kinds.
-async fn use_it(fleet: &Fleet, rest: &str) {
+/// Stores a step and a variant, and purges at every depth.
+async fn store_and_purge(fleet: &Fleet, rest: &str) {
     let gateway = fleet.gateway_with(rest).await;
     for below in [
         "run-step".to_owned(),
@@ -51,7 +51,7 @@ async fn use_it(fleet: &Fleet, rest: &str) {
         purge(&gateway, &below).await;
     }
     let variant = format!("{}?include[]=variant_Kd93mQz6", path());
-    spread(&gateway, &[&path(), &variant]).await;
+    store_in_tier(&gateway, &[&path(), &variant]).await;
     purge(&gateway, "run-step/another_Pb40xNc7").await;
 }
 
@@ -63,8 +63,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What no name may show, whoever holds it: as it is, or in hexadecimal.
-fn assert_no_names(all: &[Vec<u8>]) {
+/// Asserts that no id and no rule occurs, as text or in hexadecimal.
+fn assert_no_ids(all: &[Vec<u8>]) {
     for name in [
         THREAD,
         RUN,
@@ -73,16 +73,16 @@ fn assert_no_names(all: &[Vec<u8>]) {
         "variant_Kd93mQz6",
         "another_Pb40xNc7",
     ] {
-        let spelled = hex(name.as_bytes());
+        let in_hex = hex(name.as_bytes());
         for bytes in all {
             let text = String::from_utf8_lossy(bytes).into_owned();
             assert!(!contains(bytes, name.as_bytes()), "{name} in {text}");
-            assert!(!contains(bytes, spelled.as_bytes()), "{name} in {text}");
+            assert!(!contains(bytes, in_hex.as_bytes()), "{name} in {text}");
         }
     }
 }
 
-/// What the command line shows: `--scan`, then each key by its type.
+/// Returns what `redis-cli` prints for `--scan` and for each key.
 async fn printed(redis: &Redis) -> String {
     let mut all = redis.cli(&["--scan"]).await;
     for key in all.clone().lines() {
@@ -94,12 +94,12 @@ async fn printed(redis: &Redis) -> String {
 }
 
 #[tokio::test]
-async fn with_a_key_redis_shows_neither_an_id_nor_a_part_of_a_body() {
-    let (fleet, key) = (Fleet::start().await, Key::of(KEY));
-    use_it(&fleet, &key.line()).await;
+async fn with_a_key_redis_contains_neither_an_id_nor_a_part_of_a_body() {
+    let (fleet, key) = (Fleet::start().await, Key::new(KEY));
+    store_and_purge(&fleet, &key.line()).await;
     let all = fleet.redis.everything().await;
     assert_eq!(fleet.redis.stored().await.len(), 2);
-    assert_no_names(&all);
+    assert_no_ids(&all);
     let body = step_json(THREAD, RUN, STEP_ID, "completed");
     for (at, window) in body.windows(WINDOW).enumerate() {
         for bytes in &all {
@@ -107,21 +107,20 @@ async fn with_a_key_redis_shows_neither_an_id_nor_a_part_of_a_body() {
         }
     }
     for bytes in &all {
-        assert!(!contains(bytes, b"application/json"), "its type");
+        assert!(!contains(bytes, b"application/json"), "the content type");
         assert!(!contains(bytes, KEY.as_bytes()));
     }
     let printed = printed(&fleet.redis).await;
     assert!(printed.contains(PREFIX), "{printed}");
-    assert_no_names(&[printed.into_bytes()]);
+    assert_no_ids(&[printed.into_bytes()]);
 }
 
 #[tokio::test]
-async fn without_a_key_names_are_hashes_all_the_same() {
+async fn without_a_key_only_values_contain_ids() {
     let fleet = Fleet::start().await;
-    use_it(&fleet, "").await;
+    store_and_purge(&fleet, "").await;
     let stored = fleet.redis.stored().await;
     assert_eq!(stored.len(), 2);
-    // Values are the only thing that has ids in it.
     let all = fleet.redis.everything().await;
     let values: Vec<_> = stored.iter().map(|stored| &stored.value).collect();
     let names: Vec<_> = all
@@ -129,8 +128,8 @@ async fn without_a_key_names_are_hashes_all_the_same() {
         .filter(|bytes| !values.contains(&bytes))
         .collect();
     assert!(names.len() > 8, "{}", names.len());
-    assert_no_names(&names);
-    assert_no_names(&[fleet.redis.cli(&["--scan"]).await.into_bytes()]);
+    assert_no_ids(&names);
+    assert_no_ids(&[fleet.redis.cli(&["--scan"]).await.into_bytes()]);
     assert!(
         stored
             .iter()
@@ -139,44 +138,41 @@ async fn without_a_key_names_are_hashes_all_the_same() {
 }
 
 #[tokio::test]
-async fn with_the_same_key_everything_is_shared_as_without() {
-    let (fleet, key) = (Fleet::start().await, Key::of(KEY));
-    // The same in other words: what is around a secret is not part of it.
-    let same = Key::of(&format!("  {KEY}\n"));
+async fn gateways_with_the_same_key_share_and_purge() {
+    let (fleet, key) = (Fleet::start().await, Key::new(KEY));
+    // White space around a secret is not part of it.
+    let same = Key::new(&format!("  {KEY}\n"));
     let a = fleet.gateway_with(&key.line()).await;
     let b = fleet.gateway_with(&same.line()).await;
-    spread(&a, &[&path()]).await;
-    let shared = b.get(&path()).await;
-    assert!(is_shared(&shared), "{}", shared.cache_status());
+    store_in_tier(&a, &[&path()]).await;
+    let shared = expect_shared_hit(&b, &path()).await;
     assert_eq!(shared.body, step_json(THREAD, RUN, STEP_ID, "completed"));
     assert_shares(&fleet.origin, &a, &b, "sealed").await;
     purge(&b, "run-step").await;
-    reached().await;
-    assert!(is_fetched(&a.get(&path()).await));
+    wait_purge_propagated().await;
+    expect_fetched(&a, &path()).await;
 }
 
 #[tokio::test]
-async fn without_the_key_or_with_another_one_nothing_is_taken() {
-    let (key, other) = (Key::of(KEY), Key::of(&KEY.replace('9', "8")));
+async fn without_the_key_or_with_another_one_nothing_is_shared() {
+    let (key, other) = (Key::new(KEY), Key::new(&KEY.replace('9', "8")));
     let lines = [String::new(), key.line(), other.line()];
     for owner in &lines {
         let fleet = Fleet::start().await;
         let a = fleet.gateway_with(owner).await;
-        spread(&a, &[&path()]).await;
+        store_in_tier(&a, &[&path()]).await;
         for stranger in lines.iter().filter(|line| *line != owner) {
             let b = fleet.gateway_with(stranger).await;
-            let answer = b.get(&path()).await;
-            assert!(is_fetched(&answer), "{}", answer.cache_status());
+            expect_fetched(&b, &path()).await;
         }
         let b = fleet.gateway_with(owner).await;
-        assert!(is_shared(&b.get(&path()).await), "among its own");
+        assert!(is_shared_hit(&b.get(&path()).await), "with the same key");
     }
 }
 
-/// Neither a plain one where a sealed one belongs, nor the other way round, nor one of another key.
 #[tokio::test]
-async fn c40_an_entry_of_another_kind_is_not_believed_in_that_place() {
-    let (key, other) = (Key::of(KEY), Key::of(&KEY.replace('9', "8")));
+async fn c40_a_planted_plain_or_foreign_sealed_entry_is_a_miss() {
+    let (key, other) = (Key::new(KEY), Key::new(&KEY.replace('9', "8")));
     for (what, owner, stranger) in [
         ("plain for sealed", key.line(), String::new()),
         ("sealed for plain", String::new(), key.line()),
@@ -184,10 +180,10 @@ async fn c40_an_entry_of_another_kind_is_not_believed_in_that_place() {
     ] {
         let fleet = Fleet::start().await;
         let a = fleet.gateway_with(&owner).await;
-        spread(&a, &[&path()]).await;
+        store_in_tier(&a, &[&path()]).await;
         let place = fleet.redis.stored().await;
         fleet.origin.set_status("failed");
-        spread(&fleet.gateway_with(&stranger).await, &[&path()]).await;
+        store_in_tier(&fleet.gateway_with(&stranger).await, &[&path()]).await;
         let planted = added(&place, &fleet.redis.stored().await);
         fleet.redis.overwrite(&place[0], &planted.value).await;
         fleet.origin.set_status("completed");
@@ -198,33 +194,32 @@ async fn c40_an_entry_of_another_kind_is_not_believed_in_that_place() {
     }
 }
 
-/// Sealed for its place: from before a purge it is no good after it, though it is whole.
+/// Replay: the old value is intact, but was sealed for the bucket's old name.
 #[tokio::test]
-async fn c40_a_sealed_entry_from_before_a_purge_of_everything_is_not_believed_after_it() {
-    let (fleet, key) = (Fleet::start().await, Key::of(KEY));
+async fn c40_a_replayed_sealed_entry_from_before_a_purge_is_a_miss() {
+    let (fleet, key) = (Fleet::start().await, Key::new(KEY));
     let a = fleet.gateway_with(&key.line()).await;
-    spread(&a, &[&path()]).await;
+    store_in_tier(&a, &[&path()]).await;
     let old = fleet.redis.stored().await.remove(0);
     purge(&a, "run-step").await;
     fleet.origin.set_status("failed");
-    spread(&a, &[&path()]).await;
+    store_in_tier(&a, &[&path()]).await;
     let new = added(std::slice::from_ref(&old), &fleet.redis.stored().await);
-    assert_ne!(new.key, old.key, "names are new");
+    assert_ne!(new.key, old.key, "buckets have new names");
     fleet.redis.overwrite(&new, &old.value).await;
     let answer = fleet.gateway_with(&key.line()).await.get(&path()).await;
     assert!(is_fetched(&answer), "{}", answer.cache_status());
     assert_eq!(answer.json()["status"], "failed");
 }
 
-/// The same text twice is not the same bytes twice.
 #[tokio::test]
-async fn what_is_sealed_twice_looks_different() {
-    let (fleet, key) = (Fleet::start().await, Key::of(KEY));
+async fn sealing_the_same_body_twice_gives_different_bytes() {
+    let (fleet, key) = (Fleet::start().await, Key::new(KEY));
     let a = fleet.gateway_with(&key.line()).await;
-    spread(&a, &[&path()]).await;
+    store_in_tier(&a, &[&path()]).await;
     let first = fleet.redis.stored().await.remove(0);
     a.get_with(&path(), &[("Cache-Control", "no-cache")]).await;
-    has_written(&a, 2.0).await;
+    wait_written(&a, 2.0).await;
     let second = fleet.redis.stored().await.remove(0);
     assert_eq!((&first.key, &first.field), (&second.key, &second.field));
     let same = first
@@ -241,38 +236,37 @@ async fn what_is_sealed_twice_looks_different() {
 }
 
 #[tokio::test]
-async fn c40_what_is_sealed_and_damaged_is_fetched_and_put_right() {
-    let key = Key::of(KEY);
-    assert_survives_damage(&key.line()).await;
+async fn c40_a_corrupted_sealed_entry_is_fetched_and_repaired() {
+    let key = Key::new(KEY);
+    assert_corruption_is_repaired(&key.line()).await;
 }
 
 #[tokio::test]
-async fn c40_no_flipped_bit_of_a_sealed_entry_is_trusted() {
-    let key = Key::of(KEY);
+async fn c40_a_sealed_entry_with_a_flipped_bit_is_a_miss() {
+    let key = Key::new(KEY);
     let flip = |value: &mut Vec<u8>, at: usize| value[at] ^= 1 << (at % 8);
-    assert_no_byte_is_trusted(&key.line(), flip, "flipped").await;
+    assert_each_corrupted_byte_is_a_miss(&key.line(), flip, "flipped").await;
 }
 
 #[tokio::test]
-async fn c40_no_part_of_a_sealed_entry_is_trusted_as_the_whole() {
-    let key = Key::of(KEY);
-    assert_no_byte_is_trusted(&key.line(), Vec::truncate, "truncated").await;
+async fn c40_a_truncated_sealed_entry_is_a_miss() {
+    let key = Key::new(KEY);
+    assert_each_corrupted_byte_is_a_miss(&key.line(), Vec::truncate, "truncated").await;
 }
 
 #[tokio::test]
-async fn c40_nothing_sealed_is_believed_in_anothers_place() {
-    let key = Key::of(KEY);
-    assert_nothing_is_believed_in_anothers_place(&key.line()).await;
-    assert_nothing_is_believed_of_another_client(&key.line()).await;
+async fn c40_a_sealed_entry_at_another_location_is_a_miss() {
+    let key = Key::new(KEY);
+    assert_swapped_entries_are_misses(&key.line()).await;
+    assert_swapped_clients_are_misses(&key.line()).await;
 }
 
-/// A key is no header: with it, partitions are what they were.
+/// The key does not change the partitions.
 #[tokio::test]
-async fn the_key_of_the_tier_is_in_no_request_upstream_and_on_no_page() {
-    let (fleet, key) = (Fleet::start().await, Key::of(KEY));
+async fn the_encryption_key_is_in_no_upstream_request_and_on_no_page() {
+    let (fleet, key) = (Fleet::start().await, Key::new(KEY));
     let toml = tier(&fleet.redis.url()) + &key.line() + TWO_CLIENTS;
-    let gateway = Gateway::start(&fleet.origin, &toml).await;
-    is_up(&gateway).await;
+    let gateway = start_gateway(&fleet.origin, &toml).await;
     let billing = [("x-portkey-api-key", crate::support::gateway::BILLING_TOKEN)];
     let answer = gateway.get_with(&path(), &billing).await;
     assert!(answer.is_stored() && !answer.everything().contains(KEY));
@@ -285,20 +279,20 @@ async fn the_key_of_the_tier_is_in_no_request_upstream_and_on_no_page() {
     }
 }
 
-/// Swapped within one thread, where nothing but the field tells them apart.
+/// The entries are in one bucket and differ only in the field.
 #[tokio::test]
-async fn c40_two_sealed_steps_of_a_run_are_not_taken_for_each_other() {
-    let (fleet, key) = (Fleet::start().await, Key::of(KEY));
+async fn c40_swapped_sealed_entries_of_one_bucket_are_misses() {
+    let (fleet, key) = (Fleet::start().await, Key::new(KEY));
     let a = fleet.gateway_with(&key.line()).await;
     let paths: Vec<String> = (0..2)
         .map(|n| format!("/v1/threads/{THREAD}/runs/{RUN}/steps/step_{n}"))
         .collect();
-    spread(&a, &[&paths[0], &paths[1]]).await;
+    store_in_tier(&a, &[&paths[0], &paths[1]]).await;
     let stored = fleet.redis.stored().await;
     assert_eq!(stored[0].key, stored[1].key);
     swap(&fleet.redis, &stored[0], &stored[1]).await;
     let b = fleet.gateway_with(&key.line()).await;
     for path in &paths {
-        assert!(is_fetched(&b.get(path).await), "{path}");
+        expect_fetched(&b, path).await;
     }
 }
