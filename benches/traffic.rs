@@ -20,7 +20,6 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fastrand::Rng;
 use stepgate::coalesce::coalescer::MAX_IN_FLIGHT_PER_KEY;
 use stepgate::config;
 use tokio::runtime;
@@ -56,7 +55,7 @@ const ROWS: [Row; 14] = [
 ];
 const SMALL: [Row; 1] = [Row(10, 1, 200)];
 
-const HEAD: &str = "| pollers | step | interval | polls = fetches without a gateway | fetches with a cache alone (cut) | fetches when coalesced (cut) | `Prefer: wait` requests | `Prefer: wait` fetches (cut) |";
+const HEAD: &str = "| pollers | step | interval | polls = fetches with no gateway | terminal caching alone (cut) | shared fetches (cut) | `Prefer: wait`: requests | `Prefer: wait`: fetches (cut) |";
 
 /// Describes a row by its pollers, the seconds that the step is live, and the milliseconds from a
 /// response to the next poll.
@@ -76,32 +75,42 @@ enum Way {
 /// The intervals vary by a twentieth. Otherwise pollers that once shared a fetch would poll together
 /// for ever, which would flatter the gateway.
 async fn poll(gateway: Arc<Gateway>, way: Way, interval: u64, mut rng: Rng) -> u64 {
-    let mut varied = {
-        let range = interval - interval / 20..interval + interval / 20;
-        let mut rng = rng.fork();
-        move || Duration::from_millis(rng.u64(range.clone()))
-    };
+    let varied =
+        |rng: &mut Rng| Duration::from_millis(interval - interval / 20 + rng.below(interval / 10));
     let request = async || match way {
         Way::Direct => gateway.origin.fetch().await == DONE,
         Way::CacheAlone | Way::Coalesced => gateway.request(None).await,
         Way::LongPoll => gateway.request(Some(WAIT)).await,
     };
-    sleep(Duration::from_millis(rng.u64(0..interval))).await;
+    sleep(Duration::from_millis(rng.below(interval))).await;
     let mut requests = 1;
     while !request().await {
         let interval = if way == Way::LongPoll {
             TURNAROUND
         } else {
-            varied()
+            varied(&mut rng)
         };
         sleep(interval).await;
         requests += 1;
     }
     for _ in 0..POLLS_AFTER_END {
-        sleep(varied()).await;
+        sleep(varied(&mut rng)).await;
         assert!(request().await, "a step that has ended is live again");
     }
     requests + POLLS_AFTER_END
+}
+
+/// Is SplitMix64. The table in `benches/README.md` depends on its numbers, so no update of a crate may
+/// change them.
+struct Rng(u64);
+
+impl Rng {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % end
+    }
 }
 
 /// Simulates a row one way; returns its requests and the fetches that they cost.
@@ -121,10 +130,11 @@ fn simulate(row: Row, way: Way) -> (u64, u64) {
                 Gateway::new(origin, limits.coalesce_window, limits.max_in_flight)
             }
         };
-        let mut rng = Rng::with_seed(1);
+        let mut rng = Rng(1);
         let mut pollers = JoinSet::new();
         for _ in 0..row.0 {
-            pollers.spawn(poll(Arc::clone(&gateway), way, row.2, rng.fork()));
+            let own = Rng(rng.below(u64::MAX));
+            pollers.spawn(poll(Arc::clone(&gateway), way, row.2, own));
         }
         let requests = pollers.join_all().await.iter().sum();
         let starts = gateway.origin.starts();
@@ -193,7 +203,7 @@ fn line(row: Row) -> String {
     format!("| {} |", cells.join(" | "))
 }
 
-/// Returns the fetches, and by how much they are fewer than the polls, rounded down.
+/// Shows by how much the fetches are fewer than the polls, rounded down.
 fn with_cut(fetches: u64, polls: u64) -> String {
     let (sign, tenths) = match polls.checked_sub(fetches) {
         Some(cut) => ("", cut * 1000 / polls),

@@ -278,8 +278,7 @@ fn final_steps(kind: &'static str, word: &'static str) -> impl Iterator<Item = S
     (1..=FINAL_STEPS).map(path)
 }
 
-/// Waits until all steps are written to Redis, or no more are: a write that exceeds the command
-/// timeout is lost.
+/// Waits until all steps are written to Redis, or no more are: a write that exceeds its time is lost.
 fn wait_for_writes(gateway: &Server) -> Result<()> {
     let (mut before, mut since) = (0, Instant::now());
     while before < u64::from(FINAL_STEPS) && since.elapsed() < 3 * WRITTEN {
@@ -351,8 +350,7 @@ fn minus(figures: [f64; 4], others: [f64; 4]) -> [f64; 4] {
     std::array::from_fn(|place| figures[place] - others[place])
 }
 
-/// Fails if `count` is more than 1 % below `expected`, or above it: on a busy machine, a few commands
-/// exceed the command timeout.
+/// Fails unless `count` is at most 1 % below `expected`: a few commands may exceed the command timeout.
 fn check_nearly(count: f64, expected: u32) -> Result<()> {
     let expected = f64::from(expected);
     if count <= expected && count >= expected * 0.99 {

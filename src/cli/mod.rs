@@ -113,7 +113,7 @@ listener from the configuration.")]
 
 const COMPLETIONS: &str = "\
 Where shells look for the script:
-  stepgate completions bash > ~/.local/share/bash-completion/completions/stepgate
+  stepgate completions bash > /etc/bash_completion.d/stepgate
   stepgate completions zsh > ~/.zfunc/_stepgate
           with ~/.zfunc in fpath, before compinit
   stepgate completions fish > ~/.config/fish/completions/stepgate.fish";
@@ -173,10 +173,10 @@ pub(crate) struct DemoArgs {
         allow_negative_numbers = true
     )]
     pub(crate) pollers: u16,
-    /// Data listener [default: 127.0.0.1:8180, or a free port]
+    /// Data listener [default: 127.0.0.1:8180 or a free port]
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
-    /// Admin listener [default: 127.0.0.1:8181, or a free port]
+    /// Admin listener [default: 127.0.0.1:8181 or a free port]
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
 }

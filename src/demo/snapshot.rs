@@ -22,7 +22,7 @@ const EXAMPLE: &str = "/v1/threads/thread_1/runs/run_1/steps/step_1";
 
 /// The header of the rows that [`Snapshot::row`] returns.
 pub(super) const ROW_HEADER: &str =
-    "     time      polls    fetches    cut        hit      fetch  finished  problems";
+    "      time      polls    fetches    cut       hit      fetch  finished  problems";
 
 /// Returns what the demo shows and how to take part. `taken` is the default address that was not free.
 pub(super) fn intro(
@@ -34,8 +34,8 @@ pub(super) fn intro(
     let latency = duration(latency);
     let other_ports = taken.map(|taken| {
         format!(
-            "{taken} is not free (is another stepgate running?), so the ports below are\n\
-             other ones.\n\n"
+            "{taken} is not free (is another stepgate running?), so the ports below\n\
+             are other ones.\n\n"
         )
     });
     let other_ports = other_ports.unwrap_or_default();
@@ -116,10 +116,10 @@ impl Snapshot {
     pub(super) fn row(&self) -> String {
         let details = match self.problems() {
             0 => String::new(),
-            _ => format!("\n{:>9}  {}", "", self.checks()),
+            _ => format!("\n{:>10}  {}", "", self.checks()),
         };
         format!(
-            "{:>9}  {:>9}  {:>9}  {:>3} %  {:>9}  {:>9}  {:>8}  {:>8}{details}",
+            "{:>10}  {:>9}  {:>9}  {:>3} %  {:>8}  {:>9}  {:>8}  {:>8}{details}",
             duration(Duration::from_secs(self.elapsed.as_secs())),
             count(self.figures.polls),
             count(self.fetches),
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn a_row_has_every_figure_below_its_header() {
         let expected =
-            "     20 s      2,000        801   59 %    0.40 ms     120 ms     1,107         0";
+            "      20 s      2,000        801   59 %   0.40 ms     120 ms     1,107         0";
         assert_eq!(snapshot().row(), expected);
         assert_eq!(expected.len(), ROW_HEADER.len());
     }

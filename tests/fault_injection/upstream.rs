@@ -484,7 +484,7 @@ impl Service for State {
         }
     }
 
-    fn overhear(&self, connections: Connections, bytes: &[u8]) {
+    fn receive_unserved(&self, connections: Connections, bytes: &[u8]) {
         let is_encrypted = self.protocol != Protocol::Http1;
         if let Connections::Certificate(_) = connections {
             let why = "a request was sent in spite of the certificate".to_owned();

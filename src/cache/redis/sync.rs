@@ -78,7 +78,7 @@ impl SharedTier {
         tracing::debug!("the shared tier has ended");
     }
 
-    /// Waits for the end of the first attempt to connect, at most [`START_WAIT`]. A new gateway that waits
+    /// Waits for the end of the first attempt to connect, at most `START_WAIT`. A new gateway that waits
     /// for it answers its first request from the shared tier.
     pub async fn first_attempt(&self) {
         let _ = timeout(START_WAIT, self.first_attempt.cancelled()).await;

@@ -217,7 +217,7 @@ async fn c40_an_oversized_value_of_100_mib_is_not_read() {
     let a = fleet.gateway().await;
     store_in_tier(&a, &[STEP]).await;
     let place = fleet.redis.stored().await.remove(0);
-    let script = b"return redis.command('HSET', KEYS[1], ARGV[1], string.rep('x', 104857600))";
+    let script = b"return redis.call('HSET', KEYS[1], ARGV[1], string.rep('x', 104857600))";
     let words: [&[u8]; 5] = [b"EVAL", script, b"1", &place.key, &place.field];
     fleet.redis.command::<i64>(&words).await;
     let process = Process::start(&fleet.origin, &tier(&fleet.redis.url()), "info").await;

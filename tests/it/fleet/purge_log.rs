@@ -89,8 +89,7 @@ async fn c39_a_stream_of_another_type_is_replaced_by_a_gateway_that_must_catch_u
         fleet.redis.log_key("purges").await,
     );
     // As if two purges had been announced before another program overwrote the stream.
-    let script =
-        "redis.command('SET', KEYS[2], 'junk') return redis.command('HINCRBY', KEYS[1], 'n', 2)";
+    let script = "redis.call('SET', KEYS[2], 'junk') return redis.call('HINCRBY', KEYS[1], 'n', 2)";
     let words: [&[u8]; 5] = [b"EVAL", script.as_bytes(), b"2", &head, &stream];
     fleet.redis.command::<u64>(&words).await;
     wait_purge_propagated().await;

@@ -270,8 +270,8 @@ async fn dump(redis: &Redis) -> Vec<(Vec<u8>, Vec<u8>)> {
 
 /// Replaces all keys at once, like a server that loads a snapshot.
 async fn restore(redis: &Redis, all: &[(Vec<u8>, Vec<u8>)]) {
-    let mut script = "redis.command('FLUSHALL') ".to_owned();
-    script += "for i = 1, #KEYS do redis.command('RESTORE', KEYS[i], 0, ARGV[i]) end return 1";
+    let mut script = "redis.call('FLUSHALL') ".to_owned();
+    script += "for i = 1, #KEYS do redis.call('RESTORE', KEYS[i], 0, ARGV[i]) end return 1";
     let count = all.len().to_string();
     let mut words: Vec<&[u8]> = vec![b"EVAL", script.as_bytes(), count.as_bytes()];
     words.extend(all.iter().map(|(key, _)| key.as_slice()));

@@ -56,7 +56,7 @@ impl Cluster {
             .cli(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus])
             .await;
         let id = master.cli(&["CLUSTER", "MYID"]).await;
-        // The replica refuses until it has heard of its master.
+        // The replica refuses until it knows its master.
         let replicates = async || {
             let answer = replica.cli(&["CLUSTER", "REPLICATE", id.trim()]).await;
             answer.trim() == "OK"

@@ -88,7 +88,7 @@ async fn c33_tls_downgrade_to_1_1_is_a_502_and_no_header_is_sent() {
     let response = gateway.get(STEP).await;
     assert_eq!(response.status, 502);
     assert_eq!(response.code().as_deref(), Some("upstream_unreachable"));
-    let heard = origin.overheard_after_hello().await;
+    let heard = origin.received_after_hello().await;
     const ALERT: u8 = 21;
     assert!(matches!(heard.first(), None | Some(&ALERT)), "{heard:?}");
     assert!(heard.len() < 64, "more than an alert was sent: {heard:?}");
