@@ -7,10 +7,18 @@ use std::time::Duration;
 
 use super::WINDOW;
 use crate::hazards::load_test;
-use crate::support::{Action, Clients, Gateway, Origin, STEP, TimedResponse, text};
+use crate::support::{Action, Clients, Gateway, Origin, STEP, TimedResponse, step, text};
 
-/// The time that an unoptimised build on two busy cores may add to a thousand responses.
-const SCHEDULING: Duration = Duration::from_millis(1500);
+/// Returns the time that the machine may add to a thousand responses: 1.5 s for an unoptimised build on
+/// two cores, or three times what a thousand hits take now, if other work keeps the cores busy.
+async fn scheduling(gateway: &Gateway, origin: &Origin) -> Duration {
+    origin.set_status("completed");
+    let path = step("hit");
+    assert!(gateway.get(&path).await.is_stored());
+    let hits = Clients::connect(gateway, 1000).await.get(&path, &[]).await;
+    let slowest = hits.last().unwrap().after;
+    Duration::from_millis(1500).max(3 * slowest)
+}
 
 /// Returns how many fetches fit in `time`, one a window.
 fn fetches_in(time: Duration) -> usize {
@@ -39,10 +47,12 @@ async fn c35_thundering_herd_1000_pollers_of_a_live_step_cost_three_fetches() {
     let gateway = Gateway::start(&origin, "").await;
     let served = a_thousand_responses(&gateway, "in_progress").await;
     let slowest = served.last().unwrap().after;
-    assert!(slowest < latency + WINDOW + SCHEDULING, "{slowest:?}");
     // Three, unless this machine was too slow to deliver all requests within a window.
     let allowed = fetches_in(slowest.saturating_sub(latency)).max(3);
     assert!(origin.count() <= allowed, "{} fetches", origin.count());
+    let scheduling = scheduling(&gateway, &origin).await;
+    let limit = latency + WINDOW + scheduling;
+    assert!(slowest < limit, "{slowest:?}, not {limit:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -55,11 +65,12 @@ async fn c35_cache_stampede_1000_pollers_of_a_final_step_cost_two_fetches() {
     let gateway = Gateway::start(&origin, "").await;
     let served = a_thousand_responses(&gateway, "completed").await;
     let slowest = served.last().unwrap().after;
-    assert!(slowest < latency + SCHEDULING, "{slowest:?}");
     // Two, unless this machine was slow to deliver even the first response.
     let allowed = fetches_in(served[0].after).max(2);
     assert!(origin.count() <= allowed, "{} fetches", origin.count());
     assert!(gateway.get(STEP).await.is_hit());
+    let limit = latency + scheduling(&gateway, &origin).await;
+    assert!(slowest < limit, "{slowest:?}, not {limit:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
