@@ -1,15 +1,20 @@
 //! Is the least that this stack can do: hyper without stepgate, as processes to be measured.
 
+use std::convert::Infallible;
 use std::hint::black_box;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http_body_util::{Empty, Full};
+use hyper::body::Incoming;
 use hyper::header::{
     ACCEPT, ACCEPT_ENCODING, AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HOST,
     HeaderMap, HeaderName, HeaderValue,
 };
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
 use stepgate::policy::{Rule, check};
 use tokio::net::TcpListener;
 
@@ -24,13 +29,26 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// Responds to every request with the body and the headers of a hit.
 pub(crate) fn bare(listen: SocketAddr, size: usize) -> Result<()> {
     let body = Bytes::from(body_of(&done(size, "1")).ok_or("not a path of a step")?);
-    run(async {
-        let respond = async move |_| {
-            let mut response = Response::new(Full::new(body.clone()));
-            insert_hit_headers(response.headers_mut());
-            Ok(response)
-        };
-        serve(TcpListener::bind(listen).await?, None, respond).await
+    run::<()>(async {
+        let listener = TcpListener::bind(listen).await?;
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                continue;
+            };
+            stream.set_nodelay(true)?;
+            let body = body.clone();
+            // `serve` would add its own handler to what is counted.
+            let service = service_fn(move |_: Request<Incoming>| {
+                let body = body.clone();
+                async move {
+                    let mut response = Response::new(Full::new(body));
+                    insert_hit_headers(response.headers_mut());
+                    Ok::<_, Infallible>(response)
+                }
+            });
+            let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            tokio::task::spawn_local(connection);
+        }
     })
 }
 
